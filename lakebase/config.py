@@ -1,0 +1,500 @@
+"""Settings of one pool: from arguments and the environment, checked where they are given."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+from pooling.errors import ConfigurationError
+from pooling.options import PoolingServiceOptions
+
+from .hosts import direct_host, is_pooled_host, pooled_host
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+
+    from .credentials import DatabaseCredential
+
+__all__ = ["LakebasePoolConfig", "PasswordCallable"]
+
+#: Called for each new connection. A `DatabaseCredential` is cached until shortly before it expires, a string is not.
+PasswordCallable = Callable[[], "str | DatabaseCredential | Awaitable[str | DatabaseCredential]"]
+
+#: libpq's, weakest first: https://www.postgresql.org/docs/current/libpq-ssl.html
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+ENCRYPTED_SSL_MODES = SSL_MODES[3:]
+
+#: Environment variables, in order of precedence, of the fields that may come from there.
+ENVIRONMENT = MappingProxyType(
+    {
+        "host": ("PGHOST",),
+        "port": ("PGPORT",),
+        "database": ("PGDATABASE",),
+        "user": ("PGUSER", "DATABRICKS_CLIENT_ID"),
+        "endpoint": ("LAKEBASE_ENDPOINT",),
+        "ssl_mode": ("PGSSLMODE",),
+        "ssl_root_cert": ("PGSSLROOTCERT",),
+        "application_name": ("PGAPPNAME",),
+        "connect_timeout": ("PGCONNECT_TIMEOUT",),
+    }
+)
+
+_OPTION_FIELDS = (
+    "min_size",
+    "max_size",
+    "timeout",
+    "max_waiting",
+    "max_idle",
+    "max_lifetime",
+    "max_uses",
+    "max_creating",
+    "validate_on_acquire",
+    "leak_timeout",
+)
+_SECRET_FIELDS = frozenset({"password", "token"})
+_LIBPQ_FIELDS = MappingProxyType(
+    {
+        "host": "host",
+        "port": "port",
+        "dbname": "database",
+        "user": "user",
+        "password": "password",
+        "sslmode": "ssl_mode",
+        "sslrootcert": "ssl_root_cert",
+        "application_name": "application_name",
+        "connect_timeout": "connect_timeout",
+    }
+)
+# An override brings its own of the whole group: the base's password must not stand in for a user's missing token.
+_EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"))
+_ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+(/endpoints/[^/\s]+)?")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LakebasePoolConfig:
+    """
+    Where a pool connects, as whom, with which credential, and how many at once.
+
+    Fields may be missing, since a base configuration of many pools has no user
+    of its own: a value is checked here, completeness by `resolved()`, which
+    every pool calls before it does anything else.
+
+    The credential is one of: `password`, for a role with a native password; or
+    a token minted for `endpoint` or `instance_name` through `workspace_client`,
+    or as the user whose workspace `token` is given, or else as the app itself,
+    by the SDK's own authentication.
+
+    Args:
+        host: Of the endpoint, without scheme or port. From `PGHOST`.
+        port: From `PGPORT`.
+        database: From `PGDATABASE`.
+        user: The Postgres role: an e-mail address, a service principal's client id,
+            or the name of a role with a native password. From `PGUSER`, then `DATABRICKS_CLIENT_ID`.
+        endpoint: `projects/P/branches/B/endpoints/E`, or `projects/P/branches/B` for
+            the branch's read-write endpoint. From `LAKEBASE_ENDPOINT`.
+        instance_name: Of a provisioned instance; instead of `endpoint`.
+        password: Native password, or what returns it, called for each new connection; in an
+            asyncio pool it may be `async`.
+        token: Workspace token of the user that the pool belongs to, as in `X-Forwarded-Access-Token`.
+        workspace_client: A `databricks.sdk.WorkspaceClient` that mints. Its own time limits apply.
+        workspace_url: Of the workspace, for the clients built here; `None` is the SDK's own, `DATABRICKS_HOST`.
+        claims: Unity Catalog tables to which the minted token is restricted, as the SDK's
+            `RequestedClaims` or mappings of the same shape.
+        ssl_mode: libpq's `sslmode`: `require` encrypts, `verify-full` also checks that the server is the one
+            named, against `ssl_root_cert`. From `PGSSLMODE`. Lakebase accepts nothing weaker.
+        ssl_root_cert: Path of the trusted certificates, or `system`. From `PGSSLROOTCERT`.
+        allow_plaintext: Permits the weaker ssl modes, for a Postgres on your own machine.
+        pooled: Connect through the endpoint's built-in pooler (transaction mode). It takes native
+            passwords only.
+        read_only: Connect to the endpoint's readable secondaries.
+        application_name: Shown in `pg_stat_activity`. From `PGAPPNAME`.
+        connect_timeout: Whole seconds for one attempt; libpq's minimum is 2. From `PGCONNECT_TIMEOUT`.
+        libpq_params: Further connection parameters of libpq, as `{"keepalives_idle": 30}`.
+        min_size: Connections kept open. Each keeps nothing awake, but counts against the endpoint's limit.
+        max_size: Most connections at once.
+        timeout: Seconds in which a connection must be in the borrower's hands.
+        max_waiting: Most borrowers in the queue; `None` is unlimited.
+        max_idle: Seconds after which an idle connection is closed. An endpoint that scales to zero drops
+            all of them after 5 minutes without a query, by default.
+        max_lifetime: Seconds after which a connection is replaced. Lakebase may close one that is 3 days old.
+        max_uses: Borrowings after which a connection is replaced.
+        max_creating: Most connection attempts under way at once.
+        validate_on_acquire: Ask the server before handing out: `True`, or only when idle for so many seconds.
+        leak_timeout: Seconds after which a connection still out is reported, with its borrower's stack.
+        pool_options: Further `PoolingServiceOptions`, by name.
+
+    Raises:
+        ConfigurationError: An unknown name, a value that cannot work, or two settings that exclude each other.
+    """
+
+    host: str | None = None
+    port: int = 5432
+    database: str | None = None
+    user: str | None = None
+    endpoint: str | None = None
+    instance_name: str | None = None
+    password: str | PasswordCallable | None = None
+    token: str | None = None
+    workspace_client: WorkspaceClient | None = field(default=None, hash=False)
+    workspace_url: str | None = None
+    claims: tuple[Any, ...] | None = field(default=None, hash=False)
+    ssl_mode: str = "require"
+    ssl_root_cert: str | None = None
+    allow_plaintext: bool = False
+    pooled: bool = False
+    read_only: bool = False
+    application_name: str | None = None
+    connect_timeout: int = 10
+    libpq_params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    min_size: int = 0
+    max_size: int = 10
+    timeout: float = 30.0
+    max_waiting: int | None = None
+    max_idle: float = 300.0
+    max_lifetime: float = 3600.0
+    max_uses: float = float("inf")
+    max_creating: int = 2
+    validate_on_acquire: bool | float = False
+    leak_timeout: float | None = None
+    pool_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __new__(cls, **given: Any) -> Self:
+        """Remember which fields were given: only those win over a base or the environment."""
+        _check_names(given)
+        self = super().__new__(cls)
+        object.__setattr__(self, "_given", tuple(given))
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself: it is immutable, and a container that copies its arguments must not copy clients."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = {name: dict(value) if isinstance(value, Mapping) else value for name, value in self.given().items()}
+        return _restored, (type(self), given)
+
+    def __post_init__(self) -> None:
+        for name in ("host", "database", "user", "endpoint", "instance_name", "token", "workspace_url"):
+            _check_text(name, getattr(self, name))
+        for name in ("ssl_root_cert", "application_name"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, str(value) if isinstance(value, Path) else value)
+            _check_text(name, getattr(self, name))
+        for name in ("allow_plaintext", "pooled", "read_only"):
+            if not isinstance(getattr(self, name), bool):
+                raise _refused(name, getattr(self, name), "True or False")
+        self._check_host()
+        _check_whole("port", self.port, 1, 65535)
+        _check_whole("connect_timeout", self.connect_timeout, 2, 3600)
+        self._check_tls()
+        self._check_credential()
+        for name in ("libpq_params", "pool_options"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise _refused(name, getattr(self, name), "a mapping of names to values")
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        for name in self.libpq_params:
+            if name in _LIBPQ_FIELDS:
+                raise ConfigurationError(
+                    f"libpq_params has {name!r}: give it as {_LIBPQ_FIELDS[name]}= instead", field="libpq_params"
+                )
+        for name in self.pool_options:
+            if name in _OPTION_FIELDS:
+                raise ConfigurationError(f"pool_options has {name!r}: give it as {name}= instead", field="pool_options")
+        self.options()
+
+    def _check_host(self) -> None:
+        if self.host is None:
+            return
+        if "://" in self.host or "," in self.host or any(c.isspace() for c in self.host):
+            raise _refused("host", self.host, "one host name or address, without scheme or port")
+        if self.host.count(":") == 1:
+            raise _refused("host", self.host, "a host without a port; give that as port=")
+
+    def _check_tls(self) -> None:
+        if self.ssl_mode not in SSL_MODES:
+            raise _refused("ssl_mode", self.ssl_mode, f"one of {', '.join(ENCRYPTED_SSL_MODES)}")
+        if self.ssl_mode not in ENCRYPTED_SSL_MODES and not self.allow_plaintext:
+            raise ConfigurationError(
+                f"ssl_mode={self.ssl_mode!r}: Lakebase accepts TLS only, and this mode may send the credential in the "
+                f"clear; use one of {', '.join(ENCRYPTED_SSL_MODES)}. For a Postgres on your own machine that has no "
+                f"TLS, add allow_plaintext=True.",
+                field="ssl_mode",
+            )
+
+    def _check_credential(self) -> None:
+        if self.password is not None and not isinstance(self.password, str) and not callable(self.password):
+            raise ConfigurationError(
+                f"password is of type {type(self.password).__name__}: expected a string or what returns one",
+                field="password",
+            )
+        if self.password == "":
+            raise ConfigurationError("password is empty; leave it out to use a minted token", field="password")
+        if self.endpoint is not None and self.instance_name is not None:
+            raise ConfigurationError(
+                f"endpoint={self.endpoint!r} and instance_name={self.instance_name!r} exclude each other: an endpoint "
+                "is autoscaling Lakebase's, an instance provisioned Lakebase's; keep the one the host belongs to",
+                field="endpoint",
+            )
+        if self.endpoint is not None and not _ENDPOINT.fullmatch(self.endpoint):
+            raise _refused("endpoint", self.endpoint, "projects/P/branches/B/endpoints/E or projects/P/branches/B")
+        if self.token is not None and self.password is not None:
+            raise ConfigurationError(
+                "password and token exclude each other: a token is minted into a password", field="token"
+            )
+        if self.token is not None and self.workspace_client is not None:
+            raise ConfigurationError(
+                "token and workspace_client exclude each other: it would be unclear who mints", field="token"
+            )
+        if self.claims is not None:
+            if isinstance(self.claims, (str, Mapping)):
+                raise _refused("claims", self.claims, "a sequence of RequestedClaims or mappings")
+            object.__setattr__(self, "claims", tuple(self.claims))
+        if self.password is None and (self.pooled or (self.host is not None and is_pooled_host(self.host))):
+            setting = "pooled=True" if self.pooled else f"host={self.host!r} is the built-in pooler's"
+            raise ConfigurationError(
+                f"{setting} without a password: the built-in pooler takes roles with a native Postgres password only "
+                "and refuses minted tokens ('SASL authentication failed'). Either give user= and password= of such a "
+                "role, or connect directly: pooled=False and the endpoint's own host.",
+                field="pooled" if self.pooled else "host",
+            )
+
+    # From several sources
+
+    @classmethod
+    def of(
+        cls, config: LakebasePoolConfig | Mapping[str, Any] | None = None, /, **overrides: Any
+    ) -> LakebasePoolConfig:
+        """A configuration from what a caller may give: one, a mapping of fields, or nothing; keywords win."""
+        if config is None:
+            return cls(**overrides)
+        if isinstance(config, LakebasePoolConfig):
+            return config.merged(overrides)
+        if isinstance(config, Mapping):
+            return cls(**_named(config)).merged(overrides)
+        raise ConfigurationError(
+            f"config is of type {type(config).__name__}: expected LakebasePoolConfig, a mapping of its fields, or None",
+            field="config",
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, /, **explicit: Any) -> LakebasePoolConfig:
+        """
+        A configuration from the environment that Databricks Apps sets; what is given explicitly wins.
+
+        Raises:
+            ConfigurationError: A host or database is in neither, or a value cannot work.
+        """
+        config = cls(**explicit)._filled(os.environ if environ is None else environ)
+        config._require("host", "database")
+        return config
+
+    def merged(self, per_pool: LakebasePoolConfig | Mapping[str, Any] | None) -> LakebasePoolConfig:
+        """
+        This configuration with the fields that `per_pool` gives.
+
+        A credential in `per_pool` (password, token or workspace client) replaces
+        this one's, of whichever kind, and likewise an endpoint or instance. A
+        token must come with its user.
+
+        Raises:
+            ConfigurationError: An unknown name, a value that cannot work, or a token without a user.
+        """
+        if not per_pool:
+            return self
+        given = per_pool.given() if isinstance(per_pool, LakebasePoolConfig) else _named(per_pool)
+        _check_names(given)
+        if given.get("token") is not None and given.get("user") is None:
+            raise ConfigurationError(
+                "a token without its user: give user=, the role of whoever the token belongs to; "
+                "the base configuration's user is somebody else",
+                field="user",
+            )
+        values = self.given()
+        for group in _EXCLUSIVE:
+            if any(given.get(name) is not None for name in group):
+                values = {name: value for name, value in values.items() if name not in group}
+        return type(self)(**{**values, **given})
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were set, be it to their default."""
+        return {name: getattr(self, name) for name in self.__dict__["_given"]}
+
+    def _filled(self, environ: Mapping[str, str]) -> LakebasePoolConfig:
+        values, sources = self.given(), []
+        for name, variables in ENVIRONMENT.items():
+            if values.get(name) is not None:
+                continue
+            # The environment names the app's own role and endpoint: no fallback for a user's.
+            if name == "user" and self.token is not None:
+                continue
+            if name == "endpoint" and (self.instance_name is not None or self.password is not None):
+                continue
+            for variable in variables:
+                if text := environ.get(variable):
+                    values[name] = _parsed(name, variable, text)
+                    sources.append((name, variable))
+                    break
+        if not sources:
+            return self
+        try:
+            return type(self)(**values)
+        except ConfigurationError as error:
+            for name, variable in sources:
+                if name == error.field:
+                    raise ConfigurationError(f"{error} ({variable} in the environment)", field=name) from error
+            raise
+
+    def resolved(self, environ: Mapping[str, str] | None = None) -> LakebasePoolConfig:
+        """
+        A complete configuration: what is missing is taken from the environment.
+
+        Raises:
+            ConfigurationError: Host, database, user, or endpoint (where no password is given) are in neither.
+        """
+        config = self._filled(os.environ if environ is None else environ)
+        config._require("host", "database", "user")
+        if config.password is None and config.endpoint is None and config.instance_name is None:
+            raise ConfigurationError(
+                "endpoint is missing: a credential is minted for one. Set endpoint= or LAKEBASE_ENDPOINT "
+                "(projects/P/branches/B/endpoints/E), or instance_name= for a provisioned instance, or password= for "
+                "a role with a native password.",
+                field="endpoint",
+            )
+        return config
+
+    def _require(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) is None:
+                hint = " or ".join(ENVIRONMENT[name])
+                if name == "user" and self.token is not None:
+                    hint = "the role of the token's owner; the environment names the app's"
+                elif name == "user":
+                    hint += ", or ask the workspace: user=resolve_username(config)"
+                raise ConfigurationError(f"{name} is missing: set {name}= or {hint}", field=name)
+
+    # What it amounts to
+
+    @property
+    def is_oauth(self) -> bool:
+        """Whether the password at login is a minted token."""
+        return self.password is None
+
+    @property
+    def server_host(self) -> str | None:
+        """The host to connect to: `host`, or its pooler by the naming rule where `pooled` is set."""
+        return pooled_host(self.host) if self.pooled and self.host is not None else self.host
+
+    def direct_config(self) -> LakebasePoolConfig:
+        """The same without the pooler, for what transaction mode cannot do: migrations, `pg_dump`, `LISTEN`."""
+        if self.host is None:
+            return self.merged({"pooled": False})
+        return self.merged({"pooled": False, "host": direct_host(self.host)})
+
+    def options(self) -> PoolingServiceOptions:
+        """The engine's options in it."""
+        return PoolingServiceOptions.gathered(
+            None, {**{name: getattr(self, name) for name in _OPTION_FIELDS}, **self.pool_options}
+        )
+
+    def connect_kwargs(self) -> dict[str, Any]:
+        """
+        Keyword arguments of `psycopg.connect`, without the password.
+
+        Through the pooler, prepared statements are off where this libpq cannot
+        close them at protocol level, which it does from release 17 on.
+        """
+        kwargs: dict[str, Any] = {
+            "host": self.server_host,
+            "port": self.port,
+            "dbname": self.database,
+            "user": self.user,
+            "sslmode": self.ssl_mode,
+            "connect_timeout": self.connect_timeout,
+            "application_name": self.application_name,
+            "sslrootcert": self.ssl_root_cert,
+            **self.libpq_params,
+        }
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        if self.pooled:
+            from psycopg import capabilities
+
+            if not capabilities.has_send_close_prepared():
+                kwargs["prepare_threshold"] = None
+        return kwargs
+
+    def __repr__(self) -> str:
+        shown = []
+        for name, value in self.given().items():
+            if name in _SECRET_FIELDS and value is not None:
+                shown.append(f"{name}={'<callable>' if callable(value) else '***'}")
+            elif name in ("workspace_client", "libpq_params") and value:
+                shown.append(f"{name}=<{type(value).__name__}>")
+            else:
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _restored(cls: type[LakebasePoolConfig], given: dict[str, Any]) -> LakebasePoolConfig:
+    return cls(**given)
+
+
+def _named(given: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"a configuration of type {type(given).__name__}: expected LakebasePoolConfig or a mapping of its fields"
+        )
+    return {str(name): value for name, value in given.items()}
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    names = [item.name for item in fields(LakebasePoolConfig)]
+    for name in given:
+        if name not in names:
+            # libpq's and the engine's spellings point to ours.
+            if name in _LIBPQ_FIELDS:
+                hint = f"it is called {_LIBPQ_FIELDS[name]!r} here"
+            elif name in PoolingServiceOptions.__dataclass_fields__:
+                hint = f"give it in pool_options={{{name!r}: …}}"
+            elif near := get_close_matches(name, names, n=1, cutoff=0.5):
+                hint = f"did you mean {near[0]!r}?"
+            else:
+                hint = f"known are {', '.join(names)}"
+            raise ConfigurationError(f"unknown setting {name!r}: {hint}", field=name)
+
+
+def _parsed(name: str, variable: str, text: str) -> Any:
+    if name not in ("port", "connect_timeout"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{name} is not a number: {variable} is {text!r} in the environment", field=name
+        ) from None
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is None:
+        return
+    shown = "***" if name in _SECRET_FIELDS else value
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} is of type {type(value).__name__}: expected a string", field=name)
+    if not value.strip():
+        raise _refused(name, shown, "a string that is not empty")
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise _refused(name, shown, "a string without control characters")
+
+
+def _check_whole(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise _refused(name, value, f"a whole number from {least} to {most}")
+
+
+def _refused(name: str, value: object, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"{name}={value!r}: expected {allowed}", field=name)

@@ -1,0 +1,197 @@
+"""Who a request belongs to, and how that is told from its headers."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from .errors import IdentityError
+
+__all__ = ["UserIdentity", "token_fingerprint"]
+
+# Set by the proxy of Databricks Apps, which removes a client's own:
+# https://docs.databricks.com/aws/en/dev-tools/databricks-apps/http-headers
+_TOKEN = "x-forwarded-access-token"  # noqa: S105
+_EMAIL = "x-forwarded-email"
+_USER = "x-forwarded-user"
+_NAME = "x-forwarded-preferred-username"
+_REQUEST = "x-request-id"
+_HEADERS = frozenset({_TOKEN, _EMAIL, _USER, _NAME, _REQUEST})
+_UNIQUE = frozenset({_TOKEN, _EMAIL, _USER})
+
+_LONGEST = {_TOKEN: 16_384}
+_LONGEST_OTHERS = 320
+
+# A new key in each process: a fingerprint in a log cannot be compared with one computed elsewhere.
+_KEY = secrets.token_bytes(32)
+
+
+def token_fingerprint(token: str | None) -> str | None:
+    """
+    A short name for a token that tells two of them apart without revealing either; `None` for `None`.
+
+    It is stable within the process, and of no use outside it.
+    """
+    if token is None:
+        return None
+    return hashlib.blake2b(token.encode("utf-8", "surrogatepass"), key=_KEY, digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class UserIdentity:
+    """
+    A user, and what proves it.
+
+    Args:
+        user: The Postgres role: the e-mail address, else the user id.
+        token: The user's workspace token, with which credentials are minted. Never shown.
+        email: As the headers had it.
+        user_id: As the headers had it.
+        display_name: As the headers had it; not unique, no key.
+        request_id: Of the request it came with; not part of who it is.
+        from_request: Taken from headers. Headers without a token prove nothing:
+            such an identity may be shown, but never selects a pool.
+    """
+
+    user: str
+    token: str | None = field(default=None, repr=False)
+    email: str | None = None
+    user_id: str | None = None
+    display_name: str | None = field(default=None, compare=False)
+    request_id: str | None = field(default=None, compare=False)
+    from_request: bool = False
+
+    def __post_init__(self) -> None:
+        _check("user", self.user, _LONGEST_OTHERS)
+        if self.token is not None:
+            _check("token", self.token, _LONGEST[_TOKEN], printable=True)
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Self:
+        """
+        The identity in the headers that Databricks Apps adds to a request.
+
+        Takes what web frameworks have: any mapping or multi-mapping of header
+        names, an ASGI scope's list of pairs, a WSGI environ, Django's `META`.
+        Names are compared without regard to case.
+
+        Raises:
+            IdentityError: No user in the headers, a value that cannot be one, or two different values of one header.
+        """
+        found: dict[str, str] = {}
+        for name, value in _relevant(headers):
+            if value == "":
+                continue
+            _check(name, value, _LONGEST.get(name, _LONGEST_OTHERS), printable=name == _TOKEN)
+            if found.setdefault(name, value) != value:
+                raise IdentityError(
+                    f"the request has two different {_title(name)} headers: only the app's own proxy may set it, once",
+                    header=_title(name),
+                )
+        email, user_id = found.get(_EMAIL), found.get(_USER)
+        user = email or user_id
+        if user is None:
+            raise IdentityError(
+                f"the request says nobody's name: no {_title(_EMAIL)} or {_title(_USER)} header. Databricks Apps "
+                "sets them; elsewhere, build UserIdentity(user, token) from your own authentication.",
+                header=_title(_EMAIL),
+            )
+        return cls(
+            user,
+            found.get(_TOKEN),
+            email=email,
+            user_id=user_id,
+            display_name=found.get(_NAME),
+            request_id=found.get(_REQUEST),
+            from_request=True,
+        )
+
+    @property
+    def selects_pool(self) -> bool:
+        """Whether a pool may be chosen by it: not if it is a request's bare claim, without its token."""
+        return self.token is not None or not self.from_request
+
+    @property
+    def fingerprint(self) -> str | None:
+        """`token_fingerprint` of its token: another one means that the token was rotated."""
+        return token_fingerprint(self.token)
+
+    def pool_key(self) -> str:
+        """
+        The key of the user's pool.
+
+        Raises:
+            IdentityError: The identity came from headers without a token.
+        """
+        if not self.selects_pool:
+            raise IdentityError(
+                f"the request names {self.user!r} but has no {_title(_TOKEN)} header, so it proves nothing and selects "
+                "no pool. Switch on user authorization for the app, so that the header is sent; or use the app's pool.",
+                header=_title(_TOKEN),
+            )
+        return self.user
+
+    def pool_config(self) -> dict[str, Any]:
+        """
+        What a pool of this user has of its own, to be merged over a base configuration.
+
+        Raises:
+            IdentityError: The identity came from headers without a token.
+        """
+        user = self.pool_key()
+        return {"user": user} if self.token is None else {"user": user, "token": self.token}
+
+
+def _relevant(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    pairs = [(str(_text(name)), value) for name, value in _pairs(headers)]
+    # In an environ, `HTTP_X_FORWARDED_EMAIL` is that header. In a mapping of headers the same spelling is one that any
+    # client may send, so the two must not be mixed: header names have hyphens, an environ's have none.
+    is_environ = any(name == "REQUEST_METHOD" for name, _ in pairs) and not any(
+        "-" in name and "." not in name for name, _ in pairs
+    )
+    for key, value in pairs:
+        name = key.lower()
+        if is_environ:
+            name = name.removeprefix("http_").replace("_", "-") if key.startswith("HTTP_") else ""
+        if name in _HEADERS:
+            yield name, _text(value)
+
+
+def _pairs(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Iterable[tuple[Any, Any]]:
+    # `multi_items` (httpx) and `getlist`-style mappings repeat a name in `items()` only in some frameworks.
+    if isinstance(headers, Mapping) or hasattr(headers, "items"):
+        items = getattr(headers, "multi_items", headers.items)
+        return items()
+    if isinstance(headers, (str, bytes)):
+        raise IdentityError(f"headers of type {type(headers).__name__}: expected a mapping of names to values")
+    try:
+        return [(name, value) for name, value in headers]
+    except (TypeError, ValueError) as error:
+        raise IdentityError(
+            f"headers of type {type(headers).__name__}: expected a mapping of names to values, or pairs"
+        ) from error
+
+
+def _text(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, (bytes, bytearray)) else value
+
+
+def _check(name: str, value: object, longest: int, *, printable: bool = False) -> None:
+    shown = _title(name) if name in _HEADERS else name
+    if not isinstance(value, str):
+        raise IdentityError(f"{shown} is of type {type(value).__name__}: expected a string", header=shown)
+    if not value or value != value.strip():
+        raise IdentityError(f"{shown} is empty or has spaces around it", header=shown)
+    if len(value) > longest:
+        raise IdentityError(f"{shown} has {len(value)} characters, more than {longest}", header=shown)
+    if any(ord(c) < 32 or ord(c) == 127 for c in value) or (printable and (" " in value or not value.isascii())):
+        raise IdentityError(f"{shown} has characters that cannot be in it", header=shown)
+    if "," in value and name in _UNIQUE:
+        raise IdentityError(f"{shown} has a comma in it, as when two headers of that name were joined", header=shown)
+
+
+def _title(name: str) -> str:
+    return "-".join(part.capitalize() for part in name.split("-"))

@@ -1,0 +1,61 @@
+"""Which Postgres role an app logs in as."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from . import _workspace
+from .config import ENVIRONMENT, LakebasePoolConfig
+from .errors import ConfigurationError
+
+__all__ = ["aresolve_username", "resolve_username"]
+
+
+def resolve_username(
+    config: LakebasePoolConfig | Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None
+) -> str:
+    """
+    The role for this configuration.
+
+    Its `user`, then `PGUSER`, `DATABRICKS_CLIENT_ID`, then whoever the workspace
+    says we are. That is the order of AppKit, Databricks' TypeScript library. A configuration
+    with a user's `token` is that user's: the environment, which names the app,
+    is not asked. Only the last step blocks, for a request to the workspace. No
+    other answer stands in for a missing one.
+
+    Raises:
+        ConfigurationError: None of them has an answer; `__cause__` is the SDK's error, if there was one.
+    """
+    config = LakebasePoolConfig.of(config)
+    if config.user is not None:
+        return config.user
+    if config.token is None:
+        for variable in ENVIRONMENT["user"]:
+            if name := (os.environ if environ is None else environ).get(variable):
+                return name
+    try:
+        client = config.workspace_client or _workspace.new_client(host=config.workspace_url, token=config.token)
+        name = _workspace.user_name(client)
+    except Exception as error:
+        raise _unknown(f"the workspace could not be asked ({type(error).__name__})") from error
+    if not name:
+        raise _unknown("the workspace did not say")
+    return name
+
+
+async def aresolve_username(
+    config: LakebasePoolConfig | Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None
+) -> str:
+    """Like `resolve_username()`, suspending: the workspace is asked on a thread."""
+    return await asyncio.to_thread(resolve_username, config, environ=environ)
+
+
+def _unknown(why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"user is missing: neither user= nor {' nor '.join(ENVIRONMENT['user'])} is set, and {why}. Set one of them to "
+        "the Postgres role to log in as.",
+        field="user",
+    )
