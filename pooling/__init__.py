@@ -1,0 +1,57 @@
+"""
+Share what is expensive, safely: resource pools for threads and asyncio, and values injected per request.
+
+`PoolingService` and `AsyncPoolingService` are the pools, `PoolFactory` tells them about their resources,
+`RequestContext` is one request. `pooling.di` binds pools in a dependency-injection container, `pooling.web` opens a
+request for each web request.
+"""
+
+from __future__ import annotations
+
+from .binding import create_pooled_binding_factory
+from .context import RequestContext
+from .errors import (
+    ConfigurationError,
+    CreateError,
+    PoolClosedError,
+    PoolCounts,
+    PoolExhaustedError,
+    PoolingError,
+    PoolTimeoutError,
+    ReleaseError,
+    RequestContextError,
+)
+from .events import PoolEvent, PoolObserver
+from .factory import Poolable, PoolFactory
+from .lease import AsyncLease, AsyncPooledValue, Lease, PooledValue, get_pooled_value
+from .options import PoolingServiceOptions
+from .service import AsyncPoolingService, PoolingService
+from .stats import Histogram, PoolStats
+
+__all__ = [
+    "AsyncLease",
+    "AsyncPooledValue",
+    "AsyncPoolingService",
+    "ConfigurationError",
+    "CreateError",
+    "Histogram",
+    "Lease",
+    "PoolClosedError",
+    "PoolCounts",
+    "PoolEvent",
+    "PoolExhaustedError",
+    "PoolFactory",
+    "PoolObserver",
+    "PoolStats",
+    "PoolTimeoutError",
+    "Poolable",
+    "PooledValue",
+    "PoolingError",
+    "PoolingService",
+    "PoolingServiceOptions",
+    "ReleaseError",
+    "RequestContext",
+    "RequestContextError",
+    "create_pooled_binding_factory",
+    "get_pooled_value",
+]

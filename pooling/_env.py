@@ -1,0 +1,70 @@
+"""What the flows need from the world around them: time, waiting, hooks, background work."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+
+class StepTimeoutError(Exception):
+    """A hook did not end before its deadline."""
+
+
+class Env(Protocol):
+    """One of: threads, an event loop, a test's script."""
+
+    @property
+    def can_interrupt(self) -> bool:
+        """Whether a hook under way can be stopped from outside."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held around each call of the ledger, and never around anything else."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The monotonic clock, in seconds."""
+
+    def latch(self) -> Any:
+        """Something one borrower can wait for."""
+
+    def wake(self, latch: Any) -> None:
+        """Open a latch; opening it again does nothing."""
+
+    async def wait(self, latch: Any, deadline: float) -> bool:
+        """Wait until the latch is opened or the deadline has passed; whether it was opened."""
+
+    async def call(self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float) -> Any:
+        """Run a hook of the user's; `StepTimeoutError` if the deadline passes first."""
+
+    def spawn(self, flow: Coroutine[Any, Any, Any], name: str) -> Any:
+        """Run a flow in the background; a job to join."""
+
+    async def join(self, job: Any, deadline: float) -> None:
+        """Wait for a job until the deadline; an interrupt of the wait leaves the job running."""
+
+    def at(self, when: float, callback: Callable[[], None]) -> None:
+        """Have `callback` called at this instant."""
+
+
+class Rings(Protocol):
+    """Something that wants to be rung at an instant."""
+
+    def ring(self, when: float) -> None: ...
+
+
+class Ring:
+    """An entry of a timer; it does not keep its owner alive."""
+
+    __slots__ = ("_owner", "_when")
+
+    def __init__(self, owner: Rings, when: float) -> None:
+        self._owner = weakref.ref(owner)
+        self._when = when
+
+    def __call__(self) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner.ring(self._when)

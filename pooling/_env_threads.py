@@ -1,0 +1,259 @@
+"""
+How the flows wait, wake and run hooks in threads.
+
+A wait blocks the calling thread, so a flow never suspends and runs to its end in one
+step. All pools of the process share one timer and one group of workers that grows with the
+work at hand and shrinks when idle: a hook that never returns costs one
+thread, and delays nobody. No thread starts before there is work for it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import heapq
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from math import inf
+from typing import Any, TypeVar
+
+from ._env import StepTimeoutError
+
+R = TypeVar("R")
+
+IDLE_WORKER_STAYS = 2.0  # seconds until a worker, or the timer, without work ends
+LONGEST_WAIT = threading.TIMEOUT_MAX
+
+
+def finish(flow: Coroutine[Any, Any, R]) -> R:
+    """Run a flow whose environment never suspends; its result."""
+    try:
+        flow.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    flow.close()
+    raise RuntimeError("a hook suspended in a pool for threads; an awaitable cannot be awaited there")
+
+
+class Latch:
+    """Lets one thread wait until another opens it."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:  # it was open
+            pass
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was opened in time."""
+        return self._lock.acquire(timeout=min(max(seconds, 0.0), LONGEST_WAIT))
+
+
+class Job:
+    """A piece of background work and what came of it."""
+
+    __slots__ = ("_done", "_error", "_result", "_work")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work: Callable[[], Any] | None = work
+        self._done = threading.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        work, self._work = self._work, None
+        try:
+            assert work is not None
+            self._result = work()
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the job
+            self._error = error
+        finally:
+            del work
+            self._done.set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._done.wait(min(max(seconds, 0.0), LONGEST_WAIT))
+
+    def result(self) -> Any:
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # the traceback would keep this frame, and so this job
+        return self._result
+
+
+class Workers:
+    """Threads for background work: as many as there is work at once, none when there is none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: deque[Job] = deque()
+        self._idle: deque[Latch] = deque()
+        self._names = itertools.count(1)
+
+    def submit(self, work: Callable[[], Any]) -> Job:
+        """Have `work` run soon; never waits for other work to end."""
+        job = Job(work)
+        with self._lock:
+            self._jobs.append(job)
+            # One latch is one worker on its way to one job: a job never queues behind a busy worker.
+            latch = self._idle.pop() if self._idle else None
+        if latch is not None:
+            latch.open()
+            return job
+        worker = threading.Thread(target=self._work, name=f"pooling-worker-{next(self._names)}", daemon=True)
+        try:
+            worker.start()
+        except BaseException:
+            with self._lock:
+                if job in self._jobs:
+                    self._jobs.remove(job)
+                    raise
+        return job
+
+    def _work(self) -> None:
+        latch = Latch()
+        while True:
+            with self._lock:
+                job = self._jobs.popleft() if self._jobs else None
+                if job is None:
+                    self._idle.append(latch)
+            if job is None:
+                if not latch.wait(IDLE_WORKER_STAYS):
+                    with self._lock:
+                        if latch in self._idle:
+                            self._idle.remove(latch)
+                            return
+                    # A job was meant for this worker just as it gave up.
+                    latch.wait(inf)
+                continue
+            job.run()
+            del job
+
+
+class Timer:
+    """Calls back at given instants, for all pools of the process, from one thread that ends when nothing is due."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._serials = itertools.count()
+        self._wake = Latch()
+        self._is_running = False
+
+    def at(self, when: float, callback: Callable[[], None]) -> None:
+        """Have `callback` called at this monotonic time; it must be quick and must not raise."""
+        with self._lock:
+            heapq.heappush(self._heap, (when, next(self._serials), callback))
+            is_first = self._heap[0][0] == when
+            start, self._is_running = not self._is_running, True
+        if start:
+            try:
+                threading.Thread(target=self._run, name="pooling-timer", daemon=True).start()
+            except BaseException:
+                with self._lock:
+                    self._is_running = False
+                raise
+        elif is_first:
+            self._wake.open()
+
+    def _run(self) -> None:
+        while True:
+            callback = None
+            with self._lock:
+                wait = self._heap[0][0] - time.monotonic() if self._heap else IDLE_WORKER_STAYS
+                if self._heap and wait <= 0:
+                    callback = heapq.heappop(self._heap)[2]
+            if callback is not None:
+                callback()
+            elif not self._wake.wait(wait):
+                with self._lock:
+                    if not self._heap:
+                        self._is_running = False
+                        return
+
+
+class Shared:
+    """What all pools for threads of this process have in common; made anew in a forked child."""
+
+    def __init__(self) -> None:
+        self.workers = Workers()
+        self.timer = Timer()
+
+
+shared = Shared()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: shared.__init__())  # type: ignore[misc]
+
+
+class ThreadEnv:
+    """
+    The environment of one pool for threads.
+
+    Args:
+        is_inline: Whether hooks with a deadline run in the borrower's own thread.
+    """
+
+    __slots__ = ("_is_inline", "lock", "now")
+
+    can_interrupt = False  # a hook under way cannot be stopped from outside
+
+    def __init__(self, *, is_inline: bool = False) -> None:
+        self.lock = threading.Lock()
+        self.now: Callable[[], float] = time.monotonic
+        self._is_inline = is_inline
+
+    def latch(self) -> Latch:
+        return Latch()
+
+    def wake(self, latch: Latch) -> None:
+        latch.open()
+
+    async def wait(self, latch: Latch, deadline: float) -> bool:
+        """Block until the latch is opened or the deadline has passed; whether it was opened."""
+        return latch.wait(deadline - self.now())
+
+    async def call(self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float) -> Any:
+        """
+        Run a hook; its result.
+
+        With a deadline it runs on a worker while the caller waits, in a copy of the
+        caller's context; one that does not return in time is left behind there.
+
+        Raises:
+            StepTimeoutError: The deadline passed first.
+        """
+        if deadline == inf or self._is_inline:
+            return hook(*args)
+        job = shared.workers.submit(partial(contextvars.copy_context().run, hook, *args))
+        if not job.wait(deadline - self.now()):
+            raise StepTimeoutError
+        return job.result()
+
+    def spawn(self, flow: Coroutine[Any, Any, Any], name: str) -> Job:
+        """Run a flow in the background."""
+        try:
+            return shared.workers.submit(lambda: finish(flow))
+        except BaseException:
+            flow.close()
+            raise
+
+    async def join(self, job: Job | None, deadline: float) -> None:
+        """Wait for background work, until the deadline; interrupting the wait does not interrupt the work."""
+        if job is not None:
+            job.wait(deadline - self.now())
+
+    def at(self, when: float, callback: Callable[[], None]) -> None:
+        """Have `callback` called at this instant, from the process' timer thread."""
+        shared.timer.at(when, callback)

@@ -1,0 +1,666 @@
+"""
+The operations of a pool that take more than one step, each written once.
+
+They await nothing but the environment. In threads that never suspends; in a loop it may, and then
+a cancellation can arrive at any `await`. The rule that keeps them whole: whoever holds a slot
+across an `await` has an `except BaseException` around it that gives the slot away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+from random import random
+from typing import Any
+
+from . import _messages as messages
+from ._env import Env, Ring, StepTimeoutError
+from ._hooks import Hooks, ValueHooks
+from ._ledger import (
+    CLOSING,
+    LIVE,
+    NEW,
+    OPENING,
+    RUNNING,
+    STOPPED,
+    Check,
+    Close,
+    Leak,
+    Ledger,
+    Open,
+    Overdue,
+    Slot,
+    Wake,
+    Waiter,
+    Watcher,
+)
+from ._messages import ACQUIRE_HOOK, CREATING, QUEUEING, RELEASE_HOOK, VALIDATING
+from ._sites import Site
+from .errors import ConfigurationError, CreateError, PoolTimeoutError
+from .events import PoolEvent, PoolObserver
+from .options import PoolingServiceOptions
+from .stats import Histogram, PoolStats
+
+log = logging.getLogger("pooling")
+
+
+class Flows:
+    """
+    One pool at work: its ledger, its hooks and the environment they run in.
+
+    Args:
+        hooks: What to do with resources.
+        options: Settings.
+        env: Threads, a loop, or a script.
+        name: For texts and statistics.
+        key: The same, in a keyed pool.
+        observer: Told of what happens.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "armed_at",
+        "create_time",
+        "env",
+        "hooks",
+        "key",
+        "ledger",
+        "name",
+        "observer",
+        "options",
+        "rejected",
+        "threshold",
+        "timeouts",
+        "use_time",
+        "wait_time",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        options: PoolingServiceOptions,
+        env: Env,
+        *,
+        name: str,
+        key: Any = None,
+        observer: PoolObserver | None = None,
+    ) -> None:
+        self.hooks = hooks
+        self.options = options
+        self.env = env
+        self.name = name
+        self.key = key
+        self.observer = observer
+        watches = [observer is not None and name in overrides(observer) for name in ("on_acquired", "on_released")]
+        self.ledger = Ledger(
+            options,
+            random,
+            plain=not (
+                hooks.has_factory_steps
+                or options.validate_on_acquire is not False
+                or options.validate_on_release
+                or options.max_uses != inf
+                or options.leak_timeout is not None
+                or options.use_times
+                or any(watches)
+            ),
+            watches=not env.can_interrupt,
+        )
+        #: Seconds a resource may have been idle before it is validated; `inf` for never.
+        validates = options.validate_on_acquire
+        self.threshold = inf if validates is False else -inf if validates is True else float(validates)
+        self.armed_at = inf
+        self.waited = 0
+        self.timeouts = 0
+        self.rejected = 0
+        self.wait_time = Histogram()
+        self.create_time = Histogram()
+        self.use_time = Histogram()
+
+    # -- borrowing -----------------------------------------------------------
+
+    async def take(self, ctx: Any, timeout: float | None, priority: int, site: Site, *, queues: bool = True) -> Any:
+        """Acquire a resource: queue, wait for one, validate it, run the acquire hook; all before one deadline."""
+        env, ledger = self.env, self.ledger
+        if timeout is None:
+            timeout = self.options.timeout
+        if not 0 <= priority < self.options.priorities:
+            raise ConfigurationError(
+                f"{messages.title(self.name, self.key)}: priority={priority!r}: expected 0 (served first) to "
+                f"priorities - 1 = {self.options.priorities - 1}",
+                field="priority",
+                pool=self.name,
+            )
+        began = env.now()
+        deadline = began + timeout
+        slot: Slot | None = None
+        waiter: Waiter | None = None
+        step = QUEUEING
+        is_back = False  # whether it was served before, and what it got was no good
+        try:
+            while True:
+                refusal = ""
+                with env.lock:
+                    now = env.now()
+                    if ledger.state == NEW:
+                        ledger.start(now)
+                    if ledger.state == STOPPED:
+                        refusal = "closed"
+                    else:
+                        slot = None if is_back else ledger.take(now)
+                        if slot is None:
+                            refusal = "" if is_back else self._refusal(queues)
+                            if not refusal:
+                                waiter = Waiter(env.latch(), priority)
+                                ledger.enqueue(waiter, now, first=is_back)
+                if refusal == "closed":
+                    raise messages.closed(self.name, self.key, ledger, step=step)
+                if refusal:
+                    self.rejected += 1
+                    raise messages.exhausted(self.name, self.key, ledger, now, limit=refusal)
+                self.dispatch()
+                if slot is None:
+                    assert waiter is not None
+                    if not waiter.is_settled:
+                        await env.wait(waiter.latch, deadline)
+                    with env.lock:
+                        step = CREATING if ledger.opening or ledger.late or ledger.failures else QUEUEING
+                        slot = ledger.claim(waiter)
+                        if slot is None and waiter.verdict is None:
+                            ledger.withdraw(waiter, env.now())
+                    if slot is None:
+                        raise self._verdict(waiter, timeout, step)
+                    step = QUEUEING
+                if is_back and env.now() >= deadline:
+                    step = VALIDATING
+                    raise self._timed_out(timeout, step)
+                flaw = self.flaw_at_once(slot)
+                if flaw is None and self._is_to_validate(slot):
+                    step = VALIDATING
+                    flaw = await self._flaw(slot, deadline)
+                if flaw is not None:
+                    with env.lock:
+                        now = env.now()
+                        if slot.uses == 0 and slot.born_at >= began:  # made for us and no good: a failed create
+                            ledger.failed(flaw, now)
+                        ledger.condemn(slot, "invalid", now)
+                    slot, waiter, is_back, step = None, None, True, QUEUEING
+                    self.dispatch()
+                    continue
+                hook = slot.hooks.acquire
+                if hook is not None:
+                    step = ACQUIRE_HOOK
+                    await env.call(hook, (slot.value, ctx), deadline)
+                with env.lock:
+                    now = env.now()
+                    slot.code, slot.lasti, slot.stack = site
+                    ledger.lend(slot, now)
+                break
+        except BaseException as error:
+            with env.lock:
+                now = env.now()
+                if slot is None and waiter is not None:
+                    slot = waiter.slot
+                if slot is not None:
+                    ledger.out.pop(id(slot.value), None)
+                    if step == QUEUEING:
+                        ledger.give_back(slot, now)
+                    else:
+                        ledger.condemn(slot, step, now)
+                elif waiter is not None:
+                    ledger.withdraw(waiter, now)
+            self.dispatch()
+            if isinstance(error, StepTimeoutError):
+                error = self._timed_out(timeout, step)
+            if isinstance(error, PoolTimeoutError) and error.pool == self.name:
+                self.timeouts += 1
+                self.tell("on_timeout", duration=timeout, reason=step)
+                raise error
+            raise
+        if waiter is not None:
+            self.waited += 1
+            self.wait_time.record(now - began)
+        self.dispatch()
+        self.tell("on_acquired", value=slot.value, duration=now - began)
+        return slot.value
+
+    def _refusal(self, queues: bool) -> str:
+        """Why one more borrower may not queue behind others; empty if it may, or need not."""
+        most = self.options.max_waiting if queues else 0
+        ledger = self.ledger
+        if most is None or (ledger.idle and not ledger.waiting and ledger.state == RUNNING):
+            return ""
+        # Those for whom a place is free, or being made or unmade, do not wait for another borrower.
+        covered = ledger.max_size - (len(ledger.slots) - len(ledger.closing)) + len(ledger.opening)
+        if ledger.state != RUNNING:
+            covered = 0
+        if ledger.waiting + 1 - max(covered, 0) <= most:
+            return ""
+        return f"max_waiting={most}" if queues else "acquire_nowait"
+
+    def _verdict(self, waiter: Waiter, timeout: float, step: str) -> Exception:
+        if waiter.verdict is None:
+            return self._timed_out(timeout, step)
+        if isinstance(waiter.verdict, str):
+            return messages.closed(self.name, self.key, self.ledger)
+        error = messages.create_failed(self.name, self.key, self.ledger, waiter.verdict)
+        error.__cause__ = waiter.verdict
+        return error
+
+    def _timed_out(self, timeout: float, step: str) -> PoolTimeoutError:
+        last = self.ledger.last_error
+        error = messages.timed_out(
+            self.name, self.key, self.ledger, self.env.now(), timeout=timeout, step=step, error=last
+        )
+        error.__cause__ = last
+        return error
+
+    # -- checking ------------------------------------------------------------
+
+    def flaw_at_once(self, slot: Slot) -> BaseException | None:
+        """What is visibly wrong with a resource; `None` if nothing is. Runs no hook that takes time."""
+        if self.hooks.is_alive is None:
+            return None
+        try:
+            return None if self.hooks.is_alive(slot.value) else CreateError("is_alive() said no", pool=self.name)
+        except Exception as error:  # noqa: BLE001 - a check that fails is a no
+            return error
+
+    def _is_to_validate(self, slot: Slot) -> bool:
+        if self.threshold == inf or self.hooks.validate is None:
+            return False
+        return self.env.now() - slot.idle_since > self.threshold
+
+    async def _flaw(self, slot: Slot, deadline: float) -> BaseException | None:
+        """What is wrong with a resource; `None` if nothing is."""
+        assert self.hooks.validate is not None
+        try:
+            if await self.env.call(self.hooks.validate, (slot.value,), deadline):
+                return None
+        except StepTimeoutError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a check that fails is a no
+            return error
+        return CreateError("validate() said no", pool=self.name, step=VALIDATING)
+
+    async def check(self, slot: Slot) -> None:
+        """Validate an idle resource in the background."""
+        try:
+            flaw = None if self.hooks.validate is None else await self._flaw(slot, self._until(self.options.timeout))
+        except BaseException as error:  # noqa: BLE001 - cancelled, or out of time
+            flaw = error
+        with self.env.lock:
+            now = self.env.now()
+            if flaw is None:
+                self.ledger.give_back(slot, now, cold=True)
+            else:
+                self.ledger.condemn(slot, "invalid", now)
+        self.dispatch()
+
+    def _until(self, seconds: float) -> float:
+        """The deadline of a step of the pool's own; what cannot be interrupted is watched by the ledger instead."""
+        return self.env.now() + seconds if self.env.can_interrupt else inf
+
+    # -- giving back -----------------------------------------------------------
+
+    async def give_back(self, slot: Slot, exc: BaseException | None) -> None:
+        """Reset a resource that was out, and let the next have it; one that cannot be reset is destroyed."""
+        env, ledger, options = self.env, self.ledger, self.options
+        reason = ""
+        step = RELEASE_HOOK
+        try:
+            if options.use_times:
+                self.use_time.record(env.now() - slot.taken_at)
+            slot.code = slot.stack = None
+            slot.due = inf
+            hook = slot.hooks.release
+            if hook is not None:
+                with env.lock:
+                    ledger.returns(slot, env.now())
+                self._arm()
+                await env.call(hook, (slot.value, exc), self._until(options.destroy_timeout))
+            if options.validate_on_release and self.hooks.validate is not None:
+                step = VALIDATING
+                if await self._flaw(slot, env.now() + options.destroy_timeout) is not None:
+                    reason = "invalid"
+            if slot.uses >= options.max_uses:
+                reason = "max_uses"
+        except BaseException as error:
+            await self.discard(slot, step, waits=isinstance(error, Exception))
+            if isinstance(error, StepTimeoutError):
+                error = TimeoutError(f"{step} did not end within destroy_timeout={options.destroy_timeout} s")
+            if isinstance(error, Exception):
+                raise messages.release_failed(
+                    self.name, self.key, ledger, error, step, options.destroy_timeout
+                ) from error
+            raise
+        if reason:
+            await self.discard(slot, reason)
+            return
+        with env.lock:
+            now = env.now()
+            slot.idle_since, slot.idle_uses = now, slot.uses
+            ledger.give_back(slot, now)
+        self.dispatch()
+        self.tell("on_released", value=slot.value, duration=now - slot.taken_at)
+
+    def discard_later(self, slot: Slot, reason: str) -> None:
+        """Destroy a resource that is in the caller's hands, without waiting for it."""
+        with self.env.lock:
+            self.ledger.condemn(slot, reason, self.env.now())
+        self.dispatch()
+
+    async def discard(self, slot: Slot, reason: str, *, waits: bool = True) -> None:
+        """Destroy a resource that is in the caller's hands; by default, return when that has ended or was given up."""
+        with self.env.lock:
+            self.ledger.condemn(slot, reason, self.env.now())
+            ours = [item for item in self.ledger.outbox if isinstance(item, Close) and item.slot is slot]
+            for item in ours:
+                self.ledger.outbox.remove(item)
+        for item in ours:  # here rather than in `dispatch`, where another thread might get it: we want its job
+            self._carry_out(item)
+        self.dispatch()
+        if waits:
+            await self.env.join(slot.job, self.env.now() + self.options.destroy_timeout)
+
+    # -- background ------------------------------------------------------------
+
+    async def open(self, slot: Slot) -> None:
+        """Make a resource, and let the ledger give it to whoever is first."""
+        env, ledger = self.env, self.ledger
+        if not self._begins(slot, OPENING):
+            return
+        began = env.now()
+        found: ValueHooks | None = None
+        value: Any = None
+        try:
+            value = await env.call(self.hooks.create, (), self._until(self.options.create_timeout))
+            if any(other.value is value and other is not slot for other in list(ledger.slots)):
+                raise CreateError(  # noqa: TRY301
+                    f"{messages.title(self.name, self.key)}: create() returned an object that is in the pool already. "
+                    "Resources are told apart by identity: return a new one each time.",
+                    pool=self.name,
+                )
+            found = self.hooks.of(value)
+            if found.start is not None:
+                await env.call(found.start, (value,), self._until(self.options.create_timeout))
+        except BaseException as error:
+            failure = error
+            if isinstance(error, StepTimeoutError):
+                failure = TimeoutError(f"create did not end within create_timeout={self.options.create_timeout} s")
+            is_final = self._is_final(failure)
+            with env.lock:
+                now = env.now()
+                if found is None:
+                    ledger.open_failed(slot, failure, now, final=is_final)
+                else:  # it exists, but would not start
+                    ledger.spoiled(slot, value, found, failure, now, final=is_final)
+            self.dispatch()
+            self.tell("on_create_failed", error=failure, duration=now - began)
+            log.debug("%s: create failed with %s", messages.title(self.name, self.key), type(failure).__name__)
+            if not isinstance(error, Exception):
+                raise
+            return
+        with env.lock:
+            now = env.now()
+            if found.acquire is not None or found.release is not None:
+                ledger.plain = ledger.fast = False
+            self.create_time.record(now - began)
+            ledger.opened(slot, value, found, now)
+        self.dispatch()
+        self.tell("on_created", value=value, duration=now - began)
+
+    def _is_final(self, error: BaseException) -> bool:
+        if not isinstance(error, Exception):
+            return True
+        try:
+            return bool(self.hooks.is_final(error))
+        except Exception:
+            log.exception("%s: is_final() failed; the create is tried again", messages.title(self.name, self.key))
+            return False
+
+    async def close(self, slot: Slot) -> None:
+        """Unmake a resource; whatever its hooks do, its place is free afterwards."""
+        if not self._begins(slot, CLOSING):
+            return
+        value, began = slot.value, self.env.now()
+        failure: BaseException | None = None
+        try:
+            for hook in (slot.hooks.stop, slot.hooks.destroy):
+                if hook is None:
+                    continue
+                try:
+                    await self.env.call(hook, (value,), self._until(self.options.destroy_timeout))
+                except Exception as error:  # noqa: BLE001 - nobody waits for it who could act on it
+                    failure = error
+                    log.warning(
+                        "%s: destroying a resource (%s) failed with %s; its place is free all the same",
+                        messages.title(self.name, self.key),
+                        slot.reason,
+                        "a timeout" if isinstance(error, StepTimeoutError) else type(error).__name__,
+                        exc_info=None if isinstance(error, StepTimeoutError) else error,
+                    )
+        finally:
+            with self.env.lock:
+                now = self.env.now()
+                self.ledger.closed(slot, now)
+            self.dispatch()
+        self.tell("on_destroyed", value=value, reason=slot.reason, error=failure, duration=now - began)
+        slot.value = None
+
+    def _begins(self, slot: Slot, state: str) -> bool:
+        """Whether this piece of background work is still to be done, and by the caller; work may be handed out twice."""
+        with self.env.lock:
+            if slot.begun == state:
+                return False
+            slot.begun = state
+            return True
+
+    def dispatch(self) -> None:
+        """Carry out what the ledger has put in its outbox."""
+        outbox = self.ledger.outbox
+        while outbox:
+            try:
+                item = outbox.pop(0)
+            except IndexError:  # another thread was faster
+                break
+            try:
+                self._carry_out(item)
+            except BaseException:
+                outbox.insert(0, item)
+                raise
+        self._arm()
+
+    def _carry_out(self, item: Any) -> None:
+        if isinstance(item, Wake):
+            self.env.wake(item.waiter.latch)
+        elif isinstance(item, Open):
+            self._spawn(self.open, item.slot)
+        elif isinstance(item, Close):
+            self._spawn(self.close, item.slot)
+        elif isinstance(item, Check):
+            self._spawn(self.check, item.slot)
+        elif isinstance(item, Leak):
+            self._report_leak(item.slot)
+        elif isinstance(item, Overdue):
+            log.warning(
+                "%s: a %s hook has not ended in its time; %s",
+                messages.title(self.name, self.key),
+                item.step,
+                "its place stays taken until it does" if item.step == "create" else "its place is free again",
+            )
+
+    def _spawn(self, flow: Callable[[Slot], Any], slot: Slot) -> None:
+        try:
+            slot.job = self.env.spawn(flow(slot), f"{self.name}-{flow.__name__}")
+        except Exception as error:  # noqa: BLE001 - no thread to be had, or the loop is closed
+            with self.env.lock:
+                if slot.state == OPENING:
+                    self.ledger.open_failed(slot, error, self.env.now(), final=False)
+                elif slot.state == CLOSING:
+                    self.ledger.closed(slot, self.env.now())
+                else:
+                    self.ledger.give_back(slot, self.env.now(), cold=True)
+
+    def _report_leak(self, slot: Slot) -> None:
+        stack = "".join(slot.stack.format()) if slot.stack is not None else ""
+        now = self.env.now()
+        log.warning(
+            "%s: a resource has been out for more than leak_timeout=%s s: borrowed %s\n%s",
+            messages.title(self.name, self.key),
+            self.options.leak_timeout,
+            messages.holder(slot, now),
+            stack,
+        )
+        self.tell("on_leaked", value=slot.value, duration=now - slot.taken_at, stack=stack)
+
+    # -- time ------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        when = self.ledger.alarm
+        if when < self.armed_at:
+            self.armed_at = when
+            self.env.at(when, Ring(self, when))
+
+    def ring(self, when: float) -> None:
+        """The timer's call; never raises."""
+        if when != self.armed_at:
+            return
+        self.armed_at = inf
+        try:
+            with self.env.lock:
+                now = self.env.now()
+                if self.ledger.alarm <= now:
+                    self.ledger.sweep(now)
+            self.dispatch()
+        except Exception:
+            log.exception("%s: the periodic look at it failed", messages.title(self.name, self.key))
+
+    def settle(self) -> None:
+        """Let the ledger look again, after something came back without the lock."""
+        with self.env.lock:
+            self.ledger.settle(self.env.now())
+        self.dispatch()
+
+    # -- the pool as a whole -----------------------------------------------------
+
+    async def start(self) -> None:
+        """
+        Begin to serve, and fill up to `min_size` within `timeout`.
+
+        A pool that cannot be filled is stopped again, and the error raised.
+        """
+        env, ledger, timeout = self.env, self.ledger, self.options.timeout
+        failed_before = ledger.create_failures
+        watcher: Watcher | None = None
+        fatal: list[BaseException] = []
+
+        def is_filled(ledger: Ledger) -> bool:
+            if ledger.create_failures > failed_before and ledger.last_error is not None:
+                if self._is_final(ledger.last_error):
+                    fatal.append(ledger.last_error)
+            return bool(fatal) or ledger.state == STOPPED or ledger.live >= ledger.min_size
+
+        with env.lock:
+            ledger.start(env.now())
+            if ledger.state == RUNNING and ledger.live < ledger.min_size:
+                watcher = Watcher(env.latch(), is_filled)
+                ledger.watchers.append(watcher)
+        self.dispatch()
+        if watcher is None:
+            return
+        try:
+            if await env.wait(watcher.latch, env.now() + timeout) and not fatal:
+                return
+            error: Exception
+            if fatal:
+                error = messages.create_failed(self.name, self.key, ledger, fatal[0])
+                error.__cause__ = fatal[0]
+            else:
+                error = self._timed_out(timeout, CREATING)
+            raise error
+        except BaseException:
+            with env.lock:
+                if watcher in ledger.watchers:
+                    ledger.watchers.remove(watcher)
+                ledger.stop(env.now())
+            self.dispatch()
+            raise
+
+    async def stop(self, timeout: float) -> None:
+        """Refuse borrowers, destroy what is idle, wait for what is out; then say who still holds what."""
+        env, ledger = self.env, self.ledger
+        with env.lock:
+            watcher = Watcher(env.latch(), lambda ledger: not ledger.slots)
+            ledger.watchers.append(watcher)
+            ledger.stop(env.now())
+        try:
+            self.dispatch()
+            if await env.wait(watcher.latch, env.now() + timeout):
+                return
+        finally:
+            with env.lock:
+                if watcher in ledger.watchers:
+                    ledger.watchers.remove(watcher)
+        if ledger.slots:
+            now = env.now()
+            stacks = "".join(
+                "\n" + "".join(slot.stack.format()) for slot in list(ledger.out.values()) if slot.stack is not None
+            )
+            log.warning(
+                "%s was stopped, and after timeout=%s s: %s. What is out is destroyed when it comes back.%s%s",
+                messages.title(self.name, self.key),
+                timeout,
+                messages.counts_of(ledger),
+                f" {messages.holders(ledger, now, most=10)}." if ledger.out else "",
+                stacks,
+            )
+
+    def stats(self) -> PoolStats:
+        """The pool's numbers now."""
+        ledger = self.ledger
+        counts = messages.counts_of(ledger)
+        return PoolStats(
+            name=self.name,
+            min_size=ledger.min_size,
+            max_size=ledger.max_size,
+            size=len(ledger.slots),
+            available=counts.idle,
+            borrowed=counts.borrowed,
+            pending=counts.waiting,
+            creating=counts.creating,
+            closing=counts.closing,
+            acquired=ledger.uses,
+            waited=self.waited,
+            timeouts=self.timeouts,
+            rejected=self.rejected,
+            created=ledger.created,
+            create_failures=ledger.create_failures,
+            destroyed=sum(ledger.closed_by.values()),
+            destroyed_by=dict(ledger.closed_by),
+            wait_time=self.wait_time.copy(),
+            create_time=self.create_time.copy(),
+            use_time=self.use_time.copy(),
+        )
+
+    # -- observers ---------------------------------------------------------------
+
+    def tell(self, what: str, **facts: Any) -> None:
+        """Tell the observer; whatever it does, the pool goes on."""
+        if self.observer is None or what not in overrides(self.observer):
+            return
+        try:
+            getattr(self.observer, what)(PoolEvent(pool=self.name, key=self.key, **facts))
+        except Exception:
+            log.exception("%s: its observer's %s failed", messages.title(self.name, self.key), what)
+
+
+def overrides(observer: PoolObserver) -> set[str]:
+    """Names of the events this observer wants."""
+    return {
+        name
+        for name in vars(PoolObserver)
+        if name.startswith("on_") and getattr(type(observer), name, None) is not getattr(PoolObserver, name)
+    }

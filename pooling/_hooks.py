@@ -1,0 +1,124 @@
+"""
+Which hook serves which step: the factory's where it has one, else the resource's own, else none.
+
+A hook that nobody wrote is `None`, so that a step without hooks is skipped and
+costs nothing. Nothing here runs a hook; it only finds them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .errors import ConfigurationError
+from .factory import PoolFactory
+
+STEPS = ("create", "destroy", "validate", "acquire", "release")
+
+Hook = Callable[..., Any] | None
+
+
+class ValueHooks:
+    """The steps of one type of resource, each a callable that takes the value first, or `None`."""
+
+    __slots__ = ("acquire", "destroy", "release", "start", "stop")
+
+    def __init__(self, acquire: Hook, release: Hook, destroy: Hook, start: Hook, stop: Hook) -> None:
+        self.acquire = acquire
+        self.release = release
+        self.destroy = destroy
+        self.start = start
+        self.stop = stop
+
+
+class Hooks:
+    """All hooks of one pool."""
+
+    __slots__ = ("_by_type", "_factory", "create", "is_alive", "is_final", "validate")
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+        self.create: Callable[[], Any] = factory.create
+        self.validate: Hook = overridden(factory, "validate")
+        self.is_alive: Callable[[Any], bool] | None = overridden(factory, "is_alive")
+        self.is_final: Callable[[BaseException], bool] = getattr(factory, "is_final", None) or (PoolFactory().is_final)
+        self._by_type: dict[type, ValueHooks] = {}
+
+    @property
+    def has_factory_steps(self) -> bool:
+        """Whether the factory itself has an acquire or a release hook."""
+        return any(overridden(self._factory, name) is not None for name in ("acquire", "release"))
+
+    def of(self, value: Any) -> ValueHooks:
+        """The hooks for this resource; looked up once for each type."""
+        kind = type(value)
+        found = self._by_type.get(kind)
+        if found is None:
+            release = overridden(self._factory, "release")
+            found = self._by_type[kind] = ValueHooks(
+                acquire=overridden(self._factory, "acquire") or _own(kind, "acquire"),
+                release=_with_exc(release) if release else _own(kind, "release"),
+                destroy=overridden(self._factory, "destroy") or _own(kind, "destroy"),
+                start=_own(kind, "start"),
+                stop=_own(kind, "stop"),
+            )
+            if release is None and found.release is not None:
+                found.release = _without_exc(found.release)
+        return found
+
+
+def overridden(factory: Any, name: str) -> Any:
+    """The factory's hook of that name if somebody wrote one, else `None`."""
+    hook = getattr(factory, name, None)
+    if hook is None or getattr(hook, "__func__", None) is getattr(PoolFactory, name, None):
+        return None
+    return hook
+
+
+def refuse_coroutines(factory: Any, pool: str) -> None:
+    """
+    Make sure that a pool for threads can run every hook.
+
+    Raises:
+        ConfigurationError: A hook is a coroutine function.
+    """
+    for name in (*STEPS, "is_alive"):
+        hook = getattr(factory, name, None)
+        if is_async(hook):
+            raise ConfigurationError(
+                f"pool {pool!r}: {name} is a coroutine function, and a PoolingService runs its hooks in threads; "
+                f"use AsyncPoolingService, or write {name} as a plain function",
+                field=name,
+                pool=pool,
+            )
+
+
+def is_async(hook: Any) -> bool:
+    """Whether calling this gives a coroutine, as far as can be told without calling it."""
+    target = getattr(hook, "func", hook)  # functools.partial
+    return inspect.iscoroutinefunction(target) or (
+        not inspect.isroutine(target)
+        and not isinstance(target, type)
+        and inspect.iscoroutinefunction(getattr(target, "__call__", None))
+    )
+
+
+def _own(kind: type, name: str) -> Hook:
+    hook = getattr(kind, name, None)
+    return hook if callable(hook) else None
+
+
+def _with_exc(release: Callable[..., Any]) -> Callable[[Any, BaseException | None], Any]:
+    """The release hook as a function of value and exception, whether or not it wants the exception."""
+    try:
+        parameters = inspect.signature(release).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return _without_exc(release)
+    if any(p.name == "exc" and p.kind is not p.POSITIONAL_ONLY or p.kind is p.VAR_KEYWORD for p in parameters):
+        return lambda value, exc: release(value, exc=exc)
+    return _without_exc(release)
+
+
+def _without_exc(release: Callable[..., Any]) -> Callable[[Any, BaseException | None], Any]:
+    return lambda value, exc: release(value)

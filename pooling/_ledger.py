@@ -1,0 +1,625 @@
+"""
+The books of one pool: who holds what, who waits, what must be made or unmade.
+
+Pure and synchronous. Time comes in as `now`; the answer is work in `outbox`, which the
+caller carries out afterwards, in order: `Open`, `Close`, `Check`, `Wake`, `Leak`, `Overdue`. Takes no
+lock, calls no hook, logs nothing. One rule for the caller: every method runs under the pool's lock,
+except what is marked *lock-free*.
+
+Where a slot can be, and what moves it on:
+
+    state      where it stands            moved by
+    OPENING    slots, opening             opened -> IDLE | open_failed -> GONE | sweep -> LATE
+    LATE       slots, late                opened -> IDLE | open_failed -> GONE
+    IDLE       slots, idle                take -> HELD | settle -> ASSIGNED | condemn -> CLOSING
+    ASSIGNED   slots, waiter.slot         claim -> HELD | withdraw -> IDLE
+    HELD       slots, one flow's hands    lend -> OUT | give_back -> IDLE | condemn -> CLOSING
+    OUT        slots, out                 reclaim -> HELD
+    CLOSING    slots, closing             closed -> GONE | sweep -> GONE
+    GONE       nowhere
+
+`IDLE` and `OUT` are where the lock-free fast path of a service moves slots to and fro without
+touching `state`; for these two the container tells, so `state` says LIVE for IDLE, HELD and OUT alike.
+
+Rules of this file:
+- `len(slots)` is what counts against `max_size`: a place is taken from the decision to open until the
+  destroy has ended.
+- Every change is one primitive step followed by `settle`, which derives all that follows from the state and
+  may be run again at any time: an interrupt between two lines is repaired by the next call.
+- `fast` may be true only while nothing needs looking at on the way in or out. Whoever appends to `idle`
+  without the lock looks at `fast` *afterwards*; whoever queues clears `fast` *before* looking at `idle`. One of the
+  two sees the other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from math import inf
+from typing import Any, NamedTuple
+
+OPENING, LATE, LIVE, ASSIGNED, CLOSING, GONE = "opening", "late", "live", "assigned", "closing", "gone"
+SHORTEST_LOOK = 0.01  # seconds between two looks at the idle ones, however short their limit
+
+DROPPED_LOOK = 1.0  # seconds between two looks for resources whose borrowers are garbage, while somebody waits
+
+NEW, RUNNING, SUSPENDED, STOPPED = "new", "running", "suspended", "stopped"
+
+
+class Slot:
+    """One place in the pool and the resource in it. All the pool knows of a resource is here, nothing on the resource."""
+
+    __slots__ = (
+        "begun",
+        "born_at",
+        "code",
+        "due",
+        "expires_at",
+        "generation",
+        "hooks",
+        "idle_since",
+        "idle_uses",
+        "job",
+        "lasti",
+        "ordered_at",
+        "reason",
+        "serial",
+        "stack",
+        "state",
+        "taken_at",
+        "uses",
+        "value",
+    )
+
+    def __init__(self, generation: int, serial: int, now: float) -> None:
+        self.state = OPENING
+        self.begun = ""  # the state whose background work has begun; an item of work may come twice
+        self.serial = serial
+        self.value: Any = None
+        self.hooks: Any = None
+        self.generation = generation
+        self.ordered_at = now
+        self.born_at = now
+        self.expires_at = inf
+        self.due = inf  # when the step under way counts as overdue
+        self.uses = 0
+        self.taken_at = now
+        self.code: Any = None  # where the borrower took it
+        self.lasti = 0
+        self.stack: Any = None
+        self.idle_since = now  # as of the last sweep that saw `idle_uses` acquisitions
+        self.idle_uses = -1
+        self.reason = ""
+        self.job: Any = None
+
+
+class Waiter:
+    """One borrower in the queue. Exactly one of `slot` and `verdict` is set when it is woken."""
+
+    __slots__ = ("latch", "priority", "serial", "slot", "verdict")
+
+    def __init__(self, latch: Any, priority: int = 0) -> None:
+        self.latch = latch
+        self.priority = priority
+        self.serial = 0  # number of the last open ordered when it queued
+        self.slot: Slot | None = None
+        self.verdict: str | BaseException | None = None  # "closed", or a final create error
+
+    @property
+    def is_settled(self) -> bool:
+        return self.slot is not None or self.verdict is not None
+
+
+class Watcher(Waiter):
+    """Somebody who waits for a state of the pool, not for a resource."""
+
+    __slots__ = ("is_met",)
+
+    def __init__(self, latch: Any, is_met: Callable[[Ledger], bool]) -> None:
+        super().__init__(latch)
+        self.is_met = is_met
+
+
+class Open(NamedTuple):
+    slot: Slot
+
+
+class Close(NamedTuple):
+    slot: Slot
+
+
+class Check(NamedTuple):
+    slot: Slot
+
+
+class Wake(NamedTuple):
+    waiter: Waiter
+
+
+class Leak(NamedTuple):
+    slot: Slot
+
+
+class Overdue(NamedTuple):
+    slot: Slot
+    step: str
+
+
+Work = Open | Close | Check | Wake | Leak | Overdue
+
+
+class Ledger:
+    """
+    The books of one pool.
+
+    Args:
+        options: The pool's settings.
+        jitter: Gives a number from 0 to 1; spreads lifetimes and pauses.
+        plain: Whether acquire and release need nothing but the hand-over; only then is `fast` ever true.
+        watches: Whether to give up steps that are overdue; `False` where the environment can end them itself.
+    """
+
+    __slots__ = (
+        "alarm",
+        "closed_by",
+        "closing",
+        "create_failures",
+        "created",
+        "dropped",
+        "failures",
+        "fast",
+        "fill_at",
+        "generation",
+        "idle",
+        "jitter",
+        "last_error",
+        "late",
+        "max_size",
+        "min_size",
+        "mixed",
+        "opening",
+        "options",
+        "out",
+        "outbox",
+        "plain",
+        "pop",
+        "put",
+        "queues",
+        "retired_uses",
+        "retry_at",
+        "returning",
+        "serial",
+        "slots",
+        "state",
+        "watchers",
+        "watches",
+    )
+
+    def __init__(self, options: Any, jitter: Callable[[], float], *, plain: bool = True, watches: bool = True) -> None:
+        self.options = options
+        self.jitter = jitter
+        self.plain = plain
+        self.watches = watches
+        self.min_size: int = options.min_size
+        self.max_size: int = options.max_size
+        self.state = NEW
+        self.fast = False
+        self.generation = 0
+        self.mixed = False  # whether a slot of an earlier generation may be about
+        self.slots: dict[Slot, None] = {}
+        self.opening: dict[Slot, None] = {}
+        self.late: dict[Slot, None] = {}  # their create is overdue and still running
+        self.closing: dict[Slot, None] = {}
+        self.returning: dict[Slot, None] = {}  # under a release hook; kept only where it has a due time
+        self.out: dict[int, Slot] = {}
+        # A list is popped at the end it is put to; its other end is where the coldest are.
+        self.idle: list[Slot] | deque[Slot] = [] if options.lifo else deque()
+        self.put: Callable[[Slot], None] = self.idle.append
+        self.pop: Callable[[], Slot] = self.idle.pop if isinstance(self.idle, list) else self.idle.popleft
+        self.queues: tuple[OrderedDict[Waiter, None], ...] = ()
+        self.dropped: list[Any] = []  # values whose borrowers are garbage; a finaliser appends, `settle` looks
+        self.watchers: list[Watcher] = []
+        self.outbox: list[Work] = []
+        self.serial = 0
+        self.failures = 0  # creates failed in a row
+        self.retry_at = -inf  # no open for a waiter before this
+        self.fill_at = -inf  # no open for min_size before this
+        self.last_error: BaseException | None = None
+        self.alarm = inf  # when `sweep` wants to be called
+        self.created = 0
+        self.create_failures = 0
+        self.retired_uses = 0
+        self.closed_by: Counter[str] = Counter()
+
+    # -- what there is -----------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Borrowers in the queue that nothing has been assigned to."""
+        return sum(map(len, self.queues))
+
+    @property
+    def live(self) -> int:
+        """Resources that exist and are not being destroyed."""
+        return len(self.slots) - len(self.opening) - len(self.late) - len(self.closing)
+
+    @property
+    def uses(self) -> int:
+        """Acquisitions so far."""
+        return self.retired_uses + sum(slot.uses for slot in list(self.slots))
+
+    # -- borrowers ---------------------------------------------------------
+
+    def take(self, now: float) -> Slot | None:
+        """An idle slot for somebody who has not queued; `None` where others wait or nothing is idle."""
+        if self.state != RUNNING or any(self.queues):
+            return None
+        if self.mixed:
+            self._weed(now)
+        try:
+            return self.pop()
+        except IndexError:
+            return None
+
+    def enqueue(self, waiter: Waiter, now: float, *, first: bool = False) -> None:
+        """Let a borrower wait; `first` for one that had been served, and what it got was no good."""
+        if not self.queues:
+            self.queues = tuple(OrderedDict() for _ in range(self.options.priorities))
+        queue = self.queues[waiter.priority]
+        waiter.serial = self.serial
+        self.fast = False
+        queue[waiter] = None
+        self._look_at(now + DROPPED_LOOK)
+        if first:
+            queue.move_to_end(waiter, last=False)
+        self.settle(now)
+
+    def withdraw(self, waiter: Waiter, now: float) -> None:
+        """A borrower gives up: what it was assigned goes to the next, or back."""
+        if self.queues:
+            self.queues[waiter.priority].pop(waiter, None)
+        slot = waiter.slot
+        if slot is not None and slot.state == ASSIGNED:
+            slot.state = LIVE
+            self.put(slot)
+        self.settle(now)
+
+    def claim(self, waiter: Waiter) -> Slot | None:
+        """
+        What the waiter was assigned, now in its hands; `None` if nothing was.
+
+        `waiter.slot` stays, so that one interrupted right here still finds what it holds.
+        """
+        if waiter.slot is not None:
+            waiter.slot.state = LIVE
+        return waiter.slot
+
+    def lend(self, slot: Slot, now: float) -> None:
+        """A resource goes out."""
+        slot.uses += 1
+        slot.taken_at = now
+        if self.options.leak_timeout is not None:
+            slot.due = now + self.options.leak_timeout
+            self._look_at(slot.due)
+        self.out[id(slot.value)] = slot
+
+    def returns(self, slot: Slot, now: float) -> None:
+        """A release hook begins; from its due time on the slot counts as given up."""
+        if self.watches:
+            slot.due = now + self.options.destroy_timeout
+            self.returning[slot] = None
+            self._look_at(slot.due)
+
+    def reclaim(self, value: Any) -> Slot | None:
+        """*Lock-free.* Take a resource back from whoever had it; `None` if it is not out. Of two callers one wins."""
+        return self.out.pop(id(value), None)
+
+    def drop(self, value: Any) -> None:
+        """*Lock-free, for finalisers.* The borrower of this resource is gone, and its state unknown."""
+        self.dropped.append(value)
+        self.fast = False
+
+    def give_back(self, slot: Slot, now: float, *, cold: bool = False) -> None:
+        """A resource in good order comes back."""
+        self.returning.pop(slot, None)
+        slot.due = inf
+        if slot not in self.slots:  # given up as overdue, and here it is after all
+            self.condemn(slot, "overdue", now)
+            return
+        if cold:  # it was looked at, not used
+            slot.due = now + (self.options.validate_idle or inf)
+        if cold and isinstance(self.idle, list):
+            self.idle.insert(0, slot)
+        else:
+            self.put(slot)
+        self.settle(now)
+
+    # -- opening and closing -----------------------------------------------
+
+    def opened(self, slot: Slot, value: Any, hooks: Any, now: float) -> None:
+        """A create has ended well, perhaps late."""
+        slot.value, slot.hooks = value, hooks
+        slot.born_at = slot.idle_since = now
+        options = self.options
+        slot.due = inf
+        if options.max_lifetime != inf:
+            slot.expires_at = now + options.max_lifetime * (1 - 0.1 * self.jitter())
+            self._look_at(slot.expires_at)
+        self._look_at_idle(now)
+        slot.state = LIVE
+        self.opening.pop(slot, None)
+        self.late.pop(slot, None)
+        self.created += 1
+        self.failures = 0
+        self.retry_at = self.fill_at = -inf
+        self.last_error = None
+        self.put(slot)
+        self.settle(now)
+
+    def open_failed(self, slot: Slot, error: BaseException, now: float, *, final: bool) -> None:
+        """A create has failed: later it is tried again for whoever waits, or, if that is no use, they are told."""
+        self.opening.pop(slot, None)
+        self.late.pop(slot, None)
+        self.slots.pop(slot, None)
+        slot.state = GONE
+        self.failed(error, now, final=final)
+        if final:
+            # The attempts still under way may do better; whoever came before this one and is not
+            # covered by those gets the error.
+            came_before = [waiter for queue in self.queues for waiter in queue if waiter.serial < slot.serial]
+            for waiter in came_before[: max(1, len(came_before) - len(self.opening))]:
+                self._dismiss(waiter, error)
+        self.settle(now)
+
+    def spoiled(self, slot: Slot, value: Any, hooks: Any, error: BaseException, now: float, *, final: bool) -> None:
+        """A resource was made but would not start: it is destroyed, and counts as a failed create."""
+        slot.value, slot.hooks = value, hooks
+        self.opening.pop(slot, None)
+        self.late.pop(slot, None)
+        self.failed(error, now, final=final)
+        self._close(slot, "start failed", now)
+        self.settle(now)
+
+    def failed(self, error: BaseException, now: float, *, final: bool = False) -> None:
+        """Count a failed create, or a new resource that is no good, and pause before the next."""
+        self.create_failures += 1
+        self.failures += 1
+        self.last_error = error
+        options = self.options
+        pause = min(options.create_backoff * 2.0 ** min(self.failures - 1, 30), options.create_backoff_max)
+        self.fill_at = now + pause * (0.75 + 0.5 * self.jitter())
+        self._look_at(self.fill_at)
+        self.retry_at = -inf if final else self.fill_at
+
+    def condemn(self, slot: Slot, reason: str, now: float) -> None:
+        """A resource in the caller's hands is to be destroyed."""
+        self.returning.pop(slot, None)
+        if slot.state == CLOSING:
+            return
+        self._close(slot, reason, now)
+        self.settle(now)
+
+    def closed(self, slot: Slot, now: float) -> None:
+        """A destroy has ended, well or not: the place is free."""
+        self.closing.pop(slot, None)
+        slot.state = GONE
+        self._retire(slot)
+        self.settle(now)
+
+    # -- the pool as a whole -----------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Serve borrowers from now on; what is left from before a stop ends as it comes back."""
+        if self.state in (NEW, STOPPED):
+            self.state = RUNNING
+            self.failures = 0
+            self.retry_at = self.fill_at = -inf
+            self.settle(now)
+
+    def stop(self, now: float) -> None:
+        """Refuse borrowers, send the waiting ones away, and destroy everything as it comes in."""
+        self.state = STOPPED
+        self.fast = False
+        self.generation += 1
+        self.mixed = True
+        for waiter in [waiter for queue in self.queues for waiter in queue]:
+            self._dismiss(waiter, "closed")
+        self.settle(now)
+
+    def suspend(self, now: float) -> None:
+        """Let borrowers wait."""
+        if self.state in (NEW, RUNNING):
+            self.state = SUSPENDED
+            self.fast = False
+            self.settle(now)
+
+    def resume(self, now: float) -> None:
+        """Serve borrowers again."""
+        if self.state == SUSPENDED:
+            self.state = RUNNING
+            self.settle(now)
+
+    def expire(self, now: float) -> None:
+        """Replace all resources there are: idle ones now, the others as they come back."""
+        self.fast = False
+        self.generation += 1
+        self.mixed = True
+        self.settle(now)
+
+    def resize(self, min_size: int, max_size: int, now: float) -> None:
+        """Other limits from now on; what is above the new ones is destroyed, what is out as it comes back."""
+        self.fast = False
+        self.min_size, self.max_size = min_size, max_size
+        self.settle(now)
+
+    # -- what follows from all that ----------------------------------------
+
+    def settle(self, now: float) -> None:
+        """Derive what must happen in the present state, put it in `outbox`, and say when to look again."""
+        while self.dropped:
+            slot = self.out.pop(id(self.dropped.pop()), None)
+            if slot is not None:
+                self._close(slot, "abandoned", now)
+        if self.mixed:
+            self._weed(now)
+        while self.idle and (self.state == STOPPED or len(self.slots) - len(self.closing) > self.max_size):
+            self._close_idle(self.idle[0], "stopped" if self.state == STOPPED else "resized", now)
+        if self.state == RUNNING:
+            self._serve()
+            self._order(now)
+        self.fast = (
+            self.plain
+            and self.state == RUNNING
+            and not self.mixed
+            and not self.dropped
+            and not any(self.queues)
+            and len(self.slots) - len(self.closing) <= self.max_size
+        )
+        for watcher in [watcher for watcher in self.watchers if watcher.is_met(self)]:
+            self.watchers.remove(watcher)
+            self.outbox.append(Wake(watcher))
+
+    def _serve(self) -> None:
+        for queue in self.queues:
+            while queue:
+                try:
+                    slot = self.pop()
+                except IndexError:
+                    return
+                slot.state = ASSIGNED
+                waiter = queue.popitem(last=False)[0]
+                waiter.slot = slot
+                self.outbox.append(Wake(waiter))
+
+    def _dismiss(self, waiter: Waiter, verdict: str | BaseException) -> None:
+        self.queues[waiter.priority].pop(waiter)
+        waiter.verdict = verdict
+        self.outbox.append(Wake(waiter))
+
+    def _order(self, now: float) -> None:
+        waiting = self.waiting
+        missing = self.min_size - self.live - len(self.opening) if now >= self.fill_at else 0
+        wanted = max(waiting - len(self.opening) if now >= self.retry_at else 0, missing)
+        room = min(self.options.max_creating - len(self.opening), self.max_size - len(self.slots))
+        for _ in range(min(wanted, room)):
+            self.serial += 1
+            slot = Slot(self.generation, self.serial, now)
+            if self.watches:
+                slot.due = now + self.options.create_timeout
+                self._look_at(slot.due)
+            self.outbox.append(Open(slot))
+            self.slots[slot] = None
+            self.opening[slot] = None
+
+    def _weed(self, now: float) -> None:
+        """Destroy idle slots of an earlier generation; `mixed` ends with the last such slot."""
+        for slot in list(self.idle):
+            if slot.generation != self.generation:
+                self._close_idle(slot, "stopped" if self.state == STOPPED else slot.reason or "expired", now)
+        self.mixed = any(slot.generation != self.generation for slot in self.slots if slot.state != CLOSING)
+
+    def _close_idle(self, slot: Slot, reason: str, now: float) -> None:
+        try:
+            self.idle.remove(slot)
+        except ValueError:  # a borrower was faster
+            return
+        self._close(slot, reason, now)
+
+    def _close(self, slot: Slot, reason: str, now: float) -> None:
+        slot.reason = reason
+        slot.state = CLOSING
+        slot.due = inf
+        if self.watches:
+            slot.due = now + self.options.destroy_timeout
+            self._look_at(slot.due)
+        self.outbox.append(Close(slot))
+        if slot in self.slots:  # else its place is another's already
+            self.closing[slot] = None
+
+    # -- time --------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Do what time alone brings about: idle and old resources, overdue steps, pauses that have ended."""
+        self.alarm = inf
+        options = self.options
+        self._sweep_idle(now)
+        if options.max_lifetime != inf:
+            for slot in list(self.slots):
+                if slot.expires_at <= now and slot.state != CLOSING:
+                    slot.expires_at = inf
+                    slot.generation = -1
+                    slot.reason = "max_lifetime"
+                    self.fast = False
+                    self.mixed = True
+                self._look_at(slot.expires_at)
+        for slot in (*self.opening, *self.closing, *self.returning):
+            if slot.due <= now:
+                self._overdue(slot, now)
+            self._look_at(slot.due)
+        if options.leak_timeout is not None:
+            for slot in list(self.out.values()):
+                if slot.due <= now:
+                    slot.due = inf
+                    self.outbox.append(Leak(slot))
+                self._look_at(slot.due)
+        if now < self.fill_at:
+            self._look_at(self.fill_at)
+        if any(self.queues):
+            self._look_at(now + DROPPED_LOOK)
+        self.settle(now)
+        self._look_at_idle(now)
+
+    def _sweep_idle(self, now: float) -> None:
+        options = self.options
+        for slot in list(self.idle):
+            if slot.idle_uses != slot.uses:  # used since the last look
+                slot.idle_uses = slot.uses
+                slot.idle_since = now
+                slot.due = inf
+            if now - slot.idle_since >= options.max_idle and self.live > self.min_size:
+                self._close_idle(slot, "max_idle", now)
+            elif options.validate_idle is not None:
+                if slot.due == inf:
+                    slot.due = slot.idle_since + options.validate_idle
+                if slot.due <= now:
+                    try:
+                        self.idle.remove(slot)
+                    except ValueError:  # a borrower was faster
+                        continue
+                    self.outbox.append(Check(slot))
+
+    def _overdue(self, slot: Slot, now: float) -> None:
+        """A hook has not ended in its time: report it, and let nobody else suffer from it."""
+        slot.due = inf
+        if slot.state == OPENING:
+            del self.opening[slot]
+            slot.state = LATE
+            self.late[slot] = None
+            self.outbox.append(Overdue(slot, "create"))
+            self.failed(TimeoutError(f"create did not end within create_timeout={self.options.create_timeout} s"), now)
+        else:
+            step = "destroy" if slot.state == CLOSING else "release"
+            self.closing.pop(slot, None)
+            self.returning.pop(slot, None)
+            slot.state = GONE
+            slot.reason = slot.reason or "overdue"
+            self._retire(slot)
+            self.outbox.append(Overdue(slot, step))
+
+    def _retire(self, slot: Slot) -> None:
+        if slot in self.slots:
+            del self.slots[slot]
+            self.retired_uses += slot.uses
+            self.closed_by[slot.reason] += 1
+
+    def _look_at(self, when: float) -> None:
+        """Bring the next sweep forward to `when`."""
+        self.alarm = min(self.alarm, when)
+
+    def _look_at_idle(self, now: float) -> None:
+        """Idle times are not written down by the fast path; a look four times in the shortest limit finds them."""
+        options = self.options
+        limit = options.max_idle if self.live > self.min_size else inf
+        if options.validate_idle is not None and self.live:
+            limit = min(limit, options.validate_idle)
+        self._look_at(now + max(limit / 4, SHORTEST_LOOK))

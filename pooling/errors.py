@@ -1,0 +1,135 @@
+"""
+What can go wrong, as one tree.
+
+Every message names the pool, what was wanted, the limit that stopped it by its
+option's name, the step, the counts at that instant and one thing to try; the
+same facts are attributes, so that code need not parse text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "ConfigurationError",
+    "CreateError",
+    "PoolClosedError",
+    "PoolCounts",
+    "PoolExhaustedError",
+    "PoolTimeoutError",
+    "PoolingError",
+    "ReleaseError",
+    "RequestContextError",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCounts:
+    """The pool's numbers at the instant an error was raised."""
+
+    borrowed: int
+    idle: int
+    creating: int
+    closing: int
+    waiting: int
+    max_size: int
+
+    def __str__(self) -> str:
+        closing = f", {self.closing} being destroyed" if self.closing else ""
+        return (
+            f"{self.borrowed} of max_size={self.max_size} borrowed, {self.idle} idle, "
+            f"{self.creating} being created{closing}, {self.waiting} queued"
+        )
+
+
+class PoolingError(Exception):
+    """
+    Root of all errors raised by this package.
+
+    Attributes:
+        pool: Name of the pool, or `None` where no single pool is concerned.
+        key: The key of a keyed pool, else `None`.
+        step: What was under way: `queueing`, `creating`, `validating`,
+            `acquire hook`, `release hook`, …; `None` where there was no step.
+        counts: The pool's numbers at that instant, or `None`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pool: str | None = None,
+        key: Any = None,
+        step: str | None = None,
+        counts: PoolCounts | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.pool = pool
+        self.key = key
+        self.step = step
+        self.counts = counts
+
+
+class PoolTimeoutError(PoolingError, TimeoutError):
+    """
+    No resource could be handed over within the timeout.
+
+    `step` says where the time went. `__cause__` is the last create failure, if
+    there was one since the last success.
+    """
+
+    def __init__(self, message: str, *, timeout: float | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.timeout = timeout
+
+
+class PoolClosedError(PoolingError):
+    """The pool was stopped before or during the call."""
+
+
+class PoolExhaustedError(PoolingError):
+    """
+    The caller may not queue: `max_waiting` others already do, or it asked not to.
+
+    Attributes:
+        limit: Name of the option that forbade it, or `acquire_nowait`.
+    """
+
+    def __init__(self, message: str, *, limit: str | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.limit = limit
+
+
+class CreateError(PoolingError):
+    """
+    A resource could not be made, and trying again would not help.
+
+    `__cause__` is what the factory raised. A factory may raise this error
+    itself to say that a failure is final.
+    """
+
+
+class ReleaseError(PoolingError):
+    """
+    A resource could not be given back: it is not out, is another pool's, or its release hook failed.
+
+    After a failed hook the resource has been destroyed and its place is free.
+    """
+
+
+class RequestContextError(PoolingError):
+    """A request-scoped value was asked for where there is no open request."""
+
+
+class ConfigurationError(PoolingError, ValueError):
+    """
+    A setting is missing or has a value that cannot work; raised at construction.
+
+    Attributes:
+        field: The setting's name.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.field = field

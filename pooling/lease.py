@@ -1,0 +1,225 @@
+"""A resource in hand that knows the way back: `lease()` and `PooledValue`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+from .errors import ReleaseError
+
+if TYPE_CHECKING:
+    from .service import AsyncPoolingService, PoolingService
+
+__all__ = ["AsyncLease", "AsyncPooledValue", "Lease", "PooledValue", "get_pooled_value"]
+
+T = TypeVar("T")
+
+log = logging.getLogger("pooling")
+_NOTHING: Any = object()
+
+
+class Lease(Generic[T]):
+    """What `PoolingService.lease` returns. Each lease is entered once; one that is dropped while open is given up."""
+
+    __slots__ = ("_ctx", "_priority", "_service", "_timeout", "_value")
+
+    def __init__(self, service: PoolingService[T], ctx: Any, timeout: float | None, priority: int) -> None:
+        self._service = service
+        self._ctx = ctx
+        self._timeout = timeout
+        self._priority = priority
+        self._value: T = _NOTHING
+
+    def __enter__(self) -> T:
+        service = self._service
+        if self._value is not _NOTHING:
+            raise ReleaseError(f"pool {service.name!r}: this lease is in use; call lease() once for each use")
+        value = self._value = service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
+        slot = service._ledger.out.get(id(value))
+        if slot is not None:
+            frame = sys._getframe(1)
+            slot.code, slot.lasti = frame.f_code, frame.f_lasti
+        return value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        value, self._value = self._value, _NOTHING
+        service = self._service
+        if error is None:
+            service.release(value)
+        elif service._on_error(value) == "release":
+            try:
+                service.release(value, error)
+            except ReleaseError as failure:  # the block's own error is the one to be seen
+                log.warning("%s", failure)
+        else:
+            service.destroy(value)
+        return False
+
+    def __del__(self) -> None:
+        if self._value is not _NOTHING:
+            self._service._abandoned(self._value)
+
+
+class AsyncLease(Generic[T]):
+    """`Lease` for `async with`."""
+
+    __slots__ = ("_ctx", "_priority", "_service", "_timeout", "_value")
+
+    def __init__(self, service: AsyncPoolingService[T], ctx: Any, timeout: float | None, priority: int) -> None:
+        self._service = service
+        self._ctx = ctx
+        self._timeout = timeout
+        self._priority = priority
+        self._value: T = _NOTHING
+
+    async def __aenter__(self) -> T:
+        service = self._service
+        if self._value is not _NOTHING:
+            raise ReleaseError(f"pool {service.name!r}: this lease is in use; call lease() once for each use")
+        value = self._value = await service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
+        slot = service._ledger.out.get(id(value))
+        if slot is not None:
+            frame = sys._getframe(1)
+            slot.code, slot.lasti = frame.f_code, frame.f_lasti
+        return value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        value, self._value = self._value, _NOTHING
+        service = self._service
+        if error is None:
+            await service.release(value)
+        elif service._on_error(value) == "release":
+            try:
+                await service.release(value, error)
+            except ReleaseError as failure:  # the block's own error is the one to be seen
+                log.warning("%s", failure)
+        else:
+            await service.destroy(value)
+        return False
+
+    def __del__(self) -> None:
+        if self._value is not _NOTHING:
+            self._service._abandoned(self._value)
+
+
+class PooledValue(Generic[T]):
+    """
+    A borrowed resource together with its pool. Release or destroy it once; also a context manager.
+
+    Attributes:
+        service: The pool it came from.
+        value: The resource.
+    """
+
+    __slots__ = ("_is_out", "service", "value")
+
+    def __init__(self, service: PoolingService[T], value: T) -> None:
+        self.service = service
+        self.value = value
+        self._is_out = True
+
+    def release(self, exc: BaseException | None = None) -> None:
+        """
+        Give the resource back.
+
+        Raises:
+            ReleaseError: It was given back or destroyed before, or its release hook failed.
+        """
+        self._leave()
+        self.service.release(self.value, exc)
+
+    def destroy(self) -> None:
+        """
+        Destroy the resource and free its place.
+
+        Raises:
+            ReleaseError: It was given back or destroyed before.
+        """
+        self._leave()
+        self.service.destroy(self.value)
+
+    def _leave(self) -> None:
+        # Checked here too: the same resource may be out again, in somebody else's hands.
+        if not self._is_out:
+            raise ReleaseError(
+                f"pool {self.service.name!r}: this pooled value was given back before; acquire another one",
+                pool=self.service.name,
+                step="releasing",
+            )
+        self._is_out = False
+
+    def __enter__(self) -> T:
+        return self.value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        if self._is_out:
+            if error is not None and self.service._on_error(self.value) == "destroy":
+                self.destroy()
+            else:
+                self.release(error)
+        return False
+
+
+class AsyncPooledValue(Generic[T]):
+    """`PooledValue` of an asyncio pool: `release` and `destroy` are awaited, and it is for `async with`."""
+
+    __slots__ = ("_is_out", "service", "value")
+
+    def __init__(self, service: AsyncPoolingService[T], value: T) -> None:
+        self.service = service
+        self.value = value
+        self._is_out = True
+
+    async def release(self, exc: BaseException | None = None) -> None:
+        """As `PooledValue.release`."""
+        self._leave()
+        await self.service.release(self.value, exc)
+
+    async def destroy(self) -> None:
+        """As `PooledValue.destroy`."""
+        self._leave()
+        await self.service.destroy(self.value)
+
+    _leave = PooledValue._leave
+
+    async def __aenter__(self) -> T:
+        return self.value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        if self._is_out:
+            if error is not None and self.service._on_error(self.value) == "destroy":
+                await self.destroy()
+            else:
+                await self.release(error)
+        return False
+
+
+@overload
+def get_pooled_value(service: PoolingService[T], request_ctx: Any = None) -> PooledValue[T]: ...
+@overload
+def get_pooled_value(service: AsyncPoolingService[T], request_ctx: Any = None) -> Awaitable[AsyncPooledValue[T]]: ...
+def get_pooled_value(service: Any, request_ctx: Any = None) -> Any:
+    """
+    Acquire a resource, as a `PooledValue`; with an asyncio pool this is to be awaited.
+
+    Errors as in `acquire`.
+    """
+    taken = service.acquire(request_ctx)
+    if isinstance(taken, Awaitable) and hasattr(type(service), "__aenter__"):
+        return _pooled(service, taken)
+    return PooledValue(service, taken)
+
+
+async def _pooled(service: AsyncPoolingService[T], taken: Awaitable[T]) -> AsyncPooledValue[T]:
+    return AsyncPooledValue(service, await taken)

@@ -1,0 +1,163 @@
+"""Settings of one pool, checked where they are given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from .errors import ConfigurationError
+
+__all__ = ["PoolingServiceOptions"]
+
+ON_ERROR = ("auto", "release", "destroy")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolingServiceOptions:
+    """
+    How a pool behaves. All durations are seconds; `math.inf` means unlimited and `0` means zero.
+
+    Args:
+        min_size: Resources made by `start()` and kept from then on.
+        max_size: Most resources that exist at once, those being created or destroyed included.
+        timeout: What a borrower waits at most when it does not say: queueing, creating,
+            validating and the acquire hook together.
+        max_waiting: Most borrowers that may queue; one more gets `PoolExhaustedError`
+            at once. `None` is unlimited; `0` forbids queueing behind other borrowers.
+        priorities: Number of queues. `acquire(priority=0)` is served first, `priorities - 1` last.
+        lifo: Hand out the resource given back last (`True`: few stay warm, the rest
+            age out) or first (`False`: all are used evenly).
+        max_lifetime: Age at which a resource is replaced: at once when idle, else as it
+            comes back. Each gets up to a tenth less, so that those born together do not end together.
+        max_idle: Idle time after which a resource above `min_size` is destroyed.
+        max_uses: Acquisitions after which a resource is replaced.
+        validate_on_acquire: `False` never, `True` always (new ones too), a number: only
+            a resource that has been idle for longer than so many seconds.
+        validate_on_release: Validate before a resource goes back to the idle ones.
+        validate_idle: Interval in which idle resources are validated in the background; `None` never.
+        max_creating: Most creates under way at once. Two, as in MongoDB's
+            connection pool specification: a burst then waits for returned resources
+            instead of opening one each.
+        create_timeout: Time after which a create counts as failed. The asyncio service
+            cancels it; a thread cannot be interrupted, so there its place stays taken until it
+            returns, and a resource that comes late is used.
+        create_backoff: Pause after the first failed create; doubles with each further one, with jitter.
+        create_backoff_max: The longest such pause.
+        destroy_timeout: Time after which a destroy, or a release hook, is given up: the
+            place is free again, and a warning is logged.
+        leak_timeout: A resource out for longer is reported once, with the stack of its
+            borrower. `None` switches that and its cost off.
+        on_error: What `lease()` does with a resource whose borrower raised: `"release"`
+            resets it by the release hook, `"destroy"` destroys it, `"auto"` releases where
+            a release hook exists to reset it and destroys otherwise.
+        inline_hooks: Threads only. `True` runs validate and the acquire hook in the borrower's own
+            thread: no hand-over to a worker and thread-locals are kept, but a hook that
+            blocks keeps its borrower past the timeout.
+        use_times: Measure how long each resource is out (`PoolStats.use_time`).
+    """
+
+    min_size: int = 0
+    max_size: int = 8
+    timeout: float = 30.0
+    max_waiting: int | None = None
+    priorities: int = 1
+    lifo: bool = True
+    max_lifetime: float = math.inf
+    max_idle: float = 600.0
+    max_uses: float = math.inf
+    validate_on_acquire: bool | float = False
+    validate_on_release: bool = False
+    validate_idle: float | None = None
+    max_creating: int = 2
+    create_timeout: float = math.inf
+    create_backoff: float = 0.05
+    create_backoff_max: float = 2.0
+    destroy_timeout: float = 10.0
+    leak_timeout: float | None = None
+    on_error: str = "auto"
+    inline_hooks: bool = False
+    use_times: bool = False
+
+    def __post_init__(self) -> None:
+        self._whole("min_size", at_least=0)
+        self._whole("max_size", at_least=1)
+        if self.min_size > self.max_size:
+            raise _refused("min_size", self.min_size, f"at most max_size={self.max_size}")
+        self._whole("priorities", at_least=1)
+        self._whole("max_creating", at_least=1)
+        if self.max_waiting is not None:
+            self._whole("max_waiting", at_least=0)
+        for name in ("timeout", "max_lifetime", "max_idle", "create_timeout", "destroy_timeout"):
+            self._seconds(name)
+        for name in ("create_backoff", "create_backoff_max"):
+            self._seconds(name)
+            if not 0 < getattr(self, name) < math.inf:
+                raise _refused(name, getattr(self, name), "a number of seconds above 0")
+        for name in ("leak_timeout", "validate_idle"):
+            if getattr(self, name) is not None:
+                self._seconds(name)
+                if not getattr(self, name) > 0:
+                    raise _refused(name, getattr(self, name), "a number of seconds above 0, or None")
+        if self.max_uses != math.inf:
+            self._whole("max_uses", at_least=1)
+        for name in ("lifo", "validate_on_release", "inline_hooks", "use_times"):
+            if not isinstance(getattr(self, name), bool):
+                raise _refused(name, getattr(self, name), "True or False")
+        if not isinstance(self.validate_on_acquire, bool):
+            self._seconds("validate_on_acquire")
+        if self.on_error not in ON_ERROR:
+            raise _refused("on_error", self.on_error, "one of " + ", ".join(map(repr, ON_ERROR)))
+
+    def _whole(self, name: str, *, at_least: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+            raise _refused(name, value, f"a whole number, at least {at_least}")
+
+    def _seconds(self, name: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            raise _refused(name, value, "a number of seconds, 0 or more (math.inf for no limit)")
+
+    def replaced(self, **changes: Any) -> PoolingServiceOptions:
+        """
+        The same options with some fields changed.
+
+        Raises:
+            ConfigurationError: An unknown name, or a value that cannot work.
+        """
+        return replace(self, **_known(changes)) if changes else self
+
+    @classmethod
+    def gathered(
+        cls, options: PoolingServiceOptions | Mapping[str, Any] | None, keywords: Mapping[str, Any]
+    ) -> PoolingServiceOptions:
+        """Options given as an object, as a mapping or as keywords; keywords win."""
+        if options is None:
+            return cls(**_known(keywords)) if keywords else _DEFAULTS
+        if isinstance(options, Mapping):
+            return cls(**_known({**options, **keywords}))
+        if not isinstance(options, PoolingServiceOptions):
+            raise ConfigurationError(
+                f"options={options!r}: expected PoolingServiceOptions or a mapping of its fields", field="options"
+            )
+        return options.replaced(**keywords)
+
+
+def _known(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    names = [field.name for field in fields(PoolingServiceOptions)]
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
+            raise ConfigurationError(f"unknown pool option {name!r}{hint}", field=name)
+    return given
+
+
+def _refused(field: str, value: object, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"{field}={value!r}: expected {allowed}", field=field)
+
+
+_DEFAULTS = PoolingServiceOptions()

@@ -1,0 +1,550 @@
+"""
+The door to the pool: `PoolingService` for threads, `AsyncPoolingService` for asyncio.
+
+Thin, but for the fast path: with an idle resource, nobody waiting and no hook to run, acquire and
+release move a slot between two containers, with atomic operations and no lock. `_ledger.py` says
+when that is allowed (`fast`) and why nobody is overlooked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import itertools
+import os
+import sys
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Generic, Literal, TypeVar
+
+from . import _messages as messages
+from ._env_asyncio import AsyncioEnv
+from ._env_threads import ThreadEnv, finish
+from ._flows import Flows
+from ._hooks import Hooks, refuse_coroutines
+from ._ledger import LIVE, RUNNING, STOPPED, Slot
+from ._sites import note
+from .errors import ConfigurationError, PoolingError
+from .events import PoolObserver
+from .factory import PoolFactory, as_factory
+from .lease import AsyncLease, Lease
+from .options import PoolingServiceOptions
+from .stats import PoolStats
+
+__all__ = ["AsyncPoolingService", "PoolingService"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_numbers = itertools.count(1)
+_services: weakref.WeakSet[_Service[Any]] = weakref.WeakSet()
+_frame = sys._getframe
+_now = time.monotonic
+
+
+class _Service(Generic[T]):
+    """What both front ends have in common: construction, numbers, limits."""
+
+    def __init__(
+        self,
+        factory: PoolFactory[T] | Callable[[], Any] | type[T],
+        options: PoolingServiceOptions | Mapping[str, Any] | None = None,
+        *,
+        context: Any = None,
+        name: str | None = None,
+        observer: PoolObserver | None = None,
+        **options_as_keywords: Any,
+    ) -> None:
+        self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
+        self._factory = as_factory(factory)
+        self._name = f"pool-{next(_numbers)}" if name is None else name
+        if not isinstance(self._name, str) or not self._name:
+            raise ConfigurationError(f"name={name!r}: expected a text that is not empty", field="name")
+        self._context = context
+        self._observer = observer
+        self._hooks = Hooks(self._factory)
+        self._is_alive = self._hooks.is_alive
+        self._inherited: frozenset[int] = frozenset()  # ids of what the parent process had out at a fork
+        self._build()
+        _services.add(self)
+
+    def _build(self) -> None:
+        raise NotImplementedError
+
+    def _set_up(self, env: ThreadEnv | AsyncioEnv) -> None:
+        self._flows = Flows(self._hooks, self._options, env, name=self._name, observer=self._observer)
+        self._ledger = self._flows.ledger
+
+    def _after_fork(self) -> None:
+        """
+        In the child: begin anew, and leave what the parent has alone.
+
+        Its resources must not even be garbage here: a connection that is collected says goodbye on
+        the socket it shares with the parent's.
+        """
+        old = self._ledger
+        if old.slots:
+            self._inherited = frozenset(map(id, (slot.value for slot in old.slots)))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(old))
+        is_stopped = old.state == STOPPED
+        self._build()
+        if is_stopped:
+            self._ledger.state = STOPPED
+        self._ledger.min_size, self._ledger.max_size = old.min_size, old.max_size
+
+    # -- numbers -------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The pool's name, as in texts and statistics."""
+        return self._name
+
+    @property
+    def options(self) -> PoolingServiceOptions:
+        """The settings now in force."""
+        return self._options
+
+    @property
+    def context(self) -> Any:
+        """What acquire hooks receive where the borrower gives no context."""
+        return self._context
+
+    @property
+    def factory(self) -> PoolFactory[T]:
+        """What makes the resources."""
+        return self._factory
+
+    @property
+    def size(self) -> int:
+        """Places taken: resources, and those being created or destroyed."""
+        return len(self._ledger.slots)
+
+    @property
+    def available(self) -> int:
+        """Idle resources."""
+        return len(self._ledger.idle)
+
+    @property
+    def borrowed(self) -> int:
+        """Resources out."""
+        return len(self._ledger.out)
+
+    @property
+    def pending(self) -> int:
+        """Borrowers waiting."""
+        return self._ledger.waiting
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, by `start` or by the first acquisition, and not stopped or suspended."""
+        return self._ledger.state == RUNNING
+
+    def stats(self) -> PoolStats:
+        """The pool's numbers at this instant."""
+        return self._flows.stats()
+
+    def is_borrowed(self, value: T) -> bool:
+        """Whether this very object is out."""
+        return id(value) in self._ledger.out
+
+    # -- limits --------------------------------------------------------------
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        """
+        Change the limits.
+
+        What is above the new maximum is destroyed, what of it is out as it comes back;
+        waiting borrowers profit from a higher one at once. Does not block.
+
+        Raises:
+            ConfigurationError: A limit is no whole number, or the minimum is above the maximum.
+        """
+        self._options = self._options.replaced(min_size=min_size, max_size=max_size)
+        with self._flows.env.lock:
+            self._ledger.resize(min_size, max_size, _now())
+        self._flows.dispatch()
+
+    def expire(self) -> None:
+        """Replace all resources there are: idle ones are destroyed now, the others as they come back."""
+        with self._flows.env.lock:
+            self._ledger.expire(_now())
+        self._flows.dispatch()
+
+    def suspend(self) -> None:
+        """Let borrowers wait, within their timeouts, until `resume`."""
+        with self._flows.env.lock:
+            self._ledger.suspend(_now())
+        self._flows.dispatch()
+
+    def resume(self) -> None:
+        """Serve borrowers again."""
+        with self._flows.env.lock:
+            self._ledger.resume(_now())
+        self._flows.dispatch()
+
+    # -- giving back -----------------------------------------------------------
+
+    def _taken_back(self, value: T) -> Slot | None:
+        """The slot of a resource that is out; `None` for one that was borrowed before a fork."""
+        slot = self._ledger.reclaim(value)
+        if slot is None and id(value) not in self._inherited:
+            elsewhere = next(
+                (messages.title(other.name, None) for other in list(_services) if other.is_borrowed(value)), None
+            )
+            raise messages.not_out(self._name, None, self._ledger, value, elsewhere)
+        return slot
+
+    def _looks_alive(self, slot: Slot) -> bool:
+        """Whether an idle resource may be handed out without waiting; if not, it is on its way to be destroyed."""
+        if self._flows.flaw_at_once(slot) is None:
+            return True
+        self._flows.discard_later(slot, "invalid")
+        return False
+
+    def _rescue(self, slot: Slot, *, on_way_out: bool) -> None:
+        """Give back a slot that was interrupted between two containers, unless it has arrived."""
+        ledger = self._ledger
+        with self._flows.env.lock:
+            if on_way_out:
+                ledger.out.pop(id(slot.value), None)
+            elif ledger.out.get(id(slot.value)) is slot:
+                return
+            if slot not in ledger.idle and slot.state == LIVE:
+                ledger.give_back(slot, _now())
+        self._flows.dispatch()
+
+    def _abandoned(self, value: T) -> None:
+        """For finalisers: a lease was dropped while it was open."""
+        self._ledger.drop(value)
+
+    def _on_error(self, slot_value: Any) -> str:
+        """What becomes of a resource whose borrower raised: `release` or `destroy`."""
+        policy = self._options.on_error
+        if policy == "auto":
+            return "release" if self._hooks.of(slot_value).release is not None else "destroy"
+        return policy
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r} {self._ledger.state}: {messages.counts_of(self._ledger)}>"
+
+
+class PoolingService(_Service[T]):
+    """
+    A pool of resources for threads.
+
+    Nothing starts at construction; the first acquisition, `start()` or `with` starts it. All methods
+    may be called from any thread. Resources are created and destroyed on background threads that all pools of the
+    process share.
+
+    Args:
+        factory: Makes the resources: a `PoolFactory`, or a callable or class that does.
+        options: Settings, as an object or a mapping.
+        context: Handed to acquire hooks where the borrower gives no context.
+        name: For texts and statistics; made up if `None`.
+        observer: Told of what happens.
+        **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
+
+    Raises:
+        ConfigurationError: A setting that cannot work, or a hook that is a coroutine function.
+    """
+
+    def _build(self) -> None:
+        refuse_coroutines(self._factory, self._name)
+        self._set_up(ThreadEnv(is_inline=self._options.inline_hooks))
+
+    def start(self) -> None:
+        """
+        Serve borrowers; blocks until `min_size` resources exist, at most `timeout` seconds.
+
+        A pool that cannot be filled is stopped again. Starting after `stop` works; starting twice does nothing.
+
+        Raises:
+            CreateError: A create failed for good.
+            PoolTimeoutError: `min_size` was not reached in time.
+        """
+        finish(self._flows.start())
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """
+        Refuse borrowers, send the waiting ones away, destroy what is idle.
+
+        Blocks until all is destroyed, at most `timeout` seconds; then it warns who still holds
+        what, and that is destroyed when it comes back. May be called again, and from several threads.
+        """
+        finish(self._flows.stop(timeout))
+
+    def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
+        """
+        Set one resource aside for the caller.
+
+        Blocks while all are out. Interrupting the wait is free: a resource already
+        set aside goes to the next in line. The caller must release or destroy it;
+        prefer `lease()`.
+
+        Args:
+            request_ctx: Handed to the acquire hook; the service's own context if `None`.
+            timeout: Seconds for queueing, creating, validating and the hook together.
+                `None` takes the service's `timeout`.
+            priority: Which queue to wait in: `0` is served first, `priorities - 1` last.
+
+        Raises:
+            PoolTimeoutError: Time ran out; `step` says where, `__cause__` is the last create failure.
+            PoolClosedError: The service stopped before or during the wait.
+            PoolExhaustedError: `max_waiting` others wait already.
+            CreateError: No resource can be created, and trying again would not help.
+        """
+        ledger = self._ledger
+        if ledger.fast:
+            slot: Slot | None = None
+            try:
+                slot = ledger.pop()
+                value: T = slot.value
+                if self._is_alive is None or self._looks_alive(slot):
+                    slot.uses += 1
+                    slot.taken_at = _now()
+                    frame = _frame(1)
+                    slot.code = frame.f_code
+                    slot.lasti = frame.f_lasti
+                    ledger.out[id(value)] = slot
+                    return value
+            except IndexError:
+                pass
+            except BaseException:
+                if slot is not None:
+                    self._rescue(slot, on_way_out=True)
+                raise
+        return self._acquire(request_ctx, timeout, priority)
+
+    def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
+        """
+        As `acquire`, but never waits for another borrower: for an idle resource, or a place to create one.
+
+        Creating, validating and the hook still take their time, at most the service's `timeout`.
+
+        Raises:
+            PoolExhaustedError: All are out.
+        """
+        return self._acquire(request_ctx, None, priority, queues=False)
+
+    def _acquire(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> T:
+        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        ctx = self._context if ctx is None else ctx
+        return finish(self._flows.take(ctx, timeout, priority, site, queues=queues))  # type: ignore[no-any-return]
+
+    def release(self, value: T, exc: BaseException | None = None) -> None:
+        """
+        Give a resource back.
+
+        Runs the release hook in the calling thread. If that fails, or validation does, the resource
+        is destroyed. An interrupt here loses nothing: the resource is given back or destroyed.
+
+        Args:
+            exc: The exception that ended the use; handed to a release hook with a parameter of that name.
+
+        Raises:
+            ReleaseError: It is not out (given back twice, or another pool's), or the hook failed.
+        """
+        ledger = self._ledger
+        if ledger.fast:
+            slot: Slot | None = None
+            try:
+                slot = ledger.out.pop(id(value), None)
+                if slot is not None:
+                    slot = ledger.put(slot)  # type: ignore[func-returns-value]  # None: it is no longer ours
+                    if not ledger.fast:
+                        self._flows.settle()
+                    return
+            except BaseException:
+                if slot is not None:
+                    self._rescue(slot, on_way_out=False)
+                raise
+        slot = self._taken_back(value)
+        if slot is not None:
+            finish(self._flows.give_back(slot, exc))
+
+    def destroy(self, value: T) -> None:
+        """
+        Destroy a borrowed resource instead of giving it back, and free its place.
+
+        Blocks until its destroy hook has ended, at most `destroy_timeout`.
+
+        Raises:
+            ReleaseError: It is not out.
+        """
+        slot = self._taken_back(value)
+        if slot is not None:
+            finish(self._flows.discard(slot, "destroyed"))
+
+    def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
+        """
+        A context manager that acquires on entry and releases on exit.
+
+        When the block raises, `on_error` decides between release and destroy. Arguments and errors as in `acquire`.
+        """
+        return Lease(self, request_ctx, timeout, priority)
+
+    def run(self, task: Callable[[T], R], request_ctx: Any = None) -> R:
+        """
+        Acquire a resource, call `task` with it, release it; the task's result.
+
+        If the task raises, the resource is destroyed.
+        """
+        value = self.acquire(request_ctx)
+        try:
+            result = task(value)
+        except BaseException:
+            self.destroy(value)
+            raise
+        self.release(value)
+        return result
+
+    def __enter__(self) -> PoolingService[T]:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        self.stop()
+        return False
+
+
+class AsyncPoolingService(_Service[T]):
+    """
+    A pool of resources for asyncio; `PoolingService`'s twin, whose hooks may be coroutine functions.
+
+    It may be built before the loop, and belongs to the first loop that uses it until it is stopped. Not
+    thread-safe, as usual for asyncio. A plain hook runs in the loop and blocks it while it lasts.
+    """
+
+    def _build(self) -> None:
+        self._env = AsyncioEnv()
+        self._set_up(self._env)
+
+    def _bind(self) -> None:
+        """Belong to the running loop, or say why not."""
+        loop = asyncio.get_running_loop()
+        bound = self._env.loop
+        if bound is loop:
+            return
+        if bound is not None and (self._ledger.slots or self._ledger.waiting):
+            state = "has been closed" if bound.is_closed() else "is another one"
+            raise PoolingError(
+                f"{messages.title(self._name, None)} has {len(self._ledger.slots)} resources that belong to the event "
+                f"loop it was first used in, and that loop {state}. Stop the pool before its loop ends "
+                "(`async with pool:` does), or use one pool for each loop.",
+                pool=self._name,
+                counts=messages.counts_of(self._ledger),
+            )
+        if bound is not None:
+            self._flows.armed_at = float("inf")
+        self._env.bind(loop)
+
+    async def start(self) -> None:
+        """As `PoolingService.start`, without blocking the loop."""
+        self._bind()
+        await self._flows.start()
+
+    async def stop(self, timeout: float = 5.0) -> None:
+        """As `PoolingService.stop`, without blocking the loop. Cancelling it leaves a pool that goes on stopping."""
+        self._bind()
+        await self._flows.stop(timeout)
+
+    async def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
+        """
+        As `PoolingService.acquire`; suspends instead of blocking.
+
+        Cancelling it is free: what was set aside goes to the next in line, and a create under way goes on for others.
+
+        Raises:
+            PoolingError: The pool belongs to another event loop.
+        """
+        ledger = self._ledger
+        if ledger.fast and self._env.loop is asyncio.get_running_loop() and ledger.idle:
+            slot = ledger.pop()
+            try:
+                value: T = slot.value
+                if self._is_alive is None or self._looks_alive(slot):
+                    slot.uses += 1
+                    slot.taken_at = _now()
+                    frame = _frame(1)
+                    slot.code = frame.f_code
+                    slot.lasti = frame.f_lasti
+                    ledger.out[id(value)] = slot
+                    return value
+            except BaseException:
+                self._rescue(slot, on_way_out=True)
+                raise
+        self._bind()
+        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        ctx = self._context if request_ctx is None else request_ctx
+        return await self._flows.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
+
+    async def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
+        """As `PoolingService.acquire_nowait`; it suspends only for the hooks."""
+        self._bind()
+        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        ctx = self._context if request_ctx is None else request_ctx
+        return await self._flows.take(ctx, None, priority, site, queues=False)  # type: ignore[no-any-return]
+
+    async def release(self, value: T, exc: BaseException | None = None) -> None:
+        """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""
+        ledger = self._ledger
+        if ledger.fast:
+            slot = ledger.out.pop(id(value), None)
+            if slot is not None:
+                ledger.put(slot)
+                return
+        slot = self._taken_back(value)
+        if slot is not None:
+            self._bind()
+            await self._flows.give_back(slot, exc)
+
+    async def destroy(self, value: T) -> None:
+        """As `PoolingService.destroy`. Cancelling it does not interrupt the destroying."""
+        slot = self._taken_back(value)
+        if slot is not None:
+            self._bind()
+            await self._flows.discard(slot, "destroyed")
+
+    def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> AsyncLease[T]:
+        """As `PoolingService.lease`, for `async with`."""
+        return AsyncLease(self, request_ctx, timeout, priority)
+
+    async def run(
+        self,
+        task: Callable[[T], Awaitable[R]] | Callable[[T], Coroutine[Any, Any, R]] | Callable[[T], R],
+        request_ctx: Any = None,
+    ) -> R:
+        """As `PoolingService.run`; what `task` returns is awaited if it can be."""
+        value = await self.acquire(request_ctx)
+        try:
+            result: Any = task(value)
+            if isinstance(result, Awaitable):
+                result = await result
+        except BaseException:
+            await self.destroy(value)
+            raise
+        await self.release(value)
+        return result  # type: ignore[no-any-return]
+
+    async def __aenter__(self) -> AsyncPoolingService[T]:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        await self.stop()
+        return False
+
+
+def _after_fork() -> None:
+    for service in list(_services):
+        service._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,115 @@
+"""Numbers about a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Histogram", "PoolStats"]
+
+BUCKETS = 28  # from under 1 µs to over 1 min, each twice as wide as the one before
+
+
+class Histogram:
+    """
+    Durations, counted in buckets whose upper bounds are 1 µs, 2 µs, 4 µs, ….
+
+    Recording costs one list update, so it can stay on.
+    """
+
+    __slots__ = ("_counts", "max", "sum")
+
+    def __init__(self) -> None:
+        self._counts: list[int] | None = None  # a pool that measured nothing pays nothing
+        self.sum = 0.0
+        self.max = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Count one duration."""
+        counts = self._counts
+        if counts is None:
+            counts = self._counts = [0] * BUCKETS
+        counts[min(int(seconds * 1e6).bit_length(), BUCKETS - 1)] += 1
+        self.sum += seconds
+        if seconds > self.max:
+            self.max = seconds
+
+    @property
+    def count(self) -> int:
+        """How many durations were recorded."""
+        return sum(self._counts or ())
+
+    @property
+    def mean(self) -> float:
+        """Their mean in seconds; 0 if there were none."""
+        return self.sum / self.count if self._counts else 0.0
+
+    def buckets(self) -> Iterator[tuple[float, int]]:
+        """Pairs of upper bound in seconds and count, for the buckets in use."""
+        for power, count in enumerate(self._counts or ()):
+            if count:
+                yield 2.0**power / 1e6, count
+
+    def quantile(self, share: float) -> float:
+        """Upper bound of the bucket in which that share of the durations ends, in seconds; 0 if there were none."""
+        left = share * self.count
+        bound = 0.0
+        for bound, count in self.buckets():
+            left -= count
+            if left <= 0:
+                break
+        return min(bound, self.max)
+
+    def copy(self) -> Histogram:
+        """As it is now."""
+        other = Histogram()
+        other._counts = self._counts and self._counts.copy()
+        other.sum, other.max = self.sum, self.max
+        return other
+
+    def __repr__(self) -> str:
+        return f"<Histogram count={self.count} mean={self.mean:.6f} max={self.max:.6f}>"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolStats:
+    """
+    A pool's numbers at one instant; totals count from the pool's construction.
+
+    Args:
+        size: Places taken: resources, and those being created or destroyed.
+        available: Idle resources.
+        borrowed: Resources out, those under validation or a hook included.
+        pending: Borrowers in the queue.
+        acquired: Resources handed out.
+        waited: Of these, how many had to wait for theirs.
+        timeouts: Borrowers that went away empty-handed because their time was up.
+        rejected: Borrowers turned away because of `max_waiting` or by `acquire_nowait`.
+        created, create_failures, destroyed: What became of creates and resources.
+        destroyed_by: `destroyed` by reason: `max_idle`, `max_lifetime`, `max_uses`, `invalid`, `broken`,
+            `expired`, `resized`, `stopped`, ….
+        wait_time: Seconds borrowers waited, of those that had to.
+        create_time: Seconds creating took.
+        use_time: Seconds resources were out; recorded with `use_times=True` only.
+    """
+
+    name: str
+    min_size: int
+    max_size: int
+    size: int
+    available: int
+    borrowed: int
+    pending: int
+    creating: int
+    closing: int
+    acquired: int
+    waited: int
+    timeouts: int
+    rejected: int
+    created: int
+    create_failures: int
+    destroyed: int
+    destroyed_by: Mapping[str, int] = field(default_factory=dict)
+    wait_time: Histogram = field(default_factory=Histogram)
+    create_time: Histogram = field(default_factory=Histogram)
+    use_time: Histogram = field(default_factory=Histogram)
