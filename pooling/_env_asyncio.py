@@ -16,10 +16,12 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from math import inf
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._env import StepTimeoutError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class NoLock:

@@ -75,7 +75,7 @@ class Job:
         try:
             assert work is not None
             self._result = work()
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the job
+        except BaseException as error:
             self._error = error
         finally:
             del work
@@ -194,7 +194,7 @@ class Shared:
 
 shared = Shared()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: shared.__init__())  # type: ignore[misc]
+    os.register_at_fork(after_in_child=shared.__init__)  # type: ignore[misc]
 
 
 class ThreadEnv:

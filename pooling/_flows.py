@@ -12,14 +12,12 @@ import logging
 from collections.abc import Callable
 from math import inf
 from random import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _messages as messages
 from ._env import Env, Ring, StepTimeoutError
-from ._hooks import Hooks, ValueHooks
 from ._ledger import (
     CLOSING,
-    LIVE,
     NEW,
     OPENING,
     RUNNING,
@@ -31,16 +29,19 @@ from ._ledger import (
     Open,
     Overdue,
     Slot,
-    Wake,
     Waiter,
+    Wake,
     Watcher,
 )
 from ._messages import ACQUIRE_HOOK, CREATING, QUEUEING, RELEASE_HOOK, VALIDATING
-from ._sites import Site
 from .errors import ConfigurationError, CreateError, PoolTimeoutError
 from .events import PoolEvent, PoolObserver
-from .options import PoolingServiceOptions
 from .stats import Histogram, PoolStats
+
+if TYPE_CHECKING:
+    from ._hooks import Hooks, ValueHooks
+    from ._sites import Site
+    from .options import PoolingServiceOptions
 
 log = logging.getLogger("pooling")
 
@@ -217,7 +218,7 @@ class Flows:
             if isinstance(error, PoolTimeoutError) and error.pool == self.name:
                 self.timeouts += 1
                 self.tell("on_timeout", duration=timeout, reason=step)
-                raise error
+                raise error  # noqa: TRY201 - not always the one that was caught
             raise
         if waiter is not None:
             self.waited += 1
@@ -265,7 +266,7 @@ class Flows:
             return None
         try:
             return None if self.hooks.is_alive(slot.value) else CreateError("is_alive() said no", pool=self.name)
-        except Exception as error:  # noqa: BLE001 - a check that fails is a no
+        except Exception as error:
             return error
 
     def _is_to_validate(self, slot: Slot) -> bool:
@@ -281,7 +282,7 @@ class Flows:
                 return None
         except StepTimeoutError:
             raise
-        except Exception as error:  # noqa: BLE001 - a check that fails is a no
+        except Exception as error:
             return error
         return CreateError("validate() said no", pool=self.name, step=VALIDATING)
 
@@ -289,7 +290,7 @@ class Flows:
         """Validate an idle resource in the background."""
         try:
             flaw = None if self.hooks.validate is None else await self._flaw(slot, self._until(self.options.timeout))
-        except BaseException as error:  # noqa: BLE001 - cancelled, or out of time
+        except BaseException as error:
             flaw = error
         with self.env.lock:
             now = self.env.now()
@@ -333,7 +334,7 @@ class Flows:
                 error = TimeoutError(f"{step} did not end within destroy_timeout={options.destroy_timeout} s")
             if isinstance(error, Exception):
                 raise messages.release_failed(
-                    self.name, self.key, ledger, error, step, options.destroy_timeout
+                    self.name, self.key, ledger, error, step=step, limit=options.destroy_timeout
                 ) from error
             raise
         if reason:
@@ -378,7 +379,7 @@ class Flows:
         try:
             value = await env.call(self.hooks.create, (), self._until(self.options.create_timeout))
             if any(other.value is value and other is not slot for other in list(ledger.slots)):
-                raise CreateError(  # noqa: TRY301
+                raise CreateError(
                     f"{messages.title(self.name, self.key)}: create() returned an object that is in the pool already. "
                     "Resources are told apart by identity: return a new one each time.",
                     pool=self.name,
@@ -433,7 +434,7 @@ class Flows:
                     continue
                 try:
                     await self.env.call(hook, (value,), self._until(self.options.destroy_timeout))
-                except Exception as error:  # noqa: BLE001 - nobody waits for it who could act on it
+                except Exception as error:
                     failure = error
                     log.warning(
                         "%s: destroying a resource (%s) failed with %s; its place is free all the same",
@@ -451,7 +452,7 @@ class Flows:
         slot.value = None
 
     def _begins(self, slot: Slot, state: str) -> bool:
-        """Whether this piece of background work is still to be done, and by the caller; work may be handed out twice."""
+        """Whether a piece of background work is still to be done, by the caller; it may have been handed out twice."""
         with self.env.lock:
             if slot.begun == state:
                 return False
@@ -495,7 +496,7 @@ class Flows:
     def _spawn(self, flow: Callable[[Slot], Any], slot: Slot) -> None:
         try:
             slot.job = self.env.spawn(flow(slot), f"{self.name}-{flow.__name__}")
-        except Exception as error:  # noqa: BLE001 - no thread to be had, or the loop is closed
+        except Exception as error:  # no thread to be had, or the loop is closed
             with self.env.lock:
                 if slot.state == OPENING:
                     self.ledger.open_failed(slot, error, self.env.now(), final=False)
@@ -558,9 +559,9 @@ class Flows:
         fatal: list[BaseException] = []
 
         def is_filled(ledger: Ledger) -> bool:
-            if ledger.create_failures > failed_before and ledger.last_error is not None:
-                if self._is_final(ledger.last_error):
-                    fatal.append(ledger.last_error)
+            last = ledger.last_error
+            if ledger.create_failures > failed_before and last is not None and self._is_final(last):
+                fatal.append(last)
             return bool(fatal) or ledger.state == STOPPED or ledger.live >= ledger.min_size
 
         with env.lock:

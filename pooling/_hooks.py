@@ -100,7 +100,7 @@ def is_async(hook: Any) -> bool:
     return inspect.iscoroutinefunction(target) or (
         not inspect.isroutine(target)
         and not isinstance(target, type)
-        and inspect.iscoroutinefunction(getattr(target, "__call__", None))
+        and inspect.iscoroutinefunction(type(target).__call__ if callable(target) else None)
     )
 
 
@@ -115,10 +115,10 @@ def _with_exc(release: Callable[..., Any]) -> Callable[[Any, BaseException | Non
         parameters = inspect.signature(release).parameters.values()
     except (TypeError, ValueError):  # a builtin without a signature
         return _without_exc(release)
-    if any(p.name == "exc" and p.kind is not p.POSITIONAL_ONLY or p.kind is p.VAR_KEYWORD for p in parameters):
+    if any((p.name == "exc" and p.kind is not p.POSITIONAL_ONLY) or p.kind is p.VAR_KEYWORD for p in parameters):
         return lambda value, exc: release(value, exc=exc)
     return _without_exc(release)
 
 
 def _without_exc(release: Callable[..., Any]) -> Callable[[Any, BaseException | None], Any]:
-    return lambda value, exc: release(value)
+    return lambda value, _exc: release(value)

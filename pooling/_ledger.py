@@ -47,7 +47,7 @@ NEW, RUNNING, SUSPENDED, STOPPED = "new", "running", "suspended", "stopped"
 
 
 class Slot:
-    """One place in the pool and the resource in it. All the pool knows of a resource is here, nothing on the resource."""
+    """One place in the pool and the resource in it. All the pool knows of a resource is here, nothing on it."""
 
     __slots__ = (
         "begun",
@@ -214,7 +214,7 @@ class Ledger:
         self.out: dict[int, Slot] = {}
         # A list is popped at the end it is put to; its other end is where the coldest are.
         self.idle: list[Slot] | deque[Slot] = [] if options.lifo else deque()
-        self.put: Callable[[Slot], None] = self.idle.append
+        self.put: Callable[[Slot], Any] = self.idle.append
         self.pop: Callable[[], Slot] = self.idle.pop if isinstance(self.idle, list) else self.idle.popleft
         self.queues: tuple[OrderedDict[Waiter, None], ...] = ()
         self.dropped: list[Any] = []  # values whose borrowers are garbage; a finaliser appends, `settle` looks

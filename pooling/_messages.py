@@ -37,7 +37,7 @@ def holder(slot: Slot, now: float) -> str:
 
 def holders(ledger: Ledger, now: float, *, most: int = 3) -> str:
     """Who has what is out, longest first."""
-    out = sorted(list(ledger.out.values()), key=lambda slot: slot.taken_at)
+    out = sorted(ledger.out.values(), key=lambda slot: slot.taken_at)
     text = "; ".join(f"borrowed {holder(slot, now)}" for slot in out[:most])
     return text + (f"; and {len(out) - most} more" if len(out) > most else "")
 
@@ -137,7 +137,9 @@ def not_out(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | No
     )
 
 
-def release_failed(name: str, key: Any, ledger: Ledger, error: BaseException, step: str, limit: float) -> ReleaseError:
+def release_failed(
+    name: str, key: Any, ledger: Ledger, error: BaseException, *, step: str, limit: float
+) -> ReleaseError:
     """The release hook failed or took too long."""
     how = f"did not end within destroy_timeout={limit} s" if isinstance(error, TimeoutError) else "failed"
     return ReleaseError(

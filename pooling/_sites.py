@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import traceback
-from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
 
 
 class Site(NamedTuple):
@@ -42,4 +44,4 @@ def describe(code: CodeType | None, lasti: int) -> str:
     if code is None:
         return ""
     line = next((line for start, end, line in code.co_lines() if start <= lasti < end), None) or code.co_firstlineno
-    return f"{os.path.basename(code.co_filename)}:{line} in {code.co_name}"
+    return f"{PurePath(code.co_filename).name}:{line} in {code.co_name}"

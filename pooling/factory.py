@@ -86,7 +86,12 @@ class PoolFactory(Generic[T]):
 
         Args:
             create: Called without arguments; a class makes instances of it.
-            destroy, validate, acquire, release, is_alive, is_final: As the methods of this class.
+            destroy: As the method of this name, like all that follow.
+            validate: As the method.
+            acquire: As the method.
+            release: As the method.
+            is_alive: As the method.
+            is_final: As the method.
 
         Raises:
             ConfigurationError: Something given is not callable.
@@ -120,7 +125,7 @@ def as_factory(given: PoolFactory[T] | Callable[[], T] | type[T]) -> PoolFactory
                 f"factory={given.__name__}: expected a factory object, got its class; write {given.__name__}()",
                 field="factory",
             )
-        return PoolFactory.of(given)
+        return PoolFactory.of(cast("type[T]", given))
     if callable(getattr(given, "create", None)):
         return cast("PoolFactory[T]", given)
     if callable(given):
@@ -138,8 +143,17 @@ class Poolable(Protocol):
     `start` runs after `create` and `stop` before `destroy`; both have no factory-level twin.
     """
 
-    def start(self) -> Any: ...
-    def stop(self) -> Any: ...
-    def acquire(self, request_ctx: Any) -> Any: ...
-    def release(self) -> Any: ...
-    def destroy(self) -> Any: ...
+    def start(self) -> Any:
+        """Begin to work, once."""
+
+    def stop(self) -> Any:
+        """Stop working, once."""
+
+    def acquire(self, request_ctx: Any) -> Any:
+        """Prepare for a borrower."""
+
+    def release(self) -> Any:
+        """Reset after a borrower."""
+
+    def destroy(self) -> Any:
+        """Give up what is held."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Awaitable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from .errors import ReleaseError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from .service import AsyncPoolingService, PoolingService
 
 __all__ = ["AsyncLease", "AsyncPooledValue", "Lease", "PooledValue", "get_pooled_value"]
@@ -148,11 +149,7 @@ class PooledValue(Generic[T]):
     def _leave(self) -> None:
         # Checked here too: the same resource may be out again, in somebody else's hands.
         if not self._is_out:
-            raise ReleaseError(
-                f"pool {self.service.name!r}: this pooled value was given back before; acquire another one",
-                pool=self.service.name,
-                step="releasing",
-            )
+            raise _given_back_before(self.service.name)
         self._is_out = False
 
     def __enter__(self) -> T:
@@ -189,7 +186,10 @@ class AsyncPooledValue(Generic[T]):
         self._leave()
         await self.service.destroy(self.value)
 
-    _leave = PooledValue._leave
+    def _leave(self) -> None:
+        if not self._is_out:
+            raise _given_back_before(self.service.name)
+        self._is_out = False
 
     async def __aenter__(self) -> T:
         return self.value
@@ -203,6 +203,12 @@ class AsyncPooledValue(Generic[T]):
             else:
                 await self.release(error)
         return False
+
+
+def _given_back_before(pool: str) -> ReleaseError:
+    return ReleaseError(
+        f"pool {pool!r}: this pooled value was given back before; acquire another one", pool=pool, step="releasing"
+    )
 
 
 @overload

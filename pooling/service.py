@@ -16,8 +16,7 @@ import sys
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from . import _messages as messages
 from ._env_asyncio import AsyncioEnv
@@ -27,11 +26,15 @@ from ._hooks import Hooks, refuse_coroutines
 from ._ledger import LIVE, RUNNING, STOPPED, Slot
 from ._sites import note
 from .errors import ConfigurationError, PoolingError
-from .events import PoolObserver
 from .factory import PoolFactory, as_factory
 from .lease import AsyncLease, Lease
 from .options import PoolingServiceOptions
-from .stats import PoolStats
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .events import PoolObserver
+    from .stats import PoolStats
 
 __all__ = ["AsyncPoolingService", "PoolingService"]
 
@@ -341,6 +344,7 @@ class PoolingService(_Service[T]):
         is destroyed. An interrupt here loses nothing: the resource is given back or destroyed.
 
         Args:
+            value: The very object that `acquire` returned.
             exc: The exception that ended the use; handed to a release hook with a parameter of that name.
 
         Raises:
@@ -352,9 +356,9 @@ class PoolingService(_Service[T]):
             try:
                 slot = ledger.out.pop(id(value), None)
                 if slot is not None:
-                    slot = ledger.put(slot)  # type: ignore[func-returns-value]  # None: it is no longer ours
-                    if not ledger.fast:
-                        self._flows.settle()
+                    slot = ledger.put(slot)  # None: in the same line it is no longer ours
+                    if not ledger.fast:  # looked at again, after the slot was put back: somebody may have queued
+                        self._flows.settle()  # type: ignore[unreachable]
                     return
             except BaseException:
                 if slot is not None:

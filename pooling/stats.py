@@ -31,8 +31,7 @@ class Histogram:
             counts = self._counts = [0] * BUCKETS
         counts[min(int(seconds * 1e6).bit_length(), BUCKETS - 1)] += 1
         self.sum += seconds
-        if seconds > self.max:
-            self.max = seconds
+        self.max = max(self.max, seconds)
 
     @property
     def count(self) -> int:
@@ -54,7 +53,8 @@ class Histogram:
         """Upper bound of the bucket in which that share of the durations ends, in seconds; 0 if there were none."""
         left = share * self.count
         bound = 0.0
-        for bound, count in self.buckets():
+        for upper, count in self.buckets():
+            bound = upper
             left -= count
             if left <= 0:
                 break
