@@ -15,6 +15,7 @@ from pooling.errors import ConfigurationError
 from pooling.options import PoolingServiceOptions
 
 from .hosts import direct_host, is_pooled_host, pooled_host
+from .limits import direct_connections
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -128,6 +129,9 @@ class LakebasePoolConfig:
         validate_on_acquire: Ask the server before handing out: `True`, or only when idle for so many seconds.
         leak_timeout: Seconds after which a connection still out is reported, with its borrower's stack.
         pool_options: Further `PoolingServiceOptions`, by name.
+        compute_units: Upper end of the endpoint's range in CU: with it, a pool that may open more connections than
+            the endpoint takes warns when it is made. `None` is unknown.
+        replicas: Processes that open as many connections as this one, itself included.
 
     Raises:
         ConfigurationError: An unknown name, a value that cannot work, or two settings that exclude each other.
@@ -163,6 +167,8 @@ class LakebasePoolConfig:
     validate_on_acquire: bool | float = False
     leak_timeout: float | None = None
     pool_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    compute_units: float | None = None
+    replicas: int = 1
 
     def __new__(cls, **given: Any) -> Self:
         """Remember which fields were given: only those win over a base or the environment."""
@@ -192,6 +198,9 @@ class LakebasePoolConfig:
         self._check_host()
         _check_whole("port", self.port, 1, 65535)
         _check_whole("connect_timeout", self.connect_timeout, 2, 3600)
+        _check_whole("replicas", self.replicas, 1, 100_000)
+        if self.compute_units is not None:
+            direct_connections(self.compute_units)
         self._check_tls()
         self._check_credential()
         for name in ("libpq_params", "pool_options"):

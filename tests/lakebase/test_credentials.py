@@ -344,7 +344,7 @@ async def test_an_async_callables_failures_are_credential_errors() -> None:
     with pytest.raises(CredentialError, match="KeyError") as caught:
         await AsyncCallablePassword(fail).apassword()
     assert isinstance(caught.value.__cause__, KeyError)
-    with pytest.raises(CredentialError, match="did not answer within 0.01 s"):
+    with pytest.raises(CredentialError, match=r"did not answer within 0\.01 s"):
         await AsyncCallablePassword(hang, timeout=0.01).apassword()
 
 

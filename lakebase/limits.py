@@ -1,0 +1,142 @@
+"""
+How many connections Lakebase takes, and whether a budget fits.
+
+Numbers are from the documentation of Databricks, as of late 2026:
+https://docs.databricks.com/aws/en/oltp/projects/manage-computes (connections by
+compute size), https://docs.databricks.com/aws/en/oltp/projects/connection-pooling
+(the pooler's) and https://docs.databricks.com/aws/en/oltp/instances/instance
+(provisioned instances).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+from pooling.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .config import LakebasePoolConfig
+
+__all__ = [
+    "POOLER_CLIENT_CONNECTIONS",
+    "POOLER_QUEUE_SECONDS",
+    "PROVISIONED_CONNECTIONS",
+    "ConnectionBudgetWarning",
+    "direct_connections",
+    "over_limit",
+    "pooler_server_connections",
+    "warn_if_over_limit",
+]
+
+#: Clients that the built-in pooler of one endpoint serves.
+POOLER_CLIENT_CONNECTIONS = 10_000
+#: Seconds that a client of the pooler waits at most for a server connection; then the pooler drops it.
+POOLER_QUEUE_SECONDS = 120.0
+#: Connections to one provisioned instance, of any capacity.
+PROVISIONED_CONNECTIONS = 1000
+
+_DOCUMENTED = {0.5: 104, 1: 209, 2: 419, 3: 629, 4: 839, 8: 1678, 16: 3357, 32: 4000}
+_MOST = 4000
+_SMALLEST, _LARGEST = 0.5, 112
+# A compute unit has about 2 GB. This many bytes for each connection fit every documented size; no page states the rule.
+_BYTES_PER_UNIT = 2_000_000_000
+_BYTES_PER_CONNECTION = 9_531_392
+_POOLER_SHARE = 0.9
+
+
+class ConnectionBudgetWarning(UserWarning):
+    """The connections that may be opened are more than the endpoint takes."""
+
+
+def direct_connections(compute_units: float) -> int:
+    """
+    Most direct connections to an autoscaling endpoint.
+
+    The documented number for a documented size; between them, what fits all of these.
+
+    Args:
+        compute_units: The upper end of the endpoint's range: the limit follows that, not the current size.
+
+    Raises:
+        ConfigurationError: No endpoint has this size.
+    """
+    if isinstance(compute_units, bool) or not isinstance(compute_units, (int, float)):
+        raise ConfigurationError(f"compute_units={compute_units!r}: expected a number", field="compute_units")
+    if not _SMALLEST <= compute_units <= _LARGEST:
+        raise ConfigurationError(
+            f"compute_units={compute_units!r}: expected {_SMALLEST} to {_LARGEST}, the upper end of its range",
+            field="compute_units",
+        )
+    if (documented := _DOCUMENTED.get(compute_units)) is not None:
+        return documented
+    return min(_MOST, math.floor(compute_units * _BYTES_PER_UNIT / _BYTES_PER_CONNECTION))
+
+
+def pooler_server_connections(compute_units: float) -> int:
+    """Most connections that the pooler opens for one user on one database: about nine tenths of the direct limit."""
+    return math.floor(direct_connections(compute_units) * _POOLER_SHARE)
+
+
+def over_limit(
+    budget: int,
+    *,
+    compute_units: float | None = None,
+    replicas: int = 1,
+    pooled: bool = False,
+    provisioned: bool = False,
+) -> str | None:
+    """
+    Why the connections of all replicas cannot be had, or `None` if they can, or if the size is not known.
+
+    Args:
+        budget: Most connections of one process: `max_total` of a manager, `max_size` of a single pool.
+        compute_units: Upper end of the endpoint's range.
+        replicas: Processes that open as many each: replicas of the app times workers of each.
+        pooled: Through the built-in pooler, whose clients are counted instead.
+        provisioned: To an instance of provisioned Lakebase.
+    """
+    total = budget * replicas
+    if pooled:
+        limit, what = POOLER_CLIENT_CONNECTIONS, "clients of the built-in pooler"
+    elif provisioned:
+        limit, what = PROVISIONED_CONNECTIONS, "connections to a provisioned instance"
+    elif compute_units is not None:
+        limit, what = direct_connections(compute_units), f"direct connections at {compute_units:g} CU"
+    else:
+        return None
+    if total <= limit:
+        return None
+    times = f"{replicas} replicas of {budget} connections are {total}" if replicas != 1 else f"{total} connections"
+    return (
+        f"{times}, more than the {limit} {what}: at the peak, some are refused with SQLSTATE 53300. Lower max_total= "
+        f"(or max_size=) to {limit // replicas}, run fewer replicas, or enlarge the compute."
+    )
+
+
+def warn_if_over_limit(config: LakebasePoolConfig, budget: int | None = None, *, stacklevel: int = 2) -> None:
+    """
+    Warn of a configuration that may open more connections than there are, or wait longer than the pooler does.
+
+    Args:
+        config: Its `compute_units` and `replicas` are what is counted with.
+        budget: Most connections of this process; `None` is the configuration's `max_size`.
+        stacklevel: As in `warnings.warn`: 2 is the caller's line.
+    """
+    reason = over_limit(
+        config.max_size if budget is None else budget,
+        compute_units=config.compute_units,
+        replicas=config.replicas,
+        pooled=config.pooled,
+        provisioned=config.instance_name is not None,
+    )
+    if reason is not None:
+        warnings.warn(reason, ConnectionBudgetWarning, stacklevel=stacklevel)
+    if config.pooled and config.timeout > POOLER_QUEUE_SECONDS:
+        warnings.warn(
+            f"timeout={config.timeout:g} s is longer than the {POOLER_QUEUE_SECONDS:g} s after which the built-in "
+            "pooler drops a client that waits for a server connection; what is above that has no effect",
+            ConnectionBudgetWarning,
+            stacklevel=stacklevel,
+        )
