@@ -82,9 +82,9 @@ class AsyncioEnv:
 
     can_interrupt = True  # a hook under way is stopped by cancelling it
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.lock = NO_LOCK
-        self.now: Callable[[], float] = time.monotonic
+        self.now = now
         self.loop: asyncio.AbstractEventLoop | None = None
         self.tasks: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references
 
@@ -155,6 +155,8 @@ class AsyncioEnv:
         timer = _timers.get(self.loop)
         if timer is None:
             timer = _timers[self.loop] = LoopTimer(self.loop)
+        if self.now is not time.monotonic:
+            when += time.monotonic() - self.now()
         timer.at(when, callback)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:

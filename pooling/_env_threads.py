@@ -202,6 +202,7 @@ class ThreadEnv:
     The environment of one pool for threads.
 
     Args:
+        now: The clock of the pool.
         is_inline: Whether hooks with a deadline run in the borrower's own thread.
     """
 
@@ -209,9 +210,9 @@ class ThreadEnv:
 
     can_interrupt = False  # a hook under way cannot be stopped from outside
 
-    def __init__(self, *, is_inline: bool = False) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, *, is_inline: bool = False) -> None:
         self.lock = threading.Lock()
-        self.now: Callable[[], float] = time.monotonic
+        self.now = now
         self._is_inline = is_inline
 
     def latch(self) -> Latch:
@@ -256,4 +257,6 @@ class ThreadEnv:
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Have `callback` called at this instant, from the process' timer thread."""
+        if self.now is not time.monotonic:
+            when += time.monotonic() - self.now()
         shared.timer.at(when, callback)

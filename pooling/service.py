@@ -44,7 +44,6 @@ R = TypeVar("R")
 _numbers = itertools.count(1)
 _services: weakref.WeakSet[_Service[Any]] = weakref.WeakSet()
 _frame = sys._getframe
-_now = time.monotonic
 
 
 class _Service(Generic[T]):
@@ -58,6 +57,7 @@ class _Service(Generic[T]):
         context: Any = None,
         name: str | None = None,
         observer: PoolObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
         **options_as_keywords: Any,
     ) -> None:
         self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
@@ -67,6 +67,7 @@ class _Service(Generic[T]):
             raise ConfigurationError(f"name={name!r}: expected a text that is not empty", field="name")
         self._context = context
         self._observer = observer
+        self._now = clock
         self._hooks = Hooks(self._factory)
         self._is_alive = self._hooks.is_alive
         self._inherited: frozenset[int] = frozenset()  # ids of what the parent process had out at a fork
@@ -166,25 +167,36 @@ class _Service(Generic[T]):
         """
         self._options = self._options.replaced(min_size=min_size, max_size=max_size)
         with self._flows.env.lock:
-            self._ledger.resize(min_size, max_size, _now())
+            self._ledger.resize(min_size, max_size, self._now())
         self._flows.dispatch()
 
     def expire(self) -> None:
         """Replace all resources there are: idle ones are destroyed now, the others as they come back."""
         with self._flows.env.lock:
-            self._ledger.expire(_now())
+            self._ledger.expire(self._now())
         self._flows.dispatch()
 
     def suspend(self) -> None:
         """Let borrowers wait, within their timeouts, until `resume`."""
         with self._flows.env.lock:
-            self._ledger.suspend(_now())
+            self._ledger.suspend(self._now())
         self._flows.dispatch()
 
     def resume(self) -> None:
         """Serve borrowers again."""
         with self._flows.env.lock:
-            self._ledger.resume(_now())
+            self._ledger.resume(self._now())
+        self._flows.dispatch()
+
+    def sweep(self) -> None:
+        """
+        Do at once what time has brought about: resources idle or old for too long, hooks overdue, leaks, pauses ended.
+
+        A pool does this by itself when it is due. Call it after the process was frozen, or a `clock` of your own has
+        moved. Does not block.
+        """
+        with self._flows.env.lock:
+            self._ledger.sweep(self._now())
         self._flows.dispatch()
 
     # -- giving back -----------------------------------------------------------
@@ -215,7 +227,7 @@ class _Service(Generic[T]):
             elif ledger.out.get(id(slot.value)) is slot:
                 return
             if slot not in ledger.idle and slot.state == LIVE:
-                ledger.give_back(slot, _now())
+                ledger.give_back(slot, self._now())
         self._flows.dispatch()
 
     def _abandoned(self, value: T) -> None:
@@ -247,6 +259,8 @@ class PoolingService(_Service[T]):
         context: Handed to acquire hooks where the borrower gives no context.
         name: For texts and statistics; made up if `None`.
         observer: Told of what happens.
+        clock: Seconds that never go back; ages, idle times and pauses are read from it. Waits and timers last
+            as long by the machine's own clock: whoever moves this one calls `sweep()` afterwards.
         **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
 
     Raises:
@@ -255,7 +269,7 @@ class PoolingService(_Service[T]):
 
     def _build(self) -> None:
         refuse_coroutines(self._factory, self._name)
-        self._set_up(ThreadEnv(is_inline=self._options.inline_hooks))
+        self._set_up(ThreadEnv(self._now, is_inline=self._options.inline_hooks))
 
     def start(self) -> None:
         """
@@ -306,7 +320,7 @@ class PoolingService(_Service[T]):
                 value: T = slot.value
                 if self._is_alive is None or self._looks_alive(slot):
                     slot.uses += 1
-                    slot.taken_at = _now()
+                    slot.taken_at = self._now()
                     frame = _frame(1)
                     slot.code = frame.f_code
                     slot.lasti = frame.f_lasti
@@ -424,7 +438,7 @@ class AsyncPoolingService(_Service[T]):
     """
 
     def _build(self) -> None:
-        self._env = AsyncioEnv()
+        self._env = AsyncioEnv(self._now)
         self._set_up(self._env)
 
     def _bind(self) -> None:
@@ -472,7 +486,7 @@ class AsyncPoolingService(_Service[T]):
                 value: T = slot.value
                 if self._is_alive is None or self._looks_alive(slot):
                     slot.uses += 1
-                    slot.taken_at = _now()
+                    slot.taken_at = self._now()
                     frame = _frame(1)
                     slot.code = frame.f_code
                     slot.lasti = frame.f_lasti
