@@ -14,7 +14,7 @@ LAYERS = [
     ("ledger", ("_ledger", "_directory")),
     ("flows", ("_flows", "_keyed_flows", "_env.py")),  # `_env.py` is what the flows ask of an environment
     ("env", ("_env_",)),
-    ("services", ("service", "keyed", "_service", "_async_service", "async_service", "pooled_value", "di", "web")),
+    ("services", ("service", "keyed", "lease", "binding", "di", "web")),
 ]
 
 # The ledger is told the time, takes no lock, waits for nothing and logs nothing.
