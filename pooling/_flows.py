@@ -547,13 +547,15 @@ class Flows:
 
     # -- the pool as a whole -----------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, timeout: float | None, *, waits: bool) -> None:
         """
         Begin to serve, and fill up to `min_size` within `timeout`.
 
         A pool that cannot be filled is stopped again, and the error raised.
         """
-        env, ledger, timeout = self.env, self.ledger, self.options.timeout
+        env, ledger = self.env, self.ledger
+        if timeout is None:
+            timeout = self.options.timeout
         failed_before = ledger.create_failures
         watcher: Watcher | None = None
         fatal: list[BaseException] = []
@@ -566,7 +568,7 @@ class Flows:
 
         with env.lock:
             ledger.start(env.now())
-            if ledger.state == RUNNING and ledger.live < ledger.min_size:
+            if waits and ledger.state == RUNNING and ledger.live < ledger.min_size:
                 watcher = Watcher(env.latch(), is_filled)
                 ledger.watchers.append(watcher)
         self.dispatch()
@@ -590,11 +592,15 @@ class Flows:
             self.dispatch()
             raise
 
-    async def stop(self, timeout: float) -> None:
+    async def stop(self, timeout: float, *, drains: bool) -> None:
         """Refuse borrowers, destroy what is idle, wait for what is out; then say who still holds what."""
         env, ledger = self.env, self.ledger
+
+        def is_empty(ledger: Ledger) -> bool:
+            return not ledger.slots or (not drains and not ledger.closing and not ledger.idle)
+
         with env.lock:
-            watcher = Watcher(env.latch(), lambda ledger: not ledger.slots)
+            watcher = Watcher(env.latch(), is_empty)
             ledger.watchers.append(watcher)
             ledger.stop(env.now())
         try:
@@ -605,7 +611,7 @@ class Flows:
             with env.lock:
                 if watcher in ledger.watchers:
                     ledger.watchers.remove(watcher)
-        if ledger.slots:
+        if not is_empty(ledger):
             now = env.now()
             stacks = "".join(
                 "\n" + "".join(slot.stack.format()) for slot in list(ledger.out.values()) if slot.stack is not None

@@ -58,6 +58,8 @@ class _Service(Generic[T]):
         name: str | None = None,
         observer: PoolObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
+        key: Any = None,
+        borrower_depth: int = 1,
         **options_as_keywords: Any,
     ) -> None:
         self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
@@ -68,6 +70,8 @@ class _Service(Generic[T]):
         self._context = context
         self._observer = observer
         self._now = clock
+        self._key = key
+        self._depth = borrower_depth
         self._hooks = Hooks(self._factory)
         self._is_alive = self._hooks.is_alive
         self._inherited: frozenset[int] = frozenset()  # ids of what the parent process had out at a fork
@@ -78,7 +82,7 @@ class _Service(Generic[T]):
         raise NotImplementedError
 
     def _set_up(self, env: ThreadEnv | AsyncioEnv) -> None:
-        self._flows = Flows(self._hooks, self._options, env, name=self._name, observer=self._observer)
+        self._flows = Flows(self._hooks, self._options, env, name=self._name, key=self._key, observer=self._observer)
         self._ledger = self._flows.ledger
 
     def _after_fork(self) -> None:
@@ -206,9 +210,9 @@ class _Service(Generic[T]):
         slot = self._ledger.reclaim(value)
         if slot is None and id(value) not in self._inherited:
             elsewhere = next(
-                (messages.title(other.name, None) for other in list(_services) if other.is_borrowed(value)), None
+                (messages.title(other._name, other._key) for other in list(_services) if other.is_borrowed(value)), None
             )
-            raise messages.not_out(self._name, None, self._ledger, value, elsewhere)
+            raise messages.not_out(self._name, self._key, self._ledger, value, elsewhere)
         return slot
 
     def _looks_alive(self, slot: Slot) -> bool:
@@ -259,6 +263,8 @@ class PoolingService(_Service[T]):
         context: Handed to acquire hooks where the borrower gives no context.
         name: For texts and statistics; made up if `None`.
         observer: Told of what happens.
+        key: What tells this pool from others of the same name, in texts.
+        borrower_depth: Which frame above `acquire` is the borrower's; 2 for a wrapper that calls it for others.
         clock: Seconds that never go back; ages, idle times and pauses are read from it. Waits and timers last
             as long by the machine's own clock: whoever moves this one calls `sweep()` afterwards.
         **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
@@ -271,26 +277,34 @@ class PoolingService(_Service[T]):
         refuse_coroutines(self._factory, self._name)
         self._set_up(ThreadEnv(self._now, is_inline=self._options.inline_hooks))
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """
         Serve borrowers; blocks until `min_size` resources exist, at most `timeout` seconds.
 
         A pool that cannot be filled is stopped again. Starting after `stop` works; starting twice does nothing.
 
+        Args:
+            wait: `False` returns at once and fills in the background.
+            timeout: Seconds; `None` takes the service's `timeout`.
+
         Raises:
             CreateError: A create failed for good.
             PoolTimeoutError: `min_size` was not reached in time.
         """
-        finish(self._flows.start())
+        finish(self._flows.start(timeout, waits=wait))
 
-    def stop(self, timeout: float = 5.0) -> None:
+    def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
         """
         Refuse borrowers, send the waiting ones away, destroy what is idle.
 
         Blocks until all is destroyed, at most `timeout` seconds; then it warns who still holds
         what, and that is destroyed when it comes back. May be called again, and from several threads.
+
+        Args:
+            timeout: Seconds.
+            drain: `False` waits for idle resources to be destroyed, but not for what is out, and does not warn of it.
         """
-        finish(self._flows.stop(timeout))
+        finish(self._flows.stop(timeout, drains=drain))
 
     def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -321,7 +335,7 @@ class PoolingService(_Service[T]):
                 if self._is_alive is None or self._looks_alive(slot):
                     slot.uses += 1
                     slot.taken_at = self._now()
-                    frame = _frame(1)
+                    frame = _frame(self._depth)
                     slot.code = frame.f_code
                     slot.lasti = frame.f_lasti
                     ledger.out[id(value)] = slot
@@ -450,7 +464,7 @@ class AsyncPoolingService(_Service[T]):
         if bound is not None and (self._ledger.slots or self._ledger.waiting):
             state = "has been closed" if bound.is_closed() else "is another one"
             raise PoolingError(
-                f"{messages.title(self._name, None)} has {len(self._ledger.slots)} resources that belong to the event "
+                f"{messages.title(self._name, self._key)} has {len(self._ledger.slots)} resources that belong to the event "
                 f"loop it was first used in, and that loop {state}. Stop the pool before its loop ends "
                 "(`async with pool:` does), or use one pool for each loop.",
                 pool=self._name,
@@ -460,15 +474,15 @@ class AsyncPoolingService(_Service[T]):
             self._flows.armed_at = float("inf")
         self._env.bind(loop)
 
-    async def start(self) -> None:
+    async def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """As `PoolingService.start`, without blocking the loop."""
         self._bind()
-        await self._flows.start()
+        await self._flows.start(timeout, waits=wait)
 
-    async def stop(self, timeout: float = 5.0) -> None:
+    async def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
         """As `PoolingService.stop`, without blocking the loop. Cancelling it leaves a pool that goes on stopping."""
         self._bind()
-        await self._flows.stop(timeout)
+        await self._flows.stop(timeout, drains=drain)
 
     async def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -487,7 +501,7 @@ class AsyncPoolingService(_Service[T]):
                 if self._is_alive is None or self._looks_alive(slot):
                     slot.uses += 1
                     slot.taken_at = self._now()
-                    frame = _frame(1)
+                    frame = _frame(self._depth)
                     slot.code = frame.f_code
                     slot.lasti = frame.f_lasti
                     ledger.out[id(value)] = slot
