@@ -1,0 +1,164 @@
+"""What the pooler would break is found on Postgres' own parse."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg import sql
+
+from lakebase.transaction_mode import Restriction, _found, transaction_mode_violations
+
+FORBIDDEN = {
+    Restriction.PREPARED_STATEMENT: [
+        "PREPARE q AS SELECT 1",
+        "EXECUTE q",
+        "DEALLOCATE q",
+        "DEALLOCATE ALL",
+    ],
+    Restriction.SESSION_SETTING: [
+        "SET search_path = a",
+        "set SESSION statement_timeout to 5",
+        "SET ROLE ann",
+        "SET SESSION AUTHORIZATION ann",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "RESET search_path",
+        "RESET ALL",
+        "DISCARD ALL",
+        "LOAD 'auto_explain'",
+        "SELECT set_config('app.user', %s, false)",
+        "SELECT pg_catalog.set_config('search_path', '', 'f')",
+        "WITH x AS (SELECT set_config('a.b', 'c', false)) SELECT * FROM x",
+    ],
+    Restriction.TEMPORARY_TABLE: [
+        "CREATE TEMP TABLE t (a int)",
+        "CREATE TEMPORARY TABLE t (a int) ON COMMIT DELETE ROWS",
+        "CREATE TEMP TABLE t AS SELECT 1",
+        "SELECT 1 INTO TEMP t",
+        "CREATE TEMP VIEW v AS SELECT 1",
+        "CREATE TEMP SEQUENCE s",
+        "CREATE TABLE pg_temp.t (a int)",
+    ],
+    Restriction.HELD_CURSOR: [
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "declare c scroll cursor with hold for table t",
+    ],
+    Restriction.SESSION_LOCK: [
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_try_advisory_lock(1, 2)",
+        "SELECT pg_advisory_lock_shared(%(key)s)",
+        "SELECT pg_advisory_unlock(1)",
+        "SELECT pg_advisory_unlock_all()",
+        "SELECT * FROM t WHERE pg_catalog.pg_try_advisory_lock_shared(t.id)",
+        "DO $$ BEGIN PERFORM pg_advisory_lock(1); END $$",
+        "DO $$ DECLARE b bool; BEGIN b := pg_try_advisory_lock(1); END $$",
+    ],
+    Restriction.NOTIFICATION: ["LISTEN x", "UNLISTEN *", "NOTIFY x, 'y'", "SELECT pg_notify('x', 'y')"],
+    Restriction.SCHEMA_CHANGE: [
+        "CREATE TABLE t (a int)",
+        "CREATE TABLE t AS SELECT 1",
+        "SELECT 1 INTO t",
+        "ALTER TABLE t ADD COLUMN b int",
+        "DROP TABLE t",
+        "CREATE INDEX CONCURRENTLY i ON t (a)",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'select 1'",
+        "CREATE POLICY p ON t USING (owner = current_user)",
+        "CREATE EXTENSION pg_trgm",
+        "ALTER TABLE t RENAME TO u",
+    ],
+}
+
+FIT = [
+    "SELECT 1",
+    "",
+    "  -- nothing",
+    "SELECT * FROM t WHERE a = %s AND b = %(b)s AND c LIKE 'x%%'",
+    "INSERT INTO t VALUES ($1) RETURNING *",
+    "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN UPDATE SET b = 1 RETURNING old.b, new.b",
+    "BEGIN; SET LOCAL search_path = a; COMMIT",
+    "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+    "SET CONSTRAINTS ALL DEFERRED",
+    "SET TIME ZONE 'UTC'",
+    "SET application_name = 'x'",
+    "SELECT set_config('app.user', %s, true)",
+    "SELECT set_config('timezone', 'UTC', false)",
+    "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock(2)",
+    "SELECT mine.pg_advisory_lock(1)",
+    "SELECT 'LISTEN x; SET a = 1; pg_advisory_lock(1)' AS text -- PREPARE q",
+    'SELECT "pg_advisory_lock" FROM t',
+    "CREATE TEMP TABLE t (a int) ON COMMIT DROP",
+    "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1",
+    "DECLARE c CURSOR FOR SELECT 1",
+    "DO $$ BEGIN PERFORM 1; END $$",
+    "PREPARE TRANSACTION 'x'",
+    "COPY t FROM STDIN",
+    "EXPLAIN ANALYZE SELECT 1",
+    "TRUNCATE t; ANALYZE t",
+    "GRANT SELECT ON t TO ann",
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "restriction"), [(text, restriction) for restriction, texts in FORBIDDEN.items() for text in texts]
+)
+def test_each_restriction_is_found_and_says_what_to_use_instead(text: str, restriction: Restriction) -> None:
+    found = transaction_mode_violations(text)
+    assert [violation.restriction for violation in found] == [restriction]
+    assert found[0].instead in str(found[0])
+    assert found[0].line == 1
+
+
+@pytest.mark.parametrize("text", FIT)
+def test_what_is_fit_for_the_pooler_is_left_alone(text: str) -> None:
+    assert transaction_mode_violations(text) == []
+
+
+def test_every_restriction_has_an_example_here() -> None:
+    assert set(FORBIDDEN) == set(Restriction)
+    assert len(Restriction) == 7
+
+
+def test_each_statement_of_a_script_is_read_with_its_line() -> None:
+    script = "SELECT 'é';\n\n-- a comment\nLISTEN x;\nSELECT 1; SET a.b = 1;\nDO $$\nBEGIN\n  PERFORM pg_advisory_lock(1);\nEND $$"
+    found = transaction_mode_violations(script)
+    assert [(violation.restriction.name, violation.line) for violation in found] == [
+        ("NOTIFICATION", 4),
+        ("SESSION_SETTING", 5),
+        ("SESSION_LOCK", 8),
+    ]
+
+
+def test_the_preamble_of_pg_dump_is_refused() -> None:
+    preamble = "SET statement_timeout = 0;\nSET client_encoding = 'UTF8';\nSELECT pg_catalog.set_config('search_path', '', false);"
+    assert [violation.what for violation in transaction_mode_violations(preamble)] == [
+        "SET statement_timeout",
+        "set_config(…, false)",
+    ]
+
+
+def test_bytes_and_composed_sql_are_read_too() -> None:
+    composed = sql.SQL("LISTEN {}").format(sql.Identifier("My Channel"))
+    assert len(transaction_mode_violations(composed)) == 1
+    assert len(transaction_mode_violations(b"LISTEN x")) == 1
+
+
+@pytest.mark.parametrize("text", ["SELEC 1", "SELECT %z", "SELECT 'a", 5])
+def test_what_is_no_sql_is_a_value_error(text) -> None:
+    with pytest.raises(ValueError, match=r"SQL"):
+        transaction_mode_violations(text)
+
+
+@given(st.text(max_size=60))
+def test_no_text_whatever_breaks_the_reader(text: str) -> None:
+    try:
+        transaction_mode_violations(text)
+    except ValueError:
+        pass
+
+
+def test_a_text_seen_before_is_not_parsed_again() -> None:
+    before = _found.cache_info().hits
+    transaction_mode_violations("SELECT 42 AS seen_twice")
+    transaction_mode_violations("SELECT 42 AS seen_twice")
+    assert _found.cache_info().hits == before + 1
