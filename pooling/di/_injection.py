@@ -1,0 +1,369 @@
+"""
+`inject` and `Inject`: functions whose arguments come from a container.
+
+The marker names a provider of a container *class* (or one of its keys); which container answers is found at
+the call: the one the current request was opened on, else the one that is running. Nothing is patched, so containers do
+not get into each other's way and functions defined later are injected like any other.
+
+An async function has the pooled values it needs awaited first, and its arguments resolved after that without
+suspending. So the providers stay synchronous, and a cancellation hits one await of ours rather than a graph of futures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import weakref
+from collections import ChainMap
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin, overload
+
+from dependency_injector import providers
+
+from ..binding import is_provider
+from ..context import CONTEXT, RequestContext, scope_var
+from ..errors import ConfigurationError
+from ._active import container_for
+from ._graph import Reach
+
+__all__ = ["Inject", "Marker", "Spec", "aresolve", "inject", "specs"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_get_scope = scope_var.get
+
+
+class Marker:
+    """
+    Stands for an argument to be injected: `= Inject[App.repo]`, or `Annotated[Repo, Inject(App.repo)]`.
+
+    Called, it gives a coroutine of the value: FastAPI takes it as `Depends(Inject[App.repo])`, without a
+    thread of its pool.
+    """
+
+    __slots__ = ("owner", "target")
+
+    def __init__(self, target: Any, owner: Any = None) -> None:
+        if not isinstance(target, str) and not is_provider(target):
+            raise ConfigurationError(
+                f"Inject({target!r}): expected a provider of a container class, such as Inject[App.repo], or a key such as "
+                'Inject["services.audit"]',
+                field="Inject",
+            )
+        self.target = target
+        self.owner = owner
+
+    async def __call__(self) -> Any:
+        ctx = RequestContext.current()
+        container = None if ctx is None else ctx.container
+        known = None if container is None else container.plans.get(self)
+        if known is None:
+            source, provider = _provider_of(self, repr(self))
+            known = provider, Reach(provider)
+            if source is not None and source is container:
+                container.plans[self] = known
+        return await aresolve(*known)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Marker):
+            return NotImplemented
+        if isinstance(self.target, str) or isinstance(other.target, str):
+            return self.target == other.target and self.owner is other.owner
+        return self.target is other.target
+
+    def __hash__(self) -> int:
+        return hash(self.target) if isinstance(self.target, str) else id(self.target)
+
+    def __getattr__(self, name: str) -> Any:
+        # Whoever reads an attribute that the wanted service would have holds the marker by mistake.
+        raise AttributeError(
+            f"{self!r} has no attribute {name!r}: this is the marker itself, not the service; decorate the function with "
+            "@pooling.di.inject, below any decorator that registers it"
+        )
+
+    def __repr__(self) -> str:
+        return f"Inject[{self.target!r}]"
+
+
+class _MakesMarkers:
+    """`Inject`: `Inject[provider]` is typed as what the provider gives, so it can stand as a default."""
+
+    @overload
+    def __getitem__(self, target: providers.Provider[T]) -> T: ...
+    @overload
+    def __getitem__(self, target: str | tuple[Any, str]) -> Any: ...
+    def __getitem__(self, target: Any) -> Any:
+        if isinstance(target, tuple):
+            owner, key = target
+            return Marker(key, owner)
+        return Marker(target)
+
+    def __call__(self, target: Any) -> Marker:
+        return cast("Marker", self[target])
+
+    def __repr__(self) -> str:
+        return "pooling.di.Inject"
+
+
+Inject: Final = _MakesMarkers()
+
+
+class Entry(NamedTuple):
+    """One argument: its name, its place among the positional ones, its provider and what that needs."""
+
+    name: str
+    place: int
+    provider: Any
+    reach: Reach
+
+
+async def aresolve(provider: Any, reach: Reach) -> Any:
+    """Take the pooled values that a provider needs, then resolve it."""
+    for slot in reach.slots():
+        await slot.aget()
+    value = provider()
+    return await value if isinstance(value, asyncio.Future) else value
+
+
+class Spec:
+    """What a function wants injected."""
+
+    __slots__ = ("__weakref__", "function", "is_eager", "markers")
+
+    def __init__(self, function: Callable[..., Any], markers: dict[str, tuple[int, Marker]], *, is_eager: bool) -> None:
+        self.function = function
+        self.markers = markers
+        self.is_eager = is_eager
+        specs.add(self)
+
+    def plan(self) -> tuple[Entry, ...]:
+        """Where the arguments come from in this call."""
+        ctx = _get_scope().get(CONTEXT)
+        container = None if ctx is None else ctx.container
+        if container is not None:
+            known = container.plans.get(id(self))
+            if known is not None:
+                return known[0]  # type: ignore[no-any-return]
+        return self._make_plan(container)
+
+    def _make_plan(self, container: Any) -> tuple[Entry, ...]:
+        where = f"{self.function.__module__}.{self.function.__qualname__}"
+        answering = []
+        entries = []
+        for name, (place, marker) in self.markers.items():
+            source, provider = _provider_of(marker, f"{where}({name})")
+            answering.append(source)
+            entries.append(Entry(name, place, provider, Reach(provider)))
+        plan = tuple(entries)
+        if container is not None and all(source is container for source in answering):
+            # Nobody else had a part in it: it holds as long as this container and this function do.
+            plans, key = container.plans, id(self)
+            plans[key] = plan, weakref.ref(self, lambda _: plans.pop(key, None))
+        return plan
+
+
+#: Every injected function there is, for checks at start.
+specs: weakref.WeakSet[Spec] = weakref.WeakSet()
+
+
+def _provider_of(marker: Marker, where: str) -> tuple[Any, Any]:
+    """The container that answers and its provider; no container for a provider that belongs to no class."""
+    container = container_for(marker.target, marker.owner, where)
+    return container, marker.target if container is None else container.counterpart(marker.target)
+
+
+@overload
+def inject(function: F, /) -> F: ...
+@overload
+def inject(*, eager: bool = True) -> Callable[[F], F]: ...
+def inject(function: Any = None, /, *, eager: bool = True) -> Any:
+    """
+    Give a function its marked arguments from a container.
+
+    For functions, coroutine functions, generators of both kinds, methods and constructors.
+    What the caller passes itself is left alone, and nothing is taken from a pool for it. The decorated function's signature
+    no longer shows the injected arguments, so frameworks do not look for them in requests.
+
+    An async function has the pooled values it needs awaited first; a plain one takes them as its arguments are
+    resolved, and blocks while it waits.
+
+    Args:
+        eager: `False` leaves out the awaiting. A pooled value of an asyncio pool must then have been taken before,
+            with `await slot.aget()`.
+
+    Raises:
+        ConfigurationError: Nothing is marked, or an annotation that may hold a marker cannot be evaluated.
+    """
+    if function is None:
+        frame = sys._getframe(1)
+        return lambda function: _inject(function, eager, frame)
+    return _inject(function, eager, sys._getframe(1))
+
+
+def _inject(function: Any, eager: bool, frame: Any) -> Any:
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(_inject(function.__func__, eager, frame))
+    spec = Spec(function, _markers_of(function, frame), is_eager=eager)
+    if inspect.isasyncgenfunction(function):
+        wrapper: Any = _wrap_async_generator(function, spec)
+    elif inspect.iscoroutinefunction(function):
+        wrapper = _wrap_coroutine(function, spec)
+    elif inspect.isgeneratorfunction(function):
+        wrapper = _wrap_generator(function, spec)
+    else:
+        wrapper = _wrap_function(function, spec)
+    functools.update_wrapper(wrapper, function)
+    wrapper.__signature__ = _visible(inspect.signature(function), spec)
+    wrapper.__annotations__ = {
+        name: annotation for name, annotation in function.__annotations__.items() if name not in spec.markers
+    }
+    wrapper.__injected__ = spec
+    return wrapper
+
+
+def _wrap_function(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        given = len(args)
+        for entry in spec.plan():
+            if given <= entry.place and entry.name not in kwargs:
+                kwargs[entry.name] = entry.provider()
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        await _fill(spec, args, kwargs)
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+async def _fill(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    given = len(args)
+    wanted = [entry for entry in spec.plan() if given <= entry.place and entry.name not in kwargs]
+    if spec.is_eager:
+        for entry in wanted:
+            for slot in entry.reach.slots():
+                await slot.aget()
+    for entry in wanted:
+        value = entry.provider()
+        kwargs[entry.name] = value if not isinstance(value, asyncio.Future) else await value
+
+
+def _wrap_generator(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        given = len(args)
+        for entry in spec.plan():
+            if given <= entry.place and entry.name not in kwargs:
+                kwargs[entry.name] = entry.provider()
+        return (yield from function(*args, **kwargs))
+
+    return wrapper
+
+
+def _wrap_async_generator(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        await _fill(spec, args, kwargs)
+        inner = function(*args, **kwargs)
+        step = inner.__anext__()
+        while True:
+            try:
+                item = await step
+            except StopAsyncIteration:
+                return
+            try:
+                sent = yield item
+            except GeneratorExit:
+                await inner.aclose()
+                raise
+            except BaseException as error:  # noqa: BLE001 - the inner generator is to see whatever is thrown in
+                step = inner.athrow(error)
+            else:
+                step = inner.__anext__() if sent is None else inner.asend(sent)
+
+    return wrapper
+
+
+# --- finding the markers -----------------------------------------------------------------------------------------------
+
+
+def _markers_of(function: Callable[..., Any], frame: Any) -> dict[str, tuple[int, Marker]]:
+    parameters = inspect.signature(function).parameters
+    found: dict[str, tuple[int, Marker]] = {}
+    for place, (name, parameter) in enumerate(parameters.items()):
+        marker = parameter.default
+        if not isinstance(marker, Marker):
+            marker = _marker_in(_evaluated(function, name, parameter.annotation, frame))
+        if marker is None:
+            continue
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigurationError(
+                f"{function.__qualname__}: {name} cannot be injected, as it cannot be passed by name", field=name
+            )
+        found[name] = (_place(place, parameter), marker)
+    if not found:
+        raise ConfigurationError(
+            f"{function.__qualname__}: nothing is marked for injection; write = Inject[App.repo] as a default, or "
+            "Annotated[Repo, Inject(App.repo)] as an annotation",
+            field="inject",
+        )
+    return found
+
+
+def _place(place: int, parameter: inspect.Parameter) -> int:
+    """How many positional arguments leave this one out; no number of them gives one that must be named."""
+    return sys.maxsize if parameter.kind is parameter.KEYWORD_ONLY else place
+
+
+def _marker_in(annotation: Any) -> Marker | None:
+    if get_origin(annotation) is Annotated:
+        return next((part for part in get_args(annotation)[1:] if isinstance(part, Marker)), None)
+    return None
+
+
+def _evaluated(function: Callable[..., Any], name: str, annotation: Any, frame: Any) -> Any:
+    """An annotation as an object; text is evaluated where the function is defined."""
+    if not isinstance(annotation, str):
+        return annotation
+    globals_ = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return eval(annotation, globals_, _names_around(frame, globals_))  # noqa: S307 - the function's own annotation
+    except Exception as error:
+        if "Inject" in annotation or "Annotated" in annotation:
+            raise ConfigurationError(
+                f"{function.__qualname__}: the annotation {annotation!r} of {name} cannot be evaluated ({error}), so its "
+                "marker would never be seen; import its names at run time, or write = Inject[...] as a default",
+                field=name,
+            ) from error
+        return None
+
+
+def _names_around(frame: Any, globals_: dict[str, Any]) -> ChainMap[str, Any]:
+    """Local names of the functions and classes around a definition, innermost first."""
+    scopes: list[Any] = []
+    while frame is not None and frame.f_globals is globals_ and frame.f_locals is not frame.f_globals:
+        scopes.append(frame.f_locals)
+        frame = frame.f_back
+    return ChainMap(*scopes)
+
+
+# --- the signature that callers see ------------------------------------------------------------------------------------
+
+
+def _visible(signature: inspect.Signature, spec: Spec) -> inspect.Signature:
+    """The signature without what is injected; what stood after that, and could be given by position, must be named."""
+    kept: list[inspect.Parameter] = []
+    by_name = False
+    for name, parameter in signature.parameters.items():
+        if name in spec.markers:
+            by_name = True
+        elif by_name and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            kept.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+        else:
+            kept.append(parameter)
+    return signature.replace(parameters=sorted(kept, key=lambda parameter: parameter.kind))

@@ -1,0 +1,136 @@
+"""The order of start and stop, rollback of a start that failed, and what becomes of errors."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from dependency_injector import providers
+
+from .._held import in_worker
+from ..errors import ConfigurationError
+from ._graph import everything, reachable
+from ._pools import Kept
+
+__all__ = ["astart", "astop", "start", "startable", "stop", "stoppable"]
+
+
+def startable(roots: Iterable[Any]) -> Iterator[Any]:
+    """What a start starts: what answers calls, each after what it depends on."""
+    return (p for p in reachable(roots) if isinstance(p, Kept | providers.Resource))
+
+
+def stoppable(roots: Iterable[Any]) -> Iterator[Any]:
+    """What a stop may have to stop: also what something overrides now, for it may have been used before."""
+    return (p for p in everything(roots) if isinstance(p, Kept | providers.Resource))
+
+
+def start(kept: list[Any], order: Sequence[str]) -> None:
+    """Start all; on a failure stop those already started, and raise it."""
+    started: list[Any] = []
+    for provider in in_groups(kept, order):
+        started.append(provider)  # one that fails half-way is stopped too
+        try:
+            if isinstance(provider, Kept):
+                provider.start()
+            else:
+                _refuse_awaitable(provider.init(), provider)
+        except BaseException as error:
+            for failed in _stop_each(reversed(started), None):
+                error.add_note(f"While stopping again what had been started: {failed!r}")
+            raise
+
+
+async def astart(kept: list[Any], order: Sequence[str]) -> None:
+    """As `start`."""
+    started: list[Any] = []
+    for provider in in_groups(kept, order):
+        started.append(provider)
+        try:
+            if isinstance(provider, Kept):
+                await provider.astart()
+            else:
+                await _awaited(provider.init())
+        except BaseException as error:
+            for failed in await _astop_each(reversed(started), None):
+                error.add_note(f"While stopping again what had been started: {failed!r}")
+            raise
+
+
+def stop(kept: list[Any], order: Sequence[str], timeout: float | None) -> None:
+    """Stop all, in the reverse order of their start."""
+    _report(_stop_each(reversed(in_groups(kept, order)), timeout))
+
+
+async def astop(kept: list[Any], order: Sequence[str], timeout: float | None) -> None:
+    """As `stop`."""
+    _report(await _astop_each(reversed(in_groups(kept, order)), timeout))
+
+
+def in_groups(kept: Iterable[Any], order: Sequence[str]) -> list[Any]:
+    """
+    The given ones by group, and in each by dependency.
+
+    A dependency of an earlier group comes with it, whatever its own group is.
+    """
+    kept = list(kept)
+    rank = {group: number for number, group in enumerate(order, 1)}
+    placed: dict[Any, None] = {}
+    wanted = set(kept)
+    for provider in sorted(kept, key=lambda p: rank.get(getattr(p, "group", None) or "", 0)):  # sorting is stable
+        for needed in everything((provider,)):
+            if needed in wanted:
+                placed.setdefault(needed)
+    return list(placed)
+
+
+def _stop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException]:
+    errors: list[BaseException] = []
+    for provider in kept:
+        try:
+            if isinstance(provider, Kept):
+                provider.stop(timeout)
+            elif provider.initialized:
+                _refuse_awaitable(provider.shutdown(), provider)
+        except BaseException as error:  # noqa: BLE001 - reported when all have had their turn
+            errors.append(error)
+    return errors
+
+
+async def _astop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException]:
+    errors: list[BaseException] = []
+    for provider in kept:
+        try:
+            if isinstance(provider, Kept):
+                await provider.astop(timeout)
+            elif provider.initialized:
+                await _awaited(await in_worker(provider.shutdown))
+        except BaseException as error:  # noqa: BLE001 - reported when all have had their turn
+            errors.append(error)
+    return errors
+
+
+def _report(errors: list[BaseException]) -> None:
+    interrupt = next((error for error in errors if not isinstance(error, Exception)), None)
+    failures = [error for error in errors if isinstance(error, Exception)]
+    if interrupt is not None:
+        for failure in failures:
+            interrupt.add_note(f"While stopping: {failure!r}")
+        raise interrupt
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} of the container's services did not stop cleanly", failures)
+
+
+async def _awaited(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result
+
+
+def _refuse_awaitable(result: Any, provider: Any) -> None:
+    if inspect.isawaitable(result):
+        if isinstance(result, asyncio.Future):
+            result.cancel()
+        elif inspect.iscoroutine(result):
+            result.close()
+        raise ConfigurationError(f"{provider} is asynchronous: use astart() and astop() of the container")

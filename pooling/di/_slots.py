@@ -1,0 +1,223 @@
+"""The provider of a value that is pooled, one for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from dependency_injector import providers
+
+from .._held import ended, is_single_use
+from ..binding import is_provider
+from ..context import CONTEXT, RequestContext, scope_var
+from ..errors import ConfigurationError, RequestContextError
+from ._pools import Kept
+
+__all__ = ["Pooled"]
+
+T = TypeVar("T")
+
+_get_scope = scope_var.get
+
+
+class Pooled(providers.Provider[T]):
+    """
+    Provider of one value per request, taken from a pool on first use and given back when the request ends.
+
+    All that is resolved for one request gets the same object, also when tasks or threads
+    ask at the same moment. Calling it is synchronous: the value of an asyncio pool must have been taken by then, which
+    `inject` sees to; by hand it is `await slot.aget()`.
+
+    Args:
+        source: What to take from: a `Pool` or `AsyncPool`, another provider or a callable that gives a
+            pool, or a pool itself. With `select` or `key`, whatever leads to the pool.
+        select: `select(source, ctx)` gives the pool to take from for this request, out of the resolved source;
+            or a context manager around one use.
+        key: For a source with `pool(key)` or `get_pool(key)`: the key for this request, from a function of
+            the context or as the name of one of its values.
+        name: Two slots of one pool share their value in a request, unless they have different names.
+        options: For the pool's own `acquire`, such as `timeout` and `priority`.
+    """
+
+    _source: Any
+
+    def __init__(
+        self,
+        source: Any = None,
+        *,
+        select: Callable[[Any, RequestContext], Any] | None = None,
+        key: Callable[[RequestContext], Any] | str | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.disable_async_mode()
+        if select is not None and key is not None:
+            raise ConfigurationError("Pooled: select and key exclude each other; give one", field="select")
+        self._source = _as_source(source)
+        self._select = select
+        self._by = key
+        self._name = name
+        self._options = options
+        self._declared: str | None = None
+        self._is_plain = self._has_plain_source()
+        # What the value is found under in a request's scope; while the provider is overridden, nothing is.
+        self._at: Any = self
+
+    # --- resolving -----------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        This request's value.
+
+        Raises:
+            RequestContextError: No request is open, it has ended, or the value must be awaited or would block an
+                event loop and has not been taken yet.
+        """
+        scope = _get_scope()
+        at = self._at
+        if at in scope:
+            return scope[at]
+        if at is not self:
+            return super().__call__(*args, **kwargs)
+        return self._first(scope)
+
+    def _provide(self, args: Any, kwargs: Any) -> Any:
+        return self._first(_get_scope())
+
+    def _first(self, scope: dict[Any, Any]) -> Any:
+        ctx = self._request(scope)
+        if self._is_plain:
+            lender = self._source()
+            value = ctx.take(lender, id(lender), self._options)
+        else:
+            lender, key = self._lender(ctx)
+            value = ctx.take(lender, key, self._options)
+        scope[self] = value
+        if ctx._is_closed:
+            self._too_late(scope, ctx)
+        return value
+
+    async def aget(self) -> T:
+        """This request's value; waits for it without blocking the event loop."""
+        over = self.last_overriding
+        if over is not None:
+            return await over.aget() if isinstance(over, Pooled) else over()  # type: ignore[no-any-return]
+        scope = _get_scope()
+        if self in scope:
+            return scope[self]  # type: ignore[no-any-return]
+        ctx = self._request(scope)
+        if self._is_plain:
+            lender = self._source()
+            key: Any = id(lender)
+        else:
+            lender, key = self._lender(ctx)
+        value = await ctx.atake(lender, key, self._options)
+        scope[self] = value
+        if ctx._is_closed:
+            self._too_late(scope, ctx)
+        return value  # type: ignore[no-any-return]
+
+    def _request(self, scope: dict[Any, Any]) -> RequestContext:
+        ctx: RequestContext | None = scope.get(CONTEXT)
+        if ctx is None:
+            raise RequestContextError(
+                f"{self._label()} is one value per request, and no request is open here: use it inside "
+                "`with app.request():`, a web middleware of pooling.web, or a function decorated with pooling.di.task"
+            )
+        return ctx
+
+    def _too_late(self, scope: dict[Any, Any], ctx: RequestContext) -> None:
+        # The end of the request may have emptied the scope just before the value was put there.
+        scope.pop(self, None)
+        raise ended(ctx)
+
+    def _lender(self, ctx: RequestContext) -> tuple[Any, Any]:
+        """The pool for this request, and what tells this value from others the request holds."""
+        if self._declared is not None:
+            raise ConfigurationError(
+                f"{self._declared} is a declaration; build the container first and use its own: app = App(); "
+                f"app.{self._declared.rpartition('.')[2]}()"
+            )
+        lender = self._source()
+        if self._by is not None:
+            lender = self._keyed(lender, ctx)
+        elif self._select is not None:
+            lender = self._select(lender, ctx)
+        if is_single_use(lender):
+            return lender, self
+        return lender, (id(lender) if self._name is None else (id(lender), self._name))
+
+    def _keyed(self, source: Any, ctx: RequestContext) -> Any:
+        key = ctx.require(self._by) if isinstance(self._by, str) else self._by(ctx)  # type: ignore[misc]
+        if key is None:
+            raise RequestContextError(f"{self._label()}: the key for {ctx} is None, so there is no pool to take from")
+        for method in ("pool", "get_pool"):
+            if callable(getattr(source, method, None)):
+                return getattr(source, method)(key)
+        raise ConfigurationError(
+            f"{self._label()} has a key, and its source {type(source).__qualname__} has neither pool(key) nor get_pool(key); "
+            "use select=lambda source, ctx: ... instead",
+            field="key",
+        )
+
+    def _has_plain_source(self) -> bool:
+        return self._select is None and self._by is None and self._name is None and isinstance(self._source, Kept)
+
+    def _label(self) -> str:
+        return self._declared or f"Pooled({type(self._source).__name__})"
+
+    # --- being a provider ----------------------------------------------------------------------------------------
+
+    @property
+    def related(self) -> Iterator[providers.Provider[Any]]:
+        """What this provider depends on."""
+        if self._source is not None:
+            yield self._source
+        yield from super().related
+
+    def __deepcopy__(self, memo: dict[Any, Any] | None) -> Pooled[T]:
+        memo = {} if memo is None else memo
+        copied: Pooled[T] | None = memo.get(id(self))
+        if copied is not None:
+            return copied
+        copied = self.__class__()
+        memo[id(self)] = copied
+        copied._source = providers.deepcopy(self._source, memo)
+        copied._select, copied._by, copied._name = self._select, self._by, self._name
+        copied._options, copied._is_plain = self._options, self._has_plain_source()
+        self._copy_overridings(copied, memo)
+        copied._overrides_changed()
+        return copied
+
+    def override(self, provider: Any) -> Any:
+        """Have another provider or value answer for this one; ends with the `with` block or a reset."""
+        context: Any = super().override(provider)
+        self._overrides_changed()
+        return context
+
+    def reset_last_overriding(self) -> None:
+        """Undo the last `override`."""
+        super().reset_last_overriding()
+        self._overrides_changed()
+
+    def reset_override(self) -> None:
+        """Undo all overriding."""
+        super().reset_override()
+        self._overrides_changed()
+
+    def _overrides_changed(self) -> None:
+        self._at = self if self.last_overriding is None else object()
+
+    def declared_as(self, name: str) -> None:
+        """Note that this is part of a container's class, and so not for use itself."""
+        self._declared = name
+        self._is_plain = False
+
+
+def _as_source(given: Any) -> Any:
+    if given is None or is_provider(given):
+        return given
+    if any(callable(getattr(given, name, None)) for name in ("acquire", "connection", "getconn")):
+        return providers.Object(given)
+    return providers.Callable(given) if callable(given) else providers.Object(given)

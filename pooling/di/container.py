@@ -1,0 +1,369 @@
+"""Containers that start and stop what is in them, in the order in which it depends on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dependency_injector import containers, providers
+
+from ..binding import is_provider
+from ..context import RequestContext
+from ..errors import ConfigurationError
+from . import _active, _checks, _lifecycle
+from ._graph import Reach
+from ._injection import aresolve
+from ._pools import Kept
+from ._slots import Pooled
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Container"]
+
+_required: Any = object()
+
+
+class _Methods:
+    """What a container can do, declared once for its class and for what the class makes."""
+
+    #: Groups in the order in which they start; what names no group, or one that is not here, starts before them.
+    start_order: ClassVar[tuple[str, ...]] = ()
+
+    if TYPE_CHECKING:  # what both get from the library's own containers
+        plans: dict[Any, Any]
+        providers: dict[str, Any]
+        declarative_parent: Any
+        _is_running: bool
+
+        def set_provider(self, name: str, provider: Any) -> None: ...
+
+    # --- lifecycle -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """
+        Check the container and start its pools and services, each after those it depends on.
+
+        Blocks. If one fails, those already started are stopped again, and its error is raised with
+        notes about stops that failed too. Starting a container that runs does nothing.
+
+        Raises:
+            ConfigurationError: A check failed (see `check`), or something needs `astart()`.
+        """
+        if self._begin():
+            try:
+                self._check_is_sync("start")
+                _lifecycle.start(self._kept(), self._order())
+            except BaseException:
+                self._is_running = False
+                raise
+            _active.enlist(self)
+
+    async def astart(self) -> None:
+        """As `start`, for containers with asyncio pools; what blocks is run on a worker thread."""
+        if self._begin():
+            try:
+                await _lifecycle.astart(self._kept(), self._order())
+            except BaseException:
+                self._is_running = False
+                raise
+            _active.enlist(self)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """
+        Stop what was started or used, in the reverse order. Blocks.
+
+        A failure does not keep the others from being stopped. Pools that came to life by their
+        first use are stopped too. Starting again works.
+
+        Args:
+            timeout: Seconds for each pool to wait for what is out; `None` for its own default.
+
+        Raises:
+            ExceptionGroup: What failed.
+            ConfigurationError: Something needs `astop()`; nothing has been stopped.
+        """
+        self._check_is_sync("stop")
+        self._end()
+        _lifecycle.stop(self._all_kept(), self._order(), timeout)
+
+    async def astop(self, timeout: float | None = None) -> None:
+        """As `stop`, without blocking the event loop. Cancelled, it still stops the rest."""
+        self._end()
+        await _lifecycle.astop(self._all_kept(), self._order(), timeout)
+
+    def running(self, timeout: float | None = None) -> Running:
+        """
+        `with app.running():` or `async with app.running():` starts the container, and stops it at the end.
+
+        Args:
+            timeout: As for `stop`.
+        """
+        return Running(self, timeout)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started and not stopped."""
+        return self._is_running
+
+    def check(self, *injected: Any) -> None:
+        """
+        Look for what cannot work, without making anything; `start` does this first.
+
+        Args:
+            injected: Functions and modules whose markers are to be checked as well. Modules and packages of
+                the container's `wiring_config` always are.
+
+        Raises:
+            ConfigurationError: A singleton depends on a pooled value, members of a pool are a singleton, a key or
+                marker leads nowhere, or a dependency was not provided. All findings are in the message.
+        """
+        _checks.check(self, injected)
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def request(
+        self, name: str | None = None, *, parent: RequestContext | None = None, **values: Any
+    ) -> RequestContext:
+        """
+        A request served by this container, for `with` or `async with`.
+
+        Args:
+            name: For messages and logs.
+            parent: Where values are looked up that it does not have.
+            values: What is known about the request.
+        """
+        ctx = RequestContext(name, parent, **values)
+        ctx.container = self
+        return ctx
+
+    # --- bindings by key -----------------------------------------------------------------------------------------
+
+    def bind(self, key: str, binding: Any) -> Any:
+        """
+        Put a provider under a key, which may have dots: `app.bind("services.pooling.audit", Pool(...))`.
+
+        Args:
+            key: Names joined by dots.
+            binding: A provider; anything else is bound as the value it is.
+
+        Returns:
+            The provider.
+        """
+        if not isinstance(key, str) or not key or not all(key.split(".")):
+            raise ConfigurationError(f"bind({key!r}): expected a key such as 'services.pooling.audit'", field="key")
+        provider = binding if is_provider(binding) else providers.Object(binding)
+        self.set_provider(key, provider)
+        self.plans.clear()
+        return provider
+
+    def configure(self, key: str, options: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        """
+        Set options of the pool under a key, over those it was bound with; before its first use.
+
+        Raises:
+            ConfigurationError: There is no such key, it is no pool, or the pool exists already.
+        """
+        provider = self.find(key)
+        if not callable(getattr(provider, "configure", None)):
+            raise ConfigurationError(f"configure({key!r}): a {type(provider).__name__} is no pool", field="key")
+        provider.configure(**{**(options or {}), **settings})
+
+    def find(self, key: str, default: Any = _required) -> Any:
+        """
+        The provider under a key: bound there, a member of that name, or one of a nested container.
+
+        Raises:
+            ConfigurationError: There is none, and no default was given.
+        """
+        found = _find(self, key)
+        if found is not None:
+            return found
+        if default is not _required:
+            return default
+        known = ", ".join(sorted(name for name in self.providers if not name.startswith("__"))) or "nothing"
+        raise ConfigurationError(
+            f"{_name(self)} has nothing under the key {key!r}; it has {known}. Bind it first: app.bind({key!r}, ...)",
+            field="key",
+        )
+
+    def get(self, key: str) -> Any:
+        """What is under a key, resolved: for a pool the service, for a pooled slot this request's value."""
+        return self.find(key)()
+
+    async def aget(self, key: str) -> Any:
+        """As `get`, awaiting the pooled values it needs first."""
+        provider = self.find(key)
+        return await aresolve(provider, Reach(provider))
+
+    # --- for injection -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def knows(cls, provider: Any) -> bool:
+        """Whether this class itself declares the provider, or something it is derived from."""
+        own = {id(p) for p, _ in _pairs(getattr(cls, "cls_providers", {}), {})}
+        return any(id(p) in own for p in (provider, *provider.traverse()))
+
+    def answers(self, target: Any, owner: Any = None) -> bool:
+        """Whether a marker for this provider or key means this container."""
+        kind = self.declarative_parent
+        if owner is not None and not (owner is self or (isinstance(owner, type) and issubclass(kind, owner))):
+            return False
+        if isinstance(target, str):
+            return _find(self, target) is not None
+        copies = self._counterparts()
+        return any(id(p) in copies for p in (target, *target.traverse()))
+
+    def counterpart(self, target: Any) -> Any:
+        """This container's own provider for one declared in its class, for an expression of those, or for a key."""
+        if isinstance(target, str):
+            return self.find(target)
+        copies = self._counterparts()
+        found = copies.get(id(target))
+        # What is derived from declared providers, such as App.repo.provided.name, is copied around their copies.
+        return providers.deepcopy(target, dict(copies)) if found is None else found
+
+    def _counterparts(self) -> dict[int, Any]:
+        """From the identity of each provider of the class to this container's copy."""
+        copies: dict[int, Any] = {}
+        for kind in self.declarative_parent.__mro__:
+            for declared, own in _pairs(getattr(kind, "providers", None) or {}, self.providers):
+                copies.setdefault(id(declared), own)
+        return copies
+
+    # --- lists ---------------------------------------------------------------------------------------------------
+
+    def _order(self) -> tuple[str, ...]:
+        return tuple(getattr(self.declarative_parent, "start_order", ()))
+
+    def _kept(self) -> list[Any]:
+        return list(_lifecycle.startable(self.providers.values()))
+
+    def _all_kept(self) -> list[Any]:
+        return list(_lifecycle.stoppable(self.providers.values()))
+
+    def _begin(self) -> bool:
+        if self._is_running:
+            return False
+        self.check()
+        self._is_running = True
+        return True
+
+    def _end(self) -> None:
+        self._is_running = False
+        _active.withdraw(self)
+
+    def _check_is_sync(self, step: str) -> None:
+        for provider in self._kept() if step == "start" else self._all_kept():
+            if getattr(provider, "is_async", False) and (step == "start" or provider.built is not None):
+                raise ConfigurationError(
+                    f"pool {provider.label!r} is an asyncio pool: use a{step}() instead of {step}(), or `async with "
+                    "app.running():`"
+                )
+
+
+class RunningContainer(_Methods, containers.DynamicContainer):
+    """What a `Container` class makes: its own copy of every provider."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_running = False
+        #: How injected functions are served; see `_injection`.
+        self.plans: dict[Any, Any] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, Kept) and name != "parent":
+            value.attach(self, name)
+
+    def __repr__(self) -> str:
+        return f"<{_name(self)}{' running' if self._is_running else ''}>"
+
+
+class Container(_Methods, containers.DeclarativeContainer):
+    """
+    A declarative container whose pools and services start and stop together.
+
+    Each instance has its own copies of all providers, and so its own pools.
+    """
+
+    instance_type = RunningContainer
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in vars(cls).items():
+            if isinstance(value, Kept | Pooled):
+                value.declared_as(f"{cls.__name__}.{name}")
+
+
+class Running:
+    """Starts a container on entry and stops it on exit; for `with` and `async with`."""
+
+    __slots__ = ("_container", "_timeout")
+
+    def __init__(self, container: Any, timeout: float | None) -> None:
+        self._container = container
+        self._timeout = timeout
+
+    def __enter__(self) -> Any:
+        self._container.start()
+        return self._container
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self._container.stop(self._timeout)
+
+    async def __aenter__(self) -> Any:
+        await self._container.astart()
+        return self._container
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._container.astop(self._timeout)
+
+
+def _name(container: Any) -> str:
+    kind = container.declarative_parent
+    return kind.__name__ if kind is not None else type(container).__name__
+
+
+def _find(container: Any, key: str) -> Any:
+    """The provider under a dotted key, or `None`."""
+    found = container.providers.get(key)
+    if found is not None:
+        return found
+    # The longest key that is bound as such, then a step inside it: nested containers and configuration options.
+    head, _, rest = key.rpartition(".")
+    tails = [rest]
+    while head:
+        found = container.providers.get(head)
+        if found is not None:
+            for name in reversed(tails):
+                found = _inside(found, name)
+                if found is None:
+                    return None
+            return found
+        head, _, rest = head.rpartition(".")
+        tails.append(rest)
+    return None
+
+
+def _inside(provider: Any, name: str) -> Any:
+    if isinstance(provider, providers.Configuration | providers.ConfigurationOption):
+        return getattr(provider, name)
+    return _providers_of(provider).get(name)
+
+
+def _providers_of(nested: Any) -> Mapping[str, Any]:
+    found = getattr(nested, "providers", None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _pairs(declared: Mapping[str, Any], own: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+    """Providers of the same name, through nested containers."""
+    for name, provider in declared.items():
+        copy = own.get(name)
+        yield provider, copy
+        if isinstance(provider, providers.Container | providers.DependenciesContainer):
+            inner = _providers_of(copy)
+            yield from _pairs(_providers_of(provider), inner)

@@ -1,0 +1,167 @@
+"""A request for each HTTP request and websocket of an ASGI app, and a container that starts and stops with the server."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, Literal
+
+from ..context import RequestContext
+from ..errors import ConfigurationError
+
+__all__ = ["ContainerLifespan", "RequestContextMiddleware", "headers"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Values = Callable[[Scope], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+
+
+class RequestContextMiddleware:
+    """
+    Opens a `RequestContext` around each HTTP request and websocket, and ends it after the last use.
+
+    That is when the app returns: after a streamed body and after background tasks, when a websocket closes, on an
+    error or a cancellation, which the release hooks of the pools get to see. When the client has gone, the request ends with the
+    code that serves it.
+
+    Args:
+        app: The ASGI app inside.
+        container: The container that serves the requests. Without one, injected functions use the one that runs.
+        values: Makes the request's values from the ASGI scope, such as who is asking; may be a coroutine
+            function. What it raises reaches the server, or the error middleware outside of this one.
+        release: `"end"` gives pooled values back when the app returns, `"response"` as soon as the last part
+            of the response was sent: background tasks then have to do without.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        container: Any = None,
+        *,
+        values: Values | None = None,
+        release: Literal["end", "response"] = "end",
+    ) -> None:
+        if release not in {"end", "response"}:
+            raise ConfigurationError(f"release={release!r}: expected 'end' or 'response'", field="release")
+        self.app = app
+        self.container = container
+        self.values = values
+        self.release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        values: Any = self.values(scope) if self.values is not None else {}
+        if inspect.isawaitable(values):
+            values = await values
+        ctx = RequestContext(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", **values)
+        ctx.container = self.container
+        async with ctx:
+            await self.app(scope, receive, send if self.release == "end" else _ending_with_the_response(ctx, send))
+
+
+class ContainerLifespan:
+    """
+    Starts a container when the server starts, before the app inside does, and stops it after that has shut down.
+
+    A start that fails is reported to the server, which then gives up. For apps without a lifespan of their own as
+    well; Starlette and FastAPI have `pooling.web.starlette.lifespan` too.
+
+    Args:
+        app: The ASGI app inside.
+        container: What to start and stop.
+        timeout: As for `Container.stop`.
+    """
+
+    def __init__(self, app: App, container: Any, *, timeout: float | None = None) -> None:
+        self.app = app
+        self.container = container
+        self.timeout = timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the life of the server."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        message = await receive()
+        try:
+            await self.container.astart()
+        except BaseException as error:
+            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+            raise
+        inner = _InnerLifespan(message, receive, send)
+        try:
+            await self.app(scope, inner.receive, inner.send)
+        except Exception:
+            if inner.began:  # it has a lifespan, and that failed
+                await self.container.astop(self.timeout)
+                raise
+        if inner.failure is not None:
+            await self.container.astop(self.timeout)
+            await send(inner.failure)
+            return
+        if not inner.began:
+            await send({"type": "lifespan.startup.complete"})
+        if not inner.was_told_to_stop:
+            await receive()
+        try:
+            await self.container.astop(self.timeout)
+        except Exception as error:
+            await send({"type": "lifespan.shutdown.failed", "message": f"{type(error).__name__}: {error}"})
+            raise
+        await send(inner.farewell or {"type": "lifespan.shutdown.complete"})
+
+
+class _InnerLifespan:
+    """What the app inside sees of the server's life; its last word is kept until the container has stopped."""
+
+    def __init__(self, startup: Message, receive: Receive, send: Send) -> None:
+        self._startup: Message | None = startup
+        self._receive = receive
+        self._send = send
+        self.began = False
+        self.was_told_to_stop = False
+        self.failure: Message | None = None
+        self.farewell: Message | None = None
+
+    async def receive(self) -> Message:
+        if self._startup is not None:
+            message, self._startup = self._startup, None
+            return message
+        message = await self._receive()
+        self.was_told_to_stop = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            self.failure = message
+        elif message["type"].startswith("lifespan.shutdown"):
+            self.farewell = message
+        else:
+            self.began = True
+            await self._send(message)
+
+
+def headers(scope: Scope) -> dict[str, str]:
+    """The headers of a request, names in lower case; the values of one that is repeated joined by a comma."""
+    found: dict[str, str] = {}
+    pairs: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
+    for raw_name, raw_value in pairs:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def _ending_with_the_response(ctx: RequestContext, send: Send) -> Send:
+    async def forward(message: Message) -> None:
+        await send(message)
+        kind = message["type"]
+        if (kind == "http.response.body" and not message.get("more_body", False)) or kind == "websocket.close":
+            await ctx.aclose()
+
+    return forward
