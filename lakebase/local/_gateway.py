@@ -1,0 +1,369 @@
+"""
+The gateway: TLS, tokens as passwords, and faults, in front of a Postgres that knows of none of these.
+
+A connection goes through `_admit` once, piece by piece, and is then copied
+between two transports without another look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from ._control import Inquiry
+from ._faults import Fault, Faults
+from ._listener import Listener
+from ._postgres import Address
+from ._scale import Compute, WhileWaking
+from ._scram import PasswordCheck
+from ._stats import Counters
+from ._tokens import Issuer
+from ._wire import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Wire, error_response, message, startup_packet
+
+__all__ = ["Door", "Gateway"]
+
+# Postgres' own `authentication_timeout`.
+_LOGIN_TIMEOUT = 60.0
+# Postgres closes the socket without waiting for the client's goodbye; so do we, nearly.
+_TLS_GOODBYE = 0.2
+_DROP_PATIENCE = 5.0
+_CLEARTEXT_PASSWORD = message(b"R", struct.pack("!I", 3))
+_STARTING_UP = ("57P03", "the database system is starting up")
+
+
+class _Refusal(Exception):  # noqa: N818
+    """The client gets this error and is let go."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+@dataclass(eq=False)
+class Door:
+    """
+    An address that clients connect to, and what is behind it.
+
+    Args:
+        listener: The address.
+        backend: Postgres, or a pooler before it.
+        is_pooled: Whether it is the pooler: that takes native passwords only.
+        settings: Startup parameters added to the client's.
+    """
+
+    name: str
+    listener: Listener
+    backend: Address
+    is_pooled: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class _Session:
+    user: str
+    wire: Wire
+    door: Door
+    pid: int = 0
+
+
+class Gateway:
+    """
+    Lets clients through to Postgres. Everything but the constructor runs on the loop.
+
+    Args:
+        issuer: Knows which password is a good token.
+        inquiry: Knows the roles.
+        tls: The server's certificate.
+        run: Runs a coroutine on the loop, for callers elsewhere.
+    """
+
+    def __init__(
+        self, issuer: Issuer, inquiry: Inquiry, tls: ssl.SSLContext, run: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
+        self._issuer = issuer
+        self._inquiry = inquiry
+        self._tls = tls
+        self._passwords = PasswordCheck()
+        self._doors: list[Door] = []
+        self._sessions: set[_Session] = set()
+        self._wires: set[Wire] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self.faults = Faults(run, self.apply)
+        self.compute = Compute(lambda: self._spawn(self.apply()))
+        self.counters = Counters()
+
+    # Doors
+
+    async def open(self, door: Door) -> None:
+        """Let clients in by this door."""
+        self._doors.append(door)
+        await door.listener.open(lambda: self._arrival(door))
+
+    async def close(self) -> None:
+        """Close the doors and drop everybody."""
+        for door in self._doors:
+            door.listener.close()
+        self._doors.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        for wire in list(self._wires):
+            wire.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _arrival(self, door: Door) -> Wire:
+        return Wire(lambda wire: self._begin(door, wire), self._wires.discard)
+
+    def _begin(self, door: Door, wire: Wire) -> None:
+        self._wires.add(wire)
+        sock = wire.transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._spawn(self._serve(door, wire))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def apply(self) -> None:
+        """Bring the doors and the sessions in line with the faults and the compute's state."""
+        stalled = self.faults.has("stall") is not None
+        for session in self._sessions:
+            for wire in (session.wire, session.wire.peer):
+                if wire is not None and not wire.lost:
+                    wire.stall(stalled)
+        for door in self._doors:
+            if self.faults.has("refused") or self.compute.is_unreachable:
+                door.listener.shut()
+            else:
+                await door.listener.open(lambda door=door: self._arrival(door))  # type: ignore[misc]
+        self._look()
+
+    # One connection
+
+    async def _serve(self, door: Door, wire: Wire) -> None:
+        user = ""
+        try:
+            await self._suffer(self.faults.take("reset", "delay", "hang"), wire)
+            async with asyncio.timeout(_LOGIN_TIMEOUT):
+                greeting = await self._greet(door, wire)
+            if greeting is None:
+                return
+            code, parameters, packet = greeting
+            user = parameters.get("user", "")
+            await self._suffer(self.faults.take("reset", "delay", "hang", user=user, named=True), wire)
+            await self._be_awake(wire)
+            fault = self.faults.take("error", user=user)
+            if fault is not None:
+                raise _Refusal(fault.code, fault.message.format(user=user))
+            async with asyncio.timeout(_LOGIN_TIMEOUT):
+                await self._check_password(door, wire, user)
+            if door.settings:
+                packet = startup_packet(code, {**parameters, **door.settings})
+            await self._connect(door, wire, user, packet)
+        except _Refusal as refusal:
+            self.counters.turned_away(user)
+            wire.write(error_response(refusal.code, refusal.text))
+            wire.transport.close()
+        except (OSError, TimeoutError):
+            wire.abort()  # the client went away, or said nothing for a minute
+        finally:
+            if wire.peer is None and not wire.lost:
+                wire.transport.close()
+            self._look()
+
+    async def _suffer(self, fault: Fault | None, wire: Wire) -> None:
+        if fault is None:
+            return
+        if fault.kind == "reset":
+            raise ConnectionResetError
+        await fault.hold()
+        if wire.lost:
+            raise ConnectionResetError
+
+    async def _greet(self, door: Door, wire: Wire) -> tuple[int, dict[str, str], bytes] | None:
+        """TLS, then the startup packet: its version, its parameters and all of it; `None` if there is no session to be."""
+        encrypted = False
+        while True:
+            code, body = await wire.read_startup()
+            if code == GSSENC_REQUEST:
+                wire.write(b"N")
+            elif code == SSL_REQUEST and not encrypted:
+                if wire.has_unread:
+                    raise ConnectionResetError("sent before TLS")  # CVE-2021-23214: never take it for encrypted
+                await self._start_tls(wire)
+                encrypted = True
+            elif code == CANCEL_REQUEST:
+                await self._cancel(door, body)
+                return None
+            else:
+                break
+        if not encrypted:
+            raise _Refusal("28000", "connection is insecure (try using `sslmode=require`)")
+        if code >> 16 != 3:
+            raise _Refusal(
+                "0A000", f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.2"
+            )
+        words = body.rstrip(b"\0").decode("utf-8", "replace").split("\0")
+        parameters = dict(zip(words[::2], words[1::2], strict=False))
+        if not parameters.get("user"):
+            raise _Refusal("28000", "no PostgreSQL user name specified in startup packet")
+        return code, parameters, struct.pack("!II", len(body) + 8, code) + body
+
+    async def _start_tls(self, wire: Wire) -> None:
+        # Reading stops before the answer goes out: the client's next bytes are for TLS, which is not in place yet.
+        wire.transport.pause_reading()
+        wire.write(b"S")
+        transport = await asyncio.get_running_loop().start_tls(
+            wire.transport, wire, self._tls, server_side=True, ssl_shutdown_timeout=_TLS_GOODBYE
+        )
+        if transport is None:
+            raise ConnectionResetError
+        wire.transport = transport
+
+    async def _cancel(self, door: Door, body: bytes) -> None:
+        backend = await self._dial(door)
+        backend.write(struct.pack("!II", len(body) + 8, CANCEL_REQUEST) + body)
+        backend.transport.close()
+
+    async def _be_awake(self, wire: Wire) -> None:
+        if self.compute.knock():
+            return
+        if self.compute.while_waking == "refused":
+            raise ConnectionResetError
+        if self.compute.while_waking == "57P03":
+            raise _Refusal(*_STARTING_UP)
+        await self.compute.active()
+        if wire.lost:
+            raise ConnectionResetError
+
+    async def _check_password(self, door: Door, wire: Wire, user: str) -> None:
+        wire.write(_CLEARTEXT_PASSWORD)
+        kind, body = await wire.read_message()
+        if kind != b"p":
+            raise _Refusal("08P01", f"expected password response, got message type {kind[0]}")
+        password = body.rstrip(b"\0").decode("utf-8", "replace")
+        try:
+            facts = await self._inquiry.role_facts(user)
+        except psycopg.OperationalError as error:
+            raise _Refusal(*_STARTING_UP) from error
+        if facts is not None and facts.password_verifier is not None:
+            if self._passwords.agree(facts.password_verifier, password):
+                return
+        if door.is_pooled:
+            raise _Refusal("28P01", "SASL authentication failed")
+        if facts is not None and facts.is_identity and self._issuer.is_good(user, password):
+            return
+        raise _Refusal("28P01", f'password authentication failed for user "{user}"')
+
+    async def _dial(self, door: Door) -> Wire:
+        loop = asyncio.get_running_loop()
+        path = door.backend.socket_path
+        if path is not None:
+            _, wire = await loop.create_unix_connection(Wire, path)
+        else:
+            _, wire = await loop.create_connection(Wire, door.backend.host, door.backend.port)
+        return wire
+
+    async def _connect(self, door: Door, wire: Wire, user: str, packet: bytes) -> None:
+        """Log in at the backend, as whom it trusts, and hand the client on to it."""
+        try:
+            backend = await self._dial(door)
+        except OSError as error:
+            raise _Refusal(*_STARTING_UP) from error
+        session = _Session(user, wire, door)
+        try:
+            backend.write(packet)
+            while True:
+                kind, body = await backend.read_message()
+                wire.write(message(kind, body))
+                if kind == b"K":
+                    session.pid = struct.unpack_from("!I", body)[0]
+                elif kind == b"E":
+                    self.counters.turned_away(user)
+                    return
+                elif kind == b"Z":
+                    break
+            if wire.lost:
+                return
+            self._admit(session, backend)
+        finally:
+            if wire.peer is None:
+                backend.transport.close()
+
+    def _admit(self, session: _Session, backend: Wire) -> None:
+        wire = session.wire
+
+        def lost(_: Wire) -> None:
+            self._wires.discard(wire)
+            self._sessions.discard(session)
+            self.counters.went(session.user)
+            self._look()
+
+        wire.on_lost = lost
+        self._sessions.add(session)
+        self.counters.came(session.user)
+        wire.join(backend)
+        if self.faults.has("stall"):
+            wire.stall(True)
+            backend.stall(True)
+
+    # Everybody
+
+    async def suspend(self, wake_after: float | None, while_waking: WhileWaking) -> None:
+        """Let the compute go idle, and drop every session with it."""
+        self.compute.suspend(wake_after, while_waking)
+        await self.apply()
+        await self.drop(None, politely=True)
+
+    async def resume(self) -> None:
+        """Have the compute active at once."""
+        self.compute.resume()
+        await self.apply()
+
+    async def drop(self, user: str | None, *, politely: bool) -> int:
+        """End the sessions of a role or of all, and say how many: by Postgres' own message, or without a word."""
+        victims = [session for session in self._sessions if user is None or session.user == user]
+        if politely:
+            # A pooler's clients have no process of their own; it drops them when its server connections are gone.
+            pids = [session.pid for session in victims if session.pid and not session.door.is_pooled]
+            try:
+                await self._inquiry.terminate(pids)
+                await asyncio.wait_for(
+                    self.until(lambda: all(not s.pid or s.wire.lost for s in victims)), _DROP_PATIENCE
+                )
+            except (psycopg.OperationalError, TimeoutError):
+                pass
+        for session in victims:
+            for wire in (session.wire, session.wire.peer):
+                if wire is not None and not wire.lost:
+                    wire.abort()
+        await self.until(lambda: all(session not in self._sessions for session in victims))
+        return len(victims)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once the condition holds; it is looked at when a connection comes, goes or is refused."""
+        if condition():
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._watchers.append((condition, future))
+        await future
+
+    def _look(self) -> None:
+        waiting = self._watchers
+        self._watchers = []
+        for condition, future in waiting:
+            if future.done():
+                continue
+            if condition():
+                future.set_result(None)
+            else:
+                self._watchers.append((condition, future))

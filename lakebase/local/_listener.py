@@ -1,0 +1,86 @@
+"""A port that is this process's for good, whether anything listens on it or not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import weakref
+from collections.abc import Callable
+
+__all__ = ["Listener"]
+
+_BACKLOG = 1024
+_live: weakref.WeakSet[Listener] = weakref.WeakSet()
+
+
+class Listener:
+    """
+    Accepts connections on an address while it is open; while it is closed,
+    clients are refused and the port stays reserved.
+
+    Args:
+        host: An address of this machine.
+        port: 0 takes a free one.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        # Bound and never listening: it holds the port while nobody listens, and no connection is ever given to it.
+        self._holder = self._bound(host, port)
+        self.host: str = host
+        self.port: int = self._holder.getsockname()[1]
+        self._server: asyncio.Server | None = None
+        _live.add(self)
+
+    @staticmethod
+    def _bound(host: str, port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((host, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    @property
+    def is_open(self) -> bool:
+        """Whether clients are let in."""
+        return self._server is not None
+
+    async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Let clients in; each gets a protocol of its own."""
+        if self._server is None:
+            sock = self._bound(self.host, self.port)
+            self._server = await asyncio.get_running_loop().create_server(protocol, sock=sock, backlog=_BACKLOG)
+
+    def shut(self) -> None:
+        """Refuse clients from now on; those inside stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def close(self) -> None:
+        """Refuse clients and give the port back."""
+        self.shut()
+        self._holder.close()
+
+    def sockets(self) -> list[int]:
+        """The file descriptors of its sockets."""
+        serving = self._server.sockets if self._server is not None else ()
+        return [sock.fileno() for sock in (self._holder, *serving)]
+
+
+def _let_go_in_child() -> None:
+    # A forked child that kept the sockets would go on listening when this process has stopped.
+    null = os.open(os.devnull, os.O_RDONLY)
+    for listener in list(_live):
+        for number in listener.sockets():
+            if number >= 0:
+                os.dup2(null, number)
+    os.close(null)
+    _live.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,71 @@
+"""An event loop in a thread of its own, for the gateway and the workspace API."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .errors import LocalLakebaseError
+
+__all__ = ["LoopThread"]
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs what it is given on its loop. The thread is a daemon: a process that forgets it still exits."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop itself."""
+        return self._loop
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """The result of a function called on the loop. Blocks until then."""
+
+        async def called() -> T:
+            return function(*args, **kwargs)
+
+        return self.run(called())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine run on the loop. Blocks until then."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise LocalLakebaseError(
+                "a local Lakebase cannot be used from its own callbacks: its loop would wait for itself"
+            )
+        if not self._thread.is_alive():
+            work.close()
+            raise LocalLakebaseError("the local Lakebase is not running")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def stop(self) -> None:
+        """End what still runs on the loop, and the thread. Blocks until then."""
+        if self._thread.is_alive():
+            self.run(self._cancel_all())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        if not self._loop.is_closed():
+            self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,159 @@
+"""One side of a proxied connection: read piece by piece during the login, then copied to the other side."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+__all__ = ["CANCEL_REQUEST", "GSSENC_REQUEST", "SSL_REQUEST", "Wire", "error_response", "message", "startup_packet"]
+
+# https://www.postgresql.org/docs/current/protocol-message-formats.html
+SSL_REQUEST = 80877103
+GSSENC_REQUEST = 80877104
+CANCEL_REQUEST = 80877102
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    """A protocol message."""
+    return kind + struct.pack("!I", len(body) + 4) + body
+
+
+def error_response(code: str, text: str, severity: str = "FATAL") -> bytes:
+    """An ErrorResponse."""
+    fields = (("S", severity), ("V", severity), ("C", code), ("M", text))
+    return message(b"E", b"".join(key.encode() + value.encode() + b"\0" for key, value in fields) + b"\0")
+
+
+def startup_packet(code: int, parameters: Mapping[str, str]) -> bytes:
+    """A StartupMessage of that protocol version."""
+    body = b"".join(key.encode() + b"\0" + value.encode() + b"\0" for key, value in parameters.items())
+    return struct.pack("!II", len(body) + 9, code) + body + b"\0"
+
+
+class Wire(asyncio.Protocol):
+    """
+    A transport with two lives: `read` hands out bytes as asked for; after `join`
+    what arrives is written to the other wire, and backpressure goes the other way.
+
+    Losing either side closes the other, after what it still has to send.
+    """
+
+    def __init__(
+        self, on_made: Callable[[Wire], None] | None = None, on_lost: Callable[[Wire], None] | None = None
+    ) -> None:
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.peer: Wire | None = None
+        self.lost = False
+        self._on_made = on_made
+        self.on_lost = on_lost
+        self._buffer = bytearray()
+        self._arrived: asyncio.Future[None] | None = None
+        self._stalled = False
+        self._full = False
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        first = self.transport is None
+        self.transport = cast("asyncio.Transport", transport)
+        if first and self._on_made is not None:
+            self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._wake()
+
+    def eof_received(self) -> None:
+        """Close: the protocol has no half-open connections."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.lost = True
+        self._wake()
+        if self.peer is not None:
+            self.peer.transport.close()
+        if self.on_lost is not None:
+            self.on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self.peer is not None:
+            self.peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self.peer is not None and not self.peer._stalled:  # noqa: SLF001
+            self.peer.transport.resume_reading()
+
+    def _wake(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    # The login
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes have arrived that nobody has read."""
+        return bool(self._buffer)
+
+    async def read(self, size: int) -> bytes:
+        """
+        Exactly so many bytes.
+
+        Raises:
+            ConnectionResetError: The other end went away before.
+        """
+        while len(self._buffer) < size:
+            if self.lost:
+                raise ConnectionResetError
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    async def read_startup(self, limit: int = 10_000) -> tuple[int, bytes]:
+        """The code and body of a packet without a type: the first one, or one that asks for TLS or a cancellation."""
+        size, code = struct.unpack("!II", await self.read(8))
+        if not 8 <= size <= limit:
+            raise ConnectionResetError("no Postgres client")
+        return code, await self.read(size - 8)
+
+    async def read_message(self, limit: int = 65_536) -> tuple[bytes, bytes]:
+        """The type and body of a message."""
+        kind, size = struct.unpack("!cI", await self.read(5))
+        if not 4 <= size <= limit:
+            raise ConnectionResetError("message too long for a login")
+        return kind, await self.read(size - 4)
+
+    def write(self, data: bytes) -> None:
+        """Send, as soon as the other end takes it."""
+        self.transport.write(data)
+
+    # The rest
+
+    def join(self, other: Wire) -> None:
+        """Copy everything between the two from now on."""
+        for one, two in ((self, other), (other, self)):
+            one.peer = two
+            if one._buffer:
+                two.transport.write(bytes(one._buffer))
+                one._buffer.clear()
+            # Instead of a method that looks up the peer: this is the whole cost of a message.
+            cast("Any", one).data_received = two.transport.write
+        for one, two in ((self, other), (other, self)):
+            if one.lost:
+                two.transport.close()
+
+    def stall(self, on: bool) -> None:  # noqa: FBT001
+        """Stop reading, or go on."""
+        self._stalled = on
+        if on:
+            self.transport.pause_reading()
+        elif self.peer is None or not self.peer._full:
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection, without sending what is left."""
+        self.transport.abort()
