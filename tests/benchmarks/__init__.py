@@ -1,0 +1,1 @@
+"""Speed and size of the pools beside their peers: `python -m tests.benchmarks`."""
