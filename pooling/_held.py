@@ -21,7 +21,7 @@ import inspect
 import logging
 import threading
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,20 +46,22 @@ class Retry(Exception):
 
 
 class Held:
-    """An attempt at a value and what came of it. Fields that are rarely set live on the class until they are."""
+    """An attempt at a value, and what came of it."""
+
+    __slots__ = ("_claimed", "abandoned", "done", "error", "key", "lender", "task", "value", "waiters")
 
     is_async = False
-    done = False
-    value: Any = None
-    error: BaseException | None = None
-    abandoned = False
-    waiters: list[Callable[[], None]] | None = None
-    _claimed = False
-    task: asyncio.Task[None] | None = None
 
     def __init__(self, lender: Any, key: Any) -> None:
         self.lender = lender
         self.key = key
+        self.value: Any = None
+        self.done = False
+        self.error: BaseException | None = None
+        self.abandoned = False
+        self.waiters: list[Callable[[], None]] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._claimed = False
 
     # --- how this kind of lender is used -------------------------------------------------------------------------
 
@@ -76,19 +78,6 @@ class Held:
         return False
 
     # --- in threads ----------------------------------------------------------------------------------------------
-
-    def lead(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        """Take the value in this thread, for all who wait for it."""
-        try:
-            value = self.take(ctx, options)
-        except BaseException as error:
-            self.fail(error, ctx)
-            raise
-        if self.arrive(value):
-            return value
-        if self.claim():
-            self.give(None)
-        raise ended(ctx)
 
     def follow(self) -> Any:
         """Block until the attempt of another thread or task is over."""
@@ -246,6 +235,8 @@ class Callback:
 class FromService(Held):
     """From a pool for threads: `acquire(ctx)`, `release(value, exc=...)`."""
 
+    __slots__ = ()
+
     def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
         return self.lender.acquire(ctx, **options) if options else self.lender.acquire(ctx)
 
@@ -260,6 +251,8 @@ class FromService(Held):
 
 class FromAsyncService(FromService):
     """The same, where both are coroutine functions."""
+
+    __slots__ = ()
 
     is_async = True
 
@@ -278,7 +271,7 @@ class FromAsyncService(FromService):
 class FromContextManager(Held):
     """The lender, or what its `connection()` gives, is a context manager around one use."""
 
-    _manager: Any = None
+    __slots__ = ("_manager",)
 
     def _open(self, options: dict[str, Any]) -> Any:
         lender = self.lender
@@ -299,6 +292,8 @@ class FromContextManager(Held):
 class FromAsyncContextManager(FromContextManager):
     """The same with `async with`."""
 
+    __slots__ = ()
+
     is_async = True
 
     async def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
@@ -318,6 +313,8 @@ class FromAsyncContextManager(FromContextManager):
 class FromGetPut(Held):
     """`getconn()` and `putconn(value)`, for pools that have no `connection()`."""
 
+    __slots__ = ()
+
     def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
         return self.lender.getconn(**options)
 
@@ -328,13 +325,16 @@ class FromGetPut(Held):
 class FromAsyncGetPut(FromGetPut):
     """The same, where both are coroutine functions."""
 
+    __slots__ = ()
+
     is_async = True
 
     def give(self, exc: BaseException | None) -> Any:
         return through(self.lender.putconn(self.value))
 
 
-_service_kinds: dict[type, type[Held]] = {}
+#: The kind for each type seen so far; only types whose every instance is of one kind are in here.
+service_kinds: dict[type, type[Held]] = {}
 
 
 def kind_of(lender: Any) -> type[Held]:
@@ -344,17 +344,15 @@ def kind_of(lender: Any) -> type[Held]:
     Raises:
         ConfigurationError: It has none of the known shapes.
     """
-    found = _service_kinds.get(type(lender))
+    found = service_kinds.get(type(lender))
     if found is not None:
         return found
     if callable(getattr(lender, "acquire", None)) and callable(getattr(lender, "release", None)):
         kind: type[Held] = FromAsyncService if inspect.iscoroutinefunction(lender.acquire) else FromService
-        _service_kinds[type(lender)] = kind
+        service_kinds[type(lender)] = kind
         return kind
     if callable(getattr(lender, "connection", None)):
-        getconn = getattr(lender, "getconn", None)
-        is_async = inspect.iscoroutinefunction(getconn) if getconn else hasattr(lender.connection(), "__aenter__")
-        return FromAsyncContextManager if is_async else FromContextManager
+        return FromAsyncContextManager if _connects_asynchronously(lender) else FromContextManager
     if callable(getattr(lender, "getconn", None)) and callable(getattr(lender, "putconn", None)):
         return FromAsyncGetPut if inspect.iscoroutinefunction(lender.getconn) else FromGetPut
     if hasattr(lender, "__aenter__"):
@@ -367,6 +365,15 @@ def kind_of(lender: Any) -> type[Held]:
         "getconn() and putconn(), or a context manager",
         field="source",
     )
+
+
+def _connects_asynchronously(lender: Any) -> bool:
+    """Whether its `connection()` is for `async with`, told from the company it keeps: calling it might do something."""
+    if inspect.isasyncgenfunction(inspect.unwrap(lender.connection)):
+        return True
+    if hasattr(lender, "__aenter__") and not hasattr(lender, "__enter__"):
+        return True
+    return any(inspect.iscoroutinefunction(getattr(lender, name, None)) for name in ("getconn", "putconn", "close"))
 
 
 def is_single_use(lender: Any) -> bool:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from ._held import Callback, Held, Retry, ended, in_loop, kind_of
+from ._held import Callback, Held, Retry, ended, in_loop, kind_of, service_kinds
 from .errors import RequestContextError
 
 __all__ = ["MissingValueError", "RequestContext"]
@@ -32,7 +31,6 @@ CONTEXT: Final = "request"
 NO_SCOPE: Final[dict[Any, Any]] = {}
 scope_var: ContextVar[dict[Any, Any]] = ContextVar("pooling.request", default=NO_SCOPE)
 _no_default: Final = object()
-_scopes = threading.Lock()
 _closing: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
@@ -73,7 +71,7 @@ class RequestContext:
         self._held: dict[Any, Any] = {}
         self._is_closed = False
         self._lead: RequestContext | None = None  # who holds the pooled values, if not this one
-        self._scope: dict[Any, Any] | None = None
+        self._scope: dict[Any, Any] | None = {}  # what is resolved for it, by who asks; `None` when it has ended
         self._token: Token[dict[Any, Any]] | None = None
 
     # --- values --------------------------------------------------------------------------------------------------
@@ -208,7 +206,7 @@ class RequestContext:
                 raise ended(self)
             held = attempts.get(key)
             if held is None:
-                mine = kind_of(lender)(lender, key)
+                mine = (service_kinds.get(type(lender)) or kind_of(lender))(lender, key)
                 if mine.is_async or in_loop():
                     raise _may_not_wait(mine)
                 held = attempts.setdefault(key, mine)
@@ -216,7 +214,16 @@ class RequestContext:
                     if lead._is_closed:  # it ended in between, and may not look at its values again
                         attempts.pop(key, None)  # type: ignore[unreachable]
                         raise ended(lead)
-                    return mine.lead(self, options)
+                    try:
+                        value = mine.take(self, options)
+                    except BaseException as error:
+                        mine.fail(error, self)
+                        raise
+                    if mine.arrive(value):
+                        return value
+                    if mine.claim():
+                        mine.give(None)
+                    raise ended(self)
             if held.done:
                 return held.value
             if held.is_async or in_loop():
@@ -235,7 +242,7 @@ class RequestContext:
                 raise ended(self)
             held = attempts.get(key)
             if held is None:
-                mine = kind_of(lender)(lender, key)
+                mine = (service_kinds.get(type(lender)) or kind_of(lender))(lender, key)
                 held = attempts.setdefault(key, mine)
                 if held is mine:
                     if lead._is_closed:  # it ended in between, and may not look at its values again
@@ -304,7 +311,7 @@ class RequestContext:
         if self._is_closed:
             return
         held = self._held
-        for item in tuple(held.values()):
+        for item in tuple(held.values()) if held else ():
             if item.is_async:
                 raise RequestContextError(
                     f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
@@ -371,14 +378,9 @@ class RequestContext:
     def enter_scope(self) -> dict[Any, Any]:
         """What is resolved for this request, as the context variable holds it."""
         scope = self._scope
-        if scope is not None:
-            return scope
-        with _scopes:  # threads that enter at once share one, for the end of the request empties only that
-            scope = self._scope
-            if scope is None:
-                scope = {CONTEXT: self}
-                if not self._is_closed:
-                    self._scope = scope
+        if scope is None:
+            return {CONTEXT: self}
+        scope[CONTEXT] = self  # from here to its end, the request and its scope are a cycle
         return scope
 
     def __enter__(self) -> RequestContext:
@@ -386,7 +388,10 @@ class RequestContext:
             raise RequestContextError(
                 f"{self} was entered before. A request is entered once; `with ctx.active()` makes it current elsewhere."
             )
-        self._token = scope_var.set(self.enter_scope())
+        scope = self._scope
+        assert scope is not None
+        scope[CONTEXT] = self
+        self._token = scope_var.set(scope)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:

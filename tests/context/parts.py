@@ -1,0 +1,103 @@
+"""Pools whose hooks the test opens and closes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from pooling import PoolFactory
+
+
+class Thing:
+    """A resource; compared by identity."""
+
+
+class Gated(PoolFactory):
+    """Creates only while its gate is open, and keeps a record."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.asked = threading.Event()
+        self.made: list[Thing] = []
+        self.ends: list[tuple[Thing, BaseException | None]] = []
+
+    def create(self) -> Thing:
+        self.asked.set()
+        assert self.gate.wait(20)
+        self.made.append(Thing())
+        return self.made[-1]
+
+    def release(self, value: Thing, exc: BaseException | None = None) -> None:
+        self.ends.append((value, exc))
+
+
+class AsyncGated(PoolFactory):
+    """The same for asyncio."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.made: list[Thing] = []
+        self.ends: list[tuple[Thing, BaseException | None]] = []
+
+    async def create(self) -> Thing:
+        self.asked.set()
+        await self.gate.wait()
+        self.made.append(Thing())
+        return self.made[-1]
+
+    async def release(self, value: Thing, exc: BaseException | None = None) -> None:
+        self.ends.append((value, exc))
+
+
+async def settle(turns: int = 20) -> None:
+    """Let everything that can run in this loop do so."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+class Calls:
+    """A pool-like object that records who took and gave back what, in order."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self.log = log
+
+    def acquire(self, request_ctx):
+        self.log.append(f"take {self.name}")
+        return Thing()
+
+    def release(self, value, exc=None):
+        self.log.append(f"give {self.name}")
+
+
+class AsyncCalls(Calls):
+    """The same for asyncio."""
+
+    async def acquire(self, request_ctx):
+        return super().acquire(request_ctx)
+
+    async def release(self, value, exc=None):
+        super().release(value, exc)
+
+
+def in_threads(*functions):
+    """Run functions in threads of their own; what each returned or raised."""
+    results: list = [None] * len(functions)
+
+    def run(place, function):
+        try:
+            results[place] = function()
+        except BaseException as error:
+            results[place] = error
+
+    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    return threads, results
+
+
+def join(threads) -> None:
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()

@@ -1,0 +1,148 @@
+"""A request's values, its children, and which request is the current one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+
+from pooling import RequestContext, RequestContextError
+from pooling.context import MissingValueError
+
+
+def test_a_value_is_read_by_its_name():
+    ctx = RequestContext("GET /", user="ann")
+    assert ctx["user"] == "ann"
+    assert ctx.get("user") == "ann"
+    assert "user" in ctx
+    assert list(ctx) == ["user"]
+    assert ctx.name == "GET /"
+
+
+def test_a_value_of_the_parent_is_seen_until_the_child_hides_it():
+    parent = RequestContext(user="ann", tenant="acme")
+    child = parent.child(user="bob")
+    assert child["user"] == "bob"
+    assert child["tenant"] == "acme"
+    assert sorted(child) == ["tenant", "user"]
+    assert parent["user"] == "ann"
+    assert RequestContext("other", parent)["user"] == "ann"
+
+
+def test_a_value_that_is_none_hides_the_parents():
+    child = RequestContext(user="ann").child(user=None)
+    assert child["user"] is None
+    assert child.get("user", "x") is None
+    assert "user" in child
+
+
+def test_a_missing_value_names_what_was_wanted_and_what_is_there():
+    ctx = RequestContext("GET /orders", tenant="acme")
+    with pytest.raises(MissingValueError) as caught:
+        ctx["identity"]
+    assert str(caught.value) == (
+        "request 'GET /orders' has no value 'identity'; it has tenant. Give it where the request is opened: "
+        "request(identity=...) on the container, or the values of the middleware."
+    )
+    assert isinstance(caught.value, RequestContextError)
+    assert isinstance(caught.value, KeyError)
+    assert caught.value.missing == "identity"
+    assert ctx.get("identity") is None
+    assert "identity" not in ctx
+
+
+def test_a_required_value_may_not_be_none():
+    ctx = RequestContext(identity=None, user="ann")
+    assert ctx.require("user") == "ann"
+    with pytest.raises(MissingValueError, match="identity=None"):
+        ctx.require("identity")
+
+
+def test_a_value_can_be_added_during_the_request():
+    ctx = RequestContext()
+    ctx["user"] = "ann"
+    assert ctx["user"] == "ann"
+
+
+def test_the_values_do_not_appear_in_its_text():
+    assert "s3cret" not in repr(RequestContext(token="s3cret")) + str(RequestContext(token="s3cret"))
+
+
+def test_the_current_request_is_the_innermost_one_entered():
+    assert RequestContext.current() is None
+    with RequestContext("outer") as outer:
+        assert RequestContext.current() is outer
+        with RequestContext("inner") as inner:
+            assert RequestContext.current() is inner
+        assert RequestContext.current() is outer
+    assert RequestContext.current() is None
+
+
+async def test_tasks_of_two_requests_each_see_their_own():
+    async def serve(name):
+        async with RequestContext(name):
+            await asyncio.sleep(0)
+            return RequestContext.current().name
+
+    assert await asyncio.gather(serve("a"), serve("b")) == ["a", "b"]
+
+
+async def test_a_task_that_outlives_its_request_still_sees_it_ended():
+    go = asyncio.Event()
+
+    async def late():
+        await go.wait()
+        return RequestContext.current()
+
+    async with RequestContext() as ctx:
+        task = asyncio.create_task(late())
+    go.set()
+    assert await task is ctx
+    assert ctx.is_closed
+
+
+def test_a_request_can_be_made_current_in_another_thread_without_ending_there():
+    seen = []
+    with RequestContext() as ctx:
+
+        def work():
+            assert RequestContext.current() is None
+            with ctx.active():
+                seen.append(RequestContext.current())
+            seen.append(RequestContext.current())
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert not ctx.is_closed
+    assert seen == [ctx, None]
+
+
+def test_a_request_is_entered_once():
+    ctx = RequestContext("job")
+    with ctx, pytest.raises(RequestContextError, match="entered before"), ctx:
+        pass
+    with pytest.raises(RequestContextError, match="entered before"):
+        ctx.__enter__()
+
+
+def test_leaving_from_another_context_is_tolerated():
+    ctx = RequestContext()
+    contextvars.copy_context().run(ctx.__enter__)
+    ctx.__exit__(None, None, None)  # its variable was set in a context that is gone
+    assert ctx.is_closed
+
+
+async def test_closing_from_another_task_is_tolerated():
+    ctx = RequestContext()
+    await asyncio.create_task(ctx.__aenter__())
+    await asyncio.create_task(ctx.__aexit__(None, None, None))
+    assert ctx.is_closed
+
+
+def test_leaving_a_block_made_active_in_another_context_is_tolerated():
+    block = RequestContext().active()
+    contextvars.copy_context().run(block.__enter__)
+    block.__exit__(None, None, None)
