@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .config import LakebasePoolConfig
     from .credentials import CredentialCache, CredentialSource, DatabaseCredential, generate_database_credential
+    from .drivers import lakebase_orm_config, lakebase_pg_config
     from .errors import (
         ConfigurationError,
         ConnectError,
@@ -22,16 +23,23 @@ if TYPE_CHECKING:
         LoginError,
         TooManyConnectionsError,
     )
+    from .hosts import with_endpoint_host
     from .identity import UserIdentity, token_fingerprint
+    from .limits import ConnectionBudgetWarning
     from .manager import AsyncLakebasePoolManager, LakebasePoolManager
     from .pool import AsyncLakebasePool, LakebasePool, create_async_lakebase_pool, create_lakebase_pool
     from .routing import AsyncRoutingPool, RoutingPool
-    from .username import resolve_username
+    from .transaction_mode import TransactionModeError, guard_connection, transaction_mode_violations
+    from .username import aresolve_username, resolve_username
 
 __all__ = [
     # Settings
     "LakebasePoolConfig",
     "resolve_username",
+    "aresolve_username",
+    "with_endpoint_host",
+    "lakebase_pg_config",
+    "lakebase_orm_config",
     # Pools
     "LakebasePool",
     "AsyncLakebasePool",
@@ -48,6 +56,9 @@ __all__ = [
     "generate_database_credential",
     "CredentialSource",
     "CredentialCache",
+    # The built-in pooler
+    "transaction_mode_violations",
+    "guard_connection",
     # Errors
     "LakebaseError",
     "ConfigurationError",
@@ -56,11 +67,14 @@ __all__ = [
     "ConnectError",
     "LoginError",
     "TooManyConnectionsError",
+    "TransactionModeError",
+    "ConnectionBudgetWarning",
 ]
 
 _HOMES = {
     "config": ("LakebasePoolConfig",),
     "credentials": ("CredentialCache", "CredentialSource", "DatabaseCredential", "generate_database_credential"),
+    "drivers": ("lakebase_orm_config", "lakebase_pg_config"),
     "errors": (
         "ConfigurationError",
         "ConnectError",
@@ -70,11 +84,14 @@ _HOMES = {
         "LoginError",
         "TooManyConnectionsError",
     ),
+    "hosts": ("with_endpoint_host",),
     "identity": ("UserIdentity", "token_fingerprint"),
+    "limits": ("ConnectionBudgetWarning",),
     "manager": ("AsyncLakebasePoolManager", "LakebasePoolManager"),
     "pool": ("AsyncLakebasePool", "LakebasePool", "create_async_lakebase_pool", "create_lakebase_pool"),
     "routing": ("AsyncRoutingPool", "RoutingPool"),
-    "username": ("resolve_username",),
+    "transaction_mode": ("TransactionModeError", "guard_connection", "transaction_mode_violations"),
+    "username": ("aresolve_username", "resolve_username"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Seconds for one request, and for a request with the SDK's own retries. Its defaults are 60 and 300.
 HTTP_TIMEOUT = 10.0
-RETRY_TIMEOUT = 20
+RETRY_TIMEOUT = 10
 
 
 def new_client(*, host: str | None = None, token: str | None = None) -> WorkspaceClient:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from . import _workspace
 from .errors import ConfigurationError, CredentialError
+from .hosts import check_host_once
 from .identity import token_fingerprint
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ MINT_ATTEMPTS = 3
 #: Longest life that the service gives a token. A machine whose clock is behind would believe in a longer one.
 TOKEN_LIFETIME = 3600.0
 _BACKOFF = 0.25
+# A failure that took longer came after the SDK's own retries.
+_QUICK = 2.0
 _REFRESH_AGAIN = 30.0
 
 logger = logging.getLogger("lakebase")
@@ -251,8 +254,9 @@ class MintedPassword(CredentialSource):
         margin: Seconds.
         refresh_ahead: Seconds, before the margin.
         timeout: Seconds that a caller waits at most.
-        attempts: Calls of `mint` for failures that may pass, with a growing pause between.
+        attempts: Calls of `mint` for failures that may pass and come quickly, with a growing pause between.
         longest: Seconds that a credential is believed to live at most, whatever it says.
+        after: Called once, on the same thread, when the first mint has succeeded and nobody waits for it any more.
         clock: Monotonic seconds.
     """
 
@@ -266,12 +270,14 @@ class MintedPassword(CredentialSource):
         timeout: float = MINT_TIMEOUT,
         attempts: int = 1,
         longest: float = float("inf"),
+        after: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mint = mint
         self._name = name
         self._timeout = timeout
         self._attempts = attempts
+        self._after = after
         self._lock = threading.Lock()
         self._cached = _Cached(margin=margin, ahead=refresh_ahead, longest=longest, clock=clock)
         self._flight: Future[str] | None = None
@@ -351,17 +357,22 @@ class MintedPassword(CredentialSource):
             got = self._minted()
         except BaseException as error:  # noqa: BLE001 - it is the waiting callers'
             self._land(flight, error=error)
-        else:
-            self._land(flight, got)
+            return
+        self._land(flight, got)
+        if (after := self._after) is not None:
+            self._after = None
+            after()
 
     def _minted(self) -> str | DatabaseCredential:
         attempt = 0
         while True:
             attempt += 1
+            begun = time.monotonic()
             try:
                 got = self._mint()
             except CredentialError as error:
-                if attempt >= self._attempts or not error.is_transient:
+                is_slow = time.monotonic() - begun > _QUICK
+                if attempt >= self._attempts or not error.is_transient or is_slow:
                     raise
                 time.sleep(_BACKOFF * 2 ** (attempt - 1))
             except Exception as error:
@@ -487,6 +498,11 @@ class _Minter:
             self._get_client(), config.endpoint, config.claims, instance_name=config.instance_name
         )
 
+    def check_host(self) -> None:
+        # A user's client is not asked: it would be made anew for this, and the app's check tells the same.
+        if self._config.token is None:
+            check_host_once(self._config, self._get_client())
+
     def _get_client(self) -> WorkspaceClient:
         config = self._config
         if config.workspace_client is not None:
@@ -534,11 +550,13 @@ def credential_source(config: LakebasePoolConfig, *, is_async: bool = False) -> 
             return AsyncCallablePassword(cast("Callable[[], Awaitable[str | DatabaseCredential]]", password))
         return MintedPassword(cast("Callable[[], str | DatabaseCredential]", password))
     target = config.endpoint or config.instance_name
+    minter = _Minter(config)
     return MintedPassword(
-        _Minter(config),
+        minter,
         name=f"credential of {config.user!r} for {target}",
         attempts=MINT_ATTEMPTS,
         longest=TOKEN_LIFETIME,
+        after=minter.check_host,
     )
 
 

@@ -7,9 +7,28 @@ is the name's first label. Where the workspace can be asked, its answer wins.
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["direct_host", "is_pooled_host", "pooled_host"]
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+
+    from .config import LakebasePoolConfig
+
+__all__ = [
+    "EndpointHosts",
+    "direct_host",
+    "endpoint_hosts",
+    "host_problem",
+    "is_pooled_host",
+    "pooled_host",
+    "with_endpoint_host",
+]
+
+logger = logging.getLogger("lakebase")
 
 # https://docs.databricks.com/aws/en/oltp/projects/connection-pooling
 _ENDPOINT_HOST = re.compile(r"(?P<id>ep-[a-z0-9-]+?)(?P<pooler>-pooler)?(?P<rest>\.[^:/\s]+)", re.IGNORECASE)
@@ -31,3 +50,150 @@ def direct_host(host: str) -> str:
     """The endpoint's own name by the rule; a name that is no endpoint's is given back as it is."""
     match = _ENDPOINT_HOST.fullmatch(host)
     return f"{match['id']}{match['rest']}" if match else host
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointHosts:
+    """
+    The names that the workspace has for an endpoint, or an instance; `None` is one that it does not offer.
+
+    Args:
+        direct: Of the endpoint itself.
+        read_only: Of its readable secondaries.
+        pooled: Of the built-in pooler.
+        read_only_pooled: Of the pooler of its readable secondaries.
+        max_compute_units: Upper end of its range.
+    """
+
+    direct: str | None
+    read_only: str | None = None
+    pooled: str | None = None
+    read_only_pooled: str | None = None
+    max_compute_units: float | None = None
+
+    def wanted(self, *, pooled: bool, read_only: bool) -> str | None:
+        """The name for this use."""
+        if read_only:
+            return self.read_only_pooled if pooled else self.read_only
+        return self.pooled if pooled else self.direct
+
+
+def endpoint_hosts(
+    client: WorkspaceClient, *, endpoint: str | None = None, instance_name: str | None = None
+) -> EndpointHosts:
+    """
+    What the workspace says. Blocks for a request, or two for the name of a branch.
+
+    Raises:
+        Exception: The SDK's own.
+    """
+    from . import _workspace
+
+    if instance_name is not None:
+        instance = client.database.get_database_instance(instance_name)
+        return EndpointHosts(instance.read_write_dns, instance.read_only_dns)
+    assert endpoint is not None
+    if "/endpoints/" not in endpoint:
+        endpoint = _workspace.read_write_endpoint(client, endpoint)
+    status = client.postgres.get_endpoint(endpoint).status
+    hosts = getattr(status, "hosts", None)
+    # Older releases of the SDK do not know all fields.
+    return EndpointHosts(
+        getattr(hosts, "host", None),
+        getattr(hosts, "read_only_host", None),
+        getattr(hosts, "read_write_pooled_host", None),
+        getattr(hosts, "read_only_pooled_host", None),
+        getattr(status, "autoscaling_limit_max_cu", None),
+    )
+
+
+def with_endpoint_host(config: LakebasePoolConfig, client: WorkspaceClient | None = None) -> LakebasePoolConfig:
+    """
+    The configuration with the host that the workspace has for its endpoint: direct or pooled, read-write or read-only.
+
+    Blocks for a request to the workspace. It is the only way to the readable
+    secondaries, whose names follow no rule; the others can be configured.
+
+    Args:
+        config: With `endpoint` or `instance_name`; its host is replaced.
+        client: Asks; the configuration's own if `None`.
+
+    Raises:
+        ConfigurationError: The endpoint offers no such host.
+        CredentialError: The workspace did not answer, or refused.
+    """
+    from . import _workspace
+    from .errors import ConfigurationError, CredentialError
+
+    target = config.endpoint or config.instance_name
+    if target is None:
+        raise ConfigurationError("endpoint is missing: its hosts are asked for by name", field="endpoint")
+    try:
+        if client is None:
+            client = config.workspace_client or _workspace.new_client(host=config.workspace_url, token=config.token)
+        hosts = endpoint_hosts(client, endpoint=config.endpoint, instance_name=config.instance_name)
+    except CredentialError:
+        raise
+    except Exception as error:
+        raise CredentialError(
+            f"the workspace could not be asked for the hosts of {target}: {type(error).__name__}",
+            is_transient=_workspace.is_transient(error),
+        ) from error
+    host = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
+    if host is None:
+        raise ConfigurationError(
+            f"{target} has no host for pooled={config.pooled}, read_only={config.read_only}. Read-only hosts need "
+            "readable secondaries (high availability), the pooler an autoscaling endpoint.",
+            field="read_only" if config.read_only else "pooled",
+        )
+    return config.merged({"host": host})
+
+
+def host_problem(config: LakebasePoolConfig, hosts: EndpointHosts) -> str | None:
+    """What is wrong with the configured host, given the endpoint's; `None` if nothing is, or if it cannot be told."""
+    known = {
+        "direct": hosts.direct,
+        "read-only": hosts.read_only,
+        "pooled": hosts.pooled,
+        "pooled read-only": hosts.read_only_pooled,
+    }
+    target = config.endpoint or config.instance_name
+    host = config.server_host
+    if host is None or not any(known.values()):
+        return None
+    found = [kind for kind, name in known.items() if name is not None and name.lower() == host.lower()]
+    wanted = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
+    if not found:
+        return f"host={host!r} is not one of {target}: it has {wanted or hosts.direct!r}"
+    if wanted is not None and wanted.lower() != host.lower():
+        return (
+            f"host={host!r} is the {found[0]} host of {target}, but pooled={config.pooled} and "
+            f"read_only={config.read_only} ask for {wanted!r}"
+        )
+    return None
+
+
+_checked: set[tuple[str | None, ...]] = set()
+_checked_lock = threading.Lock()
+
+
+def check_host_once(config: LakebasePoolConfig, client: WorkspaceClient) -> None:
+    """
+    Log a warning if the workspace has another host for the endpoint; asked once in a process for each pair of them.
+
+    Blocks for a request. Never raises: an identity that may connect need not be allowed to ask.
+    """
+    key = (config.endpoint, config.instance_name, config.server_host)
+    with _checked_lock:
+        if key in _checked:
+            return
+        _checked.add(key)
+    try:
+        problem = host_problem(
+            config, endpoint_hosts(client, endpoint=config.endpoint, instance_name=config.instance_name)
+        )
+    except Exception as error:  # noqa: BLE001
+        logger.debug("the host of %s was not checked: %s", key[0] or key[1], type(error).__name__)
+        return
+    if problem is not None:
+        logger.warning("%s", problem)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -360,11 +361,12 @@ def _nodes(statement: Any) -> Iterator[Any]:
     return (node for _, node in walk(statement))
 
 
+@lru_cache(maxsize=1)
 def _parser() -> Any:
     try:
-        import postgast
+        # Not an `import` statement: type checkers cannot read the package's generated stubs.
+        return import_module("postgast")
     except ImportError as error:
         raise ConfigurationError(
             "reading SQL needs Postgres' parser: pip install 'lakebase-pooling[sql]'", field="transaction_mode"
         ) from error
-    return postgast

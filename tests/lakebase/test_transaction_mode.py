@@ -120,7 +120,15 @@ def test_every_restriction_has_an_example_here() -> None:
 
 
 def test_each_statement_of_a_script_is_read_with_its_line() -> None:
-    script = "SELECT 'é';\n\n-- a comment\nLISTEN x;\nSELECT 1; SET a.b = 1;\nDO $$\nBEGIN\n  PERFORM pg_advisory_lock(1);\nEND $$"
+    script = """SELECT 'é';
+
+-- a comment
+LISTEN x;
+SELECT 1; SET a.b = 1;
+DO $$
+BEGIN
+  PERFORM pg_advisory_lock(1);
+END $$"""
     found = transaction_mode_violations(script)
     assert [(violation.restriction.name, violation.line) for violation in found] == [
         ("NOTIFICATION", 4),
@@ -130,7 +138,8 @@ def test_each_statement_of_a_script_is_read_with_its_line() -> None:
 
 
 def test_the_preamble_of_pg_dump_is_refused() -> None:
-    preamble = "SET statement_timeout = 0;\nSET client_encoding = 'UTF8';\nSELECT pg_catalog.set_config('search_path', '', false);"
+    preamble = """SET statement_timeout = 0; SET client_encoding = 'UTF8';
+SELECT pg_catalog.set_config('search_path', '', false);"""
     assert [violation.what for violation in transaction_mode_violations(preamble)] == [
         "SET statement_timeout",
         "set_config(…, false)",
