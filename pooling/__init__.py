@@ -9,6 +9,7 @@ request for each web request.
 from __future__ import annotations
 
 from .binding import create_pooled_binding_factory
+from .budget import PoolBudget
 from .context import RequestContext
 from .errors import (
     ConfigurationError,
@@ -36,6 +37,7 @@ __all__ = [
     "CreateError",
     "Histogram",
     "Lease",
+    "PoolBudget",
     "PoolClosedError",
     "PoolCounts",
     "PoolEvent",

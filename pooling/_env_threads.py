@@ -204,14 +204,21 @@ class ThreadEnv:
     Args:
         now: The clock of the pool.
         is_inline: Whether hooks with a deadline run in the borrower's own thread.
+        lock: One that several pools share, or `None` for one of its own.
     """
 
     __slots__ = ("_is_inline", "lock", "now")
 
     can_interrupt = False  # a hook under way cannot be stopped from outside
 
-    def __init__(self, now: Callable[[], float] = time.monotonic, *, is_inline: bool = False) -> None:
-        self.lock = threading.Lock()
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        is_inline: bool = False,
+        lock: threading.Lock | None = None,
+    ) -> None:
+        self.lock = lock or threading.Lock()
         self.now = now
         self._is_inline = is_inline
 

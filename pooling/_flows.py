@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from . import _messages as messages
 from ._env import Env, Ring, StepTimeoutError
 from ._ledger import (
+    CHECKING,
     CLOSING,
     NEW,
     OPENING,
+    RETIRING,
     RUNNING,
     STOPPED,
     Check,
@@ -39,6 +41,7 @@ from .events import PoolEvent, PoolObserver
 from .stats import Histogram, PoolStats
 
 if TYPE_CHECKING:
+    from ._directory import Directory
     from ._hooks import Hooks, ValueHooks
     from ._sites import Site
     from .options import PoolingServiceOptions
@@ -57,6 +60,7 @@ class Flows:
         name: For texts and statistics.
         key: The same, in a keyed pool.
         observer: Told of what happens.
+        directory: The budget it shares with other pools, whose environments then share one lock.
     """
 
     __slots__ = (
@@ -87,6 +91,7 @@ class Flows:
         name: str,
         key: Any = None,
         observer: PoolObserver | None = None,
+        directory: Directory | None = None,
     ) -> None:
         self.hooks = hooks
         self.options = options
@@ -108,6 +113,8 @@ class Flows:
                 or any(watches)
             ),
             watches=not env.can_interrupt,
+            directory=directory,
+            owner=None if directory is None else self,
         )
         #: Seconds a resource may have been idle before it is validated; `inf` for never.
         validates = options.validate_on_acquire
@@ -147,7 +154,7 @@ class Flows:
                     now = env.now()
                     if ledger.state == NEW:
                         ledger.start(now)
-                    if ledger.state == STOPPED:
+                    if ledger.state == STOPPED or (ledger.state == RETIRING and not is_back):
                         refusal = "closed"
                     else:
                         slot = None if is_back else ledger.take(now)
@@ -288,6 +295,8 @@ class Flows:
 
     async def check(self, slot: Slot) -> None:
         """Validate an idle resource in the background."""
+        if not self._begins(slot, CHECKING):
+            return
         try:
             flaw = None if self.hooks.validate is None else await self._flaw(slot, self._until(self.options.timeout))
         except BaseException as error:
@@ -451,13 +460,10 @@ class Flows:
         self.tell("on_destroyed", value=value, reason=slot.reason, error=failure, duration=now - began)
         slot.value = None
 
-    def _begins(self, slot: Slot, state: str) -> bool:
+    def _begins(self, slot: Slot, work: str) -> bool:
         """Whether a piece of background work is still to be done, by the caller; it may have been handed out twice."""
         with self.env.lock:
-            if slot.begun == state:
-                return False
-            slot.begun = state
-            return True
+            return self.ledger.begins(slot, work)
 
     def dispatch(self) -> None:
         """Carry out what the ledger has put in its outbox."""
@@ -468,11 +474,19 @@ class Flows:
             except IndexError:  # another thread was faster
                 break
             try:
-                self._carry_out(item)
+                # Under a directory the outbox is all members', and an item may be another's.
+                owner = self if isinstance(item, Wake) or item.slot.home is None else item.slot.home.owner
+                owner._carry_out(item)
             except BaseException:
                 outbox.insert(0, item)
                 raise
         self._arm()
+        directory = self.ledger.directory
+        while directory is not None and directory.stirred:
+            try:
+                directory.stirred.pop().owner._arm()
+            except IndexError:  # another thread was faster
+                break
 
     def _carry_out(self, item: Any) -> None:
         if isinstance(item, Wake):

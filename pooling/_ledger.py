@@ -36,14 +36,20 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from math import inf
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._directory import EVICTED
+
+if TYPE_CHECKING:
+    from ._directory import Directory
 
 OPENING, LATE, LIVE, ASSIGNED, CLOSING, GONE = "opening", "late", "live", "assigned", "closing", "gone"
+CHECK_DUE, CHECKING = "check due", "checking"
 SHORTEST_LOOK = 0.01  # seconds between two looks at the idle ones, however short their limit
 
 DROPPED_LOOK = 1.0  # seconds between two looks for resources whose borrowers are garbage, while somebody waits
 
-NEW, RUNNING, SUSPENDED, STOPPED = "new", "running", "suspended", "stopped"
+NEW, RUNNING, SUSPENDED, RETIRING, STOPPED = "new", "running", "suspended", "retiring", "stopped"
 
 
 class Slot:
@@ -56,6 +62,7 @@ class Slot:
         "due",
         "expires_at",
         "generation",
+        "home",
         "hooks",
         "idle_since",
         "idle_uses",
@@ -73,9 +80,10 @@ class Slot:
 
     def __init__(self, generation: int, serial: int, now: float) -> None:
         self.state = OPENING
-        self.begun = ""  # the state whose background work has begun; an item of work may come twice
+        self.begun = ""  # the background work that has begun last, see `begins`
         self.serial = serial
         self.value: Any = None
+        self.home: Ledger | None = None  # set only under a directory: a pool of its own is to be free of cycles
         self.hooks: Any = None
         self.generation = generation
         self.ordered_at = now
@@ -157,6 +165,8 @@ class Ledger:
         jitter: Gives a number from 0 to 1; spreads lifetimes and pauses.
         plain: Whether acquire and release need nothing but the hand-over; only then is `fast` ever true.
         watches: Whether to give up steps that are overdue; `False` where the environment can end them itself.
+        directory: The budget it shares with other ledgers, or `None`.
+        owner: Whoever carries out its work; only for a ledger with a directory, since the outbox is shared there.
     """
 
     __slots__ = (
@@ -165,6 +175,7 @@ class Ledger:
         "closing",
         "create_failures",
         "created",
+        "directory",
         "dropped",
         "failures",
         "fast",
@@ -181,6 +192,7 @@ class Ledger:
         "options",
         "out",
         "outbox",
+        "owner",
         "plain",
         "pop",
         "put",
@@ -195,7 +207,16 @@ class Ledger:
         "watches",
     )
 
-    def __init__(self, options: Any, jitter: Callable[[], float], *, plain: bool = True, watches: bool = True) -> None:
+    def __init__(
+        self,
+        options: Any,
+        jitter: Callable[[], float],
+        *,
+        plain: bool = True,
+        watches: bool = True,
+        directory: Directory | None = None,
+        owner: Any = None,
+    ) -> None:
         self.options = options
         self.jitter = jitter
         self.plain = plain
@@ -219,7 +240,9 @@ class Ledger:
         self.queues: tuple[OrderedDict[Waiter, None], ...] = ()
         self.dropped: list[Any] = []  # values whose borrowers are garbage; a finaliser appends, `settle` looks
         self.watchers: list[Watcher] = []
-        self.outbox: list[Work] = []
+        self.directory = directory
+        self.owner = owner
+        self.outbox: list[Work] = [] if directory is None else directory.outbox
         self.serial = 0
         self.failures = 0  # creates failed in a row
         self.retry_at = -inf  # no open for a waiter before this
@@ -345,10 +368,10 @@ class Ledger:
         if options.max_lifetime != inf:
             slot.expires_at = now + options.max_lifetime * (1 - 0.1 * self.jitter())
             self._look_at(slot.expires_at)
-        self._look_at_idle(now)
         slot.state = LIVE
         self.opening.pop(slot, None)
         self.late.pop(slot, None)
+        self._look_at_idle(now)
         self.created += 1
         self.failures = 0
         self.retry_at = self.fill_at = -inf
@@ -360,7 +383,7 @@ class Ledger:
         """A create has failed: later it is tried again for whoever waits, or, if that is no use, they are told."""
         self.opening.pop(slot, None)
         self.late.pop(slot, None)
-        self.slots.pop(slot, None)
+        self._vacate(slot)
         slot.state = GONE
         self.failed(error, now, final=final)
         if final:
@@ -370,6 +393,14 @@ class Ledger:
             for waiter in came_before[: max(1, len(came_before) - len(self.opening))]:
                 self._dismiss(waiter, error)
         self.settle(now)
+
+    def begins(self, slot: Slot, work: str) -> bool:
+        """Whether to begin with this work, `OPENING`, `CHECKING` or `CLOSING`; `False` for an item that came before."""
+        wanted_after = {OPENING: ("",), CHECKING: (CHECK_DUE,), CLOSING: ("", OPENING, CHECK_DUE, CHECKING)}
+        if slot.begun not in wanted_after[work]:
+            return False
+        slot.begun = work
+        return True
 
     def spoiled(self, slot: Slot, value: Any, hooks: Any, error: BaseException, now: float, *, final: bool) -> None:
         """A resource was made but would not start: it is destroyed, and counts as a failed create."""
@@ -426,6 +457,15 @@ class Ledger:
             self._dismiss(waiter, "closed")
         self.settle(now)
 
+    def retire(self, now: float) -> None:
+        """Refuse borrowers, but serve those who wait; then as `stop`."""
+        if self.state in (RUNNING, SUSPENDED):
+            self.state = RETIRING
+        elif self.state == NEW:
+            self.state = STOPPED
+        self.fast = False
+        self.settle(now)
+
     def suspend(self, now: float) -> None:
         """Let borrowers wait."""
         if self.state in (NEW, RUNNING):
@@ -450,6 +490,7 @@ class Ledger:
         """Other limits from now on; what is above the new ones is destroyed, what is out as it comes back."""
         self.fast = False
         self.min_size, self.max_size = min_size, max_size
+        self._look_at_idle(now)
         self.settle(now)
 
     # -- what follows from all that ----------------------------------------
@@ -464,28 +505,43 @@ class Ledger:
             self._weed(now)
         while self.idle and (self.state == STOPPED or len(self.slots) - len(self.closing) > self.max_size):
             self._close_idle(self.idle[0], "stopped" if self.state == STOPPED else "resized", now)
-        if self.state == RUNNING:
-            self._serve()
+        directory = self.directory
+        if self.state in (RUNNING, RETIRING):
+            if self.queues and self.idle:
+                self._serve(now)
             self._order(now)
+            if self.state == RETIRING and not any(self.queues):
+                self.state = STOPPED
+                while self.idle:
+                    self._close_idle(self.idle[0], "stopped", now)
+        elif directory is not None:
+            directory.wants(self, 0)
+        if directory is not None:
+            directory.feed(now)
         self.fast = (
             self.plain
             and self.state == RUNNING
+            and (directory is None or not directory.is_hungry)
             and not self.mixed
             and not self.dropped
             and not any(self.queues)
             and len(self.slots) - len(self.closing) <= self.max_size
         )
-        for watcher in [watcher for watcher in self.watchers if watcher.is_met(self)]:
-            self.watchers.remove(watcher)
-            self.outbox.append(Wake(watcher))
+        if self.watchers:
+            for watcher in [watcher for watcher in self.watchers if watcher.is_met(self)]:
+                self.watchers.remove(watcher)
+                self.outbox.append(Wake(watcher))
 
-    def _serve(self) -> None:
+    def _serve(self, now: float) -> None:
         for queue in self.queues:
             while queue:
                 try:
                     slot = self.pop()
                 except IndexError:
                     return
+                if self.directory is not None and self.directory.must_yield(self, slot):
+                    self._close(slot, EVICTED, now)
+                    continue
                 slot.state = ASSIGNED
                 waiter = queue.popitem(last=False)[0]
                 waiter.slot = slot
@@ -497,19 +553,41 @@ class Ledger:
         self.outbox.append(Wake(waiter))
 
     def _order(self, now: float) -> None:
-        waiting = self.waiting
-        missing = self.min_size - self.live - len(self.opening) if now >= self.fill_at else 0
+        waiting = self.waiting if self.queues else 0
+        if not waiting and self.live + len(self.opening) >= self.min_size:
+            if self.directory is not None:
+                self.directory.wants(self, 0)
+            return
+        fills = self.state == RUNNING and now >= self.fill_at
+        missing = self.min_size - self.live - len(self.opening) if fills else 0
         wanted = max(waiting - len(self.opening) if now >= self.retry_at else 0, missing)
         room = min(self.options.max_creating - len(self.opening), self.max_size - len(self.slots))
+        directory = self.directory
+        short = min(waiting - len(self.opening), room) if now >= self.retry_at else 0
         for _ in range(min(wanted, room)):
+            if directory is not None and not directory.grant(self):
+                break
+            short -= 1
             self.serial += 1
             slot = Slot(self.generation, self.serial, now)
+            if directory is not None:
+                slot.home = self
             if self.watches:
                 slot.due = now + self.options.create_timeout
                 self._look_at(slot.due)
             self.outbox.append(Open(slot))
             self.slots[slot] = None
             self.opening[slot] = None
+        if directory is not None:
+            directory.wants(self, max(short, 0))
+
+    def evict(self, now: float) -> bool:
+        """Destroy the coldest idle resource to make room for another ledger; whether there was one."""
+        try:
+            slot = self.idle[0]
+        except IndexError:  # a borrower was faster
+            return False
+        return self._close_idle(slot, EVICTED, now)
 
     def _weed(self, now: float) -> None:
         """Destroy idle slots of an earlier generation; `mixed` ends with the last such slot."""
@@ -518,12 +596,13 @@ class Ledger:
                 self._close_idle(slot, "stopped" if self.state == STOPPED else slot.reason or "expired", now)
         self.mixed = any(slot.generation != self.generation for slot in self.slots if slot.state != CLOSING)
 
-    def _close_idle(self, slot: Slot, reason: str, now: float) -> None:
+    def _close_idle(self, slot: Slot, reason: str, now: float) -> bool:
         try:
             self.idle.remove(slot)
         except ValueError:  # a borrower was faster
-            return
+            return False
         self._close(slot, reason, now)
+        return True
 
     def _close(self, slot: Slot, reason: str, now: float) -> None:
         slot.reason = reason
@@ -586,6 +665,7 @@ class Ledger:
                         self.idle.remove(slot)
                     except ValueError:  # a borrower was faster
                         continue
+                    slot.begun = CHECK_DUE
                     self.outbox.append(Check(slot))
 
     def _overdue(self, slot: Slot, now: float) -> None:
@@ -607,10 +687,17 @@ class Ledger:
             self.outbox.append(Overdue(slot, step))
 
     def _retire(self, slot: Slot) -> None:
-        if slot in self.slots:
-            del self.slots[slot]
+        if self._vacate(slot):
             self.retired_uses += slot.uses
             self.closed_by[slot.reason] += 1
+
+    def _vacate(self, slot: Slot) -> bool:
+        """Free a slot's place; whether it had one."""
+        if self.slots.pop(slot, self) is not None:
+            return False
+        if self.directory is not None:
+            self.directory.vacated(self)
+        return True
 
     def _look_at(self, when: float) -> None:
         """Bring the next sweep forward to `when`."""

@@ -33,6 +33,8 @@ from .options import PoolingServiceOptions
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ._directory import Directory
+    from .budget import PoolBudget
     from .events import PoolObserver
     from .stats import PoolStats
 
@@ -60,6 +62,7 @@ class _Service(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
         key: Any = None,
         borrower_depth: int = 1,
+        budget: PoolBudget | None = None,
         **options_as_keywords: Any,
     ) -> None:
         self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
@@ -72,6 +75,7 @@ class _Service(Generic[T]):
         self._now = clock
         self._key = key
         self._depth = borrower_depth
+        self._budget = budget
         self._hooks = Hooks(self._factory)
         self._is_alive = self._hooks.is_alive
         self._inherited: frozenset[int] = frozenset()  # ids of what the parent process had out at a fork
@@ -81,8 +85,16 @@ class _Service(Generic[T]):
     def _build(self) -> None:
         raise NotImplementedError
 
-    def _set_up(self, env: ThreadEnv | AsyncioEnv) -> None:
-        self._flows = Flows(self._hooks, self._options, env, name=self._name, key=self._key, observer=self._observer)
+    def _set_up(self, env: ThreadEnv | AsyncioEnv, directory: Directory | None) -> None:
+        self._flows = Flows(
+            self._hooks,
+            self._options,
+            env,
+            name=self._name,
+            key=self._key,
+            observer=self._observer,
+            directory=directory,
+        )
         self._ledger = self._flows.ledger
 
     def _after_fork(self) -> None:
@@ -180,6 +192,16 @@ class _Service(Generic[T]):
             self._ledger.expire(self._now())
         self._flows.dispatch()
 
+    def retire(self) -> None:
+        """
+        Refuse new borrowers, serve those who wait, destroy what is idle and what comes back. Does not block.
+
+        For a pool that has been replaced by another; `stop` afterwards waits for its end.
+        """
+        with self._flows.env.lock:
+            self._ledger.retire(self._now())
+        self._flows.dispatch()
+
     def suspend(self) -> None:
         """Let borrowers wait, within their timeouts, until `resume`."""
         with self._flows.env.lock:
@@ -264,6 +286,7 @@ class PoolingService(_Service[T]):
         name: For texts and statistics; made up if `None`.
         observer: Told of what happens.
         key: What tells this pool from others of the same name, in texts.
+        budget: A limit that this pool shares with others.
         borrower_depth: Which frame above `acquire` is the borrower's; 2 for a wrapper that calls it for others.
         clock: Seconds that never go back; ages, idle times and pauses are read from it. Waits and timers last
             as long by the machine's own clock: whoever moves this one calls `sweep()` afterwards.
@@ -275,7 +298,8 @@ class PoolingService(_Service[T]):
 
     def _build(self) -> None:
         refuse_coroutines(self._factory, self._name)
-        self._set_up(ThreadEnv(self._now, is_inline=self._options.inline_hooks))
+        lock, directory = (None, None) if self._budget is None else self._budget._joined_by(PoolingService)
+        self._set_up(ThreadEnv(self._now, is_inline=self._options.inline_hooks, lock=lock), directory)
 
     def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """
@@ -453,7 +477,7 @@ class AsyncPoolingService(_Service[T]):
 
     def _build(self) -> None:
         self._env = AsyncioEnv(self._now)
-        self._set_up(self._env)
+        self._set_up(self._env, None if self._budget is None else self._budget._joined_by(AsyncPoolingService)[1])
 
     def _bind(self) -> None:
         """Belong to the running loop, or say why not."""

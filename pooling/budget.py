@@ -1,0 +1,81 @@
+"""One limit for several pools."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+
+from ._directory import Directory
+from .errors import ConfigurationError
+
+__all__ = ["PoolBudget"]
+
+
+class PoolBudget:
+    """
+    The most resources that several pools may have together, those being created or destroyed included.
+
+    Give it to each pool as `budget=`. Where it is spent and a borrower waits, an idle resource of the pool that was quiet
+    for longest is destroyed for it; where nothing is idle, the pools take turns. Pools for threads and
+    pools of an event loop cannot share one.
+
+    Args:
+        max_total: A whole number, or `math.inf`.
+
+    Raises:
+        ConfigurationError: `max_total` is neither.
+    """
+
+    def __init__(self, max_total: float) -> None:
+        self._max_total = _checked(max_total)
+        self._kind: type | None = None
+        self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._directory = Directory(self._max_total)
+
+    def _joined_by(self, kind: type) -> tuple[threading.Lock, Directory]:
+        """What one more pool shares with the others; made anew in a forked child."""
+        if self._kind is not None and self._kind is not kind:
+            raise ConfigurationError(
+                "budget is shared with a pool of the other kind: pools for threads and pools for asyncio need one each",
+                field="budget",
+            )
+        self._kind = kind
+        if self._pid != os.getpid():
+            self._renew()
+        return self._lock, self._directory
+
+    @property
+    def max_total(self) -> float:
+        """The limit now in force."""
+        return self._directory.max_total
+
+    @property
+    def used(self) -> int:
+        """Places taken by all pools together."""
+        return self._directory.used
+
+    def resize(self, max_total: float) -> None:
+        """
+        Change the limit.
+
+        A higher one serves who waits as soon as a pool moves; above a lower one idle resources are destroyed
+        likewise, and what is out as it comes back.
+        """
+        self._max_total = self._directory.max_total = _checked(max_total)
+
+    def __repr__(self) -> str:
+        return f"<PoolBudget {self.used} of max_total={self.max_total} used>"
+
+
+def _checked(max_total: float) -> float:
+    is_whole = isinstance(max_total, int) and not isinstance(max_total, bool) and max_total >= 1
+    if not is_whole and max_total != math.inf:
+        raise ConfigurationError(
+            f"max_total={max_total!r}: expected a whole number, at least 1 (math.inf for no limit)", field="max_total"
+        )
+    return max_total
