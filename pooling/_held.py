@@ -181,9 +181,9 @@ class Held:
 
     def outcome(self) -> Any:
         if self.error is not None:
-            if isinstance(self.error, Exception):
+            if isinstance(self.error, Exception) or self.task is not None:
                 raise self.error
-            raise Retry
+            raise Retry  # an interrupt was meant for the one who led, and for nobody else
         return self.value
 
     def _wait_with(self, waker: Callable[[], None]) -> list[Callable[[], None]]:

@@ -201,8 +201,8 @@ class _Methods:
     @classmethod
     def knows(cls, provider: Any) -> bool:
         """Whether this class itself declares the provider, or something it is derived from."""
-        own = {id(p) for p, _ in _pairs(getattr(cls, "cls_providers", {}), {})}
-        return any(id(p) in own for p in (provider, *provider.traverse()))
+        declared = [p for p, _ in _pairs(getattr(cls, "cls_providers", None) or {}, {})]
+        return _comes_from(provider, declared)
 
     def answers(self, target: Any, owner: Any = None) -> bool:
         """Whether a marker for this provider or key means this container."""
@@ -211,8 +211,10 @@ class _Methods:
             return False
         if isinstance(target, str):
             return _find(self, target) is not None
-        copies = self._counterparts()
-        return any(id(p) in copies for p in (target, *target.traverse()))
+        return any(
+            _comes_from(target, [p for p, _ in _pairs(getattr(base, "providers", None) or {}, {})])
+            for base in kind.__mro__
+        )
 
     def counterpart(self, target: Any) -> Any:
         """This container's own provider for one declared in its class, for an expression of those, or for a key."""
@@ -357,6 +359,14 @@ def _inside(provider: Any, name: str) -> Any:
 def _providers_of(nested: Any) -> Mapping[str, Any]:
     found = getattr(nested, "providers", None)
     return found if isinstance(found, Mapping) else {}
+
+
+def _comes_from(provider: Any, declared: Iterable[Any]) -> bool:
+    """Whether it is one of these, was derived from one, or is an option of a configuration among them."""
+    parts = {provider, *provider.traverse()}
+    return any(
+        p in parts or (isinstance(p, providers.Configuration) and not parts.isdisjoint(p.traverse())) for p in declared
+    )
 
 
 def _pairs(declared: Mapping[str, Any], own: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
