@@ -1,0 +1,113 @@
+"""A ledger with a clock to turn by hand and its outbox sorted by kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pooling._ledger import Close, Ledger, Open, Slot, Waiter, Wake
+from pooling.options import PoolingServiceOptions
+
+
+class Resource:
+    """Something to pool."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Resource.made += 1
+        self.number = Resource.made
+
+    def __repr__(self) -> str:
+        return f"<resource {self.number}>"
+
+
+class Books:
+    """
+    What an example needs around a ledger.
+
+    Args:
+        start: Whether the pool serves from the beginning.
+        jitter: What the ledger's source of randomness gives, from 0 to 1; ½ leaves pauses as they are.
+        **options: As in `PoolingServiceOptions`.
+    """
+
+    def __init__(
+        self, *, start: bool = True, plain: bool = True, watches: bool = True, jitter: float = 0.5, **options: Any
+    ) -> None:
+        self.now = 100.0
+        self.jitter = jitter
+        self.ledger = Ledger(PoolingServiceOptions(**options), lambda: self.jitter, plain=plain, watches=watches)
+        if start:
+            self.ledger.start(self.now)
+
+    # -- what the ledger asks for ------------------------------------------
+
+    def orders(self, kind: type) -> list[Any]:
+        """Take all items of this kind out of the outbox."""
+        found = [item for item in self.ledger.outbox if isinstance(item, kind)]
+        self.ledger.outbox[:] = [item for item in self.ledger.outbox if not isinstance(item, kind)]
+        return found
+
+    def opens(self) -> list[Slot]:
+        return [item.slot for item in self.orders(Open)]
+
+    def closes(self) -> list[Slot]:
+        return [item.slot for item in self.orders(Close)]
+
+    def woken(self) -> list[Waiter]:
+        return [item.waiter for item in self.orders(Wake)]
+
+    # -- steps of a borrower -------------------------------------------------
+
+    def queue(self, priority: int = 0, *, first: bool = False) -> Waiter:
+        waiter = Waiter(object(), priority)
+        self.ledger.enqueue(waiter, self.now, first=first)
+        return waiter
+
+    def borrow(self, waiter: Waiter | None = None) -> Slot:
+        """Take an idle slot, or what this waiter was assigned, and lend it."""
+        slot = self.ledger.take(self.now) if waiter is None else self.ledger.claim(waiter)
+        assert slot is not None
+        self.ledger.lend(slot, self.now)
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        assert self.ledger.reclaim(slot.value) is slot
+        self.ledger.give_back(slot, self.now)
+
+    # -- steps of the background -----------------------------------------------
+
+    def open(self, slot: Slot) -> Slot:
+        self.ledger.opened(slot, Resource(), None, self.now)
+        return slot
+
+    def fail(self, slot: Slot, error: BaseException | None = None, *, final: bool = False) -> None:
+        self.ledger.open_failed(slot, error or OSError("refused"), self.now, final=final)
+
+    def close_all(self) -> list[Slot]:
+        """Carry out all destroys that are due."""
+        slots = self.closes()
+        for slot in slots:
+            self.ledger.closed(slot, self.now)
+        return slots
+
+    def turn(self, seconds: float) -> None:
+        """Let time pass, and the sweeps of that time happen when the ledger asked for them."""
+        until = self.now + seconds
+        while self.ledger.alarm <= until:
+            self.now = max(self.now, self.ledger.alarm)
+            self.ledger.sweep(self.now)
+        self.now = until
+
+
+def filled(count: int, *, idle: int = 0, **options: Any) -> tuple[Books, list[Slot]]:
+    """Books of a running pool with `count` resources out, and `idle` further ones idle."""
+    books = Books(**{"max_creating": 100, **options})
+    waiters = [books.queue() for _ in range(count + idle)]
+    for slot in books.opens():
+        books.open(slot)
+    slots = [books.borrow(waiter) for waiter in waiters]
+    for slot in slots[count:]:
+        books.give_back(slot)
+    books.orders(Wake)
+    return books, slots[:count]

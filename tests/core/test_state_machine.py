@@ -1,0 +1,203 @@
+"""Any order of what services, flows and hooks do to a ledger keeps every promise of `world.World`."""
+
+from __future__ import annotations
+
+from math import inf
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pooling._ledger import NEW, RUNNING, STOPPED, SUSPENDED, Ledger
+from pooling.options import PoolingServiceOptions
+
+from .world import World
+
+PRIORITIES = 2
+picks = st.integers(0, 5)
+seconds = st.sampled_from([0.0, 0.004, 0.05, 0.4, 2.0, 9.0])
+settings_of_pools = st.fixed_dictionaries(
+    {
+        "max_size": st.integers(1, 4),
+        "min_size": st.integers(0, 1),
+        "lifo": st.booleans(),
+        "priorities": st.just(PRIORITIES),
+        "max_creating": st.integers(1, 3),
+        "max_idle": st.sampled_from([inf, 3.0]),
+        "max_lifetime": st.sampled_from([inf, 10.0]),
+        "validate_idle": st.sampled_from([None, 2.0]),
+        "create_timeout": st.sampled_from([inf, 1.0]),
+        "destroy_timeout": st.sampled_from([inf, 1.0]),
+        "leak_timeout": st.sampled_from([None, 4.0]),
+    }
+)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    ledger_type: type[Ledger] = Ledger
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(PoolingServiceOptions())
+
+    def is_running(self) -> bool:
+        return self.world.ledger.state == RUNNING
+
+    @initialize(options=settings_of_pools, plain=st.booleans(), watches=st.booleans(), jitter=st.floats(0, 1))
+    def found(self, options, plain, watches, jitter):
+        plain = plain and options["leak_timeout"] is None
+        self.world = World(PoolingServiceOptions(**options), plain, watches, self.ledger_type, jitter)
+
+    # -- borrowers -------------------------------------------------------------
+
+    @rule(priority=st.integers(0, PRIORITIES - 1))
+    def acquire(self, priority):
+        self.world.see_fast(priority)
+
+    @precondition(lambda self: self.world.seeing_fast)
+    @rule(pick=picks)
+    def pop_without_the_lock(self, pick):
+        self.world.pop_fast(one_of(self.world.seeing_fast, pick))
+
+    @precondition(lambda self: self.world.popped)
+    @rule(pick=picks)
+    def lend_without_the_lock(self, pick):
+        self.world.lend_fast(one_of(self.world.popped, pick))
+
+    @precondition(lambda self: any(borrower.is_woken for borrower in self.world.waiting))
+    @rule(pick=picks)
+    def claim(self, pick):
+        self.world.claim(one_of([borrower for borrower in self.world.waiting if borrower.is_woken], pick))
+
+    @precondition(lambda self: self.world.waiting)
+    @rule(pick=picks)
+    def withdraw(self, pick):
+        self.world.withdraw(one_of(self.world.waiting, pick))
+
+    @precondition(lambda self: self.world.holding)
+    @rule(pick=picks)
+    def lend(self, pick):
+        self.world.lend(one_of(self.world.holding, pick))
+
+    @precondition(lambda self: self.world.holding)
+    @rule(pick=picks)
+    def put_down(self, pick):
+        self.world.put_down(one_of(self.world.holding, pick))
+
+    @precondition(lambda self: self.world.holding)
+    @rule(pick=picks, again=st.booleans(), fresh=st.booleans())
+    def reject(self, pick, again, fresh):
+        self.world.reject(one_of(self.world.holding, pick), again=again, fresh=fresh)
+
+    @precondition(lambda self: self.world.using)
+    @rule(pick=picks)
+    def release(self, pick):
+        self.world.release(one_of(self.world.using, pick))
+
+    @precondition(lambda self: self.world.putting)
+    @rule(pick=picks)
+    def put_without_the_lock(self, pick):
+        self.world.put_fast(one_of(self.world.putting, pick))
+
+    @precondition(lambda self: self.world.rechecking)
+    @rule()
+    def recheck(self):
+        self.world.recheck()
+
+    @precondition(lambda self: self.world.returning)
+    @rule(pick=picks, works=st.booleans())
+    def release_hook_ends(self, pick, works):
+        self.world.returned(one_of(self.world.returning, pick), works=works)
+
+    @precondition(lambda self: self.world.using)
+    @rule(pick=picks)
+    def discard(self, pick):
+        self.world.discard(one_of(self.world.using, pick))
+
+    @precondition(lambda self: self.world.using)
+    @rule(pick=picks)
+    def become_garbage(self, pick):
+        self.world.drop(one_of(self.world.using, pick))
+
+    # -- background --------------------------------------------------------------
+
+    @precondition(lambda self: self.world.ledger.outbox)
+    @rule(twice=st.booleans())
+    def dispatch(self, twice):
+        self.world.dispatch(twice=twice)
+
+    @precondition(lambda self: self.world.creating)
+    @rule(pick=picks)
+    def create_ends(self, pick):
+        self.world.opened(one_of(self.world.creating, pick))
+
+    @precondition(lambda self: self.world.creating)
+    @rule(pick=picks, final=st.booleans())
+    def create_fails(self, pick, final):
+        self.world.open_failed(one_of(self.world.creating, pick), final=final)
+
+    @precondition(lambda self: self.world.creating)
+    @rule(pick=picks, final=st.booleans())
+    def start_fails(self, pick, final):
+        self.world.spoiled(one_of(self.world.creating, pick), final=final)
+
+    @precondition(lambda self: self.world.destroying)
+    @rule(pick=picks)
+    def destroy_ends(self, pick):
+        self.world.closed(one_of(self.world.destroying, pick))
+
+    @precondition(lambda self: self.world.checking)
+    @rule(pick=picks, works=st.booleans())
+    def check_ends(self, pick, works):
+        self.world.checked(one_of(self.world.checking, pick), works=works)
+
+    @rule(seconds=seconds)
+    def time_passes(self, seconds):
+        self.world.turn(seconds)
+
+    # -- the pool as a whole -------------------------------------------------------
+
+    @rule(min_size=st.integers(0, 3), more=st.integers(0, 3))
+    def resize(self, min_size, more):
+        self.world.resize(min_size, max(1, min_size + more))
+
+    @rule()
+    def expire(self):
+        self.world.ledger.expire(self.world.now)
+
+    @precondition(lambda self: self.world.ledger.state in (NEW, RUNNING))
+    @rule()
+    def suspend(self):
+        self.world.ledger.suspend(self.world.now)
+
+    @precondition(lambda self: self.world.ledger.state == SUSPENDED)
+    @rule()
+    def resume(self):
+        self.world.ledger.resume(self.world.now)
+
+    @precondition(lambda self: self.world.ledger.state != STOPPED)
+    @rule()
+    def stop(self):
+        self.world.ledger.stop(self.world.now)
+
+    @precondition(lambda self: self.world.ledger.state in (NEW, STOPPED))
+    @rule()
+    def start(self):
+        self.world.ledger.start(self.world.now)
+
+    @rule()
+    def settle_again(self):
+        self.world.ledger.settle(self.world.now)
+
+    @invariant()
+    def every_promise_is_kept(self):
+        self.world.check()
+
+    def teardown(self):
+        self.world.calm()
+
+
+def one_of(choices, pick):
+    return choices[pick % len(choices)]
+
+
+TestLedger = LedgerMachine.TestCase
