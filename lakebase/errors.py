@@ -76,6 +76,7 @@ class ConnectFailure(Enum):
     )
     NO_ROLE = "Create the role: an identity of the workspace by databricks_create_role, any other by CREATE ROLE"
     NO_DATABASE = "Check database="
+    NO_ENDPOINT = "Check host=: the name resolves, but no enabled endpoint has it"
     NO_PERMISSION = "Grant the role CONNECT on the database, and LOGIN"
     TLS = "Check ssl_mode= and ssl_root_cert=, and that host= is the name in the server's certificate"
     BAD_PARAMETER = "Remove the parameter from libpq_params="
@@ -97,6 +98,7 @@ _FINAL = frozenset(
         ConnectFailure.LOGIN_REJECTED,
         ConnectFailure.NO_ROLE,
         ConnectFailure.NO_DATABASE,
+        ConnectFailure.NO_ENDPOINT,
         ConnectFailure.NO_PERMISSION,
         ConnectFailure.TLS,
         ConnectFailure.BAD_PARAMETER,
@@ -158,7 +160,7 @@ def _words(failure: ConnectFailure, *alternatives: str) -> _Words:
 # The first that is found wins, so what a server says comes before what only libpq noticed: with several addresses
 # behind one name, one answer from a server tells more than a refusal by another address. The words of Postgres are in
 # its auth.c, postinit.c, postmaster.c and backend_startup.c; of libpq, in fe-connect.c and fe-secure-openssl.c; of
-# PgBouncer, in client.c and objects.c.
+# PgBouncer, in client.c and objects.c. Those of the proxy before an endpoint are seen in reports of its users.
 _READ = (
     _words(
         ConnectFailure.TOO_MANY_CONNECTIONS,
@@ -166,15 +168,18 @@ _READ = (
         r"too many connections",
         r"remaining connection slots are reserved",
         r"no more connections allowed",
+        r"too many database connection attempts",
         r"max_client_conn",
     ),
     _words(
         ConnectFailure.WAKING_UP,
         r"the database system is (starting up|shutting down|in recovery mode|not yet accepting connections)",
         r"not accept(ing)? connections",
+        r"could(n't| not) connect to compute",
         r"(endpoint|compute)\b.*\b(is )?(starting|waking|suspend|idle|initializing)",
     ),
     _words(ConnectFailure.POOLER_BUSY, r"query_wait_timeout", r"client_login_timeout", r"server_login_retry"),
+    _words(ConnectFailure.NO_ENDPOINT, r"endpoint could not be found", r"endpoint (has been|is) disabled"),
     _words(ConnectFailure.NO_ROLE, r"role \".*\" does not exist", r"no such user"),
     _words(ConnectFailure.NO_DATABASE, r"database \".*\" does not exist", r"no such database"),
     _words(
@@ -187,6 +192,7 @@ _READ = (
     _words(
         ConnectFailure.TLS,
         r"server does not support SSL",
+        r"connection is insecure",
         r"certificate verify failed",
         r"server certificate for",
         r"does not match host name",

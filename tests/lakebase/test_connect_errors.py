@@ -43,6 +43,8 @@ PREFIX = 'connection failed: connection to server at "127.0.0.1", port 5432 fail
             ConnectFailure.TOO_MANY_CONNECTIONS,
         ),
         ("FATAL:  no more connections allowed (max_client_conn)", ConnectFailure.TOO_MANY_CONNECTIONS),
+        ("ERROR:  The requested endpoint could not be found, or you don't have access", ConnectFailure.NO_ENDPOINT),
+        ("ERROR:  connection is insecure (try using `sslmode=require`)", ConnectFailure.TLS),
         ("FATAL:  query_wait_timeout", ConnectFailure.POOLER_BUSY),
         ("Connection refused\n\tIs the server running on that host?", ConnectFailure.UNREACHABLE),
         ("timeout expired", ConnectFailure.UNREACHABLE),
@@ -113,3 +115,58 @@ def test_the_kinds_fit_into_the_drivers_and_the_engines_trees() -> None:
     assert isinstance(again, LoginError)
     assert str(again) == str(login)
     assert classify_connect_error(ConnectError("x", failure=ConnectFailure.TLS)) is ConnectFailure.TLS
+
+
+# The same on a real server, gateway and pooler
+
+
+def failure_of(config, password: str) -> ConnectFailure:
+    with pytest.raises(psycopg.Error) as caught:
+        psycopg.connect(**config.connect_kwargs(), password=password)
+    return classify_connect_error(caught.value)
+
+
+def test_a_real_servers_refusals_are_told_apart(lakebase_user) -> None:
+    lake, config = lakebase_user.lake, lakebase_user.config()
+    good = lake.mint(lakebase_user.name)
+    assert failure_of(config, "not-a-token") is ConnectFailure.LOGIN_REJECTED
+    assert failure_of(config, lakebase_user.token) is ConnectFailure.LOGIN_REJECTED
+    assert failure_of(config.merged({"user": "nobody@corp.example"}), good).is_final
+    assert failure_of(config.merged({"database": "no_such"}), good) is ConnectFailure.NO_DATABASE
+    assert failure_of(config.merged({"ssl_mode": "disable", "allow_plaintext": True}), good) is ConnectFailure.TLS
+    assert failure_of(config.merged({"ssl_root_cert": "system"}), good) is ConnectFailure.TLS
+    parameter = config.merged({"libpq_params": {"options": "-c nosuch=1"}})
+    assert failure_of(parameter, good) is ConnectFailure.BAD_PARAMETER
+
+
+def test_a_real_servers_troubles_are_told_apart(lakebase_user) -> None:
+    lake, config = lakebase_user.lake, lakebase_user.config(connect_timeout=2)
+    good = lake.mint(lakebase_user.name)
+    for fault, failure in (
+        (lambda: lake.refuse("refused"), ConnectFailure.UNREACHABLE),
+        (lambda: lake.refuse("reset"), ConnectFailure.LOST),
+        (lambda: lake.refuse("57P03"), ConnectFailure.WAKING_UP),
+        (lambda: lake.too_many_connections(), ConnectFailure.TOO_MANY_CONNECTIONS),
+        (lambda: lake.hang(), ConnectFailure.UNREACHABLE),
+    ):
+        with fault():
+            assert failure_of(config, good) is failure
+        assert not failure.is_final
+
+
+def test_the_roles_own_limit_is_too_many_connections(lakebase_local) -> None:
+    lake, name = lakebase_local, "limited@corp.example"
+    settings = lake.config().connect_kwargs()
+    with psycopg.connect(**settings, password=lake.mint(lake.admin_user), autocommit=True) as connection:
+        connection.execute(f'CREATE ROLE "{name}" LOGIN CONNECTION LIMIT 0')
+    lake.add_user(name)
+    assert failure_of(lake.config(name), lake.mint(name)) is ConnectFailure.TOO_MANY_CONNECTIONS
+
+
+def test_nothing_of_the_password_is_in_the_error(lakebase_user) -> None:
+    config = lakebase_user.config()
+    with pytest.raises(psycopg.OperationalError) as caught:
+        psycopg.connect(**config.connect_kwargs(), password="s3cret-pw")
+    ours = connect_error(caught.value, user=config.user, target=f"{config.host}/{config.database}")
+    assert "s3cret-pw" not in f"{ours!r} {ours} {caught.value!r}"
+    assert lakebase_user.name in str(ours)
