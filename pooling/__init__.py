@@ -24,18 +24,22 @@ from .errors import (
 )
 from .events import PoolEvent, PoolObserver
 from .factory import Poolable, PoolFactory
+from .keyed import AsyncKeyedPoolingService, KeyedPoolingService, KeyedPoolStats
 from .lease import AsyncLease, AsyncPooledValue, Lease, PooledValue, get_pooled_value
 from .options import PoolingServiceOptions
 from .service import AsyncPoolingService, PoolingService
 from .stats import Histogram, PoolStats
 
 __all__ = [
+    "AsyncKeyedPoolingService",
     "AsyncLease",
     "AsyncPooledValue",
     "AsyncPoolingService",
     "ConfigurationError",
     "CreateError",
     "Histogram",
+    "KeyedPoolStats",
+    "KeyedPoolingService",
     "Lease",
     "PoolBudget",
     "PoolClosedError",

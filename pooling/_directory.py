@@ -5,11 +5,12 @@ Pure and synchronous like the ledgers, and called under the lock that they all s
 ledger. Rules:
 
 - The sum of all ledgers' places never exceeds `max_total`, those being opened or destroyed included.
-- While a ledger is hungry (it has waiters, could grow by its own limits, and the budget is spent), every free place goes
-  by `feed`: first to a ledger that has none at all, in order of their coming; then to whichever hungry one has fewest.
+- While a ledger is hungry (it has waiters, could grow by its own limits, and the budget is spent), every free place
+  goes by `feed`: first to a ledger that has none at all, in order of their coming; then to the hungry one with fewest.
 - For each place wanted one idle resource is destroyed, of the ledger that was quiet for longest; where
   nothing is idle, the next resource that comes back to a ledger with more than its share.
-- A new resource serves somebody before it can be taken away, so two hungry ledgers never just swap places.
+- A resource serves two borrowers of its own ledger before it is taken away for another's: two hungry ledgers never just
+  swap places, and half of the time a hand-over costs no create.
 - While anybody is hungry no ledger with places is `fast`: whoever gives back looks here.
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ._ledger import Ledger, Slot
 
 EVICTED = "evicted"
+TURNS = 2  # borrowers that a resource serves while others are hungry
 
 
 class Directory:
@@ -114,7 +116,10 @@ class Directory:
 
     def must_yield(self, ledger: Ledger, slot: Slot) -> bool:
         """Whether a resource that has come back to a ledger with waiters of its own is to make room for another's."""
-        if not self.is_hungry or slot.uses == 0 or self._being_freed() >= self.demand:
+        if not self.is_hungry:
+            return False
+        slot.turns += 1
+        if slot.turns <= TURNS or self._being_freed() >= self.demand:
             return False
         if self.starving:
             return True

@@ -74,6 +74,7 @@ class Slot:
         "stack",
         "state",
         "taken_at",
+        "turns",
         "uses",
         "value",
     )
@@ -91,6 +92,7 @@ class Slot:
         self.expires_at = inf
         self.due = inf  # when the step under way counts as overdue
         self.uses = 0
+        self.turns = 0  # borrowers served while another ledger was hungry
         self.taken_at = now
         self.code: Any = None  # where the borrower took it
         self.lasti = 0

@@ -16,8 +16,8 @@ class PoolBudget:
     """
     The most resources that several pools may have together, those being created or destroyed included.
 
-    Give it to each pool as `budget=`. Where it is spent and a borrower waits, an idle resource of the pool that was quiet
-    for longest is destroyed for it; where nothing is idle, the pools take turns. Pools for threads and
+    Give it to each pool as `budget=`. Where it is spent and a borrower waits, an idle resource of the pool that was
+    quiet for longest is destroyed for it; where nothing is idle, the pools take turns. Pools for threads and
     pools of an event loop cannot share one.
 
     Args:

@@ -192,6 +192,12 @@ class _Service(Generic[T]):
             self._ledger.expire(self._now())
         self._flows.dispatch()
 
+    def _begin_stop(self) -> None:
+        """The part of `stop` that does not wait."""
+        with self._flows.env.lock:
+            self._ledger.stop(self._now())
+        self._flows.dispatch()
+
     def retire(self) -> None:
         """
         Refuse new borrowers, serve those who wait, destroy what is idle and what comes back. Does not block.
@@ -300,6 +306,9 @@ class PoolingService(_Service[T]):
         refuse_coroutines(self._factory, self._name)
         lock, directory = (None, None) if self._budget is None else self._budget._joined_by(PoolingService)
         self._set_up(ThreadEnv(self._now, is_inline=self._options.inline_hooks, lock=lock), directory)
+
+    def _can_be_rung(self) -> bool:
+        return True
 
     def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """
@@ -479,6 +488,14 @@ class AsyncPoolingService(_Service[T]):
         self._env = AsyncioEnv(self._now)
         self._set_up(self._env, None if self._budget is None else self._budget._joined_by(AsyncPoolingService)[1])
 
+    def _can_be_rung(self) -> bool:
+        """Whether there is a loop whose timer can call back."""
+        try:
+            self._bind()
+        except (RuntimeError, PoolingError):
+            return False
+        return True
+
     def _bind(self) -> None:
         """Belong to the running loop, or say why not."""
         loop = asyncio.get_running_loop()
@@ -488,8 +505,8 @@ class AsyncPoolingService(_Service[T]):
         if bound is not None and (self._ledger.slots or self._ledger.waiting):
             state = "has been closed" if bound.is_closed() else "is another one"
             raise PoolingError(
-                f"{messages.title(self._name, self._key)} has {len(self._ledger.slots)} resources that belong to the event "
-                f"loop it was first used in, and that loop {state}. Stop the pool before its loop ends "
+                f"{messages.title(self._name, self._key)} has {len(self._ledger.slots)} resources that belong to the "
+                f"event loop it was first used in, and that loop {state}. Stop the pool before its loop ends "
                 "(`async with pool:` does), or use one pool for each loop.",
                 pool=self._name,
                 counts=messages.counts_of(self._ledger),

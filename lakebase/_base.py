@@ -1,0 +1,223 @@
+"""What `LakebasePool` and its asyncio twin have in common: settings, numbers and errors in psycopg_pool's terms."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import psycopg_pool
+
+from pooling import (
+    CreateError,
+    PoolClosedError,
+    PoolExhaustedError,
+    PoolingError,
+    PoolingServiceOptions,
+    PoolTimeoutError,
+    ReleaseError,
+)
+
+from .errors import ConnectError, CredentialError
+
+if TYPE_CHECKING:
+    from .config import LakebasePoolConfig
+
+__pooling_internal__ = True
+
+__all__ = ["LakebasePoolClosed", "LakebasePoolTimeout", "LakebaseTooManyRequests"]
+
+
+# Named after psycopg_pool's errors, each of which they are.
+class LakebasePoolTimeout(PoolTimeoutError, psycopg_pool.PoolTimeout):  # noqa: N818
+    """No connection within the timeout; `step` says where the time went, `__cause__` is the last failed connect."""
+
+
+class LakebasePoolClosed(PoolClosedError, psycopg_pool.PoolClosed):  # noqa: N818
+    """The pool was closed before or during the call."""
+
+
+class LakebaseTooManyRequests(PoolExhaustedError, psycopg_pool.TooManyRequests):  # noqa: N818
+    """As many borrowers wait as `max_waiting` allows."""
+
+
+class PoolBase:
+    """
+    The state and the numbers of a pool that looks like psycopg_pool's.
+
+    psycopg_pool's own constructors are not called: they would make queues, locks and a scheduler for workers that
+    are not there.
+    """
+
+    name: str
+    close_returns: bool
+    timeout: float
+    reconnect_timeout: float
+    num_workers: int
+    _service: Any
+    _closed: bool
+    _opened: bool
+    _check: Any
+    _configure: Any
+    _reset: Any
+    _base_stats: dict[str, int]
+    _usage: float
+    _usage_popped: float
+    _returned_bad: int
+    max_waiting: int
+    max_lifetime: float
+    max_idle: float
+
+    def _set_up(self, given: dict[str, Any], config: LakebasePoolConfig | None, *, inline: bool) -> dict[str, Any]:
+        """Work out settings from psycopg_pool's arguments or a configuration; the service's options."""
+        if config is not None:
+            options = config.options()
+            if given["max_waiting"] is None:
+                given["max_waiting"] = options.max_waiting or 0
+        else:
+            minimum, maximum = _sizes(4 if given["min_size"] is None else given["min_size"], given["max_size"])
+            given["min_size"], given["max_size"] = minimum, maximum
+            defaults = {"timeout": 30.0, "max_waiting": 0, "max_lifetime": 3600.0, "max_idle": 600.0}
+            given.update({name: value for name, value in defaults.items() if given[name] is None})
+            options = PoolingServiceOptions()
+        changes = {name: value for name, value in given.items() if value is not None and name != "max_waiting"}
+        if "min_size" in changes and "max_size" not in changes:
+            changes["max_size"] = max(options.max_size, changes["min_size"])
+        # psycopg_pool's 0 is no limit; nobody builds a pool that nobody may wait for.
+        changes["max_waiting"] = given["max_waiting"] or None
+        if self._check is not None:
+            changes["validate_on_acquire"] = True
+        options = options.replaced(inline_hooks=inline, **changes)
+        self.timeout = options.timeout
+        self.max_waiting = given["max_waiting"] or 0
+        self.max_lifetime = options.max_lifetime
+        self.max_idle = options.max_idle
+        self._base_stats = {}
+        self._usage = 0.0
+        self._returned_bad = 0
+        self._requests = 0
+        return {"options": options}
+
+    @property
+    def min_size(self) -> int:
+        """Connections kept open."""
+        return self._service.options.min_size  # type: ignore[no-any-return]
+
+    @property
+    def max_size(self) -> int:
+        """Most connections at once."""
+        return self._service.options.max_size  # type: ignore[no-any-return]
+
+    @property
+    def closed(self) -> bool:
+        """`True` before `open()` and after `close()`."""
+        return self._closed
+
+    def get_stats(self) -> dict[str, int]:
+        """
+        The pool's numbers under psycopg_pool's names; those that count do so since the last `pop_stats`.
+
+        A count that is zero may be missing, as there.
+        """
+        counted = self._counted()
+        base = self._base_stats
+        numbers = {name: value - base.get(name, 0) for name, value in counted.items()}
+        return {**{name: value for name, value in numbers.items() if value}, **self._measured()}
+
+    def pop_stats(self) -> dict[str, int]:
+        """As `get_stats`; the counts begin anew."""
+        numbers = self.get_stats()
+        self._base_stats = self._counted()
+        return numbers
+
+    def _counted(self) -> dict[str, int]:
+        stats = self._service.stats()
+        return {
+            "requests_num": stats.acquired + stats.timeouts + stats.rejected,
+            "requests_queued": stats.waited + stats.timeouts,
+            "requests_wait_ms": round(stats.wait_time.sum * 1000),
+            "requests_errors": stats.timeouts + stats.rejected,
+            "usage_ms": round(self._usage * 1000),
+            "returns_bad": self._returned_bad,
+            "connections_num": stats.created + stats.create_failures,
+            "connections_ms": round(stats.create_time.sum * 1000),
+            "connections_errors": stats.create_failures,
+            "connections_lost": stats.destroyed_by.get("invalid", 0),
+        }
+
+    def _measured(self) -> dict[str, int]:
+        stats = self._service.stats()
+        return {
+            "pool_min": stats.min_size,
+            "pool_max": stats.max_size,
+            "pool_size": stats.size - stats.closing,
+            "pool_available": stats.available,
+            "requests_waiting": stats.pending,
+        }
+
+    def _translated(self, error: PoolingError) -> Exception:
+        """The engine's error as one that is psycopg_pool's too; a failed connect as what failed."""
+        facts = {"pool": error.pool, "key": error.key, "step": error.step, "counts": error.counts}
+        translated: Exception
+        if isinstance(error, PoolTimeoutError):
+            translated = LakebasePoolTimeout(str(error), timeout=error.timeout, **facts)
+        elif isinstance(error, PoolClosedError):
+            translated = LakebasePoolClosed(f"the pool {self.name!r} was closed", **facts)
+        elif isinstance(error, PoolExhaustedError):
+            translated = LakebaseTooManyRequests(str(error), limit=error.limit, **facts)
+        elif isinstance(error, CreateError) and isinstance(error.__cause__, (ConnectError, CredentialError)):
+            # One failed login answers everybody in the queue: each gets an error, and a traceback, of its own.
+            cause = error.__cause__
+            if isinstance(cause, ConnectError):
+                translated = type(cause)(str(cause), failure=cause.failure, **facts)
+            else:
+                translated = type(cause)(str(cause), is_transient=cause.is_transient, **facts)
+            translated.__cause__ = cause.__cause__
+            return translated
+        elif isinstance(error, ReleaseError):
+            translated = ValueError(f"can't return connection to pool {self.name!r}: {error}")
+        else:
+            return error
+        translated.__cause__ = error.__cause__
+        return translated
+
+    def _not_ours(self, conn: Any) -> ValueError:
+        pool = getattr(conn, "_pool", None)
+        where = f"it comes from pool {pool.name!r}" if pool else "it doesn't come from any pool"
+        return ValueError(f"can't return connection to pool {self.name!r}, {where}: {conn}")
+
+    def _open(self) -> None:
+        if not self._closed:
+            return
+        if self._opened:
+            raise LakebasePoolClosed(
+                f"the pool {self.name!r} has already been opened/closed and cannot be reused; create another one",
+                pool=self.name,
+            )
+        self._closed = False
+        self._opened = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            advice = "is already closed; create another one" if self._opened else "is not open yet; call open()"
+            raise LakebasePoolClosed(f"the pool {self.name!r} {advice}", pool=self.name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {'closed' if self._closed else 'open'}: {self._service!r}>"
+
+
+def _sizes(minimum: int, maximum: int | None) -> tuple[int, int]:
+    """psycopg_pool's rules about sizes, with its errors."""
+    if maximum is None:
+        maximum = minimum
+    if minimum < 0:
+        raise ValueError("min_size cannot be negative")
+    if maximum < minimum:
+        raise ValueError("max_size must be greater or equal than min_size")
+    if minimum == maximum == 0:
+        raise ValueError("if min_size is 0 max_size must be greater than 0")
+    return minimum, maximum
+
+
+def seconds_left(timeout: float | None) -> float | None:
+    """psycopg_pool's timeout as ours: there, anything below zero has run out."""
+    return None if timeout is None else max(timeout, 0.0) if not math.isnan(timeout) else 0.0

@@ -1,0 +1,314 @@
+"""
+One pool for each user: `LakebasePoolManager` and its asyncio twin.
+
+Row-level security sees the role that has logged in, so every user's requests need that user's own
+connections. A manager keeps a pool under each key, replaces it when the user's token has changed, forgets it when the
+user is gone, and holds all pools together to one budget.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+
+from psycopg import AsyncConnection, Connection
+
+from pooling import AsyncKeyedPoolingService, KeyedPoolingService, PoolBudget
+
+from .config import LakebasePoolConfig
+from .credentials import CredentialCache
+from .pool import AsyncLakebasePool, LakebasePool
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .identity import UserIdentity
+
+__pooling_internal__ = True
+
+__all__ = ["AsyncLakebasePoolManager", "LakebasePoolManager", "ManagerStats"]
+
+P = TypeVar("P", bound="LakebasePool[Any] | AsyncLakebasePool[Any]")
+
+#: What a user's pool is by default, as in Databricks AppKit: a person has few requests at once, and goes away.
+PER_USER = {"max_size": 3, "max_idle": 30.0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManagerStats:
+    """
+    A manager's numbers at one instant.
+
+    Args:
+        pools: Keys that have a pool.
+        connections: Connections of all pools, those being made or closed included.
+        borrowed: Connections out.
+        pending: Borrowers waiting.
+        max_total: The limit on `connections`.
+        connections_opened: Since the manager was made.
+        rotations: Pools replaced because of another token.
+        per_key: Each pool's `get_stats()`.
+    """
+
+    pools: int
+    connections: int
+    borrowed: int
+    pending: int
+    max_total: float
+    connections_opened: int
+    rotations: int
+    per_key: Mapping[Any, Mapping[str, int]]
+
+
+class _Manager(Generic[P]):
+    """What both front ends have in common; nothing here blocks."""
+
+    _keyed_class: type[Any]
+    _pool_class: type[Any]
+    _is_async: bool
+
+    def __init__(
+        self,
+        base_config: LakebasePoolConfig | Mapping[str, Any] | None = None,
+        *,
+        max_total: int | None = None,
+        max_pools: int | None = None,
+        max_pool_idle: float = 300.0,
+        budget: PoolBudget | None = None,
+        name: str = "lakebase",
+        **pool: Any,
+    ) -> None:
+        base = LakebasePoolConfig.of(base_config)
+        self._base = LakebasePoolConfig(**{**PER_USER, **base.given()})
+        self._pool_arguments = pool
+        self._name = name
+        self._keyed = self._keyed_class(
+            max_total=max_total,
+            max_keys=max_pools,
+            max_key_idle=max_pool_idle,
+            budget=budget,
+            name=name,
+            on_dropped=self._dropped,
+        )
+        self._pools: dict[Hashable, tuple[P, str | None]] = {}
+        self._credentials = CredentialCache()
+        self._lock = threading.RLock()  # the map is told of a dropped key while another is put in
+        self._rotations = 0
+
+    @property
+    def budget(self) -> PoolBudget:
+        """The limit on all connections; give it to the app's own pool (`budget=`) to count that one in."""
+        return self._keyed.budget  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        """Keys that have a pool."""
+        return len(self._pools)
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def keys(self) -> list[Any]:
+        """The keys that have a pool."""
+        return list(self._pools)
+
+    def has_pool(self, key: Hashable) -> bool:
+        """Whether the key has a pool."""
+        return key in self._pools
+
+    def get_pool(
+        self,
+        key: Hashable,
+        per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None = None,
+        token_fingerprint: str | None = None,
+    ) -> P:
+        """
+        The key's pool, made if there is none. Never blocks, never does I/O.
+
+        Args:
+            key: The user: whatever tells two apart that must not share connections.
+            per_pool_config: What this pool has of its own (`user`, `token`, …), merged over the base; used only
+                when the pool is made.
+            token_fingerprint: `lakebase.token_fingerprint(token)`. Another one than the pool was made with replaces the
+                pool: the old one refuses new borrowers and serves those it has. `None` takes the pool as it is.
+
+        Raises:
+            ConfigurationError: The merged configuration is incomplete or cannot work.
+            PoolExhaustedError: `max_pools` pools are in use.
+        """
+        found = self._pools.get(key)
+        if found is not None:
+            pool, fingerprint = found
+            is_same = token_fingerprint is None or token_fingerprint == fingerprint
+            if is_same and not pool.closed and self._keyed.touch(key):
+                return pool
+        return self._made(key, per_pool_config, token_fingerprint)
+
+    def for_user(self, identity: UserIdentity) -> P:
+        """
+        The pool of whoever a request belongs to.
+
+        Raises:
+            IdentityError: The identity proves nothing: its headers came without a token.
+        """
+        return self.get_pool(identity.pool_key(), identity.pool_config(), identity.fingerprint)
+
+    def _made(
+        self, key: Hashable, per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None, fingerprint: str | None
+    ) -> P:
+        with self._lock:
+            found = self._pools.get(key)
+            if found is not None:
+                pool, current = found
+                is_same = fingerprint is None or fingerprint == current
+                if is_same and not pool.closed and self._keyed.touch(key):
+                    return pool  # another thread was faster
+                config = self._merged(per_pool_config) if per_pool_config else pool.config
+                assert config is not None
+                self._rotations += not is_same
+            else:
+                config = self._merged(per_pool_config)
+            if found is not None:
+                self._retire(key, found[0])
+            made: P = self._pool_class(
+                config=config,
+                credentials=self._credentials.source(config, is_async=self._is_async),
+                service_class=partial(self._opened, key),
+                **self._pool_arguments,
+            )
+            self._pools[key] = (made, fingerprint)
+            return made
+
+    def _merged(self, per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None) -> LakebasePoolConfig:
+        return self._base.merged(per_pool_config).resolved()
+
+    def _opened(self, key: Hashable, connector: Any, options: Any, **service: Any) -> Any:
+        return self._keyed.open_key(key, connector, options, **service)
+
+    def _retire(self, key: Hashable, pool: P) -> None:
+        """Take a pool off the map: closed for new borrowers, while those it has are served."""
+        pool._closed = True
+        self._keyed.close_key(key)
+        self._pools.pop(key, None)
+
+    def _dropped(self, key: Hashable, service: Any) -> None:
+        """The engine has forgotten a quiet key. Whoever still has its pool may go on using it."""
+        with self._lock:
+            found = self._pools.get(key)
+            if found is not None and found[0]._service is service:
+                del self._pools[key]
+
+    def stats(self) -> ManagerStats:
+        """The manager's numbers, in all and for each key."""
+        total = self._keyed.stats()
+        return ManagerStats(
+            pools=len(self._pools),
+            connections=total.size,
+            borrowed=total.borrowed,
+            pending=total.pending,
+            max_total=total.max_total,
+            connections_opened=total.created,
+            rotations=self._rotations,
+            per_key={key: pool.get_stats() for key, (pool, _) in list(self._pools.items())},
+        )
+
+    def _closing(self) -> None:
+        for key, (pool, _) in list(self._pools.items()):
+            pool._closed = True
+            self._pools.pop(key, None)
+        self._credentials.clear()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r}: {self.size} pools, {self.budget!r}>"
+
+
+class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
+    """
+    A pool for each user, for threads.
+
+    Args:
+        base_config: What all pools have in common; what is missing in it and in a pool's own part is taken from the
+            environment. A user's pool has at most 3 connections, closed after 30 s, unless it says otherwise.
+        max_total: Most connections of all pools together; `None` is no limit. Where it is reached, an idle connection
+            of the user who was quiet for longest is closed for one who waits.
+        max_pools: Most keys at once; one more has a quiet one forgotten. `None` is no limit.
+        max_pool_idle: Seconds after which a pool without connections and borrowers is forgotten.
+        budget: A limit shared with further pools, instead of `max_total`.
+        name: For texts and statistics; every user's pool has it.
+        **pool: Arguments of each `LakebasePool`, such as `configure` or `check`.
+
+    Raises:
+        ConfigurationError: A setting that cannot work.
+    """
+
+    _keyed_class = KeyedPoolingService
+    _pool_class = LakebasePool
+    _is_async = False
+
+    def close_pool(self, key: Hashable, timeout: float = 5.0) -> bool:
+        """
+        Close the key's pool: no new borrowers; connections out are closed when they come back.
+
+        Blocks until idle ones are closed, at most `timeout` seconds. Returns whether there was a pool.
+        """
+        with self._lock:
+            found = self._pools.get(key)
+            if found is None:
+                return False
+            self._retire(key, found[0])
+        found[0]._service.stop(timeout, drain=False)
+        return True
+
+    def close_all(self, timeout: float = 5.0) -> None:
+        """
+        Close every pool, and wait at most `timeout` seconds for connections that are out.
+
+        `get_pool` works afterwards, with new pools.
+        """
+        self._closing()
+        self._keyed.stop(timeout)
+        self._keyed.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        self.close_all()
+        return False
+
+
+class AsyncLakebasePoolManager(_Manager[AsyncLakebasePool[AsyncConnection[Any]]]):
+    """`LakebasePoolManager` for asyncio; may be built before the loop runs. `get_pool` is an ordinary method."""
+
+    _keyed_class = AsyncKeyedPoolingService
+    _pool_class = AsyncLakebasePool
+    _is_async = True
+
+    async def close_pool(self, key: Hashable, timeout: float = 5.0) -> bool:
+        """As `LakebasePoolManager.close_pool`."""
+        found = self._pools.get(key)
+        if found is None:
+            return False
+        self._retire(key, found[0])
+        await found[0]._service.stop(timeout, drain=False)
+        return True
+
+    async def close_all(self, timeout: float = 5.0) -> None:
+        """As `LakebasePoolManager.close_all`."""
+        self._closing()
+        await self._keyed.stop(timeout)
+        await self._keyed.start()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        await self.close_all()
+        return False

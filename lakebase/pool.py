@@ -1,0 +1,628 @@
+"""
+Pools of Lakebase connections that are psycopg_pool's to everybody who uses one.
+
+`LakebasePool` is a `psycopg_pool.ConnectionPool` on this project's engine: no threads of its own, a budget it can
+share with other pools, and errors that say what went wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+
+from psycopg import AsyncConnection, Connection
+from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool.abc import ACT, CT
+
+from pooling import AsyncPoolingService, PoolExhaustedError, PoolingError, PoolingService, ReleaseError
+
+from ._base import PoolBase, _sizes, seconds_left
+from ._connecting import AsyncConnector, Connector
+from .config import LakebasePoolConfig
+from .credentials import credential_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from .credentials import CredentialSource
+
+__pooling_internal__ = True
+
+__all__ = ["AsyncLakebasePool", "LakebasePool", "create_async_lakebase_pool", "create_lakebase_pool"]
+
+R = TypeVar("R")
+
+logger = logging.getLogger("lakebase")
+
+_IDLE = TransactionStatus.IDLE
+_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+
+class Borrowed:
+    """What `LakebasePool.connection` returns: a transaction on a connection of the pool."""
+
+    __slots__ = ("_conn", "_pool", "_since", "_timeout")
+
+    def __init__(self, pool: LakebasePool[Any], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    def __enter__(self) -> Any:
+        pool = self._pool
+        try:
+            conn = pool._service.acquire(timeout=self._timeout)
+        except PoolingError as error:
+            raise pool._translated(error) from error.__cause__
+        conn._pool = pool
+        self._conn = conn
+        self._since = monotonic()
+        return conn.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        conn = self._conn
+        try:
+            conn.__exit__(kind, error, at)  # commits, or rolls back
+        finally:
+            self._pool._usage += monotonic() - self._since
+            self._pool.putconn(conn)
+        return False
+
+
+class AsyncBorrowed:
+    """`Borrowed` of an `AsyncLakebasePool`."""
+
+    __slots__ = ("_conn", "_pool", "_since", "_timeout")
+
+    def __init__(self, pool: AsyncLakebasePool[Any], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Any:
+        pool = self._pool
+        try:
+            conn = await pool._service.acquire(timeout=self._timeout)
+        except PoolingError as error:
+            raise pool._translated(error) from error.__cause__
+        conn._pool = pool
+        self._conn = conn
+        self._since = monotonic()
+        return await conn.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        conn = self._conn
+        try:
+            await conn.__aexit__(kind, error, at)
+        finally:
+            self._pool._usage += monotonic() - self._since
+            await self._pool.putconn(conn)
+        return False
+
+
+class LakebasePool(PoolBase, ConnectionPool[CT]):
+    """
+    A pool of connections for threads; a `psycopg_pool.ConnectionPool` to its users.
+
+    Usable as soon as it is built; nothing is connected before the first request, or `open()` where `min_size` is
+    above 0. It has no threads. An idle connection that the server has closed is noticed without a round trip and
+    never handed out; nothing keeps idle connections, and with them the compute, awake.
+
+    Differences to psycopg_pool: a connect that cannot succeed is told at once (`LoginError`, `CredentialError`);
+    `reset` runs in the thread that gives back; `num_workers` is accepted and means nothing.
+
+    Args:
+        conninfo: A connection string, or what returns one, called for each connection.
+        config: Where and as whom to connect, instead of `conninfo`; also sizes and times that are not given here.
+        credentials: Where passwords are had from; by default what `config` says.
+        connection_class: Of the driver's connections.
+        kwargs: Further arguments of `connect`, or what returns them.
+        min_size: Connections kept open.
+        max_size: Most connections at once.
+        open: `False` waits for `open()`.
+        configure: Called with each new connection.
+        check: Called with each connection before it is handed out; one for which it raises is replaced.
+        reset: Called with each connection that is given back.
+        name: For texts and statistics.
+        key: The same, where many pools share a name.
+        close_returns: Whether `close()` of a connection gives it back.
+        timeout: Seconds in which a connection must be in the borrower's hands.
+        max_waiting: Most borrowers in the queue; 0 is unlimited, as in psycopg_pool.
+        max_lifetime: Seconds after which a connection is replaced.
+        max_idle: Seconds after which an idle connection is closed, above `min_size`.
+        reconnect_timeout: Seconds of failing connects after which `reconnect_failed` is called.
+        reconnect_failed: Called with the pool.
+        num_workers: Accepted; there are no workers.
+        service_class: Makes the engine's service, by default a `PoolingService`.
+        **service: Further arguments of the engine's service, such as `observer`.
+
+    Raises:
+        ConfigurationError: Something is missing in `config`, or cannot work.
+        ValueError: Sizes that cannot work.
+    """
+
+    _service: PoolingService[CT]
+
+    def __init__(
+        self,
+        conninfo: Any = "",
+        *,
+        config: LakebasePoolConfig | Mapping[str, Any] | None = None,
+        credentials: CredentialSource | None = None,
+        connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008 - the driver's own default
+        kwargs: Any = None,
+        min_size: int | None = None,
+        max_size: int | None = None,
+        open: bool | None = True,  # noqa: A002
+        configure: Callable[[CT], None] | None = None,
+        check: Callable[[CT], None] | None = None,
+        reset: Callable[[CT], None] | None = None,
+        name: str | None = None,
+        key: Any = None,
+        close_returns: bool = False,
+        timeout: float | None = None,
+        max_waiting: int | None = None,
+        max_lifetime: float | None = None,
+        max_idle: float | None = None,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: Callable[[Any], None] | None = None,
+        num_workers: int = 3,
+        service_class: Callable[..., Any] | None = None,
+        **service: Any,
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError("num_workers must be at least 1")
+        self.conninfo = conninfo
+        self.kwargs = kwargs
+        self.connection_class = connection_class
+        self.close_returns = close_returns
+        self.reconnect_timeout = reconnect_timeout
+        self.num_workers = num_workers
+        self._check = check
+        self._configure = configure
+        self._reset = reset
+        resolved = None if config is None else LakebasePoolConfig.of(config).resolved()
+        self.config = resolved
+        settings = self._set_up(
+            {
+                "min_size": min_size,
+                "max_size": max_size,
+                "timeout": timeout,
+                "max_waiting": max_waiting,
+                "max_lifetime": max_lifetime,
+                "max_idle": max_idle,
+            },
+            resolved,
+            inline=True,
+        )
+        if resolved is not None:
+            credentials = credentials or credential_source(resolved)
+        connector = Connector(
+            connection_class,
+            conninfo,
+            kwargs if resolved is None else {**resolved.connect_kwargs(), **(kwargs or {})},
+            credentials=credentials,
+            configure=configure,
+            user=resolved.user if resolved else None,
+            target=f"{resolved.server_host}/{resolved.database}" if resolved else None,
+            check=check,
+            patience=reconnect_timeout,
+            on_impatience=None if reconnect_failed is None else lambda: reconnect_failed(self),
+        )
+        if service_class is None:
+            service_class = partial(PoolingService, name=name, key=key)
+        self._service = service_class(connector, **settings, borrower_depth=2, **service)
+        self.name = self._service.name
+        self._closed = True
+        self._opened = False
+        if open is None or open:
+            self._open()
+
+    def __del__(self) -> None:
+        """Nothing: a pool that is dropped has no workers to stop."""
+
+    def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """
+        Serve borrowers, and fill up to `min_size` in the background or, with `wait`, before returning.
+
+        Raises:
+            LakebasePoolTimeout: `min_size` was not reached in time; the pool is closed again.
+            LoginError: It never will be.
+            LakebasePoolClosed: The pool was closed before; it cannot be opened again.
+        """
+        self._open()
+        if wait:
+            self.wait(timeout)
+        elif self.min_size:
+            self._service.start(wait=False)
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """
+        Block until `min_size` connections are open.
+
+        Raises:
+            LakebasePoolTimeout: They were not in time; the pool is closed.
+            LoginError: They never will be; the pool is closed.
+        """
+        self._check_open()
+        try:
+            self._service.start(timeout=timeout)
+        except PoolingError as error:
+            self.close()
+            raise self._translated(error) from error.__cause__
+
+    def close(self, timeout: float = 5.0) -> None:
+        """
+        Refuse borrowers, send the waiting ones away, and close idle connections.
+
+        What is out stays usable and is closed when it comes back. Blocks until the idle ones are closed, at most
+        `timeout` seconds.
+        """
+        if not self._closed:
+            self._closed = True
+            self._service.stop(max(timeout, 0.0), drain=False)
+
+    def connection(self, timeout: float | None = None) -> Any:
+        """
+        A context manager: a connection whose transaction is committed, or rolled back where the block raises.
+
+        Args:
+            timeout: Seconds; `None` takes the pool's.
+
+        Raises:
+            LakebasePoolTimeout: No connection in time.
+            LakebasePoolClosed: The pool is not open.
+            LakebaseTooManyRequests: `max_waiting` others wait.
+            LoginError: The server will have no connection of this pool's.
+            CredentialError: There is no password to be had.
+        """
+        if self._closed:
+            self._check_open()
+        return Borrowed(self, seconds_left(timeout))
+
+    def getconn(self, timeout: float | None = None) -> CT:
+        """A connection that must be given back by `putconn`. Errors as in `connection`, which is to be preferred."""
+        if self._closed:
+            self._check_open()
+        try:
+            conn = self._service.acquire(timeout=None if timeout is None else max(timeout, 0.0))
+        except PoolingError as error:
+            raise self._translated(error) from error.__cause__
+        conn._pool = self
+        return conn
+
+    def putconn(self, conn: CT) -> None:
+        """
+        Give a connection back, rolled back if its transaction is open.
+
+        One that is broken, or in the middle of an operation, is closed instead. An interrupt here loses nothing.
+
+        Raises:
+            ValueError: It is not out from this pool.
+        """
+        if conn._pool is not self:
+            raise self._not_ours(conn)
+        conn._pool = None
+        try:
+            if conn.pgconn.transaction_status == _IDLE and self._reset is None:
+                self._service.release(conn)
+                return
+            is_clean = self._is_clean(conn)
+        except ReleaseError as error:  # two threads gave it back at once
+            raise self._translated(error) from None
+        except BaseException:
+            self._service.destroy(conn)
+            raise
+        if is_clean:
+            self._service.release(conn)
+        else:
+            self._returned_bad += 1
+            self._service.destroy(conn)
+
+    def _is_clean(self, conn: CT) -> bool:
+        """Bring a connection back to idle; whether that worked."""
+        status = conn.pgconn.transaction_status
+        if status in _OPEN:
+            logger.warning("rolling back returned connection: %s", conn)
+            try:
+                conn.rollback()
+            except Exception as error:  # noqa: BLE001 - it goes the way of all broken ones
+                logger.warning("rollback failed (%s): closing connection %s", type(error).__name__, conn)
+                return False
+        elif status != _IDLE:
+            logger.warning("closing returned connection, which is broken or in use: %s", conn)
+            return False
+        if self._reset is None:
+            return True
+        try:
+            self._reset(conn)
+        except Exception as error:  # noqa: BLE001 - a connection that cannot be reset is replaced
+            logger.warning("error resetting connection: %s; it is closed", type(error).__name__)
+            return False
+        if conn.pgconn.transaction_status == _IDLE:
+            return True
+        logger.warning("connection left in a transaction by reset function %s: closed", self._reset)
+        return False
+
+    def drain(self) -> None:
+        """Replace all connections: idle ones now, the others as they come back."""
+        self._service.expire()
+
+    def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the sizes; what is above the new maximum is closed, what of it is out as it comes back."""
+        self._service.resize(*_sizes(min_size, max_size))
+
+    def check(self) -> None:
+        """Ask the server on every idle connection; those that do not answer are closed."""
+        for _ in range(self._service.available):
+            try:
+                conn = self._service.acquire_nowait()
+            except PoolExhaustedError:
+                return
+            try:
+                self.check_connection(conn)
+            except Exception:  # noqa: BLE001 - that is the question
+                self._service.destroy(conn)
+            except BaseException:
+                self._service.destroy(conn)
+                raise
+            else:
+                self._service.release(conn)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
+    """
+    A pool of connections for asyncio; a `psycopg_pool.AsyncConnectionPool` to its users, else as `LakebasePool`.
+
+    Callbacks are coroutine functions. It may be built before the loop runs, and has no tasks while it is idle.
+    """
+
+    _service: AsyncPoolingService[ACT]
+
+    def __init__(
+        self,
+        conninfo: Any = "",
+        *,
+        config: LakebasePoolConfig | Mapping[str, Any] | None = None,
+        credentials: CredentialSource | None = None,
+        connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),  # noqa: B008 - the driver's own default
+        kwargs: Any = None,
+        min_size: int | None = None,
+        max_size: int | None = None,
+        open: bool | None = True,  # noqa: A002
+        configure: Callable[[ACT], Any] | None = None,
+        check: Callable[[ACT], Any] | None = None,
+        reset: Callable[[ACT], Any] | None = None,
+        name: str | None = None,
+        key: Any = None,
+        close_returns: bool = False,
+        timeout: float | None = None,
+        max_waiting: int | None = None,
+        max_lifetime: float | None = None,
+        max_idle: float | None = None,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: Callable[[Any], Any] | None = None,
+        num_workers: int = 3,
+        service_class: Callable[..., Any] | None = None,
+        **service: Any,
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError("num_workers must be at least 1")
+        self.conninfo = conninfo
+        self.kwargs = kwargs
+        self.connection_class = connection_class
+        self.close_returns = close_returns
+        self.reconnect_timeout = reconnect_timeout
+        self.num_workers = num_workers
+        self._check = check
+        self._configure = configure
+        self._reset = reset
+        resolved = None if config is None else LakebasePoolConfig.of(config).resolved()
+        self.config = resolved
+        settings = self._set_up(
+            {
+                "min_size": min_size,
+                "max_size": max_size,
+                "timeout": timeout,
+                "max_waiting": max_waiting,
+                "max_lifetime": max_lifetime,
+                "max_idle": max_idle,
+            },
+            resolved,
+            inline=False,
+        )
+        if resolved is not None:
+            credentials = credentials or credential_source(resolved, is_async=True)
+        connector = AsyncConnector(
+            connection_class,
+            conninfo,
+            kwargs if resolved is None else {**resolved.connect_kwargs(), **(kwargs or {})},
+            credentials=credentials,
+            configure=configure,
+            user=resolved.user if resolved else None,
+            target=f"{resolved.server_host}/{resolved.database}" if resolved else None,
+            check=check,
+            patience=reconnect_timeout,
+            on_impatience=None if reconnect_failed is None else lambda: reconnect_failed(self),
+        )
+        if service_class is None:
+            service_class = partial(AsyncPoolingService, name=name, key=key)
+        self._service = service_class(connector, **settings, borrower_depth=2, **service)
+        self.name = self._service.name
+        self._closed = True
+        self._opened = False
+        if open is None or open:
+            self._open()
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """As `LakebasePool.open`."""
+        self._open()
+        if wait:
+            await self.wait(timeout)
+        elif self.min_size:
+            await self._service.start(wait=False)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """As `LakebasePool.wait`."""
+        self._check_open()
+        try:
+            await self._service.start(timeout=timeout)
+        except PoolingError as error:
+            await self.close()
+            raise self._translated(error) from error.__cause__
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """As `LakebasePool.close`."""
+        if not self._closed:
+            self._closed = True
+            await self._service.stop(max(timeout, 0.0), drain=False)
+
+    def connection(self, timeout: float | None = None) -> Any:
+        """As `LakebasePool.connection`, for `async with`."""
+        if self._closed:
+            self._check_open()
+        return AsyncBorrowed(self, seconds_left(timeout))
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """As `LakebasePool.getconn`."""
+        if self._closed:
+            self._check_open()
+        try:
+            conn = await self._service.acquire(timeout=None if timeout is None else max(timeout, 0.0))
+        except PoolingError as error:
+            raise self._translated(error) from error.__cause__
+        conn._pool = self
+        return conn
+
+    async def putconn(self, conn: ACT) -> None:
+        """As `LakebasePool.putconn`. Cancelled in a rollback or `reset`, it closes the connection."""
+        if conn._pool is not self:
+            raise self._not_ours(conn)
+        conn._pool = None
+        try:
+            if conn.pgconn.transaction_status == _IDLE and self._reset is None:
+                await self._service.release(conn)
+                return
+            is_clean = await self._is_clean(conn)
+        except ReleaseError as error:
+            raise self._translated(error) from None
+        except BaseException:
+            await self._service.destroy(conn)
+            raise
+        if is_clean:
+            await self._service.release(conn)
+        else:
+            self._returned_bad += 1
+            await self._service.destroy(conn)
+
+    async def _is_clean(self, conn: ACT) -> bool:
+        status = conn.pgconn.transaction_status
+        if status in _OPEN:
+            logger.warning("rolling back returned connection: %s", conn)
+            try:
+                await conn.rollback()
+            except Exception as error:  # noqa: BLE001 - it goes the way of all broken ones
+                logger.warning("rollback failed (%s): closing connection %s", type(error).__name__, conn)
+                return False
+        elif status != _IDLE:
+            logger.warning("closing returned connection, which is broken or in use: %s", conn)
+            return False
+        if self._reset is None:
+            return True
+        try:
+            await self._reset(conn)
+        except Exception as error:  # noqa: BLE001 - a connection that cannot be reset is replaced
+            logger.warning("error resetting connection: %s; it is closed", type(error).__name__)
+            return False
+        if conn.pgconn.transaction_status == _IDLE:
+            return True
+        logger.warning("connection left in a transaction by reset function %s: closed", self._reset)
+        return False
+
+    async def drain(self) -> None:
+        """As `LakebasePool.drain`."""
+        self._service.expire()
+
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """As `LakebasePool.resize`."""
+        self._service.resize(*_sizes(min_size, max_size))
+
+    async def check(self) -> None:
+        """As `LakebasePool.check`."""
+        for _ in range(self._service.available):
+            try:
+                conn = await self._service.acquire_nowait()
+            except PoolExhaustedError:
+                return
+            try:
+                await self.check_connection(conn)
+            except Exception:  # noqa: BLE001 - that is the question
+                await self._service.destroy(conn)
+            except BaseException:
+                await self._service.destroy(conn)
+                raise
+            else:
+                await self._service.release(conn)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def create_lakebase_pool(
+    config: LakebasePoolConfig | Mapping[str, Any] | None = None, **overrides: Any
+) -> LakebasePool[Connection[Any]]:
+    """
+    A pool for one identity. Does no I/O; what is missing comes from the environment.
+
+    Args:
+        config: Settings, or `None` for all from the environment.
+        **overrides: Fields of the configuration, and arguments of `LakebasePool` such as `configure` or `name`.
+
+    Raises:
+        ConfigurationError: A setting is missing or cannot work.
+    """
+    settings, others = _split(overrides)
+    return LakebasePool(config=LakebasePoolConfig.of(config, **settings), **others)
+
+
+def create_async_lakebase_pool(
+    config: LakebasePoolConfig | Mapping[str, Any] | None = None, **overrides: Any
+) -> AsyncLakebasePool[AsyncConnection[Any]]:
+    """As `create_lakebase_pool`, for asyncio. May be called before the loop runs."""
+    settings, others = _split(overrides)
+    return AsyncLakebasePool(config=LakebasePoolConfig.of(config, **settings), **others)
+
+
+#: Arguments of the pools that are not settings of a configuration.
+_OF_THE_POOL = frozenset(
+    {
+        "credentials", "connection_class", "kwargs", "open", "configure", "check", "reset", "name", "key",
+        "close_returns", "reconnect_timeout", "reconnect_failed", "num_workers", "observer", "clock", "budget",
+    }
+)  # fmt: skip
+
+
+def _split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    settings = {name: value for name, value in given.items() if name not in _OF_THE_POOL}
+    return settings, {name: value for name, value in given.items() if name in _OF_THE_POOL}

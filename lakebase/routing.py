@@ -1,0 +1,88 @@
+"""The request's user's pool, or the app's: one pool object for code that wants just one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pooling import RequestContext
+
+from .identity import UserIdentity
+
+if TYPE_CHECKING:
+    from .pool import AsyncLakebasePool, LakebasePool
+
+__pooling_internal__ = True
+
+__all__ = ["AsyncRoutingPool", "RoutingPool"]
+
+
+class _Routing:
+    def __init__(self, app_pool: Any, resolve_user_pool: Callable[[UserIdentity], Any]) -> None:
+        self.app_pool = app_pool
+        self.resolve_user_pool = resolve_user_pool
+
+    @property
+    def current(self) -> Any:
+        """
+        The pool for what runs now: the user's inside a request whose context has an `identity`, else the app's.
+
+        An identity that selects no pool is an error, never a reason to fall back to another one's rights.
+
+        Raises:
+            IdentityError: The request's identity proves nothing.
+        """
+        context = RequestContext.current()
+        identity = None if context is None else context.get("identity")
+        if identity is None:
+            return self.app_pool
+        if isinstance(identity, UserIdentity):
+            identity.pool_key()  # refuses one that proves nothing, before anybody's pool is looked up
+        pool = self.resolve_user_pool(identity)
+        if pool is None or pool is self.app_pool:
+            raise LookupError(
+                "resolve_user_pool gave no pool of the user's: nothing is run with the app's rights instead"
+            )
+        return pool
+
+
+class RoutingPool(_Routing):
+    """
+    Looks like a pool, and is the request's user's or the app's.
+
+    Args:
+        app_pool: Used outside requests, and in requests that belong to nobody.
+        resolve_user_pool: Gets the request's `identity`, returns that user's pool: `manager.for_user`.
+    """
+
+    app_pool: LakebasePool[Any]
+
+    def connection(self, timeout: float | None = None) -> Any:
+        """As `LakebasePool.connection`, of the current pool."""
+        return self.current.connection(timeout)
+
+    def getconn(self, timeout: float | None = None) -> Any:
+        """As `LakebasePool.getconn`, of the current pool."""
+        return self.current.getconn(timeout)
+
+    def putconn(self, conn: Any) -> None:
+        """Give a connection back to the pool it came from, whoever's turn it is now."""
+        (getattr(conn, "_pool", None) or self.app_pool).putconn(conn)
+
+
+class AsyncRoutingPool(_Routing):
+    """`RoutingPool` for asyncio."""
+
+    app_pool: AsyncLakebasePool[Any]
+
+    def connection(self, timeout: float | None = None) -> Any:
+        """As `AsyncLakebasePool.connection`, of the current pool."""
+        return self.current.connection(timeout)
+
+    async def getconn(self, timeout: float | None = None) -> Any:
+        """As `AsyncLakebasePool.getconn`, of the current pool."""
+        return await self.current.getconn(timeout)
+
+    async def putconn(self, conn: Any) -> None:
+        """As `RoutingPool.putconn`."""
+        await (getattr(conn, "_pool", None) or self.app_pool).putconn(conn)

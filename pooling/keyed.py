@@ -1,0 +1,519 @@
+"""
+A pool for each key: for each user, host, tenant, shard.
+
+`KeyedPoolingService` is for threads, `AsyncKeyedPoolingService` for asyncio. Pools come with the first use of their
+key and go when it has been quiet; one budget limits them all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+
+from ._env import Ring
+from .budget import PoolBudget
+from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
+from .options import PoolingServiceOptions
+from .service import AsyncPoolingService, PoolingService
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from types import TracebackType
+
+    from .events import PoolObserver
+    from .factory import PoolFactory
+    from .lease import AsyncLease, Lease
+    from .stats import PoolStats
+
+__all__ = ["AsyncKeyedPoolingService", "KeyedPoolStats", "KeyedPoolingService"]
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
+
+_numbers = itertools.count(1)
+_all: weakref.WeakSet[_Keyed[Any, Any, Any]] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyedPoolStats:
+    """
+    A keyed pool's numbers at one instant.
+
+    Args:
+        keys: Keys that have a pool.
+        size: Places taken by all.
+        available: Idle resources of all.
+        borrowed: Resources out of all.
+        pending: Borrowers waiting on any.
+        max_total: The limit on `size`.
+        created: Resources made, since the beginning and by pools that have gone too.
+        per_key: Each pool's numbers.
+    """
+
+    keys: int
+    size: int
+    available: int
+    borrowed: int
+    pending: int
+    max_total: float
+    created: int
+    per_key: Mapping[Any, PoolStats]
+
+
+class _Entry(Generic[S]):
+    __slots__ = ("service", "touched")
+
+    def __init__(self, service: S, touched: float) -> None:
+        self.service = service
+        self.touched = touched
+
+
+class _Keyed(Generic[K, T, S]):
+    """What both front ends have in common: the map from keys to pools."""
+
+    _service_class: type[Any]
+
+    def __init__(
+        self,
+        factory_for_key: Callable[[K], PoolFactory[T] | Callable[[], Any]] | None = None,
+        options: PoolingServiceOptions | Mapping[str, Any] | None = None,
+        *,
+        max_total: float | None = None,
+        max_keys: int | None = None,
+        max_key_idle: float | None = None,
+        budget: PoolBudget | None = None,
+        context: Any = None,
+        name: str | None = None,
+        observer: PoolObserver | None = None,
+        on_dropped: Callable[[K, S], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **options_as_keywords: Any,
+    ) -> None:
+        if factory_for_key is not None and not callable(factory_for_key):
+            raise ConfigurationError(
+                f"factory_for_key={factory_for_key!r}: expected a callable that gets the key", field="factory_for_key"
+            )
+        if max_keys is not None and (isinstance(max_keys, bool) or not isinstance(max_keys, int) or max_keys < 1):
+            raise ConfigurationError(f"max_keys={max_keys!r}: expected a whole number, at least 1", field="max_keys")
+        if max_key_idle is not None and not (
+            isinstance(max_key_idle, (int, float)) and not isinstance(max_key_idle, bool) and max_key_idle >= 0
+        ):
+            raise ConfigurationError(
+                f"max_key_idle={max_key_idle!r}: expected a number of seconds, 0 or more", field="max_key_idle"
+            )
+        if budget is not None and max_total is not None:
+            raise ConfigurationError("max_total and budget exclude each other: a budget has its own", field="max_total")
+        self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
+        self._factory_for_key = factory_for_key
+        self._max_keys = math.inf if max_keys is None else max_keys
+        self._max_key_idle = self._options.max_idle if max_key_idle is None else max_key_idle
+        self._budget = budget or PoolBudget(math.inf if max_total is None else max_total)
+        self._context = context
+        self._name = f"keyed-pool-{next(_numbers)}" if name is None else name
+        self._observer = observer
+        self._on_dropped = on_dropped
+        self._now = clock
+        self._is_stopped = False
+        self._entries: OrderedDict[K, _Entry[S]] = OrderedDict()  # least recently used first
+        self._others: weakref.WeakSet[Any] = weakref.WeakSet()  # pools off the map that somebody may still use
+        self._out: dict[int, S] = {}
+        self._created_before = 0
+        self._armed_at = math.inf
+        _all.add(self)
+
+    # -- keys ----------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name that all its pools have, in texts and statistics."""
+        return self._name
+
+    @property
+    def options(self) -> PoolingServiceOptions:
+        """The settings of each key's pool."""
+        return self._options
+
+    @property
+    def budget(self) -> PoolBudget:
+        """The limit on all keys together; give it to other pools to have them share it."""
+        return self._budget
+
+    def keys(self) -> list[K]:
+        """The keys that have a pool, least recently used first."""
+        return list(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self.keys())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def pool(self, key: K) -> S:
+        """
+        The key's pool, made if there is none. Does not block, and starts nothing.
+
+        It may be kept: one that has gone from the map because it was quiet still works, within the same budget.
+
+        Raises:
+            PoolExhaustedError: `max_keys` pools are in use.
+            PoolClosedError: All was stopped.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            if self._factory_for_key is None:
+                raise ConfigurationError(
+                    f"pool {self._name!r} has no factory_for_key, and key {key!r} was not opened by open_key()",
+                    field="factory_for_key",
+                )
+            return self.open_key(key, self._factory_for_key(key))
+        self._touch(key, entry)
+        return entry.service
+
+    def _touch(self, key: K, entry: _Entry[S]) -> None:
+        entry.touched = self._now()
+        try:
+            self._entries.move_to_end(key)
+        except KeyError:  # dropped just now by another thread
+            pass
+        if self._armed_at == math.inf:
+            self._arm(entry.service)
+
+    def touch(self, key: K) -> bool:
+        """Count as a use of the key; whether it has a pool."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return False
+        self._touch(key, entry)
+        return True
+
+    def open_key(
+        self,
+        key: K,
+        factory: PoolFactory[T] | Callable[[], Any],
+        options: PoolingServiceOptions | Mapping[str, Any] | None = None,
+        **service: Any,
+    ) -> S:
+        """
+        Give a key a pool with a factory and options of its own. Does not block, and starts nothing.
+
+        Where the key has one already, that one is returned.
+
+        Args:
+            key: Any hashable.
+            factory: Makes this key's resources.
+            options: This key's settings; by default those of all.
+            **service: Further arguments of the service.
+
+        Raises:
+            PoolExhaustedError: `max_keys` pools are in use.
+            PoolClosedError: All was stopped.
+        """
+        if self._is_stopped:
+            raise PoolClosedError(
+                f"pool {self._name!r} is stopped: key {key!r} gets no pool. Call start() to use it again.",
+                pool=self._name,
+                key=key,
+            )
+        if key not in self._entries and len(self._entries) >= self._max_keys:
+            self._make_room_for(key)
+        made: S = self._service_class(
+            factory,
+            self._options if options is None else options,
+            context=self._context,
+            name=self._name,
+            key=key,
+            observer=self._observer,
+            budget=self._budget,
+            clock=self._now,
+            **service,
+        )
+        # Of two threads that came at once the first has put its pool in; the other's has nothing in it yet.
+        entry = self._entries.setdefault(key, _Entry(made, self._now()))
+        self._arm(made)
+        return entry.service
+
+    def _make_room_for(self, key: K) -> None:
+        for quiet, entry in list(self._entries.items()):
+            if not entry.service.borrowed and not entry.service.pending:
+                self._drop(quiet, entry)
+                return
+        raise PoolExhaustedError(
+            f"pool {self._name!r}: no pool for key {key!r}: all of max_keys={self._max_keys} are in use. "
+            "Raise max_keys, or release sooner.",
+            pool=self._name,
+            key=key,
+            limit="max_keys",
+        )
+
+    def expire(self, key: K) -> None:
+        """Replace the key's resources: idle ones now, the others as they come back."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.service.expire()
+
+    def close_key(self, key: K) -> bool:
+        """
+        Take the key's pool off the map: it refuses new borrowers and ends with those it has. Does not block.
+
+        The next use of the key makes a new pool. Returns whether there was one.
+        """
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return False
+        self._leave(key, entry)
+        entry.service.retire()
+        return True
+
+    def _drop(self, key: K, entry: _Entry[S]) -> None:
+        """Forget a quiet key. Whoever still has its pool may use it; idle resources go now."""
+        if self._entries.get(key) is entry and self._entries.pop(key, None) is entry:
+            self._leave(key, entry)
+            entry.service.expire()
+
+    def _leave(self, key: K, entry: _Entry[S]) -> None:
+        self._others.add(entry.service)
+        self._created_before += entry.service.stats().created
+        if self._on_dropped is not None:
+            self._on_dropped(key, entry.service)
+
+    def stats(self) -> KeyedPoolStats:
+        """The numbers of all keys and of each."""
+        per_key = {key: entry.service.stats() for key, entry in list(self._entries.items())}
+        every = [*per_key.values(), *(service.stats() for service in list(self._others))]
+        return KeyedPoolStats(
+            keys=len(per_key),
+            size=sum(stats.size for stats in every),
+            available=sum(stats.available for stats in every),
+            borrowed=sum(stats.borrowed for stats in every),
+            pending=sum(stats.pending for stats in every),
+            max_total=self._budget.max_total,
+            created=self._created_before + sum(stats.created for stats in per_key.values()),
+            per_key=per_key,
+        )
+
+    # -- quiet keys ------------------------------------------------------------
+
+    def _arm(self, service: S) -> None:
+        if self._max_key_idle == math.inf or self._armed_at != math.inf or not service._can_be_rung():
+            return
+        self._armed_at = self._now() + max(self._max_key_idle / 4, 0.01)
+        service._flows.env.at(self._armed_at, Ring(self, self._armed_at))
+
+    def ring(self, when: float) -> None:
+        """The timer's call; never raises."""
+        if when == self._armed_at:
+            self._armed_at = math.inf
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Forget the keys that have been quiet for `max_key_idle`; this also happens in the background."""
+        now = self._now()
+        last: S | None = None
+        for key, entry in list(self._entries.items()):
+            last = entry.service
+            if now - entry.touched < self._max_key_idle:
+                break
+            service = entry.service
+            if service.size or service.pending:
+                self._touch(key, entry)
+            else:
+                self._drop(key, entry)
+        if self._entries and last is not None:
+            self._arm(last)
+
+    # -- values ----------------------------------------------------------------
+
+    def is_borrowed(self, value: T) -> bool:
+        """Whether this very object is out, under whatever key."""
+        service = self._out.get(id(value))
+        return service is not None and service.is_borrowed(value)
+
+    def _service_of(self, value: T) -> S:
+        service = self._out.get(id(value))
+        if service is None:
+            raise ReleaseError(
+                f"pool {self._name!r}: <{type(value).__name__} object at {id(value):#x}> is not out under any key: it "
+                "was given back before, or is not this pool's.",
+                pool=self._name,
+                step="releasing",
+            )
+        return service
+
+    def _every(self) -> list[S]:
+        return [*(entry.service for entry in list(self._entries.values())), *list(self._others)]
+
+    def start(self) -> Any:
+        """Serve borrowers; needed only after `stop`."""
+        self._is_stopped = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r}: {len(self)} keys, {self._budget!r}>"
+
+
+class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
+    """
+    A pool for each key, for threads.
+
+    Args:
+        factory_for_key: Gets a key, returns the factory of its resources. Must not block. `None` where every key is
+            opened by `open_key`.
+        options: Settings of each key's pool, as an object or a mapping.
+        max_total: Most resources of all keys together; `None` is no limit.
+        max_keys: Most keys that have a pool; one more has a quiet one forgotten. `None` is no limit.
+        max_key_idle: Seconds after which a key without resources and borrowers is forgotten; `None` takes `max_idle`.
+        budget: A limit shared with further pools, instead of `max_total`.
+        context: Handed to acquire hooks where the borrower gives no context.
+        name: For texts and statistics; every key's pool has it.
+        observer: Told of what happens under every key.
+        on_dropped: Called with key and pool when a key is taken off the map; must not block.
+        clock: Seconds that never go back.
+        **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
+
+    Raises:
+        ConfigurationError: A setting that cannot work.
+    """
+
+    _service_class = PoolingService
+
+    def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
+        """As `PoolingService.acquire`, of the key's pool; also waits where the budget is spent."""
+        service = self.pool(key)
+        value = service.acquire(request_ctx, timeout=timeout, priority=priority)
+        self._out[id(value)] = service
+        return value
+
+    def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
+        """As `PoolingService.acquire_nowait`, of the key's pool."""
+        service = self.pool(key)
+        value = service.acquire_nowait(request_ctx, priority=priority)
+        self._out[id(value)] = service
+        return value
+
+    def release(self, value: T, exc: BaseException | None = None) -> None:
+        """As `PoolingService.release`; the value knows its key."""
+        service = self._service_of(value)
+        self._out.pop(id(value), None)
+        service.release(value, exc)
+
+    def destroy(self, value: T) -> None:
+        """As `PoolingService.destroy`; the value knows its key."""
+        service = self._service_of(value)
+        self._out.pop(id(value), None)
+        service.destroy(value)
+
+    def lease(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
+        """As `PoolingService.lease`, of the key's pool."""
+        return self.pool(key).lease(request_ctx, timeout=timeout, priority=priority)
+
+    def run(self, key: K, task: Callable[[T], R], request_ctx: Any = None) -> R:
+        """As `PoolingService.run`, with the key's pool."""
+        return self.pool(key).run(task, request_ctx)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stop every key's pool, all within `timeout` seconds; afterwards the map is empty."""
+        self._is_stopped = True
+        deadline = self._now() + timeout
+        services = self._every()
+        for service in services:
+            service._begin_stop()
+        for service in services:
+            service.stop(max(deadline - self._now(), 0.0))
+        self._entries.clear()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        self.stop()
+        return False
+
+
+class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
+    """`KeyedPoolingService` for asyncio; belongs to the first loop that uses it."""
+
+    _service_class = AsyncPoolingService
+
+    async def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
+        """As `KeyedPoolingService.acquire`."""
+        service = self.pool(key)
+        value = await service.acquire(request_ctx, timeout=timeout, priority=priority)
+        self._out[id(value)] = service
+        return value
+
+    async def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
+        """As `KeyedPoolingService.acquire_nowait`."""
+        service = self.pool(key)
+        value = await service.acquire_nowait(request_ctx, priority=priority)
+        self._out[id(value)] = service
+        return value
+
+    async def release(self, value: T, exc: BaseException | None = None) -> None:
+        """As `KeyedPoolingService.release`."""
+        service = self._service_of(value)
+        self._out.pop(id(value), None)
+        await service.release(value, exc)
+
+    async def destroy(self, value: T) -> None:
+        """As `KeyedPoolingService.destroy`."""
+        service = self._service_of(value)
+        self._out.pop(id(value), None)
+        await service.destroy(value)
+
+    def lease(
+        self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0
+    ) -> AsyncLease[T]:
+        """As `KeyedPoolingService.lease`."""
+        return self.pool(key).lease(request_ctx, timeout=timeout, priority=priority)
+
+    async def run(self, key: K, task: Callable[[T], Awaitable[R]] | Callable[[T], R], request_ctx: Any = None) -> R:
+        """As `KeyedPoolingService.run`."""
+        return await self.pool(key).run(task, request_ctx)
+
+    async def start(self) -> None:
+        """As `KeyedPoolingService.start`."""
+        self._is_stopped = False
+
+    async def stop(self, timeout: float = 5.0) -> None:
+        """As `KeyedPoolingService.stop`."""
+        self._is_stopped = True
+        deadline = self._now() + timeout
+        services = self._every()
+        for service in services:
+            service._begin_stop()
+        for service in services:
+            await service.stop(max(deadline - self._now(), 0.0))
+        self._entries.clear()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> Literal[False]:
+        await self.stop()
+        return False
+
+
+def _after_fork() -> None:
+    for keyed in list(_all):
+        keyed._armed_at = math.inf  # the timer that was to call is the parent's
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
