@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    import signal
 
 __all__ = ["Children"]
 
@@ -53,7 +55,8 @@ class Children:
     def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         with self._lock:
             stdin, stdout = self._process.stdin, self._process.stdout
-            assert stdin is not None and stdout is not None  # noqa: PT018
+            assert stdin is not None
+            assert stdout is not None
             try:
                 stdin.write(json.dumps({"do": command, **arguments}) + "\n")
                 stdin.flush()
@@ -127,7 +130,7 @@ class Children:
 def _let_go_in_child() -> None:
     # A forked child that kept the pipe open would keep the servers running after this process's end.
     for children in list(_live):
-        pipe = children._process.stdin  # noqa: SLF001
+        pipe = children._process.stdin
         if pipe is not None:
             try:
                 null = os.open(os.devnull, os.O_WRONLY)
@@ -138,4 +141,5 @@ def _let_go_in_child() -> None:
     _live.clear()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

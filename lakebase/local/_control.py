@@ -1,11 +1,8 @@
-"""What the local Lakebase itself tells Postgres: roles, passwords, sessions. As the superuser, over the private socket."""
+"""What the local Lakebase itself tells and asks Postgres, as the superuser, over the private socket."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,30 +28,25 @@ class RoleFacts:
     password_verifier: str | None
 
 
-_ROLE_FACTS = f"""
+_ROLE_FACTS = """
     select exists (select from pg_auth_members m join pg_roles g on g.oid = m.roleid
-                    where m.member = r.oid and g.rolname = '{IDENTITY_GROUP}'),
+                    where m.member = r.oid and g.rolname = 'databricks_identity'),
            case when r.rolvaliduntil < now() then null else r.rolpassword end
       from pg_authid r where r.rolname = %s
-"""  # noqa: S608
+"""
 
 _IDLE = """
-    select extract(epoch from clock_timestamp() - max(case when state = 'idle' then state_change else clock_timestamp() end))
+    select extract(epoch from clock_timestamp()
+                              - max(case when state = 'idle' then state_change else clock_timestamp() end))
       from pg_stat_activity where backend_type = 'client backend' and usename <> %s
 """
 
 
 class Control:
-    """
-    Statements on one connection that is opened when needed and again after the server went away.
-
-    Its methods block for a millisecond or so, and may be called from any thread.
-    """
+    """Statements on a connection each. Its methods block for some milliseconds, and may be called from any thread."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._lock = threading.Lock()
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
         """A new connection as the superuser, in autocommit mode."""
@@ -67,25 +59,6 @@ class Control:
             application_name="local Lakebase",
             connect_timeout=10,
         )
-
-    def close(self) -> None:
-        """Close the connection; the next use opens another."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-        with self._lock:
-            if self._connection is None or self._connection.closed:
-                self._connection = self.connect()
-            try:
-                yield self._connection
-            except psycopg.OperationalError:
-                self._connection.close()
-                self._connection = None
-                raise
 
     def prepare(self, admin: str, functions: str) -> None:
         """Make the database, the groups, the admin's role and the SQL functions, where they are missing."""
@@ -100,7 +73,7 @@ class Control:
             self._ensure_role(connection, admin, sql.SQL("login createdb createrole bypassrls"))
             for group in (IDENTITY_GROUP, SUPERUSER_GROUP):
                 self._grant(connection, group, admin)
-            if not connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone():
+            if not connection.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
                 connection.execute(
                     sql.SQL("create database {} owner {}").format(sql.Identifier(DATABASE), sql.Identifier(admin))
                 )
@@ -109,7 +82,7 @@ class Control:
 
     def ensure_identity(self, name: str) -> None:
         """Make the role of a workspace identity, where it is missing, and let it log in with tokens."""
-        with self._connected() as connection:
+        with self.connect() as connection:
             self._ensure_role(connection, name, sql.SQL("login"))
             self._grant(connection, IDENTITY_GROUP, name)
 
@@ -117,18 +90,18 @@ class Control:
         """Let a role make schemas and tables, as Databricks does for an app that has the database as a resource."""
         with self.connect(DATABASE) as connection:
             for privileges in ("connect, create on database {0}", "usage, create on schema public"):
-                statement = sql.SQL("grant " + privileges + " to {1}")  # type: ignore[arg-type]
+                statement = sql.SQL("grant " + privileges + " to {1}")
                 connection.execute(statement.format(sql.Identifier(DATABASE), sql.Identifier(role)))
 
     def ensure_password_role(self, name: str, password: str) -> None:
         """Make the role, where it is missing, and set its native password. Postgres is told the digest only."""
-        with self._connected() as connection:
+        with self.connect() as connection:
             self._ensure_role(connection, name, sql.SQL("login"))
             verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
             connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(name), sql.Literal(verifier)))
 
     def _ensure_role(self, connection: psycopg.Connection[Any], name: str, attributes: sql.SQL) -> None:
-        if not connection.execute("select from pg_roles where rolname = %s", (name,)).fetchone():
+        if not connection.execute("select 1 from pg_roles where rolname = %s", (name,)).fetchone():
             try:
                 connection.execute(sql.SQL("create role {} {}").format(sql.Identifier(name), attributes))
             except psycopg.errors.DuplicateObject:

@@ -6,10 +6,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ._faults import Fault
-from ._scale import State, WhileWaking
 
 if TYPE_CHECKING:
     from ._running import Running
+    from ._scale import State, WhileWaking
 
 __all__ = ["FaultMethods"]
 
@@ -47,7 +47,10 @@ class FaultMethods:
     block, or call its `clear()`. Where two concern the same client, the younger wins.
     """
 
-    _parts: Running
+    if TYPE_CHECKING:
+
+        @property
+        def _parts(self) -> Running: ...
 
     # The database
 
@@ -95,7 +98,7 @@ class FaultMethods:
         return faults.add(Fault(faults, "hang", count=count, user=user))
 
     def stall(self) -> Fault:
-        """Let no byte through on open connections, in either direction, as a network that lost its way; all go on afterwards."""
+        """Let no byte through on open connections, in either direction; when it is cleared, they go on."""
         faults = self._parts.gateway.faults
         return faults.add(Fault(faults, "stall"))
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["Fault", "Faults"]
 
@@ -57,7 +59,8 @@ class Fault:
 
     def __repr__(self) -> str:
         left = "until cleared" if self._left is None else f"{self._left} more"
-        return f"<Fault {self.kind} {self.code or self.status or ''} for {self.user or self.path or 'all'}, {left}, {self._hits} hits>"
+        what = f"{self.kind} {self.code or self.status or ''}".strip()
+        return f"<Fault {what} for {self.user or self.path or 'all'}, {left}, {self._hits} hits>"
 
     @property
     def hits(self) -> int:

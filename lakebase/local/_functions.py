@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ._control import IDENTITY_GROUP
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["CREATE_ROLE", "write_extension"]
 
@@ -27,7 +30,7 @@ begin
     end if;
 end
 $$;
-"""  # noqa: S608
+"""
 
 _CONTROL = """\
 comment = 'Roles for the identities of a local Lakebase'
@@ -38,7 +41,7 @@ trusted = true
 
 
 def write_extension(directory: Path) -> None:
-    """Write the extension `databricks_auth` where a Postgres whose `extension_control_path` has `directory` finds it."""
+    """Write the extension `databricks_auth` for a Postgres whose `extension_control_path` has that directory."""
     extension = directory / "extension"
     extension.mkdir(mode=0o700, parents=True)
     (extension / "databricks_auth.control").write_text(_CONTROL, encoding="utf-8")

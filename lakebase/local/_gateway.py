@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from ._control import Inquiry
 from ._faults import Fault, Faults
-from ._listener import Listener
-from ._postgres import Address
 from ._scale import Compute, WhileWaking
 from ._scram import PasswordCheck
 from ._stats import Counters
-from ._tokens import Issuer
 from ._wire import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Wire, error_response, message, startup_packet
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ._control import Inquiry
+    from ._listener import Listener
+    from ._postgres import Address
+    from ._tokens import Issuer
 
 __all__ = ["Door", "Gateway"]
 
@@ -190,7 +193,7 @@ class Gateway:
             raise ConnectionResetError
 
     async def _greet(self, door: Door, wire: Wire) -> tuple[int, dict[str, str], bytes] | None:
-        """TLS, then the startup packet: its version, its parameters and all of it; `None` if there is no session to be."""
+        """TLS, then the startup packet: its version, its parameters, and all of it; `None` for no session."""
         encrypted = False
         while True:
             code, body = await wire.read_startup()
@@ -255,9 +258,9 @@ class Gateway:
             facts = await self._inquiry.role_facts(user)
         except psycopg.OperationalError as error:
             raise _Refusal(*_STARTING_UP) from error
-        if facts is not None and facts.password_verifier is not None:
-            if self._passwords.agree(facts.password_verifier, password):
-                return
+        verifier = facts.password_verifier if facts is not None else None
+        if verifier is not None and self._passwords.agree(verifier, password):
+            return
         if door.is_pooled:
             raise _Refusal("28P01", "SASL authentication failed")
         if facts is not None and facts.is_identity and self._issuer.is_good(user, password):

@@ -34,7 +34,7 @@ class Request:
         """
         found = json.loads(self.body or b"{}")
         if not isinstance(found, dict):
-            raise ValueError("not a JSON object")
+            raise ValueError("not a JSON object")  # noqa: TRY004
         return found
 
     def form(self) -> dict[str, str]:

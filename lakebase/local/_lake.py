@@ -7,20 +7,22 @@ import atexit
 import os
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ._control import DATABASE
 from ._fault_methods import FaultMethods
 from ._limits import connection_limit
 from ._running import ENDPOINT, INSTANCE, Running, Settings, service_principal_id
-from ._stats import LocalStats
 from .errors import LocalLakebaseError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from databricks.sdk import WorkspaceClient
 
     from lakebase.config import LakebasePoolConfig
+
+    from ._stats import LocalStats
 
 __all__ = ["LocalLakebase"]
 
@@ -157,6 +159,9 @@ class LocalLakebase(FaultMethods):
         """Whether it was started and not stopped."""
         return self._running is not None and os.getpid() == self._process
 
+    def _require_running(self) -> Running:
+        return self._parts
+
     @property
     def _parts(self) -> Running:
         running = self._running
@@ -260,7 +265,7 @@ class LocalLakebase(FaultMethods):
         Raises:
             LocalLakebaseError: There is no such user.
         """
-        self._parts  # noqa: B018
+        self._require_running()
         try:
             return self._tokens[user]
         except KeyError:

@@ -83,4 +83,5 @@ def _let_go_in_child() -> None:
     _live.clear()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

@@ -12,19 +12,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
-from ._children import Children
 from .errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    from ._children import Children
 
 __all__ = ["SUPERUSER", "Address", "OwnPostgres", "PostgresServer", "find_binaries"]
 
 #: Of the server itself; no client logs in as it.
 SUPERUSER = "postgres"
-#: Slots that Postgres keeps for the superuser, on top of `max_connections`.
-RESERVED = 5
+# Slots on top of `max_connections`: those that Postgres keeps for the superuser, and the one that the gateway's own
+# inquiries occupy whenever somebody logs in.
+_RESERVED = 3
+_OWN = 1
 VARIABLE = "LAKEBASE_LOCAL_POSTGRES"
 
 _SYSTEM = (
@@ -34,8 +38,8 @@ _SYSTEM = (
     "/usr/local/opt/postgresql@*/bin",
 )
 _START = 30.0
-# The directory disappears with the server: nothing need survive a crash of the machine.
-_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+# The directory disappears with the server: what is committed need survive a crash of Postgres, but not of the machine.
+_FAST = ("fsync=off", "full_page_writes=off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +194,8 @@ class OwnPostgres:
             "listen_addresses=",
             f"unix_socket_directories={self._run}",
             "unix_socket_permissions=0700",
-            f"max_connections={self._limit + RESERVED}",
-            f"superuser_reserved_connections={RESERVED}",
+            f"max_connections={self._limit + _OWN + _RESERVED}",
+            f"superuser_reserved_connections={_RESERVED}",
             "shared_buffers=32MB",
             # Shared memory in the data directory and in anonymous maps: nothing of it stays in /dev/shm.
             "dynamic_shared_memory_type=mmap",
@@ -280,6 +284,7 @@ def _advice(children: Children) -> str:
     if children.identity != "nobody":
         return ""
     return (
-        ". This process is root, user namespaces are blocked here, and so the servers run as 'nobody', who must be able "
-        "to read their programs and reach the data directory: install them outside of root's home, or run as another user"
+        ". This process is root, user namespaces are blocked here, and so the servers run as 'nobody', who must be "
+        "able to read their programs and reach the data directory: install them outside of root's home, or run as "
+        "another user"
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,15 +72,18 @@ class Running:
     def restart_postgres(self, *, crash: bool) -> None:
         """End Postgres and run it again. Blocks until it accepts connections."""
         self.postgres.restart(crash=crash)
-        self.control.close()
 
     def _start(self, stack: ExitStack) -> None:
         settings = self.settings
+        if sys.platform == "win32":
+            raise LocalLakebaseError("a local Lakebase runs on Linux and macOS; on Windows, run it in WSL")
         self.home = _private_directory()
         stack.callback(shutil.rmtree, self.home, ignore_errors=True)
         keep = settings.data_dir or self.home
         keep.mkdir(mode=0o700, parents=True, exist_ok=True)
         data, run, share = keep / "pgdata", self.home / "run", self.home / "share"
+        if settings.data_dir is not None:
+            stack.enter_context(_locked(settings.data_dir))
         for directory in (data, run):
             directory.mkdir(mode=0o700, exist_ok=True)
         write_extension(share)
@@ -98,7 +103,6 @@ class Running:
         self.postgres.start(self.children)
         stack.callback(self.postgres.stop)
         self.control = Control(self.postgres.address)
-        stack.callback(self.control.close)
         # Before 18 an extension can only be found among the server's own: the function is there without it.
         self.control.prepare(settings.admin, CREATE_ROLE if self.postgres.version < 18 else "")
 
@@ -143,11 +147,25 @@ class Running:
         self.workspace_url = f"http://{DIRECT_HOST}:{port}"
 
 
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    import fcntl
+
+    with (data_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LocalLakebaseError(
+                f"data_dir {str(data_dir)!r} is in use by another local Lakebase: stop that one, or give another"
+            ) from error
+        yield
+
+
 def _private_directory() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="lakebase-"))
     if len(str(directory)) > _LONGEST_DIRECTORY:
         directory.rmdir()
-        directory = Path(tempfile.mkdtemp(prefix="lakebase-", dir="/tmp"))  # noqa: S108
+        directory = Path(tempfile.mkdtemp(prefix="lakebase-", dir="/tmp"))
     return directory
 
 

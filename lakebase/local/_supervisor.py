@@ -86,8 +86,9 @@ class Supervisor:
         if os.geteuid() == 0:
             self.identity = "namespace" if self._can_unshare() else "nobody"
         if self.identity == "nobody":
-            for path in paths:
-                for entry in (path, *(os.path.join(at, name) for at, ds, fs in os.walk(path) for name in (*ds, *fs))):  # noqa: PTH118
+            for path in map(Path, paths):
+                path.parent.chmod(0o711)
+                for entry in (path, *path.rglob("*")):
                     os.chown(entry, _NOBODY, _NOBODY, follow_symlinks=False)
         return {"identity": self.identity}
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Certificates"]
 
@@ -120,7 +123,7 @@ class Certificates:
         self.ca_file.write_bytes(ca.public_bytes(pem))
 
 
-def _alternative(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _alternative(name: str):  # type: ignore[no-untyped-def]
     from cryptography import x509
 
     try:

@@ -68,7 +68,7 @@ class Wire(asyncio.Protocol):
     def eof_received(self) -> None:
         """Close: the protocol has no half-open connections."""
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._wake()
         if self.peer is not None:
@@ -83,7 +83,7 @@ class Wire(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._full = False
-        if self.peer is not None and not self.peer._stalled:  # noqa: SLF001
+        if self.peer is not None and not self.peer._stalled:
             self.peer.transport.resume_reading()
 
     def _wake(self) -> None:
@@ -146,7 +146,7 @@ class Wire(asyncio.Protocol):
             if one.lost:
                 two.transport.close()
 
-    def stall(self, on: bool) -> None:  # noqa: FBT001
+    def stall(self, on: bool) -> None:
         """Stop reading, or go on."""
         self._stalled = on
         if on:

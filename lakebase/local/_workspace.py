@@ -14,11 +14,13 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._faults import Faults
 from ._http import Request, Response
-from ._tokens import Issuer, Principal
+
+if TYPE_CHECKING:
+    from ._tokens import Issuer, Principal
 
 __all__ = ["Place", "Workspace"]
 
@@ -29,7 +31,7 @@ _SHORTEST, _LONGEST = 300.0, 3600.0
 _DURATION = re.compile(r"(\d+(?:\.\d{1,9})?)s")
 
 
-class _ApiError(Exception):  # noqa: N818
+class _ApiError(Exception):
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.response = Response(status, {"error_code": code, "message": message}, dict(headers or {}))

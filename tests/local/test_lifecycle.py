@@ -1,0 +1,289 @@
+"""Starting and stopping: complete, repeatable, and leaving nothing behind, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from lakebase.local import LocalLakebase, LocalLakebaseError
+from tests.local.conftest import connection_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def below(pid):
+    """The processes under this one, by name."""
+    return {child.pid: child.name() for child in psutil.Process(pid).children(recursive=True)}
+
+
+def traces(before=frozenset()):
+    """Temporary directories of local Lakebases, but those there were."""
+    return set(Path(tempfile.gettempdir()).glob("lakebase-*")) - before
+
+
+def threads():
+    return {thread for thread in threading.enumerate() if thread.name == "local-lakebase"}
+
+
+@pytest.fixture
+def own_tempdir(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+def test_nothing_starts_before_it_is_asked_to(own_tempdir):
+    before, running = threads(), below(os.getpid())
+    lake = LocalLakebase()
+    assert (threads(), below(os.getpid()), traces()) == (before, running, set())
+    assert not lake.is_running
+    lake.stop()
+
+
+def test_stopping_leaves_no_process_thread_or_file(own_tempdir):
+    before, running = threads(), below(os.getpid())
+    with LocalLakebase() as lake:
+        assert lake.is_running
+        assert len(traces()) == 1
+        assert len(threads()) == len(before) + 1
+        with psycopg.connect(**connection_settings(lake, lake.admin_user)) as connection:
+            connection.execute("select 1")
+    assert (threads(), below(os.getpid()), traces()) == (before, running, set())
+
+
+def test_an_exception_inside_leaves_nothing_either(own_tempdir):
+    running = below(os.getpid())
+    with pytest.raises(ZeroDivisionError), LocalLakebase():
+        raise ZeroDivisionError
+    assert (below(os.getpid()), traces()) == (running, set())
+
+
+def test_start_and_stop_may_be_called_twice_and_again(own_tempdir):
+    lake = LocalLakebase()
+    lake.start()
+    port = lake.port
+    assert lake.start() is lake
+    assert lake.port == port
+    lake.stop()
+    lake.stop()
+    with lake:
+        psycopg.connect(**connection_settings(lake, lake.admin_user)).close()
+
+
+def test_stopping_with_clients_connected_ends_them(own_tempdir):
+    with LocalLakebase() as lake:
+        connections = [psycopg.connect(**connection_settings(lake, lake.admin_user)) for _ in range(5)]
+    for connection in connections:
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("select 1")
+        connection.close()
+
+
+def test_stopping_while_faults_hold_clients_does_not_wait_for_them(own_tempdir):
+    with LocalLakebase() as lake:
+        settings = connection_settings(lake, lake.admin_user)
+        fault = lake.hang()
+        lake.hold_workspace()
+        failed = []
+
+        def connect():
+            with pytest.raises(psycopg.OperationalError) as caught:
+                psycopg.connect(**settings)
+            failed.append(caught.value)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        fault.wait(1)
+    thread.join(10)
+    assert len(failed) == 1
+
+
+@pytest.mark.parametrize("use", ["port", "workspace_url", "admin_token", "add_user", "stats", "suspend", "refuse"])
+def test_what_needs_it_running_says_so(use):
+    lake = LocalLakebase()
+    with pytest.raises(LocalLakebaseError, match=r"not running: use it as a context manager, or call start\(\)"):
+        found = getattr(lake, use)
+        found("ann@corp.example") if use == "add_user" else found()
+
+
+def test_a_representation_shows_no_secret():
+    lake = LocalLakebase()
+    assert repr(lake) == "<LocalLakebase not running>"
+    with lake:
+        lake.add_user("ann@corp.example")
+        seen = repr(lake) + repr(lake.stats()) + repr(lake._running.issuer.mint("ann@corp.example"))
+        assert f"127.0.0.1:{lake.port}" in seen
+        assert lake.token("ann@corp.example") not in seen
+        assert "eyJ" not in seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"port": 70000}, "port=70000"),
+        ({"port": -1}, "port=-1"),
+        ({"max_connections": 0}, "max_connections=0"),
+        ({"token_lifetime": 0}, "token_lifetime=0"),
+        ({"suspend_timeout": 0}, "suspend_timeout=0"),
+        ({"compute_units": 0.25}, "compute_units=0.25"),
+    ],
+)
+def test_bad_settings_are_refused_at_construction(settings, words):
+    with pytest.raises(ValueError, match=words):
+        LocalLakebase(**settings)
+
+
+def test_a_taken_port_is_named_and_nothing_stays(own_tempdir):
+    import socket
+
+    running = below(os.getpid())
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(LocalLakebaseError, match=rf"cannot listen on 127.0.0.1:{port}.*port="):
+            LocalLakebase(port=port).start()
+    assert (below(os.getpid()), traces()) == (running, set())
+
+
+def test_a_missing_postgres_is_named_with_what_to_install(own_tempdir, tmp_path):
+    with pytest.raises(LocalLakebaseError, match=r"looked in: .*nowhere.*lakebase-pooling\[local\]"):
+        LocalLakebase(postgres=tmp_path / "nowhere").start()
+    assert traces() == set()
+
+
+def test_two_at_once_do_not_clash(own_tempdir):
+    with LocalLakebase() as one, LocalLakebase() as two:
+        assert one.port != two.port
+        assert one.workspace_url != two.workspace_url
+        one.add_user("ann@corp.example")
+        with pytest.raises(LocalLakebaseError, match=r"no user 'ann@corp\.example'"):
+            two.token("ann@corp.example")
+        password = one.mint("ann@corp.example")
+        two.add_user("ann@corp.example")
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(**connection_settings(two, "ann@corp.example", password))
+
+
+def test_data_and_certificates_stay_in_a_directory_of_ones_own(own_tempdir, tmp_path):
+    kept = tmp_path / "kept"
+    with LocalLakebase(kept) as lake:
+        ca = lake.ca_file.read_text()
+        lake.add_password_role("reporting", "secret")
+        with psycopg.connect(**connection_settings(lake, lake.admin_user), autocommit=True) as connection:
+            connection.execute("create table kept as select 7 as i")
+            connection.execute("grant select on kept to reporting")
+    assert traces() == set()
+    with LocalLakebase(kept) as lake:
+        assert lake.ca_file.read_text() == ca
+        with psycopg.connect(**connection_settings(lake, "reporting", "secret")) as connection:
+            assert connection.execute("select i from kept").fetchone() == (7,)
+        with pytest.raises(LocalLakebaseError, match="in use"):
+            LocalLakebase(kept).start()
+        psycopg.connect(**connection_settings(lake, "reporting", "secret")).close()
+    assert {path.stat().st_mode & 0o077 for path in (kept, kept / "pgdata")} == {0}
+
+
+# The process that owns it ends
+
+
+OWNER = """\
+import os, signal, sys, threading
+from lakebase.local import LocalLakebase
+lake = LocalLakebase().start()
+print(lake.port, flush=True)
+sys.stdin.readline()
+"""
+
+
+def owner(then, tmp_path):
+    """A process with a local Lakebase that goes on with some statement; all that it started."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER + textwrap.dedent(then)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        text=True,
+    )
+    port = process.stdout.readline()
+    assert port.strip().isdigit(), process.communicate()
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert any("postgres" in child.name() for child in started)
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    return process, started
+
+
+def assert_gone(started, tmp_path):
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
+    assert list(tmp_path.glob("lakebase-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
+def test_a_signal_that_ends_the_process_ends_everything(tmp_path, number):
+    process, started = owner("threading.Event().wait()", tmp_path)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode in (-number, 130)
+    assert "Traceback" not in errors or number == signal.SIGINT
+    assert_gone(started, tmp_path)
+
+
+@pytest.mark.parametrize("then", ["", "sys.exit(0)", "raise SystemExit", "os._exit(0)", "1 / 0"])
+def test_a_process_that_forgets_to_stop_it_ends_at_once_and_leaves_nothing(tmp_path, then):
+    process, started = owner(then, tmp_path)
+    _, errors = process.communicate(timeout=20)
+    assert errors == "" or then == "1 / 0"
+    assert_gone(started, tmp_path)
+
+
+def test_a_forked_child_neither_keeps_it_alive_nor_ends_it(tmp_path):
+    then = """
+    child = os.fork()
+    if child == 0:
+        try:
+            lake.port
+        except Exception as error:
+            print(error, flush=True)
+        lake.stop()
+        sys.stdin.read()
+        os._exit(0)
+    import psycopg
+    settings = dict(host=lake.host, port=lake.port, dbname=lake.database, user=lake.admin_user, sslmode="require")
+    with psycopg.connect(**settings, password=lake.mint(lake.admin_user)) as connection:
+        print(connection.execute("select 'still there'").fetchone()[0], flush=True)
+    lake.stop()
+    try:
+        psycopg.connect(**settings, password="x")
+    except psycopg.OperationalError as error:
+        print("refused" in str(error), flush=True)
+    os.waitpid(child, 0)
+    """
+    process, started = owner(then, tmp_path)
+    lines = [process.stdout.readline() for _ in range(3)]
+    # While the child lives, all but it ends; it was not there yet when the others were listed.
+    _, alive = psutil.wait_procs(started, timeout=20)
+    output, errors = process.communicate(timeout=20)
+    assert not alive
+    assert errors == ""
+    assert sorted(line for line in lines if "not running" not in line) == ["True\n", "still there\n"]
+    assert output == ""
+    assert_gone(started, tmp_path)
+
+
+def test_should_the_supervisor_be_killed_the_servers_end_too(tmp_path):
+    process, started = owner("threading.Event().wait()", tmp_path)
+    supervisor = next(child for child in started if child.ppid() == process.pid)
+    supervisor.kill()
+    _, alive = psutil.wait_procs([child for child in started if child.pid != supervisor.pid], timeout=20)
+    process.kill()
+    process.communicate(timeout=20)
+    assert not alive
