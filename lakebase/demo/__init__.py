@@ -1,0 +1,80 @@
+"""`lakebase demo`: the main job of this library, done before your eyes on a local Lakebase."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+__all__ = ["main"]
+
+# A request before its user's token is rotated, one while it is, and one after that.
+_LEAST_PER_USER = 3
+# A local Lakebase takes any number; somebody who watches does not.
+_MOST_USERS = 50
+_MOST_REQUESTS = 100_000
+
+
+def main(arguments: Namespace) -> int:
+    """
+    Run the demo and return its exit status: 0 if every check held, 1 if one did not, 2 if it could not be run.
+
+    Blocks until all is over and cleaned up. An interrupt ends it early and leaves nothing behind.
+
+    Args:
+        arguments: `users`, `requests` and `quiet`, as the command line has them.
+
+    Raises:
+        ModuleNotFoundError: A package is missing that the extra `local` brings.
+        KeyboardInterrupt: After everything was stopped.
+    """
+    wrong = _wrong_with(arguments.users, arguments.requests)
+    if wrong is not None:
+        print(f"lakebase demo: {wrong}", file=sys.stderr)
+        return 2
+    for name in ("fastapi", "uvicorn", "httpx", "cryptography", "rich"):
+        import_module(name)  # before anything is started
+    try:
+        import psycopg  # noqa: F401
+    except ModuleNotFoundError:
+        raise
+    except ImportError:  # the driver is there, and no libpq
+        raise ModuleNotFoundError("No module named 'psycopg_binary'", name="psycopg_binary") from None
+
+    from lakebase.local import LocalLakebaseError
+
+    from ._acts import run
+    from ._screen import screen
+
+    try:
+        with screen(quiet=arguments.quiet) as shown:
+            report = run(arguments.users, arguments.requests, shown)
+        shown.summary(report)
+    except LocalLakebaseError as error:
+        print(f"lakebase demo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: all was stopped, and nothing is left behind", file=sys.stderr)
+        raise
+    except BrokenPipeError:
+        # Nobody reads on; the interpreter must not complain of that at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0 if report.is_good else 1
+
+
+def _wrong_with(users: int, requests: int) -> str | None:
+    if users > _MOST_USERS:
+        return f"--users {users}: expected at most {_MOST_USERS}"
+    if requests > _MOST_REQUESTS:
+        return f"--requests {requests}: expected at most {_MOST_REQUESTS}"
+    if requests < _LEAST_PER_USER * users:
+        return (
+            f"--requests {requests}: {users} users need at least {_LEAST_PER_USER * users}, since a user's token is "
+            f"rotated between requests; give more, or fewer --users"
+        )
+    return None

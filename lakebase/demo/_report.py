@@ -1,0 +1,123 @@
+"""What is counted while the demo runs, and what is made of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+__all__ = ["Check", "Report", "UserReport"]
+
+_SHOWN_FAILURES = 5
+
+
+@dataclass
+class UserReport:
+    """
+    One user's requests, as their client saw them, and what the server says to that.
+
+    Attributes:
+        user: Also the role.
+        answered: Requests that got the answer they should get, by request id.
+        refused: Those of them that were to be refused, and undone.
+        rows: Rows in answers.
+        foreign: Rows of others in answers.
+        written: Notes that were acknowledged.
+        visits: Requests of which the database says that this role made them.
+        connections: Logins that the gateway counted.
+        minted: Credentials that the workspace counted.
+        tokens: Workspace tokens that the user had.
+    """
+
+    user: str
+    answered: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    rows: int = 0
+    foreign: int = 0
+    written: int = 0
+    visits: Counter[str] = field(default_factory=Counter)
+    connections: int = 0
+    minted: int = 0
+    tokens: int = 1
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that had to hold, and whether it did."""
+
+    claim: str
+    holds: bool
+    detail: str = ""
+
+
+@dataclass
+class Report:
+    """
+    The whole run.
+
+    Attributes:
+        users: In the order in which they came.
+        asked: Requests that were sent.
+        failures: What went wrong, in words.
+        latencies: Seconds from request to answer.
+        seconds: From the first request to the last answer.
+        total: Seconds for everything.
+        pools: Pools that were open at the end, the app's own included.
+        threads: Most threads of the process at once.
+        threads_before: Threads before the first request.
+        peak: Most connections at once, as the gateway counted.
+        budget: `max_total` of the users' pools.
+        app_connections, app_minted: As for a user.
+        checks: What had to hold.
+    """
+
+    users: list[UserReport] = field(default_factory=list)
+    asked: int = 0
+    failures: list[str] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    total: float = 0.0
+    pools: int = 0
+    threads: int = 0
+    threads_before: int = 0
+    peak: int = 0
+    budget: int = 0
+    app_connections: int = 0
+    app_minted: int = 0
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing failed and every check held."""
+        return bool(self.checks) and not self.failures and all(check.holds for check in self.checks)
+
+    def check(self, claim: str, wrong: object = (), detail: str = "") -> None:
+        """Add a check: it holds unless `wrong` says what is wrong."""
+        self.checks.append(Check(claim, not wrong, str(wrong) if wrong else detail))
+
+    def table(self) -> Iterator[tuple[str, ...]]:
+        """Rows of the table of users, its heading first."""
+        yield "user", "requests", "rows seen", "of others", "connections", "credentials"
+        for user in self.users:
+            numbers = (len(user.answered), user.rows, user.foreign, user.connections, user.minted)
+            yield user.user, *(f"{number:,}" for number in numbers)
+        yield "(the app itself)", "2", "-", "-", f"{self.app_connections:,}", f"{self.app_minted:,}"
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """The other numbers, by name."""
+        yield "pools", f"{self.pools} (one for each user, one for the app)"
+        yield "connections", f"{self.peak} at once at most, of {self.budget} for the users together"
+        yield "threads", f"{self.threads} at most, {self.threads_before} of them before the first request"
+        yield "errors", f"{len(self.failures)}"
+        if self.latencies:
+            ordered = sorted(self.latencies)
+            p50, p95 = (ordered[int(len(ordered) * share)] * 1000 for share in (0.5, 0.95))
+            rate = self.asked / self.seconds
+            yield "speed", f"{rate:,.0f} requests/s; half answered within {p50:.0f} ms, 95 % within {p95:.0f} ms"
+        yield "time", f"{self.total:.1f} s, {self.seconds:.1f} s of it for the requests"
+
+    def shown_failures(self) -> Iterator[str]:
+        """The first few."""
+        yield from self.failures[:_SHOWN_FAILURES]
+        if len(self.failures) > _SHOWN_FAILURES:
+            yield f"and {len(self.failures) - _SHOWN_FAILURES} more"
