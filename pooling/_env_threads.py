@@ -103,7 +103,11 @@ class Workers:
         self._names = itertools.count(1)
 
     def submit(self, work: Callable[[], Any]) -> Job:
-        """Have `work` run soon; never waits for other work to end."""
+        """
+        Have `work` run soon; never waits for other work to end.
+
+        Where no thread is to be had, as while the interpreter shuts down, it runs here and now.
+        """
         job = Job(work)
         with self._lock:
             self._jobs.append(job)
@@ -115,11 +119,14 @@ class Workers:
         worker = threading.Thread(target=self._work, name=f"pooling-worker-{next(self._names)}", daemon=True)
         try:
             worker.start()
-        except BaseException:
+        except BaseException as error:
             with self._lock:
-                if job in self._jobs:
-                    self._jobs.remove(job)
-                    raise
+                if job not in self._jobs:  # a worker that had just finished took it
+                    return job
+                self._jobs.remove(job)
+            if not isinstance(error, RuntimeError):
+                raise
+            job.run()
         return job
 
     def _work(self) -> None:

@@ -21,7 +21,7 @@ from ._env import Ring
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
 from .options import PoolingServiceOptions
-from .service import AsyncPoolingService, PoolingService
+from .service import AsyncPoolingService, PoolingService, members
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -291,7 +291,7 @@ class _Keyed(Generic[K, T, S]):
     def stats(self) -> KeyedPoolStats:
         """The numbers of all keys and of each."""
         per_key = {key: entry.service.stats() for key, entry in list(self._entries.items())}
-        every = [*per_key.values(), *(service.stats() for service in list(self._others))]
+        every = [*per_key.values(), *(service.stats() for service in members(self._others))]
         return KeyedPoolStats(
             keys=len(per_key),
             size=sum(stats.size for stats in every),
@@ -352,7 +352,7 @@ class _Keyed(Generic[K, T, S]):
         return service
 
     def _every(self) -> list[S]:
-        return [*(entry.service for entry in list(self._entries.values())), *list(self._others)]
+        return [*(entry.service for entry in list(self._entries.values())), *members(self._others)]
 
     def start(self) -> Any:
         """Serve borrowers; needed only after `stop`."""
@@ -511,7 +511,7 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
 
 def _after_fork() -> None:
-    for keyed in list(_all):
+    for keyed in members(_all):
         keyed._armed_at = math.inf  # the timer that was to call is the parent's
 
 

@@ -238,7 +238,8 @@ class _Service(Generic[T]):
         slot = self._ledger.reclaim(value)
         if slot is None and id(value) not in self._inherited:
             elsewhere = next(
-                (messages.title(other._name, other._key) for other in list(_services) if other.is_borrowed(value)), None
+                (messages.title(other._name, other._key) for other in members(_services) if other.is_borrowed(value)),
+                None,
             )
             raise messages.not_out(self._name, self._key, self._ledger, value, elsewhere)
         return slot
@@ -614,8 +615,17 @@ class AsyncPoolingService(_Service[T]):
         return False
 
 
+def members(weak: weakref.WeakSet[R]) -> list[R]:
+    """What is in a weak set now, while other threads may add to it."""
+    while True:
+        try:
+            return list(weak)
+        except RuntimeError:  # it changed under way
+            continue
+
+
 def _after_fork() -> None:
-    for service in list(_services):
+    for service in members(_services):
         service._after_fork()
 
 
