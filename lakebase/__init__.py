@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .config import LakebasePoolConfig
-    from .credentials import CredentialCache, CredentialSource, DatabaseCredential, generate_database_credential
+    from .credentials import CredentialCache, credential_source, generate_database_credential
     from .drivers import lakebase_orm_config, lakebase_pg_config
     from .errors import (
         ConfigurationError,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .identity import UserIdentity, token_fingerprint
     from .limits import ConnectionBudgetWarning
     from .manager import AsyncLakebasePoolManager, LakebasePoolManager
+    from .passwords import CredentialSource, DatabaseCredential
     from .pool import AsyncLakebasePool, LakebasePool, create_async_lakebase_pool, create_lakebase_pool
     from .routing import AsyncRoutingPool, RoutingPool
     from .transaction_mode import TransactionModeError, guard_connection, transaction_mode_violations
@@ -56,6 +57,7 @@ __all__ = [
     "generate_database_credential",
     "CredentialSource",
     "CredentialCache",
+    "credential_source",
     # The built-in pooler
     "transaction_mode_violations",
     "guard_connection",
@@ -73,7 +75,7 @@ __all__ = [
 
 _HOMES = {
     "config": ("LakebasePoolConfig",),
-    "credentials": ("CredentialCache", "CredentialSource", "DatabaseCredential", "generate_database_credential"),
+    "credentials": ("CredentialCache", "credential_source", "generate_database_credential"),
     "drivers": ("lakebase_orm_config", "lakebase_pg_config"),
     "errors": (
         "ConfigurationError",
@@ -88,6 +90,7 @@ _HOMES = {
     "identity": ("UserIdentity", "token_fingerprint"),
     "limits": ("ConnectionBudgetWarning",),
     "manager": ("AsyncLakebasePoolManager", "LakebasePoolManager"),
+    "passwords": ("CredentialSource", "DatabaseCredential"),
     "pool": ("AsyncLakebasePool", "LakebasePool", "create_async_lakebase_pool", "create_lakebase_pool"),
     "routing": ("AsyncRoutingPool", "RoutingPool"),
     "transaction_mode": ("TransactionModeError", "guard_connection", "transaction_mode_violations"),

@@ -152,11 +152,39 @@ def is_transient(error: BaseException) -> bool:
     # `requests` errors are `OSError`; the SDK has them retried and then lets the last one through.
     if type(error).__module__.partition(".")[0] in ("requests", "urllib3"):
         return True
+    if isinstance(error, ValueError) and _is_of_token_endpoint(error):
+        return not str(error).startswith(_OAUTH_REFUSALS)
     from databricks.sdk import errors
 
     return isinstance(
         error,
         (errors.TooManyRequests, errors.TemporarilyUnavailable, errors.InternalError, errors.DeadlineExceeded),
+    )
+
+
+# https://www.rfc-editor.org/rfc/rfc6749#section-5.2
+_OAUTH_REFUSALS = (
+    "access_denied",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+)
+
+
+def _is_of_token_endpoint(error: ValueError) -> bool:
+    # The SDK makes any failure of the OAuth token endpoint a `ValueError` without the status, and tries only once.
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "databricks.sdk.oauth":
+            return True
+        trace = trace.tb_next
+    return (
+        error.__cause__ is not None
+        and isinstance(error.__cause__, ValueError)
+        and _is_of_token_endpoint(error.__cause__)
     )
 
 

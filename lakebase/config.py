@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from pooling.errors import ConfigurationError
 from pooling.options import PoolingServiceOptions
 
-from .hosts import direct_host, is_pooled_host, pooled_host
-from .limits import direct_connections
+from ._config_checks import OPTION_FIELDS, SECRET_FIELDS, check_names, check_values
+from .hosts import direct_host, pooled_host
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
-    from .credentials import DatabaseCredential
+    from .passwords import DatabaseCredential
 
 __all__ = ["LakebasePoolConfig", "PasswordCallable"]
 
 #: Called for each new connection. A `DatabaseCredential` is cached until shortly before it expires, a string is not.
 PasswordCallable = Callable[[], "str | DatabaseCredential | Awaitable[str | DatabaseCredential]"]
-
-#: libpq's, weakest first: https://www.postgresql.org/docs/current/libpq-ssl.html
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-ENCRYPTED_SSL_MODES = SSL_MODES[3:]
 
 #: Environment variables, in order of precedence, of the fields that may come from there.
 ENVIRONMENT = MappingProxyType(
@@ -46,35 +39,8 @@ ENVIRONMENT = MappingProxyType(
     }
 )
 
-_OPTION_FIELDS = (
-    "min_size",
-    "max_size",
-    "timeout",
-    "max_waiting",
-    "max_idle",
-    "max_lifetime",
-    "max_uses",
-    "max_creating",
-    "validate_on_acquire",
-    "leak_timeout",
-)
-_SECRET_FIELDS = frozenset({"password", "token"})
-_LIBPQ_FIELDS = MappingProxyType(
-    {
-        "host": "host",
-        "port": "port",
-        "dbname": "database",
-        "user": "user",
-        "password": "password",
-        "sslmode": "ssl_mode",
-        "sslrootcert": "ssl_root_cert",
-        "application_name": "application_name",
-        "connect_timeout": "connect_timeout",
-    }
-)
 # An override brings its own of the whole group: the base's password must not stand in for a user's missing token.
 _EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"))
-_ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+(/endpoints/[^/\s]+)?")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -113,6 +79,8 @@ class LakebasePoolConfig:
         allow_plaintext: Permits the weaker ssl modes, for a Postgres on your own machine.
         pooled: Connect through the endpoint's built-in pooler (transaction mode). It takes native
             passwords only.
+        transaction_mode_guard: Refuse to send what the pooler would break (`transaction_mode_violations`); needs the
+            extra `lakebase-pooling[sql]`.
         read_only: Connect to the endpoint's readable secondaries.
         application_name: Shown in `pg_stat_activity`. From `PGAPPNAME`.
         connect_timeout: Whole seconds for one attempt; libpq's minimum is 2. From `PGCONNECT_TIMEOUT`.
@@ -149,9 +117,10 @@ class LakebasePoolConfig:
     workspace_url: str | None = None
     claims: tuple[Any, ...] | None = field(default=None, hash=False)
     ssl_mode: str = "require"
-    ssl_root_cert: str | None = None
+    ssl_root_cert: str | os.PathLike[str] | None = None
     allow_plaintext: bool = False
     pooled: bool = False
+    transaction_mode_guard: bool = False
     read_only: bool = False
     application_name: str | None = None
     connect_timeout: int = 10
@@ -172,7 +141,7 @@ class LakebasePoolConfig:
 
     def __new__(cls, **given: Any) -> Self:
         """Remember which fields were given: only those win over a base or the environment."""
-        _check_names(given)
+        check_names(given, cls.__dataclass_fields__)
         self = super().__new__(cls)
         object.__setattr__(self, "_given", tuple(given))
         return self
@@ -186,92 +155,14 @@ class LakebasePoolConfig:
         return _restored, (type(self), given)
 
     def __post_init__(self) -> None:
-        for name in ("host", "database", "user", "endpoint", "instance_name", "token", "workspace_url"):
-            _check_text(name, getattr(self, name))
-        for name in ("ssl_root_cert", "application_name"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, str(value) if isinstance(value, Path) else value)
-            _check_text(name, getattr(self, name))
-        for name in ("allow_plaintext", "pooled", "read_only"):
-            if not isinstance(getattr(self, name), bool):
-                raise _refused(name, getattr(self, name), "True or False")
-        self._check_host()
-        _check_whole("port", self.port, 1, 65535)
-        _check_whole("connect_timeout", self.connect_timeout, 2, 3600)
-        _check_whole("replicas", self.replicas, 1, 100_000)
-        if self.compute_units is not None:
-            direct_connections(self.compute_units)
-        self._check_tls()
-        self._check_credential()
-        for name in ("libpq_params", "pool_options"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise _refused(name, getattr(self, name), "a mapping of names to values")
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        for name in self.libpq_params:
-            if name in _LIBPQ_FIELDS:
-                raise ConfigurationError(
-                    f"libpq_params has {name!r}: give it as {_LIBPQ_FIELDS[name]}= instead", field="libpq_params"
-                )
-        for name in self.pool_options:
-            if name in _OPTION_FIELDS:
-                raise ConfigurationError(f"pool_options has {name!r}: give it as {name}= instead", field="pool_options")
-        self.options()
-
-    def _check_host(self) -> None:
-        if self.host is None:
-            return
-        if "://" in self.host or "," in self.host or any(c.isspace() for c in self.host):
-            raise _refused("host", self.host, "one host name or address, without scheme or port")
-        if self.host.count(":") == 1:
-            raise _refused("host", self.host, "a host without a port; give that as port=")
-
-    def _check_tls(self) -> None:
-        if self.ssl_mode not in SSL_MODES:
-            raise _refused("ssl_mode", self.ssl_mode, f"one of {', '.join(ENCRYPTED_SSL_MODES)}")
-        if self.ssl_mode not in ENCRYPTED_SSL_MODES and not self.allow_plaintext:
-            raise ConfigurationError(
-                f"ssl_mode={self.ssl_mode!r}: Lakebase accepts TLS only, and this mode may send the credential in the "
-                f"clear; use one of {', '.join(ENCRYPTED_SSL_MODES)}. For a Postgres on your own machine that has no "
-                f"TLS, add allow_plaintext=True.",
-                field="ssl_mode",
-            )
-
-    def _check_credential(self) -> None:
-        if self.password is not None and not isinstance(self.password, str) and not callable(self.password):
-            raise ConfigurationError(
-                f"password is of type {type(self.password).__name__}: expected a string or what returns one",
-                field="password",
-            )
-        if self.password == "":
-            raise ConfigurationError("password is empty; leave it out to use a minted token", field="password")
-        if self.endpoint is not None and self.instance_name is not None:
-            raise ConfigurationError(
-                f"endpoint={self.endpoint!r} and instance_name={self.instance_name!r} exclude each other: an endpoint "
-                "is autoscaling Lakebase's, an instance provisioned Lakebase's; keep the one the host belongs to",
-                field="endpoint",
-            )
-        if self.endpoint is not None and not _ENDPOINT.fullmatch(self.endpoint):
-            raise _refused("endpoint", self.endpoint, "projects/P/branches/B/endpoints/E or projects/P/branches/B")
-        if self.token is not None and self.password is not None:
-            raise ConfigurationError(
-                "password and token exclude each other: a token is minted into a password", field="token"
-            )
-        if self.token is not None and self.workspace_client is not None:
-            raise ConfigurationError(
-                "token and workspace_client exclude each other: it would be unclear who mints", field="token"
-            )
+        if isinstance(self.ssl_root_cert, os.PathLike):
+            object.__setattr__(self, "ssl_root_cert", os.fspath(self.ssl_root_cert))
+        check_values(self)
         if self.claims is not None:
-            if isinstance(self.claims, (str, Mapping)):
-                raise _refused("claims", self.claims, "a sequence of RequestedClaims or mappings")
             object.__setattr__(self, "claims", tuple(self.claims))
-        if self.password is None and (self.pooled or (self.host is not None and is_pooled_host(self.host))):
-            setting = "pooled=True" if self.pooled else f"host={self.host!r} is the built-in pooler's"
-            raise ConfigurationError(
-                f"{setting} without a password: the built-in pooler takes roles with a native Postgres password only "
-                "and refuses minted tokens ('SASL authentication failed'). Either give user= and password= of such a "
-                "role, or connect directly: pooled=False and the endpoint's own host.",
-                field="pooled" if self.pooled else "host",
-            )
+        for name in ("libpq_params", "pool_options"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        self.options()
 
     # From several sources
 
@@ -317,7 +208,7 @@ class LakebasePoolConfig:
         if not per_pool:
             return self
         given = per_pool.given() if isinstance(per_pool, LakebasePoolConfig) else _named(per_pool)
-        _check_names(given)
+        check_names(given, self.__dataclass_fields__)
         if given.get("token") is not None and given.get("user") is None:
             raise ConfigurationError(
                 "a token without its user: give user=, the role of whoever the token belongs to; "
@@ -408,7 +299,7 @@ class LakebasePoolConfig:
     def options(self) -> PoolingServiceOptions:
         """The engine's options in it."""
         return PoolingServiceOptions.gathered(
-            None, {**{name: getattr(self, name) for name in _OPTION_FIELDS}, **self.pool_options}
+            None, {**{name: getattr(self, name) for name in OPTION_FIELDS}, **self.pool_options}
         )
 
     def connect_kwargs(self) -> dict[str, Any]:
@@ -440,7 +331,7 @@ class LakebasePoolConfig:
     def __repr__(self) -> str:
         shown = []
         for name, value in self.given().items():
-            if name in _SECRET_FIELDS and value is not None:
+            if name in SECRET_FIELDS and value is not None:
                 shown.append(f"{name}={'<callable>' if callable(value) else '***'}")
             elif name in ("workspace_client", "libpq_params") and value:
                 shown.append(f"{name}=<{type(value).__name__}>")
@@ -461,22 +352,6 @@ def _named(given: Mapping[str, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in given.items()}
 
 
-def _check_names(given: Mapping[str, Any]) -> None:
-    names = [item.name for item in fields(LakebasePoolConfig)]
-    for name in given:
-        if name not in names:
-            # libpq's and the engine's spellings point to ours.
-            if name in _LIBPQ_FIELDS:
-                hint = f"it is called {_LIBPQ_FIELDS[name]!r} here"
-            elif name in PoolingServiceOptions.__dataclass_fields__:
-                hint = f"give it in pool_options={{{name!r}: …}}"
-            elif near := get_close_matches(name, names, n=1, cutoff=0.5):
-                hint = f"did you mean {near[0]!r}?"
-            else:
-                hint = f"known are {', '.join(names)}"
-            raise ConfigurationError(f"unknown setting {name!r}: {hint}", field=name)
-
-
 def _parsed(name: str, variable: str, text: str) -> Any:
     if name not in ("port", "connect_timeout"):
         return text
@@ -486,24 +361,3 @@ def _parsed(name: str, variable: str, text: str) -> Any:
         raise ConfigurationError(
             f"{name} is not a number: {variable} is {text!r} in the environment", field=name
         ) from None
-
-
-def _check_text(name: str, value: object) -> None:
-    if value is None:
-        return
-    shown = "***" if name in _SECRET_FIELDS else value
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name} is of type {type(value).__name__}: expected a string", field=name)
-    if not value.strip():
-        raise _refused(name, shown, "a string that is not empty")
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        raise _refused(name, shown, "a string without control characters")
-
-
-def _check_whole(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _refused(name, value, f"a whole number from {least} to {most}")
-
-
-def _refused(name: str, value: object, allowed: str) -> ConfigurationError:
-    return ConfigurationError(f"{name}={value!r}: expected {allowed}", field=name)

@@ -375,14 +375,14 @@ def main(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
 
     Returns 0 if a pool would work, warnings or not, and 1 if it would not.
     """
-    out = sys.stdout if out is None else out
+    stream = out or sys.stdout
     given = {name: getattr(arguments, name) for name in _FIELDS if getattr(arguments, name) not in (None, False)}
     if arguments.native_password:
         given["password"] = os.environ.get("PGPASSWORD") or getpass.getpass("Password: ")
     status = 0
     for finding in examine(given, budget=arguments.budget):
-        out.write(f"{finding}\n")
-        out.flush()
+        stream.write(f"{finding}\n")
+        stream.flush()
         if finding.verdict is Verdict.FAILED:
             status = 1
     return status

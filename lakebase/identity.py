@@ -162,9 +162,9 @@ def _relevant(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Iterato
 
 def _pairs(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Iterable[tuple[Any, Any]]:
     # `multi_items` (httpx) and `getlist`-style mappings repeat a name in `items()` only in some frameworks.
-    if isinstance(headers, Mapping) or hasattr(headers, "items"):
-        items = getattr(headers, "multi_items", headers.items)
-        return items()
+    items = getattr(headers, "multi_items", None) or getattr(headers, "items", None)
+    if items is not None:
+        return items()  # type: ignore[no-any-return]
     if isinstance(headers, (str, bytes)):
         raise IdentityError(f"headers of type {type(headers).__name__}: expected a mapping of names to values")
     try:

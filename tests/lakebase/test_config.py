@@ -6,6 +6,7 @@ import copy
 import pickle
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,6 +126,7 @@ def test_a_password_needs_no_endpoint() -> None:
         ("connect_timeout", 1),
         ("pooled", "yes"),
         ("read_only", 1),
+        ("transaction_mode_guard", None),
         ("max_size", 0),
         ("min_size", -1),
         ("timeout", -1),
@@ -196,6 +198,15 @@ def test_the_pooler_with_a_native_password_connects_to_its_host() -> None:
     config = LakebasePoolConfig(**COMPLETE, password="p", pooled=True)
     assert config.connect_kwargs()["host"] == "ep-x-pooler.database.eu.cloud.databricks.com"
     assert config.direct_config().connect_kwargs()["host"] == COMPLETE["host"]
+
+
+def test_prepared_statements_are_off_where_libpq_cannot_close_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pooled = LakebasePoolConfig(**COMPLETE, password="p", pooled=True)
+    monkeypatch.setattr(type(psycopg.capabilities), "has_send_close_prepared", lambda self: False)
+    assert pooled.connect_kwargs()["prepare_threshold"] is None
+    assert "prepare_threshold" not in pooled.direct_config().connect_kwargs()
+    monkeypatch.setattr(type(psycopg.capabilities), "has_send_close_prepared", lambda self: True)
+    assert "prepare_threshold" not in pooled.connect_kwargs()
 
 
 def test_direct_config_of_a_pooled_host_is_the_endpoints_own() -> None:

@@ -15,13 +15,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from lakebase import ConfigurationError, CredentialCache, CredentialError, DatabaseCredential, LakebasePoolConfig
-from lakebase.credentials import (
-    EXPIRY_MARGIN,
-    AsyncCallablePassword,
-    MintedPassword,
-    StaticPassword,
-    credential_source,
-)
+from lakebase.credentials import credential_source
+from lakebase.passwords import EXPIRY_MARGIN, AsyncCallablePassword, MintedPassword, StaticPassword
 
 HOUR = 3600.0
 LONG = 30.0
@@ -149,6 +144,32 @@ def test_a_caller_that_gives_up_leaves_the_mint_to_the_next() -> None:
     assert mint.calls == 1
 
 
+def test_a_mint_that_never_ends_is_left_behind_for_a_new_one() -> None:
+    stuck, clock, calls = threading.Event(), Clock(), 0
+
+    def mint() -> DatabaseCredential:
+        nonlocal calls
+        calls += 1
+        number = calls
+        if number == 1:
+            assert stuck.wait(LONG)
+        return expiring(f"token-{number}")
+
+    source = MintedPassword(mint, clock=clock, timeout=20.0)
+    with pytest.raises(CredentialError):
+        source.password(timeout=0)
+    clock.now += 19
+    with pytest.raises(CredentialError):
+        source.password(timeout=0)
+    assert calls == 1
+    clock.now += 2
+    assert source.password() == "token-2"
+    stuck.set()
+    until(lambda: source.mints == 2)
+    assert source.password() == "token-2"
+    assert calls == 2
+
+
 async def test_the_loop_may_end_while_a_mint_is_under_way() -> None:
     mint = Mint()
     source = MintedPassword(mint)
@@ -188,7 +209,7 @@ def test_the_wall_clock_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> N
         def now(cls, tz: timezone | None = None) -> datetime:
             return datetime.now(tz) + timedelta(days=1)
 
-    monkeypatch.setattr("lakebase.credentials.datetime", Tomorrow)
+    monkeypatch.setattr("lakebase.passwords.datetime", Tomorrow)
     assert source.password() == "token-1"
 
 

@@ -26,7 +26,8 @@ from lakebase import (
     generate_database_credential,
     resolve_username,
 )
-from lakebase.credentials import MintedPassword, credential_source
+from lakebase.credentials import credential_source
+from lakebase.passwords import MintedPassword
 from lakebase.username import aresolve_username
 
 CREDENTIALS = "POST /api/2.0/postgres/credentials"
@@ -42,7 +43,7 @@ def no_ambient_identity(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_workspace, "RETRY_TIMEOUT", 1)
-    monkeypatch.setattr("lakebase.credentials._BACKOFF", 0.01)
+    monkeypatch.setattr("lakebase.passwords._BACKOFF", 0.01)
 
 
 def source_of(user, **overrides) -> MintedPassword:
@@ -163,6 +164,17 @@ def test_failures_that_stay_end_after_bounded_retries(lakebase_user, short_limit
             source_of(lakebase_user).password()
     assert caught.value.is_transient
     assert 1 < fault.hits < 20
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_apps_token_endpoint_that_fails_once_is_survived(
+    lakebase_local, short_limits, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    for name, value in lakebase_local.environment().items():
+        monkeypatch.setenv(name, value)
+    with lakebase_local.fail_workspace(status, path="/oidc/v1/token", count=1) as fault:
+        assert credential_source(LakebasePoolConfig.from_env().resolved()).password()
+    assert fault.hits == 1
 
 
 def test_a_workspace_that_is_not_there_is_an_error_within_the_callers_time(lakebase_user, short_limits) -> None:

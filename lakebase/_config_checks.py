@@ -1,0 +1,199 @@
+"""Which values a configuration may have, and what is said of those that it may not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pooling.errors import ConfigurationError
+from pooling.options import PoolingServiceOptions
+
+from .hosts import is_pooled_host
+from .limits import direct_connections
+
+if TYPE_CHECKING:
+    from .config import LakebasePoolConfig
+
+#: libpq's, weakest first: https://www.postgresql.org/docs/current/libpq-ssl.html
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+ENCRYPTED_SSL_MODES = SSL_MODES[3:]
+
+#: Fields that are the engine's options of the same name.
+OPTION_FIELDS = (
+    "min_size",
+    "max_size",
+    "timeout",
+    "max_waiting",
+    "max_idle",
+    "max_lifetime",
+    "max_uses",
+    "max_creating",
+    "validate_on_acquire",
+    "leak_timeout",
+)
+SECRET_FIELDS = frozenset({"password", "token"})
+#: libpq's parameters that have a field of their own.
+LIBPQ_FIELDS = MappingProxyType(
+    {
+        "host": "host",
+        "port": "port",
+        "dbname": "database",
+        "user": "user",
+        "password": "password",
+        "sslmode": "ssl_mode",
+        "sslrootcert": "ssl_root_cert",
+        "application_name": "application_name",
+        "connect_timeout": "connect_timeout",
+    }
+)
+_TEXTS = (
+    "host",
+    "database",
+    "user",
+    "endpoint",
+    "instance_name",
+    "token",
+    "workspace_url",
+    "ssl_root_cert",
+    "application_name",
+)
+_FLAGS = ("allow_plaintext", "pooled", "read_only", "transaction_mode_guard")
+_ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+(/endpoints/[^/\s]+)?")
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """
+    Refuse a name that no field has, and point to the nearest that one has.
+
+    libpq's and the engine's spellings point to ours.
+    """
+    names = list(known)
+    for name in given:
+        if name in names:
+            continue
+        if name in LIBPQ_FIELDS:
+            hint = f"it is called {LIBPQ_FIELDS[name]!r} here"
+        elif name in PoolingServiceOptions.__dataclass_fields__:
+            hint = f"give it in pool_options={{{name!r}: …}}"
+        elif near := get_close_matches(name, names, n=1, cutoff=0.5):
+            hint = f"did you mean {near[0]!r}?"
+        else:
+            hint = f"known are {', '.join(names)}"
+        raise ConfigurationError(f"unknown setting {name!r}: {hint}", field=name)
+
+
+def check_values(config: LakebasePoolConfig) -> None:
+    """Refuse values that cannot work, alone or together."""
+    for name in _TEXTS:
+        _check_text(name, getattr(config, name))
+    for name in _FLAGS:
+        if not isinstance(getattr(config, name), bool):
+            raise _refused(name, getattr(config, name), "True or False")
+    _check_host(config.host)
+    _check_whole("port", config.port, 1, 65535)
+    _check_whole("connect_timeout", config.connect_timeout, 2, 3600)
+    _check_whole("replicas", config.replicas, 1, 100_000)
+    if config.compute_units is not None:
+        direct_connections(config.compute_units)
+    _check_tls(config)
+    _check_password(config.password)
+    _check_credential(config)
+    _check_pooler(config)
+    for name in ("libpq_params", "pool_options"):
+        if not isinstance(getattr(config, name), Mapping):
+            raise _refused(name, getattr(config, name), "a mapping of names to values")
+    for name in config.libpq_params:
+        if name in LIBPQ_FIELDS:
+            raise ConfigurationError(
+                f"libpq_params has {name!r}: give it as {LIBPQ_FIELDS[name]}= instead", field="libpq_params"
+            )
+    for name in config.pool_options:
+        if name in OPTION_FIELDS:
+            raise ConfigurationError(f"pool_options has {name!r}: give it as {name}= instead", field="pool_options")
+
+
+def _check_host(host: str | None) -> None:
+    if host is None:
+        return
+    if "://" in host or "," in host or any(character.isspace() for character in host):
+        raise _refused("host", host, "one host name or address, without scheme or port")
+    if host.count(":") == 1:
+        raise _refused("host", host, "a host without a port; give that as port=")
+
+
+def _check_tls(config: LakebasePoolConfig) -> None:
+    if config.ssl_mode not in SSL_MODES:
+        raise _refused("ssl_mode", config.ssl_mode, f"one of {', '.join(ENCRYPTED_SSL_MODES)}")
+    if config.ssl_mode not in ENCRYPTED_SSL_MODES and not config.allow_plaintext:
+        raise ConfigurationError(
+            f"ssl_mode={config.ssl_mode!r}: Lakebase accepts TLS only, and this mode may send the credential in the "
+            f"clear; use one of {', '.join(ENCRYPTED_SSL_MODES)}. For a Postgres on your own machine that has no "
+            f"TLS, add allow_plaintext=True.",
+            field="ssl_mode",
+        )
+
+
+def _check_password(password: object) -> None:
+    if password is not None and not isinstance(password, str) and not callable(password):
+        raise ConfigurationError(
+            f"password is of type {type(password).__name__}: expected a string or what returns one", field="password"
+        )
+    if password == "":
+        raise ConfigurationError("password is empty; leave it out to use a minted token", field="password")
+
+
+def _check_credential(config: LakebasePoolConfig) -> None:
+    if config.endpoint is not None and config.instance_name is not None:
+        raise ConfigurationError(
+            f"endpoint={config.endpoint!r} and instance_name={config.instance_name!r} exclude each other: an endpoint "
+            "is autoscaling Lakebase's, an instance provisioned Lakebase's; keep the one the host belongs to",
+            field="endpoint",
+        )
+    if config.endpoint is not None and not _ENDPOINT.fullmatch(config.endpoint):
+        raise _refused("endpoint", config.endpoint, "projects/P/branches/B/endpoints/E or projects/P/branches/B")
+    if config.token is not None and config.password is not None:
+        raise ConfigurationError(
+            "password and token exclude each other: a token is minted into a password", field="token"
+        )
+    if config.token is not None and config.workspace_client is not None:
+        raise ConfigurationError(
+            "token and workspace_client exclude each other: it would be unclear who mints", field="token"
+        )
+    if isinstance(config.claims, (str, Mapping)):
+        raise _refused("claims", config.claims, "a sequence of RequestedClaims or mappings")
+
+
+def _check_pooler(config: LakebasePoolConfig) -> None:
+    # https://docs.databricks.com/aws/en/oltp/projects/connection-pooling
+    if config.password is None and (config.pooled or (config.host is not None and is_pooled_host(config.host))):
+        setting = "pooled=True" if config.pooled else f"host={config.host!r} is the built-in pooler's"
+        raise ConfigurationError(
+            f"{setting} without a password: the built-in pooler takes roles with a native Postgres password only "
+            "and refuses minted tokens ('SASL authentication failed'). Either give user= and password= of such a "
+            "role, or connect directly: pooled=False and the endpoint's own host.",
+            field="pooled" if config.pooled else "host",
+        )
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is None:
+        return
+    shown = "***" if name in SECRET_FIELDS else value
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} is of type {type(value).__name__}: expected a string", field=name)
+    if not value.strip():
+        raise _refused(name, shown, "a string that is not empty")
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise _refused(name, shown, "a string without control characters")
+
+
+def _check_whole(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise _refused(name, value, f"a whole number from {least} to {most}")
+
+
+def _refused(name: str, value: object, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"{name}={value!r}: expected {allowed}", field=name)
