@@ -463,7 +463,9 @@ async def _coroutine(awaitable: Awaitable[R]) -> R:
     return await awaitable
 
 
-def _details(exc: BaseException | None) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
+def _details(
+    exc: BaseException | None,
+) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
     return (None, None, None) if exc is None else (type(exc), exc, exc.__traceback__)
 
 

@@ -59,13 +59,28 @@ class RequestContext:
         values: What is known about the request, read as `ctx["user"]`.
     """
 
-    __slots__ = ("__weakref__", "_held", "_is_closed", "_lead", "_scope", "_token", "_values", "container", "name", "parent")
+    __slots__ = (
+        "__weakref__",
+        "_held",
+        "_is_closed",
+        "_lead",
+        "_scope",
+        "_token",
+        "_values",
+        "container",
+        "error",
+        "name",
+        "parent",
+    )
 
     def __init__(self, name: str | None = None, parent: RequestContext | None = None, **values: Any) -> None:
         self.name = name
         self.parent = parent
         #: The container it was opened on, or `None`.
         self.container: Any = None if parent is None else parent.container
+        #: What ended the request, where a framework made a response of it and its code ends normally: a
+        #: `close` without an exception takes this one.
+        self.error: BaseException | None = None
         self._values = values
         # Attempts at values by key, and callbacks by themselves: the order of insertion is the stack to unwind.
         self._held: dict[Any, Any] = {}
@@ -302,7 +317,7 @@ class RequestContext:
         Closing it again does nothing. A callback or pool that fails does not keep the others from their turn.
 
         Args:
-            exc: What ended the request, for callbacks and release hooks.
+            exc: What ended the request, for callbacks and release hooks; `None` takes `error`.
 
         Raises:
             RequestContextError: It holds something that must be awaited. Nothing has happened; use `aclose`.
@@ -318,6 +333,7 @@ class RequestContext:
                     "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
                 )
         self._is_closed = True
+        exc = exc or self.error
         errors: list[BaseException] | None = None
         while held:
             item = held.popitem()[1]
@@ -340,6 +356,7 @@ class RequestContext:
         if self._is_closed:
             return
         self._is_closed = True
+        exc = exc or self.error
         held = self._held
         errors: list[BaseException] | None = None
         while held:

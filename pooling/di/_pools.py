@@ -141,7 +141,14 @@ class _PoolProvider(Kept[T]):
     service_type: ClassVar[Any]
 
     def __init__(
-        self, factory: Any = None, /, options: Any = None, *, group: str | None = None, name: str | None = None, **settings: Any
+        self,
+        factory: Any = None,
+        /,
+        options: Any = None,
+        *,
+        group: str | None = None,
+        name: str | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(group=group)
         # The user's own objects are shared by all copies of the declaration, and never copied with it.
@@ -186,7 +193,9 @@ class _PoolProvider(Kept[T]):
 
     def _build(self) -> T:
         if self._factory is None:
-            raise ConfigurationError(f"pool {self.label!r} has no factory; give one: Pool(UserFactory())", field="factory")
+            raise ConfigurationError(
+                f"pool {self.label!r} has no factory; give one: Pool(UserFactory())", field="factory"
+            )
         members = self.members()
         if isinstance(self._factory, providers.Object):
             factory: Any = self._factory.provides
@@ -208,7 +217,9 @@ class _PoolProvider(Kept[T]):
         factory = self._factory.provides if isinstance(self._factory, providers.Object) else None
         if isinstance(factory, BindingFactory):
             container = factory.container if factory.container is not None else self.container
-            member = factory.binding if is_provider(factory.binding) else container and container.find(factory.binding, None)
+            member = (
+                factory.binding if is_provider(factory.binding) else container and container.find(factory.binding, None)
+            )
             if member is not None:
                 yield member
         yield from super().related
@@ -303,7 +314,9 @@ class Managed(Kept[T], Generic[T]):
         if inspect.isawaitable(made):
             if inspect.iscoroutine(made):
                 made.close()
-            raise ConfigurationError(f"{self.label!r} is made by a coroutine function; start the container with astart()")
+            raise ConfigurationError(
+                f"{self.label!r} is made by a coroutine function; start the container with astart()"
+            )
         return made  # type: ignore[no-any-return]
 
     def start(self) -> None:

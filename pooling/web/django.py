@@ -1,0 +1,182 @@
+"""
+Django: a middleware for sync and async views, which ends the request when its response is closed.
+
+In the settings::
+
+    MIDDLEWARE = ["pooling.web.django.RequestContextMiddleware", ...]
+    POOLING = {"CONTAINER": "shop.pools.app", "VALUES": "shop.pools.values"}
+
+`CONTAINER` is a container or where to import it from, `VALUES` a function of the `HttpRequest`, or where that is; both may be
+left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from .._held import in_loop
+from ..context import RequestContext
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+__all__ = ["RequestContextMiddleware"]
+
+_ending: set[asyncio.Future[None]] = set()  # the loop itself keeps only weak references
+
+
+class RequestContextMiddleware:
+    """
+    Opens a `RequestContext` around each request.
+
+    It ends when the view has answered; with a streamed response, when its content has been made or given up.
+    Under ASGI use async views with asyncio pools; under WSGI plain views with pools for threads.
+
+    Args:
+        get_response: The rest of the stack, as Django gives it.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        given: Mapping[str, Any] = getattr(settings, "POOLING", {})
+        self.container = _imported(given.get("CONTAINER"))
+        self.values = _imported(given.get("VALUES"))
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        """Serve one request."""
+        return self._serve_async(request) if self.is_async else self._serve(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
+        """Called by the framework before it makes a response of what a view raised."""
+        ctx: RequestContext | None = getattr(request, "pooling_context", None)
+        if ctx is not None:
+            ctx.error = exception
+
+    def _open(self, request: HttpRequest) -> RequestContext:
+        values = {} if self.values is None else self.values(request)
+        ctx = RequestContext(f"{request.method} {request.path}", **values)
+        ctx.container = self.container
+        request.pooling_context = ctx
+        return ctx
+
+    def _serve(self, request: HttpRequest) -> HttpResponseBase:
+        ctx = self._open(request)
+        try:
+            with ctx.active():
+                response: Any = self.get_response(request)
+        except BaseException as error:
+            ctx.close(error)
+            raise
+        if response.streaming:
+            _keep_open(response, ctx, None)
+        else:
+            ctx.close()
+        return response
+
+    async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
+        ctx = self._open(request)
+        try:
+            with ctx.active():
+                response: Any = await self.get_response(request)
+        except BaseException as error:
+            await ctx.aclose(error)
+            raise
+        if response.streaming:
+            _keep_open(response, ctx, asyncio.get_running_loop())
+        else:
+            await ctx.aclose()
+        return response
+
+
+def _imported(given: Any) -> Any:
+    return import_string(given) if isinstance(given, str) else given
+
+
+def _keep_open(response: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:
+    kind = _AsyncParts if response.is_async else _Parts
+    response.streaming_content = kind(response.streaming_content, ctx, loop)
+
+
+class _Body:
+    """
+    A streamed body that keeps its request open until it was made or given up.
+
+    The framework calls `close` with the response's, from whatever thread.
+    """
+
+    def __init__(self, content: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._content = content
+        self._ctx = ctx
+        self._loop = loop
+
+    def close(self) -> None:
+        self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._ctx.is_closed:
+            return
+        if self._loop is None or self._loop.is_closed():
+            self._ctx.close(error)
+        elif in_loop():
+            task = asyncio.ensure_future(self._ctx.aclose(error))
+            _ending.add(task)
+            task.add_done_callback(_ending.discard)
+        else:
+            asyncio.run_coroutine_threadsafe(self._ctx.aclose(error), self._loop).result()
+
+
+class _Parts(_Body):
+    """A body of a plain iterator."""
+
+    _parts: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            with self._ctx.active():
+                if self._parts is None:
+                    self._parts = iter(self._content)
+                return next(self._parts)
+        except StopIteration:
+            self._end(None)
+            raise
+        except BaseException as error:
+            self._end(error)
+            raise
+
+
+class _AsyncParts(_Body):
+    """A body of an async iterator."""
+
+    _parts: AsyncIterator[bytes] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            with self._ctx.active():
+                if self._parts is None:
+                    self._parts = aiter(self._content)
+                return await anext(self._parts)
+        except StopAsyncIteration:
+            await self._ctx.aclose()
+            raise
+        except BaseException as error:
+            await self._ctx.aclose(error)
+            raise

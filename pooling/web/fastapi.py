@@ -1,0 +1,64 @@
+"""
+FastAPI: a container that lives as long as the app, requests, and what handlers need, as dependencies.
+
+Handlers decorated with `pooling.di.inject` need none of this file. `Depends(Inject[App.repo])` works as well,
+and `Injected[...]` is short for it; both run in the event loop, without a thread of the framework's pool.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Depends, FastAPI
+
+from ..context import RequestContext
+from ..di import Inject
+from ..errors import RequestContextError
+from .asgi import RequestContextMiddleware, headers
+from .starlette import lifespan
+
+if TYPE_CHECKING:
+    from .asgi import Values
+
+__all__ = ["CurrentRequest", "Injected", "RequestContextMiddleware", "headers", "install", "lifespan"]
+
+
+class _Injected:
+    """`Injected[App.repo]` is `Depends(Inject[App.repo])`, for defaults and for `Annotated`."""
+
+    def __getitem__(self, target: Any) -> Any:
+        return Depends(Inject[target])
+
+    def __repr__(self) -> str:
+        return "pooling.web.fastapi.Injected"
+
+
+Injected = _Injected()
+
+
+async def _current() -> RequestContext:
+    ctx = RequestContext.current()
+    if ctx is None:
+        raise RequestContextError(
+            "no request is open: add the middleware, pooling.web.fastapi.install(app, container), before serving"
+        )
+    return ctx
+
+
+#: The open request, for a handler that wants its values: `ctx: Annotated[RequestContext, CurrentRequest]`.
+CurrentRequest = Depends(_current)
+
+
+def install(app: FastAPI, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
+    """
+    Give an app its container: started and stopped with it, and a request of it for every connection.
+
+    Args:
+        app: The app, before it serves.
+        container: What serves its requests.
+        values: Makes a request's values from the ASGI scope.
+        timeout: As for `Container.stop`.
+    """
+    inner = app.router.lifespan_context
+    app.router.lifespan_context = lifespan(container, inner, timeout=timeout)
+    app.add_middleware(RequestContextMiddleware, container=container, values=values)

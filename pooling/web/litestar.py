@@ -1,0 +1,60 @@
+"""Litestar: a plugin that starts and stops a container with the app, and opens a request for every connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from litestar.middleware import DefineMiddleware
+from litestar.plugins import InitPlugin
+
+from ..context import RequestContext
+from .asgi import RequestContextMiddleware, headers
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+    from litestar.config.app import AppConfig
+
+    from .asgi import Values
+
+__all__ = ["PoolingPlugin", "RequestContextMiddleware", "headers"]
+
+
+class PoolingPlugin(InitPlugin):
+    """
+    `Litestar(plugins=[PoolingPlugin(container)])`.
+
+    Args:
+        container: What serves the requests.
+        values: Makes a request's values from the ASGI scope.
+        timeout: As for `Container.stop`.
+    """
+
+    def __init__(self, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
+        self.container = container
+        self.values = values
+        self.timeout = timeout
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Called by the framework."""
+
+        @asynccontextmanager
+        async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+            async with self.container.running(self.timeout):
+                yield
+
+        app_config.lifespan.insert(0, lifespan)
+        middleware: Any = RequestContextMiddleware  # typed for any ASGI app, not for this framework's messages
+        app_config.middleware.insert(
+            0, DefineMiddleware(middleware, container=self.container, values=self.values)
+        )
+        app_config.after_exception.append(_note_error)
+        return app_config
+
+
+def _note_error(exception: Exception, _scope: Any) -> None:
+    """The framework makes a response of what a handler raised; the release hooks are to see it all the same."""
+    ctx = RequestContext.current()
+    if ctx is not None and getattr(exception, "status_code", 500) >= 500:
+        ctx.error = exception

@@ -1,0 +1,58 @@
+"""What the apps of these tests have in common."""
+
+from __future__ import annotations
+
+import threading
+
+from dependency_injector import providers
+
+from pooling import PoolFactory, di
+
+
+class Thing:
+    """A pooled resource."""
+
+    is_out = False
+
+
+class Ends(PoolFactory):
+    """Makes things that know whether they are out, and records what ended each use."""
+
+    def __init__(self) -> None:
+        self.ends: list[BaseException | None] = []
+
+    def create(self) -> Thing:
+        return Thing()
+
+    def acquire(self, value: Thing, request_ctx) -> None:
+        assert not value.is_out
+        value.is_out = True
+
+    def release(self, value: Thing, exc: BaseException | None = None) -> None:
+        assert value.is_out
+        value.is_out = False
+        self.ends.append(exc)
+
+
+class Repo:
+    def __init__(self, thing: Thing) -> None:
+        self.thing = thing
+        self.made_in = threading.current_thread().name
+
+
+class Site(di.Container):
+    """For asyncio."""
+
+    factory = providers.Singleton(Ends)
+    things = di.AsyncPool(factory, max_size=4)
+    thing = di.Pooled(things)
+    repo = providers.Factory(Repo, thing)
+
+
+class ThreadSite(di.Container):
+    """For threads."""
+
+    factory = providers.Singleton(Ends)
+    things = di.Pool(factory, max_size=4)
+    thing = di.Pooled(things)
+    repo = providers.Factory(Repo, thing)

@@ -1,0 +1,531 @@
+"""The ASGI middleware and lifespan under a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
+from fastapi.responses import StreamingResponse
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from websockets.sync.client import connect
+
+from pooling import ConfigurationError, PoolFactory, RequestContext, di
+from pooling.web import asgi, starlette
+from pooling.web.fastapi import CurrentRequest, Injected, install
+from tests.web.apps import Ends, Repo, Site, Thing, ThreadSite
+from tests.web.servers import Uvicorn, eventually
+
+
+class Served:
+    """A FastAPI app with its container, and what its handlers wait for."""
+
+    def __init__(self, **middleware) -> None:
+        self.container = Site()
+        self.app = FastAPI()
+        self.log: list[str] = []
+        self.inside = threading.Event()
+        self.go = threading.Event()
+        install(self.app, self.container, values=lambda scope: {"user": asgi.headers(scope).get("x-user")})
+        add_routes(self)
+
+    @property
+    def pool(self):
+        return self.container.things()
+
+    @property
+    def ends(self):
+        return self.container.factory().ends
+
+    async def gate(self) -> None:
+        """Wait until the test lets go, without blocking the loop."""
+        self.inside.set()
+        await asyncio.to_thread(self.go.wait, 30)
+
+
+def add_routes(served: Served) -> None:
+    app = served.app
+
+    @app.get("/plain")
+    @di.inject
+    async def plain(repo: Repo = di.Inject[Site.repo], other: Repo = di.Inject[Site.repo]):
+        return {"same": repo.thing is other.thing, "out": repo.thing.is_out, "borrowed": served.pool.borrowed}
+
+    @app.get("/annotated/{item}")
+    @di.inject
+    async def annotated(item: int, repo: Annotated[Repo, di.Inject(Site.repo)], q: str = "none"):
+        return {"item": item, "q": q, "out": repo.thing.is_out}
+
+    @app.get("/depends")
+    async def depends(
+        repo: Annotated[Repo, Depends(di.Inject[Site.repo])],
+        short: Annotated[Repo, Injected[Site.repo]],
+        ctx: Annotated[RequestContext, CurrentRequest],
+    ):
+        return {
+            "same": repo.thing is short.thing,
+            "threads": {repo.made_in, short.made_in, threading.current_thread().name},
+            "user": ctx["user"],
+            "name": ctx.name,
+        }
+
+    @app.get("/error")
+    @di.inject
+    async def error(repo: Repo = di.Inject[Site.repo]):
+        raise LookupError("in the handler")
+
+    @app.get("/http-error")
+    @di.inject
+    async def http_error(repo: Repo = di.Inject[Site.repo]):
+        raise HTTPException(404)
+
+    @app.get("/stream")
+    @di.inject
+    async def stream(repo: Repo = di.Inject[Site.repo]):
+        async def body():
+            for _ in range(3):
+                await asyncio.sleep(0)
+                yield f"{repo.thing.is_out} {RequestContext.current() is not None}\n"
+
+        return StreamingResponse(body())
+
+    @app.get("/endless")
+    @di.inject
+    async def endless(repo: Repo = di.Inject[Site.repo]):
+        async def body():
+            try:
+                while True:
+                    yield b"x" * 65536
+                    await asyncio.sleep(0)
+            finally:
+                served.log.append(f"out={repo.thing.is_out}")
+
+        return StreamingResponse(body())
+
+    @app.get("/background")
+    @di.inject
+    async def background(tasks: BackgroundTasks, repo: Repo = di.Inject[Site.repo]):
+        async def later():
+            await served.gate()
+            served.log.append(f"out={repo.thing.is_out} same={(await again()).thing is repo.thing}")
+
+        tasks.add_task(later)
+        return {}
+
+    @di.inject
+    async def again(repo: Repo = di.Inject[Site.repo]):
+        return repo
+
+    @app.get("/slow")
+    @di.inject
+    async def slow(repo: Repo = di.Inject[Site.repo]):
+        await served.gate()
+        served.log.append(f"out={repo.thing.is_out}")
+        return {}
+
+    @di.inject
+    async def opened(repo: Repo = di.Inject[Site.repo]):
+        yield repo
+        served.log.append(f"after: out={repo.thing.is_out}")
+
+    @app.get("/yield")
+    async def with_yield(repo: Repo = Depends(opened)):
+        return {"out": repo.thing.is_out}
+
+    @app.websocket("/ws")
+    @di.inject
+    async def websocket(ws: WebSocket, repo: Repo = di.Inject[Site.repo]):
+        await ws.accept()
+        async for text in ws.iter_text():
+            await ws.send_text(f"{text} {repo.thing.is_out} {served.pool.borrowed}")
+
+
+@pytest.fixture
+def served():
+    return Served()
+
+
+@pytest.fixture
+def server(served):
+    with Uvicorn(served.app) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        yield client
+
+
+def nothing_is_out(served):
+    eventually(lambda: served.pool.borrowed == 0)
+
+
+def test_a_handler_has_one_value_for_all_its_services_and_it_goes_back(served, client):
+    for _ in range(3):
+        assert client.get("/plain").json() == {"same": True, "out": True, "borrowed": 1}
+    nothing_is_out(served)
+    eventually(lambda: served.ends == [None] * 3)
+    assert served.pool.stats().created == 1
+
+
+def test_annotated_arguments_stand_among_those_of_the_framework(served, client):
+    assert client.get("/annotated/3", params={"q": "x"}).json() == {"item": 3, "q": "x", "out": True}
+    nothing_is_out(served)
+
+
+def test_the_marker_is_neither_in_the_schema_nor_asked_of_the_client(served, client):
+    schema = client.get("/openapi.json").json()
+    names = {
+        parameter["name"]
+        for path in schema["paths"].values()
+        for operation in path.values()
+        for parameter in operation.get("parameters", ())
+    }
+    assert names == {"item", "q"}
+    assert not any("requestBody" in operation for path in schema["paths"].values() for operation in path.values())
+
+
+def test_depends_runs_in_the_loop_and_sees_the_requests_values(served, client):
+    answer = client.get("/depends", headers={"x-user": "ann"}).json()
+    assert len(answer.pop("threads")) == 1  # no hop to a thread of the framework's pool
+    assert answer == {"same": True, "user": "ann", "name": "GET /depends"}
+    nothing_is_out(served)
+
+
+def test_an_error_in_a_handler_gives_back_and_is_seen_by_the_release_hook(served, client):
+    assert client.get("/error").status_code == 500
+    nothing_is_out(served)
+    assert [str(end) for end in served.ends] == ["in the handler"]
+
+
+def test_an_http_error_is_an_answer(served, client):
+    assert client.get("/http-error").status_code == 404
+    nothing_is_out(served)
+
+
+def test_a_streamed_body_keeps_its_value_until_its_last_part(served, client):
+    assert client.get("/stream").text == "True True\n" * 3
+    nothing_is_out(served)
+    assert served.ends == [None]
+
+
+def test_a_background_task_keeps_its_value_until_it_is_done(served, client):
+    assert client.get("/background").status_code == 200
+    assert served.inside.wait(30)
+    assert served.pool.borrowed == 1
+    served.go.set()
+    nothing_is_out(served)
+    assert served.log == ["out=True same=True"]
+    assert served.pool.stats().acquired == 1
+
+
+def test_a_yield_dependency_still_has_its_value_when_it_exits(served, client):
+    assert client.get("/yield").json() == {"out": True}
+    nothing_is_out(served)
+    assert served.log == ["after: out=True"]
+
+
+def test_a_websocket_keeps_its_value_until_it_closes(served, server):
+    with connect(f"ws://127.0.0.1:{server.port}/ws") as ws:
+        for text in ("a", "b"):
+            ws.send(text)
+            assert ws.recv() == f"{text} True 1"
+        assert served.pool.borrowed == 1
+    nothing_is_out(served)
+    assert served.pool.stats().acquired == 1
+
+
+def test_a_client_gone_in_the_middle_of_a_stream_gives_back(served, client):
+    with client.stream("GET", "/endless") as response:
+        next(response.iter_raw())
+        assert served.pool.borrowed == 1
+    nothing_is_out(served)
+    assert served.log == ["out=True"]
+
+
+def test_a_client_gone_while_the_handler_works_gives_back_when_it_ends(served, server):
+    with httpx.Client(base_url=server.url) as client, pytest.raises(httpx.ReadTimeout):
+        client.get("/slow", timeout=httpx.Timeout(30, read=0.05))
+    assert served.inside.wait(30)
+    served.go.set()
+    nothing_is_out(served)
+    eventually(lambda: served.log == ["out=True"])
+
+
+def test_a_plain_handler_in_a_thread_takes_from_a_pool_for_threads():
+    container, app = ThreadSite(), FastAPI()
+    install(app, container)
+
+    @app.get("/")
+    @di.inject
+    def handler(repo: Repo = di.Inject[ThreadSite.repo]):
+        return {"out": repo.thing.is_out, "thread": threading.current_thread().name}
+
+    with Uvicorn(app) as server:
+        answer = httpx.get(server.url).json()
+        assert answer["out"]
+        assert "AnyIO" in answer["thread"]
+        eventually(lambda: container.things().borrowed == 0)
+        assert container.factory().ends == [None]
+
+
+def test_many_requests_at_once_share_few_resources(served, server):
+    async def main():
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            return await asyncio.gather(*(client.get("/plain") for _ in range(60)))
+
+    answers = asyncio.run(main())
+    assert all(answer.json()["same"] and answer.json()["borrowed"] <= 4 for answer in answers)
+    nothing_is_out(served)
+    assert served.pool.stats().acquired == 60
+
+
+def test_the_container_runs_as_long_as_the_server(served):
+    with Uvicorn(served.app) as server, httpx.Client(base_url=server.url) as client:
+        client.get("/plain")
+        assert served.container.is_running
+        pool = served.pool
+    assert not served.container.is_running
+    assert not pool.is_running
+    assert pool.size == 0
+
+
+def test_a_server_shut_down_with_a_request_under_way_lets_it_end_and_leaves_nothing_out(served):
+    with Uvicorn(served.app) as server:
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(httpx.get(server.url + "/slow", timeout=30)))
+        thread.start()
+        assert served.inside.wait(30)
+        server.server.should_exit = True
+        served.go.set()
+        thread.join(30)
+    assert answers[0].status_code == 200
+    assert served.log == ["out=True"]
+    assert served.ends == [None]
+    assert served.pool.size == 0
+
+
+# --- without a framework -----------------------------------------------------------------------------------------------
+
+
+async def call(app, path="/", kind="http", **scope):
+    """Call an ASGI app; what it sent."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    await app({"type": kind, "method": "GET", "path": path, "headers": [], **scope}, receive, send)
+    return sent
+
+
+async def answer(send, body=b"", more=False):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def test_a_cancelled_app_gives_back_and_tells_the_release_hook():
+    ready = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await container.thing.aget()
+        ready.set()
+        await asyncio.Event().wait()
+
+    async with Site().running() as container:
+        task = asyncio.create_task(call(asgi.RequestContextMiddleware(app, container)))
+        await ready.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert container.things().borrowed == 0
+        assert isinstance(container.factory().ends[0], asyncio.CancelledError)
+
+
+async def test_release_after_the_response_does_not_wait_for_what_follows():
+    async def app(scope, receive, send):
+        await container.thing.aget()
+        await answer(send, b"first", more=True)
+        assert container.things().borrowed == 1
+        await send({"type": "http.response.body", "body": b"last"})
+        assert container.things().borrowed == 0
+        assert RequestContext.current().is_closed
+
+    async with Site().running() as container:
+        await call(asgi.RequestContextMiddleware(app, container, release="response"))
+
+
+async def test_values_may_come_from_a_coroutine_and_their_error_reaches_the_server():
+    async def values(scope):
+        await asyncio.sleep(0)
+        if scope["path"] == "/secret":
+            raise PermissionError("no token")
+        return {"path": scope["path"]}
+
+    async def app(scope, receive, send):
+        assert RequestContext.current()["path"] == "/open"
+        await answer(send)
+
+    wrapped = asgi.RequestContextMiddleware(app, values=values)
+    assert len(await call(wrapped, "/open")) == 2
+    with pytest.raises(PermissionError):
+        await call(wrapped, "/secret")
+
+
+async def test_what_is_neither_http_nor_websocket_passes_through():
+    async def app(scope, receive, send):
+        assert RequestContext.current() is None
+
+    await call(asgi.RequestContextMiddleware(app), kind="lifespan")
+
+
+def test_an_unknown_moment_of_release_is_refused():
+    with pytest.raises(ConfigurationError, match="release='never'"):
+        asgi.RequestContextMiddleware(None, release="never")
+
+
+def test_headers_are_lower_case_and_repeated_ones_are_joined():
+    scope = {"headers": [(b"X-User", b"ann"), (b"accept", b"a"), (b"Accept", b"b")]}
+    assert asgi.headers(scope) == {"x-user": "ann", "accept": "a, b"}
+
+
+@pytest.mark.parametrize("has_lifespan", [True, False])
+def test_the_asgi_lifespan_runs_a_container_around_any_app(has_lifespan):
+    container, log = Site(), []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            if not has_lifespan:
+                raise NotImplementedError
+            assert (await receive())["type"] == "lifespan.startup"
+            log.append(f"startup running={container.is_running}")
+            await send({"type": "lifespan.startup.complete"})
+            assert (await receive())["type"] == "lifespan.shutdown"
+            log.append(f"shutdown running={container.is_running}")
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        thing = await container.thing.aget()
+        await answer(send, str(thing.is_out).encode())
+
+    served = asgi.ContainerLifespan(asgi.RequestContextMiddleware(app, container), container)
+    with Uvicorn(served, lifespan="on") as server:
+        assert httpx.get(server.url).text == "True"
+    assert log == (["startup running=True", "shutdown running=True"] if has_lifespan else [])
+    assert not container.is_running
+    assert container.things().size == 0
+
+
+def test_a_container_that_cannot_start_keeps_the_server_from_starting():
+    class Broken(di.Container):
+        service = di.Managed(Thing, start=lambda thing: 1 / 0)
+
+    container = Broken()
+    server = Uvicorn(asgi.ContainerLifespan(Starlette(), container), lifespan="on")
+    with server:
+        server.thread.join(30)
+    assert server.server.should_exit
+    assert not container.is_running
+
+
+def test_an_app_inside_that_cannot_start_stops_the_container_again():
+    container = Site()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no"})
+
+    server = Uvicorn(asgi.ContainerLifespan(app, container), lifespan="on")
+    with server:
+        server.thread.join(30)
+    assert not container.is_running
+
+
+def test_starlettes_lifespan_runs_the_container_around_the_apps_own():
+    container, log = Site(), []
+
+    class Inner:
+        def __init__(self, app):
+            pass
+
+        async def __aenter__(self):
+            log.append(f"up running={container.is_running}")
+            return {"state": 1}
+
+        async def __aexit__(self, *_):
+            log.append(f"down running={container.is_running}")
+
+    @di.inject
+    async def home(request, repo: Repo = di.Inject[Site.repo]):
+        return PlainTextResponse(f"{repo.thing.is_out} {request.state.state} {request.app.state.container is container}")
+
+    app = Starlette(routes=[Route("/", home)], lifespan=starlette.lifespan(container, Inner))
+    app.add_middleware(starlette.RequestContextMiddleware, container=container)
+    with Uvicorn(app) as server:
+        assert httpx.get(server.url).text == "True 1 True"
+    assert log == ["up running=True", "down running=True"]
+    assert not container.is_running
+
+
+def test_litestar_serves_requests_of_the_container():
+    litestar = pytest.importorskip("litestar", reason="litestar is not among the test dependencies")
+    from pooling.web.litestar import PoolingPlugin
+
+    container = Site()
+
+    @litestar.get("/")
+    async def home() -> str:
+        thing = await container.thing.aget()
+        return f"{thing.is_out} {RequestContext.current()['user']}"
+
+    @litestar.get("/error")
+    async def error() -> str:
+        await container.thing.aget()
+        raise LookupError("in the handler")
+
+    app = litestar.Litestar([home, error], plugins=[PoolingPlugin(container, values=lambda scope: {"user": "ann"})])
+    with Uvicorn(app) as server:
+        assert httpx.get(server.url).text == "True ann"
+        assert httpx.get(server.url + "/error").status_code == 500
+        eventually(lambda: container.things().borrowed == 0)
+        assert [type(end) for end in container.factory().ends] == [type(None), LookupError]
+    assert not container.is_running
+
+
+def test_a_release_hook_that_fails_after_the_answer_does_not_take_the_answer_back():
+    class Failing(PoolFactory):
+        def create(self):
+            return Thing()
+
+        def release(self, value):
+            raise OSError("reset failed")
+
+    class Faulty(di.Container):
+        things = di.AsyncPool(Failing())
+        thing = di.Pooled(things)
+
+    container = Faulty()
+
+    async def app(scope, receive, send):
+        await container.thing.aget()
+        await answer(send, b"answered")
+
+    with Uvicorn(asgi.ContainerLifespan(asgi.RequestContextMiddleware(app, container), container)) as server:
+        assert httpx.get(server.url).text == "answered"
+        eventually(lambda: container.things().borrowed == 0)
+
+
+def test_the_hooks_of_the_tests_notice_a_value_given_out_twice():
+    ends = Ends()
+    thing = ends.create()
+    ends.acquire(thing, None)
+    with pytest.raises(AssertionError):
+        ends.acquire(thing, None)
