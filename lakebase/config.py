@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,9 +41,10 @@ ENVIRONMENT = MappingProxyType(
 
 # An override brings its own of the whole group: the base's password must not stand in for a user's missing token.
 _EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"))
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, slots=True)
 class LakebasePoolConfig:
     """
     Where a pool connects, as whom, with which credential, and how many at once.
@@ -124,7 +125,7 @@ class LakebasePoolConfig:
     read_only: bool = False
     application_name: str | None = None
     connect_timeout: int = 10
-    libpq_params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    libpq_params: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, hash=False)
     min_size: int = 0
     max_size: int = 10
     timeout: float = 30.0
@@ -135,14 +136,16 @@ class LakebasePoolConfig:
     max_creating: int = 2
     validate_on_acquire: bool | float = False
     leak_timeout: float | None = None
-    pool_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    pool_options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, hash=False)
     compute_units: float | None = None
     replicas: int = 1
+    # Which fields were given: only those win over a base or the environment.
+    _given: tuple[str, ...] = field(init=False, compare=False)
 
     def __new__(cls, **given: Any) -> Self:
-        """Remember which fields were given: only those win over a base or the environment."""
-        check_names(given, cls.__dataclass_fields__)
-        self = super().__new__(cls)
+        """Tell an unknown name before `__init__` does in its own words, and remember which were given."""
+        check_names(given, _FIELDS)
+        self = object.__new__(cls)
         object.__setattr__(self, "_given", tuple(given))
         return self
 
@@ -161,7 +164,8 @@ class LakebasePoolConfig:
         if self.claims is not None:
             object.__setattr__(self, "claims", tuple(self.claims))
         for name in ("libpq_params", "pool_options"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+            if (value := getattr(self, name)) is not _NOTHING:
+                object.__setattr__(self, name, MappingProxyType(dict(value)))
         self.options()
 
     # From several sources
@@ -208,7 +212,7 @@ class LakebasePoolConfig:
         if not per_pool:
             return self
         given = per_pool.given() if isinstance(per_pool, LakebasePoolConfig) else _named(per_pool)
-        check_names(given, self.__dataclass_fields__)
+        check_names(given, _FIELDS)
         if given.get("token") is not None and given.get("user") is None:
             raise ConfigurationError(
                 "a token without its user: give user=, the role of whoever the token belongs to; "
@@ -223,7 +227,7 @@ class LakebasePoolConfig:
 
     def given(self) -> dict[str, Any]:
         """The fields that were set, be it to their default."""
-        return {name: getattr(self, name) for name in self.__dict__["_given"]}
+        return {name: getattr(self, name) for name in self._given}
 
     def _filled(self, environ: Mapping[str, str]) -> LakebasePoolConfig:
         values, sources = self.given(), []
@@ -338,6 +342,9 @@ class LakebasePoolConfig:
             else:
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+_FIELDS = tuple(item.name for item in fields(LakebasePoolConfig) if item.init)
 
 
 def _restored(cls: type[LakebasePoolConfig], given: dict[str, Any]) -> LakebasePoolConfig:

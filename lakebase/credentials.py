@@ -102,9 +102,14 @@ def _mint_failed(error: Exception, target: str, client: WorkspaceClient) -> Cred
 class _Minter:
     """Mints for one configuration. Holds the app's client; a user's is made for each mint, once an hour."""
 
+    __slots__ = ("_client", "_config")
+
     def __init__(self, config: LakebasePoolConfig) -> None:
         self._config = config
         self._client: tuple[int, WorkspaceClient] | None = None
+
+    def __str__(self) -> str:
+        return f"credential of {self._config.user!r} for {self._config.endpoint or self._config.instance_name}"
 
     def __call__(self) -> DatabaseCredential:
         config = self._config
@@ -113,9 +118,7 @@ class _Minter:
         )
 
     def check_host(self) -> None:
-        # A user's client is not asked: it would be made anew for this, and the app's check tells the same.
-        if self._config.token is None:
-            check_host_once(self._config, self._get_client())
+        check_host_once(self._config, self._get_client())
 
     def _get_client(self) -> WorkspaceClient:
         config = self._config
@@ -163,14 +166,14 @@ def credential_source(config: LakebasePoolConfig, *, is_async: bool = False) -> 
                 )
             return AsyncCallablePassword(cast("Callable[[], Awaitable[str | DatabaseCredential]]", password))
         return MintedPassword(cast("Callable[[], str | DatabaseCredential]", password))
-    target = config.endpoint or config.instance_name
     minter = _Minter(config)
     return MintedPassword(
         minter,
-        name=f"credential of {config.user!r} for {target}",
+        name=minter,
         attempts=MINT_ATTEMPTS,
         longest=TOKEN_LIFETIME,
-        after=minter.check_host,
+        # A user's client is not asked: it would be made anew for this, and the app's check tells the same.
+        after=minter.check_host if config.token is None else None,
     )
 
 

@@ -71,6 +71,8 @@ class CredentialSource(ABC):
     May be shared by any number of threads and event loops.
     """
 
+    __slots__ = ("__weakref__",)
+
     @abstractmethod
     def password(self, timeout: float | None = None) -> str:
         """
@@ -107,6 +109,8 @@ class CredentialSource(ABC):
 class StaticPassword(CredentialSource):
     """A native password that does not change."""
 
+    __slots__ = ("_password",)
+
     def __init__(self, password: str) -> None:
         self._password = password
 
@@ -124,6 +128,8 @@ class _Cached:
     Its life is measured on the monotonic clock from the moment it arrived: what
     the wall clock does afterwards changes nothing.
     """
+
+    __slots__ = ("_ahead", "_clock", "_longest", "_margin", "_refresh_at", "_stale_at", "_token")
 
     def __init__(self, *, margin: float, ahead: float, longest: float, clock: Callable[[], float]) -> None:
         self._margin = margin
@@ -175,7 +181,7 @@ class MintedPassword(CredentialSource):
 
     Args:
         mint: Runs on a thread of its own, never twice at once.
-        name: What it is for, in errors.
+        name: What it is for, in errors: `str()` of it.
         margin: Seconds.
         refresh_ahead: Seconds, before the margin.
         timeout: Seconds that a caller waits at most.
@@ -183,13 +189,32 @@ class MintedPassword(CredentialSource):
         longest: Seconds that a credential is believed to live at most, whatever it says.
         after: Called once, on the same thread, when the first mint has succeeded and nobody waits for it any more.
         clock: Monotonic seconds.
+
+    Attributes:
+        mints: How often `mint` succeeded.
     """
+
+    __slots__ = (
+        "_after",
+        "_attempts",
+        "_begun",
+        "_cached",
+        "_clock",
+        "_flight",
+        "_lock",
+        "_mint",
+        "_name",
+        "_patience",
+        "_pid",
+        "_timeout",
+        "mints",
+    )
 
     def __init__(
         self,
         mint: Callable[[], str | DatabaseCredential],
         *,
-        name: str = "password callable",
+        name: object = "password callable",
         margin: float = EXPIRY_MARGIN,
         refresh_ahead: float = REFRESH_AHEAD,
         timeout: float = MINT_TIMEOUT,
@@ -211,7 +236,6 @@ class MintedPassword(CredentialSource):
         self._patience = timeout
         self._pid = os.getpid()
         self.mints = 0
-        "Calls of the mint function that succeeded."
 
     def password(self, timeout: float | None = None) -> str:  # noqa: D102
         got = self._token_or_flight()
@@ -313,7 +337,7 @@ class MintedPassword(CredentialSource):
             except Exception as error:
                 raise CredentialError(f"the {self._name} raised {type(error).__name__}", step="creating") from error
             else:
-                return _checked(got, self._name)
+                return _checked(got, str(self._name))
 
     def _land(self, flight: Future[str], got: str | DatabaseCredential) -> None:
         # The flight ends and its token is in place in one step: nobody can come between and start another.
@@ -343,6 +367,8 @@ class MintedPassword(CredentialSource):
 
 class AsyncCallablePassword(CredentialSource):
     """Passwords from an `async` callable, one call at a time for all tasks of a loop that wait for it."""
+
+    __slots__ = ("_cached", "_call", "_flights", "_lock", "_timeout")
 
     def __init__(
         self,

@@ -461,3 +461,28 @@ def test_passwords_are_not_remembered_beyond_their_pool() -> None:
     cache = CredentialCache()
     cache.source(LakebasePoolConfig(host="h", database="d", user="u", password="fixed"))
     assert len(cache) == 0
+
+
+def test_under_contention_mints_never_overlap_and_no_rejected_token_comes_back() -> None:
+    mint = Mint()
+    source = MintedPassword(mint)
+    returned: list[tuple[str, str]] = []
+
+    def work(number: int) -> None:
+        for turn in range(60):
+            token = source.password(LONG)
+            if (turn + number) % 7 == 0:
+                source.invalidate(token)
+                returned.append((token, source.password(LONG)))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(12) as pool:
+            for done in [pool.submit(work, number) for number in range(12)]:
+                done.result(LONG)
+    finally:
+        sys.setswitchinterval(interval)
+    assert mint.most_at_once == 1
+    assert returned
+    assert all(rejected != fresh for rejected, fresh in returned)

@@ -244,7 +244,7 @@ def test_nothing_at_debug_level_shows_a_token(lakebase_user, monkeypatch: pytest
         with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written):
             source = source_of(lakebase_user)
             password = source.password()
-            written.write(f"{source} {source!r} {lakebase_user.config()} {vars(source)}")
+            written.write(f"{source} {source!r} {lakebase_user.config()} {source._mint}")
             given = lakebase_user.lake.workspace_client(lakebase_user.name)
             second = source_of(lakebase_user, workspace_client=given, token=None).password()
             lakebase_user.lake.revoke(lakebase_user.name)
