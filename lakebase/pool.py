@@ -217,7 +217,7 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         )
         if service_class is None:
             service_class = partial(PoolingService, name=name, key=key)
-        self._service = service_class(connector, **settings, borrower_depth=2, **service)
+        self._service = service_class(connector, **settings, **service)
         self.name = self._service.name
         self._closed = True
         self._opened = False
@@ -462,7 +462,7 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
         )
         if service_class is None:
             service_class = partial(AsyncPoolingService, name=name, key=key)
-        self._service = service_class(connector, **settings, borrower_depth=2, **service)
+        self._service = service_class(connector, **settings, **service)
         self.name = self._service.name
         self._closed = True
         self._opened = False

@@ -66,7 +66,7 @@ class Job:
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work: Callable[[], Any] | None = work
-        self._done = threading.Event()
+        self._done = Latch()
         self._result: Any = None
         self._error: BaseException | None = None
 
@@ -79,10 +79,14 @@ class Job:
             self._error = error
         finally:
             del work
-            self._done.set()
+            self._done.open()
 
     def wait(self, seconds: float) -> bool:
-        return self._done.wait(min(max(seconds, 0.0), LONGEST_WAIT))
+        """Whether it ended in time."""
+        if not self._done.wait(seconds):
+            return False
+        self._done.open()  # for the next who waits
+        return True
 
     def result(self) -> Any:
         if self._error is not None:

@@ -79,6 +79,7 @@ class Flows:
         "timeouts",
         "use_time",
         "wait_time",
+        "wanted",
         "waited",
     )
 
@@ -99,7 +100,7 @@ class Flows:
         self.name = name
         self.key = key
         self.observer = observer
-        watches = [observer is not None and name in overrides(observer) for name in ("on_acquired", "on_released")]
+        self.wanted: frozenset[str] = frozenset() if observer is None else overrides(observer)
         self.ledger = Ledger(
             options,
             random,
@@ -110,7 +111,7 @@ class Flows:
                 or options.max_uses != inf
                 or options.leak_timeout is not None
                 or options.use_times
-                or any(watches)
+                or not self.wanted.isdisjoint(("on_acquired", "on_released"))
             ),
             watches=not env.can_interrupt,
             directory=directory,
@@ -167,6 +168,7 @@ class Flows:
                     raise messages.closed(self.name, self.key, ledger, step=step)
                 if refusal:
                     self.rejected += 1
+                    ledger.notes = True
                     raise messages.exhausted(self.name, self.key, ledger, now, limit=refusal)
                 self.dispatch()
                 if slot is None:
@@ -259,6 +261,7 @@ class Flows:
 
     def _timed_out(self, timeout: float, step: str) -> PoolTimeoutError:
         last = self.ledger.last_error
+        self.ledger.notes = True
         error = messages.timed_out(
             self.name, self.key, self.ledger, self.env.now(), timeout=timeout, step=step, error=last
         )
@@ -509,7 +512,9 @@ class Flows:
 
     def _spawn(self, flow: Callable[[Slot], Any], slot: Slot) -> None:
         try:
-            slot.job = self.env.spawn(flow(slot), f"{self.name}-{flow.__name__}")
+            job = self.env.spawn(flow(slot), f"{self.name}-{flow.__name__}")
+            if slot.state == CLOSING:  # only the end of a resource is waited for
+                slot.job = job
         except Exception as error:  # no thread to be had, or the loop is closed
             with self.env.lock:
                 if slot.state == OPENING:
@@ -626,6 +631,7 @@ class Flows:
                 if watcher in ledger.watchers:
                     ledger.watchers.remove(watcher)
         if not is_empty(ledger):
+            ledger.notes = True
             now = env.now()
             stacks = "".join(
                 "\n" + "".join(slot.stack.format()) for slot in list(ledger.out.values()) if slot.stack is not None
@@ -670,7 +676,7 @@ class Flows:
 
     def tell(self, what: str, **facts: Any) -> None:
         """Tell the observer; whatever it does, the pool goes on."""
-        if self.observer is None or what not in overrides(self.observer):
+        if what not in self.wanted:
             return
         try:
             getattr(self.observer, what)(PoolEvent(pool=self.name, key=self.key, **facts))
@@ -678,10 +684,10 @@ class Flows:
             log.exception("%s: its observer's %s failed", messages.title(self.name, self.key), what)
 
 
-def overrides(observer: PoolObserver) -> set[str]:
+def overrides(observer: PoolObserver) -> frozenset[str]:
     """Names of the events this observer wants."""
-    return {
+    return frozenset(
         name
         for name in vars(PoolObserver)
         if name.startswith("on_") and getattr(type(observer), name, None) is not getattr(PoolObserver, name)
-    }
+    )

@@ -68,6 +68,7 @@ class Slot:
         "idle_uses",
         "job",
         "lasti",
+        "noted",
         "ordered_at",
         "reason",
         "serial",
@@ -93,8 +94,9 @@ class Slot:
         self.due = inf  # when the step under way counts as overdue
         self.uses = 0
         self.turns = 0  # borrowers served while another ledger was hungry
+        self.noted = -1  # the use that the next four are about; the fast path may have skipped later ones
         self.taken_at = now
-        self.code: Any = None  # where the borrower took it
+        self.code: Any = None
         self.lasti = 0
         self.stack: Any = None
         self.idle_since = now  # as of the last sweep that saw `idle_uses` acquisitions
@@ -190,6 +192,7 @@ class Ledger:
         "max_size",
         "min_size",
         "mixed",
+        "notes",
         "opening",
         "options",
         "out",
@@ -227,6 +230,9 @@ class Ledger:
         self.max_size: int = options.max_size
         self.state = NEW
         self.fast = False
+        #: Whether the fast path, too, notes who borrows: in a pool that has let somebody down once, and under a
+        #: directory, which wants to know who was quiet for longest.
+        self.notes = directory is not None
         self.generation = 0
         self.mixed = False  # whether a slot of an earlier generation may be about
         self.slots: dict[Slot, None] = {}
@@ -322,6 +328,7 @@ class Ledger:
     def lend(self, slot: Slot, now: float) -> None:
         """A resource goes out."""
         slot.uses += 1
+        slot.noted = slot.uses
         slot.taken_at = now
         if self.options.leak_timeout is not None:
             slot.due = now + self.options.leak_timeout

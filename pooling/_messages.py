@@ -31,13 +31,20 @@ def counts_of(ledger: Ledger) -> PoolCounts:
 
 def holder(slot: Slot, now: float) -> str:
     """Since when and where a resource is out."""
+    if slot.noted != slot.uses:
+        return "at a place not noted (from now on this pool notes every borrower)"
     place = describe(slot.code, slot.lasti)
     return f"{max(now - slot.taken_at, 0):.1f} s ago" + (f" at {place}" if place else "")
 
 
+def by_age(ledger: Ledger) -> list[Slot]:
+    """What is out, longest first; behind that what nobody noted."""
+    return sorted(ledger.out.copy().values(), key=lambda slot: (slot.noted != slot.uses, slot.taken_at))
+
+
 def holders(ledger: Ledger, now: float, *, most: int = 3) -> str:
     """Who has what is out, longest first."""
-    out = sorted(ledger.out.values(), key=lambda slot: slot.taken_at)
+    out = by_age(ledger)
     text = "; ".join(f"borrowed {holder(slot, now)}" for slot in out[:most])
     return text + (f"; and {len(out) - most} more" if len(out) > most else "")
 
@@ -47,7 +54,7 @@ def timed_out(
 ) -> PoolTimeoutError:
     """Time ran out at this step."""
     counts = counts_of(ledger)
-    oldest = min(list(ledger.out.values()), key=lambda slot: slot.taken_at, default=None)
+    oldest = next(iter(by_age(ledger)), None)
     moment = f"At that moment: {counts}"
     if oldest is not None:
         moment += f"; oldest borrowed {holder(oldest, now)}"

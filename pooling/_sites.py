@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 
+_PREFIX = f"{__package__}."
+
+
 class Site(NamedTuple):
     """A place in the code; `stack` only where the whole way there was asked for."""
 
@@ -36,7 +39,8 @@ def note(frame: FrameType | None, *, whole_stack: bool) -> Site:
 
 
 def is_internal(module: dict[str, Any]) -> bool:
-    return module.get("__name__", "").partition(".")[0] == __package__ or "__pooling_internal__" in module
+    name = module.get("__name__", "")
+    return name.startswith(_PREFIX) or name == __package__ or "__pooling_internal__" in module
 
 
 def describe(code: CodeType | None, lasti: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
@@ -17,97 +16,90 @@ if TYPE_CHECKING:
 __all__ = ["AsyncLease", "AsyncPooledValue", "Lease", "PooledValue", "get_pooled_value"]
 
 T = TypeVar("T")
+S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
 
 log = logging.getLogger("pooling")
 _NOTHING: Any = object()
 
 
-class Lease(Generic[T]):
-    """What `PoolingService.lease` returns. Each lease is entered once; one that is dropped while open is given up."""
+class _Lease(Generic[T, S]):
+    """What both kinds of lease have in common: entered once at a time, and given up when dropped while open."""
 
     __slots__ = ("_ctx", "_priority", "_service", "_timeout", "_value")
 
-    def __init__(self, service: PoolingService[T], ctx: Any, timeout: float | None, priority: int) -> None:
+    def __init__(self, service: S, ctx: Any, timeout: float | None, priority: int) -> None:
         self._service = service
         self._ctx = ctx
         self._timeout = timeout
         self._priority = priority
-        self._value: T = _NOTHING
+        self._value: Any = _NOTHING
+
+    def _in_use(self) -> ReleaseError:
+        return ReleaseError(
+            f"pool {self._service.name!r}: this lease is in use; call lease() once for each use",
+            pool=self._service.name,
+            step="acquiring",
+        )
+
+    def __del__(self) -> None:
+        if self._value is not _NOTHING:
+            self._service._abandoned(self._value)
+
+
+class Lease(_Lease[T, "PoolingService[Any]"]):
+    """What `PoolingService.lease` returns."""
+
+    __slots__ = ()
 
     def __enter__(self) -> T:
-        service = self._service
         if self._value is not _NOTHING:
-            raise ReleaseError(f"pool {service.name!r}: this lease is in use; call lease() once for each use")
-        value = self._value = service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
-        slot = service._ledger.out.get(id(value))
-        if slot is not None:
-            frame = sys._getframe(1)
-            slot.code, slot.lasti = frame.f_code, frame.f_lasti
+            raise self._in_use()
+        value: T = self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
+        self._value = value
         return value
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         value, self._value = self._value, _NOTHING
-        service = self._service
         if error is None:
-            service.release(value)
-        elif service._on_error(value) == "release":
+            self._service.release(value)
+        elif self._service._on_error(value) == "release":
             try:
-                service.release(value, error)
+                self._service.release(value, error)
             except ReleaseError as failure:  # the block's own error is the one to be seen
                 log.warning("%s", failure)
         else:
-            service.destroy(value)
+            self._service.destroy(value)
         return False
 
-    def __del__(self) -> None:
-        if self._value is not _NOTHING:
-            self._service._abandoned(self._value)
 
-
-class AsyncLease(Generic[T]):
+class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
     """`Lease` for `async with`."""
 
-    __slots__ = ("_ctx", "_priority", "_service", "_timeout", "_value")
-
-    def __init__(self, service: AsyncPoolingService[T], ctx: Any, timeout: float | None, priority: int) -> None:
-        self._service = service
-        self._ctx = ctx
-        self._timeout = timeout
-        self._priority = priority
-        self._value: T = _NOTHING
+    __slots__ = ()
 
     async def __aenter__(self) -> T:
-        service = self._service
         if self._value is not _NOTHING:
-            raise ReleaseError(f"pool {service.name!r}: this lease is in use; call lease() once for each use")
-        value = self._value = await service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
-        slot = service._ledger.out.get(id(value))
-        if slot is not None:
-            frame = sys._getframe(1)
-            slot.code, slot.lasti = frame.f_code, frame.f_lasti
+            raise self._in_use()
+        value: T = await self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
+        self._value = value
         return value
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         value, self._value = self._value, _NOTHING
-        service = self._service
         if error is None:
-            await service.release(value)
-        elif service._on_error(value) == "release":
+            await self._service.release(value)
+        elif self._service._on_error(value) == "release":
             try:
-                await service.release(value, error)
+                await self._service.release(value, error)
             except ReleaseError as failure:  # the block's own error is the one to be seen
                 log.warning("%s", failure)
         else:
-            await service.destroy(value)
+            await self._service.destroy(value)
         return False
-
-    def __del__(self) -> None:
-        if self._value is not _NOTHING:
-            self._service._abandoned(self._value)
 
 
 class PooledValue(Generic[T]):

@@ -31,7 +31,7 @@ from .lease import AsyncLease, Lease
 from .options import PoolingServiceOptions
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from ._directory import Directory
     from .budget import PoolBudget
@@ -61,7 +61,6 @@ class _Service(Generic[T]):
         observer: PoolObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
         key: Any = None,
-        borrower_depth: int = 1,
         budget: PoolBudget | None = None,
         **options_as_keywords: Any,
     ) -> None:
@@ -74,7 +73,6 @@ class _Service(Generic[T]):
         self._observer = observer
         self._now = clock
         self._key = key
-        self._depth = borrower_depth
         self._budget = budget
         self._hooks = Hooks(self._factory)
         self._is_alive = self._hooks.is_alive
@@ -244,6 +242,12 @@ class _Service(Generic[T]):
             raise messages.not_out(self._name, self._key, self._ledger, value, elsewhere)
         return slot
 
+    def _note(self, slot: Slot, frame: FrameType) -> None:
+        """Write down who takes a resource, and when."""
+        slot.taken_at = self._now()
+        slot.code, slot.lasti, slot.stack = note(frame, whole_stack=False)
+        slot.noted = slot.uses
+
     def _looks_alive(self, slot: Slot) -> bool:
         """Whether an idle resource may be handed out without waiting; if not, it is on its way to be destroyed."""
         if self._flows.flaw_at_once(slot) is None:
@@ -294,7 +298,6 @@ class PoolingService(_Service[T]):
         observer: Told of what happens.
         key: What tells this pool from others of the same name, in texts.
         budget: A limit that this pool shares with others.
-        borrower_depth: Which frame above `acquire` is the borrower's; 2 for a wrapper that calls it for others.
         clock: Seconds that never go back; ages, idle times and pauses are read from it. Waits and timers last
             as long by the machine's own clock: whoever moves this one calls `sweep()` afterwards.
         **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
@@ -368,10 +371,8 @@ class PoolingService(_Service[T]):
                 value: T = slot.value
                 if self._is_alive is None or self._looks_alive(slot):
                     slot.uses += 1
-                    slot.taken_at = self._now()
-                    frame = _frame(self._depth)
-                    slot.code = frame.f_code
-                    slot.lasti = frame.f_lasti
+                    if ledger.notes:
+                        self._note(slot, _frame(1))
                     ledger.out[id(value)] = slot
                     return value
             except IndexError:
@@ -542,10 +543,8 @@ class AsyncPoolingService(_Service[T]):
                 value: T = slot.value
                 if self._is_alive is None or self._looks_alive(slot):
                     slot.uses += 1
-                    slot.taken_at = self._now()
-                    frame = _frame(self._depth)
-                    slot.code = frame.f_code
-                    slot.lasti = frame.f_lasti
+                    if ledger.notes:
+                        self._note(slot, _frame(1))
                     ledger.out[id(value)] = slot
                     return value
             except BaseException:

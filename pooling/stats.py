@@ -27,9 +27,12 @@ class Histogram:
     def record(self, seconds: float) -> None:
         """Count one duration."""
         counts = self._counts
+        power = min(int(seconds * 1e6).bit_length(), BUCKETS - 1)
         if counts is None:
-            counts = self._counts = [0] * BUCKETS
-        counts[min(int(seconds * 1e6).bit_length(), BUCKETS - 1)] += 1
+            counts = self._counts = [0] * (power + 1)
+        elif power >= len(counts):
+            counts += [0] * (power + 1 - len(counts))
+        counts[power] += 1
         self.sum += seconds
         self.max = max(self.max, seconds)
 
