@@ -66,7 +66,7 @@ class RequestContext:
         "_lead",
         "_scope",
         "_token",
-        "_values",
+        "values",
         "container",
         "error",
         "name",
@@ -81,7 +81,7 @@ class RequestContext:
         #: What ended the request, where a framework made a response of it and its code ends normally: a
         #: `close` without an exception takes this one.
         self.error: BaseException | None = None
-        self._values = values
+        self.values = values
         # Attempts at values by key, and callbacks by themselves: the order of insertion is the stack to unwind.
         self._held: dict[Any, Any] = {}
         self._is_closed = False
@@ -100,8 +100,8 @@ class RequestContext:
         """
         ctx: RequestContext | None = self
         while ctx is not None:
-            if key in ctx._values:
-                return ctx._values[key]
+            if key in ctx.values:
+                return ctx.values[key]
             ctx = ctx.parent
         names = ", ".join(sorted(map(str, self))) or "nothing"
         raise MissingValueError(
@@ -114,8 +114,8 @@ class RequestContext:
         """The value of that name, or `default` where neither the request nor a parent has it."""
         ctx: RequestContext | None = self
         while ctx is not None:
-            if key in ctx._values:
-                return ctx._values[key]
+            if key in ctx.values:
+                return ctx.values[key]
             ctx = ctx.parent
         return default
 
@@ -141,7 +141,7 @@ class RequestContext:
         seen: set[str] = set()
         ctx: RequestContext | None = self
         while ctx is not None:
-            for key in tuple(ctx._values):
+            for key in tuple(ctx.values):
                 if key not in seen:
                     seen.add(key)
                     yield key
@@ -149,7 +149,7 @@ class RequestContext:
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Add a value learned during the request; pooled values taken before are not taken anew."""
-        self._values[key] = value
+        self.values[key] = value
 
     def child(self, name: str | None = None, *, own: bool = False, **values: Any) -> RequestContext:
         """
@@ -446,7 +446,7 @@ class RequestContext:
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self._held)} held"
-        return f"<RequestContext {self.name!r} values={list(self._values)} {state}>"
+        return f"<RequestContext {self.name!r} values={list(self.values)} {state}>"
 
 
 class Active:
