@@ -74,7 +74,7 @@ def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LONG
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.001)
+        time.sleep(0.001)  # sleeps: polls for what another thread does, however long it takes
 
 
 def waiting_threads(function: Callable[..., object]) -> int:
