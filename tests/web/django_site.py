@@ -1,0 +1,105 @@
+"""A Django site with plain and async views."""
+
+from __future__ import annotations
+
+import asyncio
+
+import django
+from django.conf import settings
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import path
+
+from pooling import RequestContext, di
+from tests.web.apps import Repo, Site, ThreadSite
+
+threads = ThreadSite()
+loop = Site()
+
+
+def configure(container) -> None:
+    """Serve the requests from this container; Django has one set of settings per process."""
+    given = {"CONTAINER": container, "VALUES": lambda request: {"user": request.headers.get("x-user")}}
+    if not settings.configured:
+        settings.configure(
+            DEBUG=False,
+            SECRET_KEY="x" * 50,
+            ALLOWED_HOSTS=["*"],
+            ROOT_URLCONF=__name__,
+            LOGGING_CONFIG=None,
+            MIDDLEWARE=["pooling.web.django.RequestContextMiddleware", "django.middleware.common.CommonMiddleware"],
+            POOLING=given,
+        )
+        django.setup()
+    settings.POOLING = given
+
+
+@di.inject
+def plain(request, repo: Repo = di.Inject[ThreadSite.repo]):
+    return HttpResponse(f"{repo.thing.is_out} {RequestContext.current()['user']}")
+
+
+@di.inject
+def stream(request, repo: Repo = di.Inject[ThreadSite.repo]):
+    return StreamingHttpResponse(f"{repo.thing.is_out} {threads.thing() is repo.thing}\n" for _ in range(3))
+
+
+@di.inject
+def endless(request, repo: Repo = di.Inject[ThreadSite.repo]):
+    def body():
+        while True:
+            yield b"x" * 65536
+
+    return StreamingHttpResponse(body())
+
+
+@di.inject
+def untouched(request, repo: Repo = di.Inject[ThreadSite.repo]):
+    response = StreamingHttpResponse(iter([b"never sent"]))
+    response.close()
+    return HttpResponse(b"closed")
+
+
+@di.inject
+def error(request, repo: Repo = di.Inject[ThreadSite.repo]):
+    raise LookupError("in the view")
+
+
+@di.inject
+async def aplain(request, repo: Repo = di.Inject[Site.repo]):
+    return HttpResponse(f"{repo.thing.is_out} {RequestContext.current()['user']}")
+
+
+@di.inject
+async def astream(request, repo: Repo = di.Inject[Site.repo]):
+    async def body():
+        for _ in range(3):
+            await asyncio.sleep(0)
+            yield f"{repo.thing.is_out} {loop.thing() is repo.thing}\n"
+
+    return StreamingHttpResponse(body())
+
+
+@di.inject
+async def aendless(request, repo: Repo = di.Inject[Site.repo]):
+    async def body():
+        while True:
+            await asyncio.sleep(0)
+            yield b"x" * 65536
+
+    return StreamingHttpResponse(body())
+
+
+@di.inject
+async def async_view_plain_body(request, repo: Repo = di.Inject[Site.repo]):
+    return StreamingHttpResponse(iter([f"{repo.thing.is_out}"]))
+
+
+@di.inject
+async def aerror(request, repo: Repo = di.Inject[Site.repo]):
+    raise LookupError("in the view")
+
+
+urlpatterns = [
+    path(view.__name__, view)
+    for view in (plain, stream, endless, untouched, error, aplain, astream, aendless, async_view_plain_body, aerror)
+]

@@ -1,0 +1,91 @@
+"""The Django middleware, under a WSGI and an ASGI server."""
+
+from __future__ import annotations
+
+import warnings
+
+import httpx
+import pytest
+
+from pooling.web.asgi import ContainerLifespan
+from tests.web import django_site
+from tests.web.servers import Uvicorn, eventually, waitress_server
+
+
+@pytest.fixture
+def wsgi_url():
+    from django.core.handlers.wsgi import WSGIHandler
+
+    django_site.configure(django_site.threads)
+    django_site.threads.factory().ends.clear()
+    with django_site.threads.running(), waitress_server(WSGIHandler()) as url:
+        yield url
+
+
+@pytest.fixture
+def asgi_url():
+    from django.core.handlers.asgi import ASGIHandler
+
+    django_site.configure(django_site.loop)
+    django_site.loop.factory().ends.clear()
+
+    handler = ASGIHandler()
+
+    async def http_only(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await handler(scope, receive, send)
+
+    with Uvicorn(ContainerLifespan(http_only, django_site.loop)) as server:
+        yield server.url
+
+
+def get(url, view):
+    return httpx.get(f"{url}/{view}", headers={"x-user": "ann"}, timeout=30)
+
+
+@pytest.mark.parametrize(("view", "text"), [("plain", "True ann"), ("stream", "True True\n" * 3), ("untouched", "closed")])
+def test_a_plain_view_has_its_value_to_the_end_of_its_body(wsgi_url, view, text):
+    assert get(wsgi_url, view).text == text
+    eventually(lambda: django_site.threads.things().borrowed == 0)
+    assert set(ends(django_site.threads)) == {type(None)}
+
+
+def test_an_error_in_a_plain_view_is_seen_by_the_release_hook(wsgi_url):
+    assert get(wsgi_url, "error").status_code == 500
+    eventually(lambda: django_site.threads.things().borrowed == 0)
+    assert ends(django_site.threads)[-1] is LookupError
+
+
+def test_a_client_gone_in_the_middle_of_a_plain_stream_gives_back(wsgi_url):
+    with httpx.stream("GET", f"{wsgi_url}/endless", timeout=30) as response:
+        next(response.iter_raw())
+    eventually(lambda: django_site.threads.things().borrowed == 0)
+
+
+@pytest.mark.parametrize(
+    ("view", "text"), [("aplain", "True ann"), ("astream", "True True\n" * 3), ("async_view_plain_body", "True")]
+)
+def test_an_async_view_has_its_value_to_the_end_of_its_body(asgi_url, view, text):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "StreamingHttpResponse must consume")
+        assert get(asgi_url, view).text == text
+        eventually(lambda: django_site.loop.things().borrowed == 0)
+    assert set(ends(django_site.loop)) == {type(None)}
+
+
+def test_an_error_in_an_async_view_is_seen_by_the_release_hook(asgi_url):
+    assert get(asgi_url, "aerror").status_code == 500
+    eventually(lambda: django_site.loop.things().borrowed == 0)
+    assert ends(django_site.loop)[-1] is LookupError
+
+
+def test_a_client_gone_in_the_middle_of_an_async_stream_gives_back(asgi_url):
+    with httpx.stream("GET", f"{asgi_url}/aendless", timeout=30) as response:
+        next(response.iter_raw())
+        assert django_site.loop.things().borrowed == 1
+    eventually(lambda: django_site.loop.things().borrowed == 0)
+
+
+def ends(container):
+    return [type(end) for end in container.factory().ends]
