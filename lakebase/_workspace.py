@@ -89,7 +89,7 @@ def _mint_for_endpoint(
         from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 
         arguments["ttl"] = Duration(seconds=int(ttl))
-    answer = client.postgres.generate_database_credential(endpoint, **arguments)
+    answer = client.postgres.generate_database_credential(endpoint=endpoint, **arguments)
     return _complete(answer.token, answer.expire_time)
 
 
@@ -190,8 +190,9 @@ def _is_of_token_endpoint(error: ValueError) -> bool:
 
 def without_secrets(client: WorkspaceClient, text: str) -> str:
     """The text without anything that the client authenticates with."""
+    config = getattr(client, "config", None)
     for name in ("token", "client_secret", "password"):
-        secret = getattr(client.config, name, None)
+        secret = getattr(config, name, None)
         if isinstance(secret, str) and secret:
             text = text.replace(secret, "***")
     return text

@@ -187,7 +187,7 @@ class LakebasePoolConfig:
         )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, /, **explicit: Any) -> LakebasePoolConfig:
+    def from_env(cls, environ: Mapping[str, str] | None = None, **explicit: Any) -> LakebasePoolConfig:
         """
         A configuration from the environment that Databricks Apps sets; what is given explicitly wins.
 
@@ -330,6 +330,10 @@ class LakebasePoolConfig:
 
             if not capabilities.has_send_close_prepared():
                 kwargs["prepare_threshold"] = None
+        if self.transaction_mode_guard:
+            from .transaction_mode import guarded_cursor
+
+            kwargs["cursor_factory"] = guarded_cursor
         return kwargs
 
     def __repr__(self) -> str:

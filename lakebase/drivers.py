@@ -45,7 +45,7 @@ class LivePassword:
 
 
 def lakebase_pg_config(
-    config: LakebasePoolConfig | Mapping[str, Any] | None = None, /, **overrides: Any
+    config: LakebasePoolConfig | Mapping[str, Any] | None = None, **overrides: Any
 ) -> dict[str, Any]:
     """
     Keyword arguments of `psycopg.connect`, password included; what is missing comes from the environment.
@@ -63,7 +63,6 @@ def lakebase_pg_config(
 
 def lakebase_orm_config(
     config: LakebasePoolConfig | Mapping[str, Any] | None = None,
-    /,
     *,
     drivername: str = "postgresql+psycopg",
     **overrides: Any,
@@ -83,7 +82,8 @@ def lakebase_orm_config(
     resolved = LakebasePoolConfig.of(config, **overrides).resolved()
     parameters = resolved.connect_kwargs()
     parts = {name: parameters.pop(libpq) for name, libpq in _URL_PARTS.items()}
-    parameters.pop("prepare_threshold", None)  # psycopg's own, no part of a URL
+    for name in ("prepare_threshold", "cursor_factory"):  # psycopg's own, no parts of a URL
+        parameters.pop(name, None)
     return {
         "drivername": drivername,
         **parts,

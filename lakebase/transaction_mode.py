@@ -30,6 +30,7 @@ __all__ = [
     "TransactionModeError",
     "Violation",
     "guard_connection",
+    "guarded_cursor",
     "transaction_mode_violations",
 ]
 
@@ -162,8 +163,21 @@ def guard_connection(connection: Any, *, allow: Collection[Restriction] = ()) ->
     """
     _parser()
     allowed = frozenset(allow)
-    connection.cursor_factory = _guarded(connection.cursor_factory, allowed)
+    factory = connection.cursor_factory
+    if factory is guarded_cursor:
+        factory = psycopg.AsyncCursor if isinstance(connection, psycopg.AsyncConnection) else psycopg.Cursor
+    connection.cursor_factory = _guarded(factory, allowed)
     connection.server_cursor_factory = _guarded(connection.server_cursor_factory, allowed)
+
+
+def guarded_cursor(connection: Any, **keywords: Any) -> Any:
+    """
+    A `cursor_factory=` for `psycopg.connect`, blocking or not: the connection's first cursor has it guarded.
+
+    A named cursor that comes before any other is not looked at; `guard_connection` sees to that.
+    """
+    guard_connection(connection)
+    return connection.cursor_factory(connection, **keywords)
 
 
 @lru_cache(maxsize=64)

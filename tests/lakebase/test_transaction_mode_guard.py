@@ -51,3 +51,31 @@ def test_what_is_allowed_passes_and_what_is_wrong_is_the_servers_to_tell(lakebas
         connection.execute("SET search_path = public")
         with pytest.raises(psycopg.errors.SyntaxError):
             connection.execute("SELEC 1")
+
+
+def test_the_configuration_switches_the_guard_on(lakebase_user) -> None:
+    settings = lakebase_pg_config(lakebase_user.config(transaction_mode_guard=True))
+    with psycopg.connect(**settings) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(TransactionModeError):
+            connection.execute("LISTEN x")
+        with connection.cursor("held", withhold=True) as held, pytest.raises(TransactionModeError):
+            held.execute("SELECT 1")
+
+
+async def test_the_configuration_switches_the_guard_on_for_asyncio(lakebase_user) -> None:
+    settings = lakebase_pg_config(lakebase_user.config(transaction_mode_guard=True))
+    async with await psycopg.AsyncConnection.connect(**settings) as connection:
+        assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
+        with pytest.raises(TransactionModeError):
+            await connection.execute("LISTEN x")
+
+
+def test_through_a_pool_the_guard_is_on_too(lakebase_user) -> None:
+    from lakebase import create_lakebase_pool
+
+    with create_lakebase_pool(lakebase_user.config(transaction_mode_guard=True)) as pool:
+        with pool.connection() as connection, pytest.raises(TransactionModeError):
+            connection.execute("SET search_path = a")
+        with pool.connection() as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
