@@ -61,6 +61,7 @@ _TEXTS = (
     "application_name",
 )
 _FLAGS = ("allow_plaintext", "pooled", "read_only", "transaction_mode_guard")
+_CONNECTION_STRING = re.compile(r"://[^/\s]*@|\bpassword\s*=", re.IGNORECASE)
 _ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+(/endpoints/[^/\s]+)?")
 
 
@@ -186,6 +187,13 @@ def _check_text(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} is of type {type(value).__name__}: expected a string", field=name)
     if not value.strip():
         raise _refused(name, shown, "a string that is not empty")
+    # A connection string has a password in it, and stays unseen.
+    if name not in SECRET_FIELDS and _CONNECTION_STRING.search(value):
+        raise ConfigurationError(
+            f"{name} is a whole connection string (not shown, since it may have a password in it): give host=, port=, "
+            "database=, user= and password= apart",
+            field=name,
+        )
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise _refused(name, shown, "a string without control characters")
 

@@ -102,23 +102,32 @@ def _mint_failed(error: Exception, target: str, client: WorkspaceClient) -> Cred
 class _Minter:
     """Mints for one configuration. Holds the app's client; a user's is made for each mint, once an hour."""
 
-    __slots__ = ("_client", "_config")
+    __slots__ = ("_checks_host", "_client", "_config", "_latest")
 
     def __init__(self, config: LakebasePoolConfig) -> None:
         self._config = config
         self._client: tuple[int, WorkspaceClient] | None = None
+        self._latest: WorkspaceClient | None = None
+        self._checks_host = True
 
     def __str__(self) -> str:
         return f"credential of {self._config.user!r} for {self._config.endpoint or self._config.instance_name}"
 
     def __call__(self) -> DatabaseCredential:
         config = self._config
-        return generate_database_credential(
-            self._get_client(), config.endpoint, config.claims, instance_name=config.instance_name
+        client = self._get_client()
+        credential = generate_database_credential(
+            client, config.endpoint, config.claims, instance_name=config.instance_name
         )
+        if self._checks_host:
+            self._latest = client
+        return credential
 
     def check_host(self) -> None:
-        check_host_once(self._config, self._get_client())
+        """Called once, after the first mint, when nobody waits any more."""
+        client, self._latest, self._checks_host = self._latest, None, False
+        if client is not None:
+            check_host_once(self._config, client)
 
     def _get_client(self) -> WorkspaceClient:
         config = self._config
@@ -172,8 +181,7 @@ def credential_source(config: LakebasePoolConfig, *, is_async: bool = False) -> 
         name=minter,
         attempts=MINT_ATTEMPTS,
         longest=TOKEN_LIFETIME,
-        # A user's client is not asked: it would be made anew for this, and the app's check tells the same.
-        after=minter.check_host if config.token is None else None,
+        after=minter.check_host,
     )
 
 

@@ -173,27 +173,30 @@ def host_problem(config: LakebasePoolConfig, hosts: EndpointHosts) -> str | None
     return None
 
 
-_checked: set[tuple[str | None, ...]] = set()
-_checked_lock = threading.Lock()
+# By endpoint, instance and host: how often it was asked in vain, or `_DONE`.
+_asked: dict[tuple[str | None, ...], int] = {}
+_asked_lock = threading.Lock()
+_DONE = 3
 
 
 def check_host_once(config: LakebasePoolConfig, client: WorkspaceClient) -> None:
     """
-    Log a warning if the workspace has another host for the endpoint; asked once in a process for each pair of them.
+    Log a warning if the workspace has another host for the endpoint.
 
-    Blocks for a request. Never raises: an identity that may connect need not be allowed to ask.
+    Blocks for a request, in a process once for each pair of them: a user who may
+    not ask leaves it to the next, up to the third. Never raises.
     """
     key = (config.endpoint, config.instance_name, config.server_host)
-    with _checked_lock:
-        if key in _checked:
+    with _asked_lock:
+        asked = _asked.get(key, 0)
+        if asked >= _DONE:
             return
-        _checked.add(key)
+        _asked[key] = _DONE  # nobody else meanwhile
     try:
-        problem = host_problem(
-            config, endpoint_hosts(client, endpoint=config.endpoint, instance_name=config.instance_name)
-        )
+        hosts = endpoint_hosts(client, endpoint=config.endpoint, instance_name=config.instance_name)
     except Exception as error:  # noqa: BLE001
+        _asked[key] = asked + 1
         logger.debug("the host of %s was not checked: %s", key[0] or key[1], type(error).__name__)
         return
-    if problem is not None:
+    if (problem := host_problem(config, hosts)) is not None:
         logger.warning("%s", problem)

@@ -321,3 +321,43 @@ def test_a_configuration_is_immutable_and_survives_copies() -> None:
     assert copied == config
     assert copied.given() == config.given()
     assert hash(copied) == hash(config)
+
+
+@pytest.mark.parametrize(
+    "field", ["host", "database", "user", "endpoint", "instance_name", "workspace_url", "ssl_root_cert"]
+)
+@pytest.mark.parametrize("text", ["postgresql://ann:s3cret@h:5432/d", "host=h password = s3cret", "https://x:s3cret@h"])
+def test_a_connection_string_in_the_wrong_place_is_refused_unseen(field: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=field) as caught:
+        LakebasePoolConfig(**{field: text})
+    assert "s3cret" not in str(caught.value)
+
+
+PARTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "host": st.sampled_from(["ep-a.example", "ep-b.example"]),
+        "port": st.sampled_from([5432, 6000]),
+        "database": st.sampled_from(["one", "two"]),
+        "ssl_mode": st.sampled_from(["require", "verify-full"]),
+        "max_size": st.integers(5, 9),
+        "min_size": st.integers(0, 5),
+        "read_only": st.booleans(),
+    },
+)
+
+
+@given(PARTS, PARTS, PARTS)
+def test_merging_is_what_merging_mappings_is(base: dict, first: dict, second: dict) -> None:
+    config = LakebasePoolConfig(**base)
+    assert config.merged(first).merged(second) == config.merged({**first, **second})
+    assert config.merged(first) == config.merged(LakebasePoolConfig(**first)) == LakebasePoolConfig(**{**base, **first})
+    assert config.merged({}) is config
+
+
+@given(PARTS)
+def test_what_is_explicit_wins_over_the_environment(explicit: dict) -> None:
+    config = LakebasePoolConfig.from_env(APP_ENVIRONMENT, **explicit)
+    for name, value in explicit.items():
+        assert getattr(config, name) == value
+    assert config.resolved({}) == LakebasePoolConfig(**explicit).resolved(APP_ENVIRONMENT)

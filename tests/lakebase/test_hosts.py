@@ -116,9 +116,8 @@ def test_a_workspace_that_refuses_is_a_credential_error(lakebase_user) -> None:
 def test_a_wrong_host_is_logged_once_after_the_first_credential(
     lakebase_user, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts_module, "_checked", set())
-    client = lakebase_user.lake.workspace_client(lakebase_user.name)
-    wrong = lakebase_user.config(host="ep-old.example", workspace_client=client).resolved({})
+    monkeypatch.setattr(hosts_module, "_asked", {})
+    wrong = lakebase_user.config(host="ep-old.example").resolved({})
     with caplog.at_level(logging.WARNING, "lakebase"):
         for _ in range(2):
             source = credential_source(wrong)
@@ -130,16 +129,28 @@ def test_a_wrong_host_is_logged_once_after_the_first_credential(
     assert lakebase_user.lake.host in warnings[0]
 
 
-def test_an_identity_that_may_not_ask_is_not_troubled(
+def test_an_identity_that_may_not_ask_leaves_it_to_the_next(
     lakebase_user, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts_module, "_checked", set())
-    client = lakebase_user.lake.workspace_client(lakebase_user.name)
-    source = credential_source(lakebase_user.config(workspace_client=client).resolved({}))
-    with lakebase_user.lake.fail_workspace(403, path="/endpoints"), caplog.at_level(logging.WARNING, "lakebase"):
-        assert source.password()
+    monkeypatch.setattr(hosts_module, "_asked", {})
+    wrong = lakebase_user.config(host="ep-old.example").resolved({})
+    with caplog.at_level(logging.WARNING, "lakebase"):
+        with lakebase_user.lake.fail_workspace(403, path="/endpoints"):
+            assert credential_source(wrong).password()
+            _wait_for_mints()
+        assert not [record for record in caplog.records if record.name == "lakebase"]
+        assert credential_source(wrong).password()
         _wait_for_mints()
-    assert not [record for record in caplog.records if record.name == "lakebase"]
+    assert len([record for record in caplog.records if record.name == "lakebase"]) == 1
+
+
+def test_identities_that_never_may_are_asked_three_times_in_all(lakebase_user, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts_module, "_asked", {})
+    with lakebase_user.lake.fail_workspace(403, path="/endpoints") as fault:
+        for _ in range(5):
+            assert credential_source(lakebase_user.config().resolved({})).password()
+            _wait_for_mints()
+        assert fault.hits == 3
 
 
 def _wait_for_mints() -> None:
