@@ -49,6 +49,8 @@ SHORTEST_LOOK = 0.01  # seconds between two looks at the idle ones, however shor
 
 DROPPED_LOOK = 1.0  # seconds between two looks for resources whose borrowers are garbage, while somebody waits
 
+REFILL_LOOK = 1.0  # seconds between two looks whether a spent budget has room for `min_size` again
+
 NEW, RUNNING, SUSPENDED, RETIRING, STOPPED = "new", "running", "suspended", "retiring", "stopped"
 
 
@@ -526,11 +528,11 @@ class Ledger:
         elif directory is not None:
             directory.wants(self, 0)
         if directory is not None:
-            directory.feed(now)
+            directory.feed(self, now)
         self.fast = (
             self.plain
             and self.state == RUNNING
-            and (directory is None or not directory.is_hungry)
+            and (directory is None or not directory.alert)
             and not self.mixed
             and not self.dropped
             and not any(self.queues)
@@ -589,6 +591,8 @@ class Ledger:
             self.opening[slot] = None
         if directory is not None:
             directory.wants(self, max(short, 0))
+            if self.live + len(self.opening) < self.min_size:  # the budget is spent, and filling up evicts nobody
+                self._look_at(now + REFILL_LOOK)
 
     def evict(self, now: float) -> bool:
         """Destroy the coldest idle resource to make room for another ledger; whether there was one."""

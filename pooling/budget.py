@@ -59,14 +59,46 @@ class PoolBudget:
         """Places taken by all pools together."""
         return self._directory.used
 
+    @property
+    def limit(self) -> float:
+        """`max_total`, or less for a while after `squeeze`."""
+        return self._directory.limit
+
     def resize(self, max_total: float) -> None:
         """
         Change the limit.
 
-        A higher one serves who waits as soon as a pool moves; above a lower one idle resources are destroyed
-        likewise, and what is out as it comes back.
+        A higher one serves who waits; above a lower one idle resources are destroyed, and what is out as it
+        comes back while others wait. Does not block; for asyncio pools, call it in their loop.
+
+        Raises:
+            ConfigurationError: As in the constructor.
         """
-        self._max_total = self._directory.max_total = _checked(max_total)
+        self._max_total = _checked(max_total)
+        directory = self._directory
+        with self._lock:
+            members = [*directory.starving, *directory.peckish, *directory.active]
+            if not members:
+                directory.max_total = directory.limit = self._max_total
+                return
+            directory.resize(self._max_total, members[0].owner.env.now())
+        members[0].owner.dispatch()
+
+    def squeeze(self, seconds: float = 30.0) -> None:
+        """
+        Do with the resources there are now for a while: whoever makes them has no room for more.
+
+        Where somebody waits, an idle resource of another pool is destroyed first. For factories that learn of
+        such a limit, like that of a server's connections, from a create that failed. Does not block.
+
+        Args:
+            seconds: Until the limit is `max_total` again.
+        """
+        directory = self._directory
+        with self._lock:
+            members = list(directory.active)
+            if members:
+                directory.squeeze(members[0].owner.env.now() + seconds)
 
     def __repr__(self) -> str:
         return f"<PoolBudget {self.used} of max_total={self.max_total} used>"
