@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from . import contended, footprint, plot, report, uncontended
+from . import contended, footprint, plot, report, requests, uncontended
 from .measure import FULL, QUICK, TINY, Race, Result, Scale, run_race
 
 Builder = Callable[[Scale], AbstractContextManager[Race]]
@@ -33,6 +33,9 @@ RACES: dict[str, Builder] = {
     "tasks": contended.tasks,
     "task-waits": contended.task_waits,
     "footprint": footprint.footprint,
+    "request": requests.request,
+    "request-asyncio": requests.request_asyncio,
+    "second-use": requests.second_use,
 }
 
 

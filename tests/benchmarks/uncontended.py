@@ -245,8 +245,8 @@ def hooks(scale: Scale) -> Iterator[Race]:
             "hooks",
             "acquire + release with hooks",
             "Hooks that do nothing. Inline ones run in the borrower's thread; with a deadline, validate and the "
-            "acquire hook run on a worker, so that one that hangs does not keep its borrower. Of the peers, each with what it "
-            "has: check and reset, validate and reset, on_acquire and on_release; theirs run inline.",
+            "acquire hook run on a worker, so that one that hangs does not keep its borrower. Of the peers, each with "
+            "what it has: check and reset, validate and reset, on_acquire and on_release; theirs run inline.",
             racers,
             reference=f"{BARE}: three calls",
             missing=missing,
