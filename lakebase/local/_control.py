@@ -41,6 +41,11 @@ _IDLE = """
       from pg_stat_activity where backend_type = 'client backend' and usename <> %s
 """
 
+_TERMINATE_ALL = """
+    select count(pg_terminate_backend(pid)) from pg_stat_activity
+     where backend_type = 'client backend' and (usename <> %s or application_name <> 'local Lakebase')
+"""
+
 
 class Control:
     """Statements on a connection each. Its methods block for some milliseconds, and may be called from any thread."""
@@ -132,6 +137,10 @@ class Inquiry:
     async def terminate(self, pids: list[int]) -> None:
         """End the sessions of those server processes."""
         await self._row("select count(pg_terminate_backend(pid)) from unnest(%s::int[]) as pid", (pids,))
+
+    async def terminate_all(self) -> None:
+        """End the sessions of all clients, a pooler's too."""
+        await self._row(_TERMINATE_ALL, (SUPERUSER,))
 
     async def close(self) -> None:
         """Close the connection; the next question opens another."""

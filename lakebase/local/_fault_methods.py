@@ -111,6 +111,10 @@ class FaultMethods:
         parts = self._parts
         return parts.loop.run(parts.gateway.drop(user, politely=not silently))
 
+    def restart_pooler(self) -> None:
+        """Kill the pooler and start it again: its clients lose their connections. Blocks until it listens."""
+        self._parts.restart_pooler()
+
     def restart_postgres(self, *, crash: bool = False) -> None:
         """Shut Postgres down and start it again, or with `crash` kill it. Blocks until it accepts connections."""
         self._parts.restart_postgres(crash=crash)

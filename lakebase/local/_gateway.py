@@ -8,6 +8,7 @@ between two transports without another look.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Mapping
@@ -100,6 +101,7 @@ class Gateway:
         self._wires: set[Wire] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._last_went = -math.inf
         self.faults = Faults(run, self.apply)
         self.compute = Compute(lambda: self._spawn(self.apply()))
         self.counters = Counters()
@@ -175,12 +177,12 @@ class Gateway:
         except _Refusal as refusal:
             self.counters.turned_away(user)
             wire.write(error_response(refusal.code, refusal.text))
-            wire.transport.close()
+            wire.close()
         except (OSError, TimeoutError):
             wire.abort()  # the client went away, or said nothing for a minute
         finally:
             if wire.peer is None and not wire.lost:
-                wire.transport.close()
+                wire.close()
             self._look()
 
     async def _suffer(self, fault: Fault | None, wire: Wire) -> None:
@@ -235,7 +237,7 @@ class Gateway:
     async def _cancel(self, door: Door, body: bytes) -> None:
         backend = await self._dial(door)
         backend.write(struct.pack("!II", len(body) + 8, CANCEL_REQUEST) + body)
-        backend.transport.close()
+        backend.close()
 
     async def _be_awake(self, wire: Wire) -> None:
         if self.compute.knock():
@@ -300,7 +302,7 @@ class Gateway:
             self._admit(session, backend)
         finally:
             if wire.peer is None:
-                backend.transport.close()
+                backend.close()
 
     def _admit(self, session: _Session, backend: Wire) -> None:
         wire = session.wire
@@ -309,6 +311,7 @@ class Gateway:
             self._wires.discard(wire)
             self._sessions.discard(session)
             self.counters.went(session.user)
+            self._last_went = asyncio.get_running_loop().time()
             self._look()
 
         wire.on_lost = lost
@@ -326,6 +329,26 @@ class Gateway:
         self.compute.suspend(wake_after, while_waking)
         await self.apply()
         await self.drop(None, politely=True)
+        try:
+            await self._inquiry.terminate_all()
+        except psycopg.OperationalError:
+            pass  # there is no server to have sessions
+
+    async def scale_to_zero(self, timeout: float, wake_after: float | None, while_waking: WhileWaking) -> None:
+        """Suspend the compute whenever nobody has run a statement for so many seconds. Never returns."""
+        while True:
+            await self.compute.stay_idle_for(timeout, self._idle_seconds)
+            await self.suspend(wake_after, while_waking)
+
+    async def _idle_seconds(self) -> float:
+        if any(not session.wire.lost for session in self._sessions):
+            try:
+                idle = await self._inquiry.idle_seconds()
+            except psycopg.OperationalError:
+                return 0.0
+            if idle is not None:
+                return idle
+        return asyncio.get_running_loop().time() - self._last_went
 
     async def resume(self) -> None:
         """Have the compute active at once."""
@@ -336,13 +359,12 @@ class Gateway:
         """End the sessions of a role or of all, and say how many: by Postgres' own message, or without a word."""
         victims = [session for session in self._sessions if user is None or session.user == user]
         if politely:
-            # A pooler's clients have no process of their own; it drops them when its server connections are gone.
-            pids = [session.pid for session in victims if session.pid and not session.door.is_pooled]
+            # A pooler's clients have no server process of their own.
+            direct = [session for session in victims if not session.door.is_pooled]
             try:
-                await self._inquiry.terminate(pids)
-                await asyncio.wait_for(
-                    self.until(lambda: all(not s.pid or s.wire.lost for s in victims)), _DROP_PATIENCE
-                )
+                await self._inquiry.terminate([session.pid for session in direct])
+                gone = self.until(lambda: all(session.wire.lost for session in direct))
+                await asyncio.wait_for(gone, _DROP_PATIENCE)
             except (psycopg.OperationalError, TimeoutError):
                 pass
         for session in victims:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lakebase.config import LakebasePoolConfig
 
+    from ._scale import WhileWaking
     from ._stats import LocalStats
 
 __all__ = ["LocalLakebase"]
@@ -49,6 +50,8 @@ class LocalLakebase(FaultMethods):
         compute_units: Size of the compute, which then decides `max_connections` as Lakebase does.
         read_only: Whether there is a read-only host too, as with readable secondaries.
         suspend_timeout: Seconds without a statement after which the compute is suspended; `None` for never.
+        wake_after: Seconds that it then takes to wake.
+        while_waking: What clients meet till then; see `suspend`.
 
     Raises:
         LocalLakebaseError: From `start`: something it needs is missing, or a port or directory is taken.
@@ -76,6 +79,8 @@ class LocalLakebase(FaultMethods):
         compute_units: float | None = None,
         read_only: bool = False,
         suspend_timeout: float | None = None,
+        wake_after: float = 0.3,
+        while_waking: WhileWaking = "57P03",
     ) -> None:
         for name, number in (("port", port), ("workspace_port", workspace_port)):
             if not 0 <= number <= 65535:
@@ -97,6 +102,8 @@ class LocalLakebase(FaultMethods):
             postgres=os.fspath(postgres),
             read_only=read_only,
             suspend_timeout=suspend_timeout,
+            wake_after=wake_after,
+            while_waking=while_waking,
             admin=self.admin_user,
         )
         self._lock = threading.RLock()
@@ -178,23 +185,37 @@ class LocalLakebase(FaultMethods):
 
     @property
     def port(self) -> int:
-        """Of the endpoint, and of its other hosts."""
+        """Of the endpoint."""
         return self._parts.port
 
     @property
     def read_only_host(self) -> str | None:
         """The host for read-only connections, if there is one."""
-        return self._parts.hosts.get("read_only_host")
+        address = self._parts.read_only
+        return address.host if address is not None else None
+
+    @property
+    def read_only_port(self) -> int | None:
+        """The port for read-only connections: the endpoint's, except on systems with one loopback address."""
+        address = self._parts.read_only
+        return address.port if address is not None else None
 
     @property
     def pooled_host(self) -> str | None:
         """The pooler's host; `None` if there is no pooler."""
-        return self._parts.hosts.get("read_write_pooled_host")
+        address = self._parts.pooled
+        return address.host if address is not None else None
 
     @property
     def pooled_port(self) -> int | None:
-        """The pooler's port; `None` if there is no pooler."""
-        return self._parts.port if self.pooled_host is not None else None
+        """The pooler's port: the endpoint's, except on systems with one loopback address; `None` without a pooler."""
+        address = self._parts.pooled
+        return address.port if address is not None else None
+
+    @property
+    def why_no_pooler(self) -> str:
+        """Why there is no pooler, and how to get one; empty if there is one."""
+        return self._parts.why_no_pooler
 
     @property
     def ca_file(self) -> Path:
@@ -293,9 +314,10 @@ class LocalLakebase(FaultMethods):
         from lakebase.config import LakebasePoolConfig
 
         name = user or self.admin_user
+        host, port = self._address(pooled=bool(overrides.get("pooled")), read_only=bool(overrides.get("read_only")))
         values: dict[str, Any] = {
-            "host": self.host,
-            "port": self.port,
+            "host": host,
+            "port": port,
             "database": self.database,
             "user": name,
             "workspace_url": self.workspace_url,
@@ -308,6 +330,20 @@ class LocalLakebase(FaultMethods):
             if "instance_name" not in overrides:
                 values["endpoint"] = self.endpoint
         return LakebasePoolConfig(**{**values, **overrides})
+
+    def _address(self, *, pooled: bool, read_only: bool) -> tuple[str, int]:
+        parts = self._parts
+        if pooled and read_only:
+            raise LocalLakebaseError("there is no pooler for read-only connections: choose pooled or read_only")
+        if pooled:
+            if parts.pooled is None:
+                raise LocalLakebaseError(f"there is no pooler: {parts.why_no_pooler}")
+            return parts.pooled.host, parts.pooled.port
+        if read_only:
+            if parts.read_only is None:
+                raise LocalLakebaseError("there is no read-only host: start it with LocalLakebase(read_only=True)")
+            return parts.read_only.host, parts.read_only.port
+        return self.host, self.port
 
     def workspace_client(self, user: str | None = None) -> WorkspaceClient:
         """The SDK's client with that user's token, `admin_user`'s if `None`; it gives up retrying after 5 s."""

@@ -20,6 +20,7 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop = asyncio.new_event_loop()
+        self._spawned: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
@@ -54,6 +55,10 @@ class LoopThread:
             work.close()
             raise LocalLakebaseError("the local Lakebase is not running")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the loop until it or the loop ends."""
+        self.call(lambda: self._spawned.add(self._loop.create_task(work)))
 
     def stop(self) -> None:
         """End what still runs on the loop, and the thread. Blocks until then."""

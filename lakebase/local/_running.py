@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ._children import Children
 from ._control import Control, Inquiry
@@ -18,11 +19,15 @@ from ._gateway import Door, Gateway
 from ._http import HttpServer
 from ._listener import Listener
 from ._loop import LoopThread
-from ._postgres import OwnPostgres, PostgresServer, find_binaries
+from ._pooler import Pooler, find_pooler
+from ._postgres import Address, OwnPostgres, PostgresServer, find_binaries
 from ._tls import Certificates
 from ._tokens import Issuer
 from ._workspace import Place, Workspace
 from .errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    from ._scale import WhileWaking
 
 __all__ = ["Running", "Settings"]
 
@@ -48,6 +53,8 @@ class Settings:
     postgres: str
     read_only: bool
     suspend_timeout: float | None
+    wake_after: float
+    while_waking: WhileWaking
     admin: str
 
 
@@ -61,6 +68,8 @@ class Running:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.pooled: Address | None = None
+        self.read_only: Address | None = None
         with ExitStack() as stack:
             self._start(stack)
             self._parts = stack.pop_all()
@@ -68,6 +77,12 @@ class Running:
     def stop(self) -> None:
         """Take everything apart. Blocks until processes and files are gone."""
         self._parts.close()
+
+    def restart_pooler(self) -> None:
+        """Kill the pooler and run it again."""
+        if self.pooler is None:
+            raise LocalLakebaseError(f"there is no pooler: {self.why_no_pooler}")
+        self.pooler.restart(self.children)
 
     def restart_postgres(self, *, crash: bool) -> None:
         """End Postgres and run it again. Blocks until it accepts connections."""
@@ -84,6 +99,7 @@ class Running:
         data, run, share = keep / "pgdata", self.home / "run", self.home / "share"
         if settings.data_dir is not None:
             stack.enter_context(_locked(settings.data_dir))
+        self.run = run
         for directory in (data, run):
             directory.mkdir(mode=0o700, exist_ok=True)
         write_extension(share)
@@ -92,19 +108,14 @@ class Running:
 
         self.children = Children([data, run, share], [self.home])
         stack.callback(self.children.close)
-        self.postgres: PostgresServer = OwnPostgres(
-            find_binaries(settings.postgres),
-            data,
-            run,
-            max_connections=settings.max_connections,
-            durable=settings.data_dir is not None,
-            extensions=share,
-        )
+        self.postgres = self._server(data, run, share)
         self.postgres.start(self.children)
         stack.callback(self.postgres.stop)
         self.control = Control(self.postgres.address)
-        # Before 18 an extension can only be found among the server's own: the function is there without it.
-        self.control.prepare(settings.admin, CREATE_ROLE if self.postgres.version < 18 else "")
+        # Before 18, and in a container, there is no room for an extension: the function is there without it.
+        bare = self.postgres.version < 18 or settings.postgres == "docker"
+        self.control.prepare(settings.admin, CREATE_ROLE if bare else "")
+        self._start_pooler()
 
         self.loop = LoopThread("local-lakebase")
         self.loop.start()
@@ -112,6 +123,15 @@ class Running:
         self.issuer = Issuer(settings.token_lifetime)
         self._open_gateway(stack, certificates)
         self._open_workspace(stack)
+
+    def _start_pooler(self) -> None:
+        found = find_pooler(self.settings.pooler)
+        self.why_no_pooler = found.why_not
+        self.pooler: Pooler | None = None
+        if found.path is not None:
+            limit = self.settings.max_connections
+            self.pooler = Pooler(found.path, self.postgres.address, self.run, max_connections=limit)
+            self.pooler.start(self.children)
 
     def _open_gateway(self, stack: ExitStack, certificates: Certificates) -> None:
         inquiry = Inquiry(self.postgres.address)
@@ -122,12 +142,48 @@ class Running:
         doors = [Door("direct", _listener(DIRECT_HOST, self.settings.port), self.postgres.address)]
         self.port = doors[0].listener.port
         if self.settings.read_only:
-            self.hosts["read_only_host"] = READ_ONLY_HOST
             read_only = {"default_transaction_read_only": "on"}
-            listener = _listener(READ_ONLY_HOST, self.port)
+            listener = self._another(READ_ONLY_HOST)
+            self.read_only = Address(listener.host, listener.port)
+            self.hosts["read_only_host"] = listener.host
             doors.append(Door("read-only", listener, self.postgres.address, settings=read_only))
+        if self.pooler is not None:
+            listener = self._another(POOLED_HOST)
+            self.pooled = Address(listener.host, listener.port)
+            self.hosts["read_write_pooled_host"] = listener.host
+            doors.append(Door("pooled", listener, self.pooler.address, is_pooled=True))
         for door in doors:
             self.loop.run(self.gateway.open(door))
+        if self.settings.suspend_timeout is not None:
+            self.loop.spawn(
+                self.gateway.scale_to_zero(
+                    self.settings.suspend_timeout, self.settings.wake_after, self.settings.while_waking
+                )
+            )
+
+    def _another(self, host: str) -> Listener:
+        # An endpoint's hosts have one port, and so have these, where all of 127.0.0.0/8 is this machine, as on Linux.
+        try:
+            return Listener(host, self.port)
+        except OSError:
+            return _listener(DIRECT_HOST, 0)
+
+    def _server(self, data: Path, run: Path, share: Path) -> PostgresServer:
+        settings = self.settings
+        if settings.postgres == "docker":
+            if settings.data_dir is not None:
+                raise LocalLakebaseError("postgres='docker' keeps no data: leave out data_dir=")
+            from ._docker import ContainerPostgres
+
+            return ContainerPostgres(max_connections=settings.max_connections)
+        return OwnPostgres(
+            find_binaries(settings.postgres),
+            data,
+            run,
+            max_connections=settings.max_connections,
+            durable=settings.data_dir is not None,
+            extensions=share,
+        )
 
     def _open_workspace(self, stack: ExitStack) -> None:
         settings = self.settings

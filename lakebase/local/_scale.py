@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 __all__ = ["Compute", "State", "WhileWaking"]
@@ -29,6 +30,7 @@ class Compute:
         self._active = asyncio.Event()
         self._active.set()
         self._timer: asyncio.TimerHandle | None = None
+        self._active_since = -math.inf
 
     def suspend(self, wake_after: float | None, while_waking: WhileWaking) -> None:
         """Go idle; the next knock begins the waking, which takes so many seconds (`None`: it does not begin)."""
@@ -44,6 +46,7 @@ class Compute:
         self._stop_timer()
         self.state = "ACTIVE"
         self._active.set()
+        self._active_since = asyncio.get_running_loop().time()
         self._changed()
 
     def knock(self) -> bool:
@@ -53,6 +56,22 @@ class Compute:
             self._timer = asyncio.get_running_loop().call_later(self._wake_after, self.resume)
             self._changed()
         return self.state == "ACTIVE"
+
+    async def stay_idle_for(self, timeout: float, idle_seconds: Callable[[], Awaitable[float]]) -> None:
+        """
+        Return when it has been active and without a statement for so many seconds.
+
+        Args:
+            timeout: Seconds.
+            idle_seconds: Returns for how long there has been no statement.
+        """
+        while True:
+            await self._active.wait()
+            idle = min(await idle_seconds(), asyncio.get_running_loop().time() - self._active_since)
+            if idle >= timeout:
+                return
+            # Whoever does something meanwhile only makes it later.
+            await asyncio.sleep(timeout - idle)
 
     async def active(self) -> None:
         """Return once it is active."""

@@ -51,6 +51,7 @@ class Wire(asyncio.Protocol):
         self._buffer = bytearray()
         self._arrived: asyncio.Future[None] | None = None
         self._stalled = False
+        self._closed = False
         self._full = False
 
     # What the transport calls
@@ -72,19 +73,19 @@ class Wire(asyncio.Protocol):
         self.lost = True
         self._wake()
         if self.peer is not None:
-            self.peer.transport.close()
+            self.peer.close()
         if self.on_lost is not None:
             self.on_lost(self)
 
     def pause_writing(self) -> None:
         self._full = True
         if self.peer is not None:
-            self.peer.transport.pause_reading()
+            self.peer.regulate()
 
     def resume_writing(self) -> None:
         self._full = False
-        if self.peer is not None and not self.peer._stalled:
-            self.peer.transport.resume_reading()
+        if self.peer is not None:
+            self.peer.regulate()
 
     def _wake(self) -> None:
         if self._arrived is not None and not self._arrived.done():
@@ -144,16 +145,32 @@ class Wire(asyncio.Protocol):
             cast("Any", one).data_received = two.transport.write
         for one, two in ((self, other), (other, self)):
             if one.lost:
-                two.transport.close()
+                two.close()
 
     def stall(self, on: bool) -> None:
         """Stop reading, or go on."""
         self._stalled = on
-        if on:
+        self.regulate()
+
+    def regulate(self) -> None:
+        """Read, unless it is stalled or the other wire is full."""
+        if self._closed or self.lost:
+            return
+        if self._stalled or (self.peer is not None and self.peer._full):
             self.transport.pause_reading()
-        elif self.peer is None or not self.peer._full:
+        else:
             self.transport.resume_reading()
+
+    # A closed TLS transport is not to be touched again: asyncio takes its protocol away at the second `close`.
+
+    def close(self) -> None:
+        """Close the connection, after what is still to be sent."""
+        if not self._closed:
+            self._closed = True
+            self.transport.close()
 
     def abort(self) -> None:
         """Drop the connection, without sending what is left."""
-        self.transport.abort()
+        if not self.lost:
+            self._closed = True
+            self.transport.abort()

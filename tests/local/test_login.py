@@ -5,12 +5,15 @@ import contextlib
 import socket
 import ssl
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from tests.local.conftest import connection_settings
+
+ACTIVE = "select 1 from pg_stat_activity where usename = %s and state = 'active'"
 
 
 def refusal(settings, **changes):
@@ -154,21 +157,14 @@ def test_startup_parameters_reach_the_server(settings):
     assert found == ("test app", "5MB")
 
 
-def test_a_running_statement_can_be_cancelled(connection):
-    import threading
-
-    started = threading.Event()
-
-    def cancel():
-        started.wait(10)
+def test_a_running_statement_can_be_cancelled(connection, user, admin):
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(connection.execute, "select pg_sleep(60)")
+        while not admin.execute(ACTIVE, (user,)).fetchone():
+            pass
         connection.cancel_safe()
-
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    started.set()
-    with pytest.raises(psycopg.errors.QueryCanceled):
-        connection.execute("select pg_sleep(30)")
-    thread.join()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            running.result(30)
 
 
 def test_large_results_and_large_parameters_pass_unchanged(connection):

@@ -1,0 +1,80 @@
+"""A Postgres in a container, by `testcontainers`, behind the same gateway."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from ._postgres import SUPERUSER, Address, wait_until_ready
+from .errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    from ._children import Children
+
+__all__ = ["ContainerPostgres"]
+
+VERSION = 17
+_HOST = "127.0.0.1"
+_IMAGE = f"postgres:{VERSION}-alpine"
+
+
+class ContainerPostgres:
+    """
+    A Postgres that a Docker engine runs.
+
+    It trusts whoever reaches its port, which is published on loopback only.
+
+    Args:
+        max_connections: For others than the superuser.
+
+    Raises:
+        LocalLakebaseError: `testcontainers` is not installed, or no Docker engine answers.
+    """
+
+    def __init__(self, *, max_connections: int) -> None:
+        try:
+            import docker
+            from docker.errors import DockerException
+            from testcontainers.core.container import DockerContainer
+        except ImportError as error:
+            raise LocalLakebaseError(
+                "postgres='docker' needs the package 'testcontainers': pip install 'lakebase-pooling[test]'"
+            ) from error
+        try:
+            docker.from_env(timeout=3).ping()
+        except DockerException as error:
+            raise LocalLakebaseError(
+                f"postgres='docker': no Docker engine answers ({error}). Start one, or leave the option out to run "
+                "on the embedded Postgres"
+            ) from error
+        command = ["postgres", "-c", f"max_connections={max_connections + 4}", "-c", "superuser_reserved_connections=3"]
+        container: Any = DockerContainer(_IMAGE)
+        self._container = (
+            container.with_env("POSTGRES_HOST_AUTH_METHOD", "trust")
+            .with_env("POSTGRES_USER", SUPERUSER)
+            .with_command([*command, "-c", "fsync=off", "-c", "timezone=UTC"])
+        )
+        # On loopback, since it trusts everybody; with a port of our choice, as Docker's would change at a restart.
+        with socket.create_server((_HOST, 0)) as free:
+            self.address = Address(_HOST, free.getsockname()[1])
+        self._container.ports["5432/tcp"] = (_HOST, self.address.port)
+        self.version = VERSION
+
+    def start(self, children: Children) -> None:
+        """Run it. Blocks until it accepts connections: long where the image has to be fetched."""
+        self._container.start()
+        wait_until_ready(self.address, lambda: None)
+
+    def restart(self, *, crash: bool) -> None:
+        """Restart the container, or kill it first."""
+        container = self._container.get_wrapped_container()
+        if crash:
+            container.kill()
+            container.start()
+        else:
+            container.restart()
+        wait_until_ready(self.address, lambda: None)
+
+    def stop(self) -> None:
+        """Remove the container."""
+        self._container.stop()
