@@ -280,10 +280,10 @@ SEEN = {
 
 
 async def seen_by_borrowers(pool):
-    """Three borrowers one after the other, and what each got to see."""
-    for _ in range(3):
+    """Two borrowers one after the other, and what each got to see."""
+    for _ in range(2):
         try:
-            value = await pool.acquire(timeout=0.05)
+            value = await pool.acquire(timeout=0.25)
             await pool.release(value)
         except (PoolingError, RefusedError) as error:
             yield error
