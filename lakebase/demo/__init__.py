@@ -40,10 +40,10 @@ def main(arguments: Namespace) -> int:
         import_module(name)  # before anything is started
     try:
         import psycopg  # noqa: F401
-    except ModuleNotFoundError:
-        raise
-    except ImportError:  # the driver is there, and no libpq
-        raise ModuleNotFoundError("No module named 'psycopg_binary'", name="psycopg_binary") from None
+    except ImportError as error:  # the driver is there, and no libpq
+        pip = f"{sys.executable} -m pip install 'lakebase-pooling[local]'"
+        print(f"lakebase demo: {error}\nlibpq comes with\n    {pip}", file=sys.stderr)
+        return 2
 
     from lakebase.local import LocalLakebaseError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ __all__ = ["run"]
 # Connections for one user: fewer than requests at once, so that some wait for each other.
 _PER_USER = 4
 _APP = 2
-_PATIENCE = 10.0
+# Seconds for what should be so within milliseconds.
+_PATIENCE = 3.0
 
 
 def run(users: int, requests: int, screen: Screen) -> Report:
@@ -176,7 +177,7 @@ class _Play:
 
     def _judge(self, roles_of_app: set[str], rotation: str, stop: str) -> None:
         report, lake, users = self._report, self._lake, self._report.users
-        left = [role for role in (*self._tokens, lake.client_id) if not self._is_gone(role)]
+        left = self._left((*self._tokens, lake.client_id))
         stats = lake.stats()
         visits, notes = self._stage.visits(), self._stage.notes()
         for user in users:
@@ -215,12 +216,16 @@ class _Play:
         report.check("a request in flight outlasted the stop", stop)
         report.check("no connection was left", left and f"some of {', '.join(left)} are open")
 
-    def _is_gone(self, role: str) -> bool:
-        try:
-            self._lake.wait_for_connections(0, role, timeout=_PATIENCE)
-        except LocalLakebaseError:
-            return False
-        return True
+    def _left(self, roles: Sequence[str]) -> list[str]:
+        """Roles that have connections open, and still have after a while."""
+        left = []
+        deadline = monotonic() + _PATIENCE
+        for role in roles:
+            try:
+                self._lake.wait_for_connections(0, role, timeout=max(deadline - monotonic(), 0.01))
+            except LocalLakebaseError:
+                left.append(role)
+        return left
 
 
 def _strays(user: UserReport) -> int:

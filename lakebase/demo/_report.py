@@ -106,7 +106,7 @@ class Report:
     def facts(self) -> Iterator[tuple[str, str]]:
         """The other numbers, by name."""
         yield "pools", f"{self.pools} (one for each user, one for the app)"
-        yield "connections", f"{self.peak} at once at most, of {self.budget} for the users together"
+        yield "connections", f"{self.peak} at once at most; the users together may have {self.budget}"
         yield "threads", f"{self.threads} at most, {self.threads_before} of them before the first request"
         yield "errors", f"{len(self.failures)}"
         if self.latencies:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Screen", "screen"]
 
 _NEXT = (
-    ("lakebase demo --users 20 --requests 3000", "more users than connections: they share one budget"),
+    ("lakebase demo --users 30 --requests 500", "more users than connections: they share one budget"),
     ("lakebase local up", "a Lakebase to develop on, and how to connect to it"),
     ("lakebase/demo/app.py", "the app you just saw: a container, two services, five routes"),
 )

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import psycopg
 from dependency_injector import providers
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from lakebase import (
     AsyncLakebasePoolManager,
@@ -33,8 +33,8 @@ from lakebase import (
     create_async_lakebase_pool,
 )
 from pooling import PoolExhaustedError, PoolTimeoutError, RequestContext
-from pooling.di import Container, Inject, Managed, Pooled
-from pooling.web.asgi import RequestContextMiddleware
+from pooling.di import Container, Managed, Pooled
+from pooling.web.fastapi import Injected, install
 
 __all__ = ["App", "Notes", "Status", "Visits", "create_app"]
 
@@ -133,8 +133,8 @@ class App(Container):
 
 
 async def one_transaction(
-    connection: Annotated[AsyncConnection[Any], Depends(Inject(App.connection))],
-    visits: Annotated[Visits, Depends(Inject(App.visits))],
+    connection: Annotated[AsyncConnection[Any], Injected[App.connection]],
+    visits: Annotated[Visits, Injected[App.visits]],
 ) -> AsyncIterator[None]:
     """What a handler does is committed before its answer goes out, or rolled back where it raises."""
     async with connection.transaction():
@@ -142,8 +142,8 @@ async def one_transaction(
         yield
 
 
-TheNotes = Annotated[Notes, Depends(Inject(App.notes))]
-TheStatus = Annotated[Status, Depends(Inject(App.status))]
+TheNotes = Annotated[Notes, Injected[App.notes]]
+TheStatus = Annotated[Status, Injected[App.status]]
 
 mine = APIRouter(prefix="/notes", dependencies=[Depends(one_transaction, scope="function")])
 public = APIRouter()
@@ -246,7 +246,12 @@ async def _not_text(_: Request, error: Exception) -> JSONResponse:
     return _answer(422, f"expected text in UTF-8: {error}")
 
 
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # that nobody gets
+
+
 _ANSWERS = {
+    ClientDisconnect: _gone,
     IdentityError: _nobody,
     LoginError: _not_let_in,
     CredentialError: _no_credential,
@@ -273,15 +278,10 @@ def create_app(database: LakebasePoolConfig | None = None, container: Any = None
     parts = App() if container is None else container
     parts.database.override(LakebasePoolConfig.from_env() if database is None else database)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with parts.running():
-            yield
-
-    app = FastAPI(title="Notes", lifespan=lifespan)
+    app = FastAPI(title="Notes")
+    install(app, parts, values=lambda scope: {"headers": scope["headers"]})
     app.include_router(mine)
     app.include_router(public)
     for kind, answer in _ANSWERS.items():
         app.add_exception_handler(kind, answer)
-    app.add_middleware(RequestContextMiddleware, container=parts, values=lambda scope: {"headers": scope["headers"]})
     return app
