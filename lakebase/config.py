@@ -13,6 +13,7 @@ from pooling.options import PoolingServiceOptions
 
 from ._config_checks import OPTION_FIELDS, SECRET_FIELDS, check_names, check_values
 from .hosts import direct_host, pooled_host
+from .limits import warn_if_over_limit
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -258,6 +259,8 @@ class LakebasePoolConfig:
         """
         A complete configuration: what is missing is taken from the environment.
 
+        Warns (`ConnectionBudgetWarning`) of one whose pool may open more connections than `compute_units` allow.
+
         Raises:
             ConfigurationError: Host, database, user, or endpoint (where no password is given) are in neither.
         """
@@ -270,6 +273,7 @@ class LakebasePoolConfig:
                 "a role with a native password.",
                 field="endpoint",
             )
+        warn_if_over_limit(config)
         return config
 
     def _require(self, *names: str) -> None:

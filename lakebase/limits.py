@@ -11,6 +11,7 @@ compute size), https://docs.databricks.com/aws/en/oltp/projects/connection-pooli
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ _SMALLEST, _LARGEST = 0.5, 112
 _BYTES_PER_UNIT = 2_000_000_000
 _BYTES_PER_CONNECTION = 9_531_392
 _POOLER_SHARE = 0.9
+_PACKAGE = __name__.partition(".")[0]
 
 
 class ConnectionBudgetWarning(UserWarning):
@@ -115,14 +117,15 @@ def over_limit(
     )
 
 
-def warn_if_over_limit(config: LakebasePoolConfig, budget: int | None = None, *, stacklevel: int = 2) -> None:
+def warn_if_over_limit(config: LakebasePoolConfig, budget: int | None = None) -> None:
     """
     Warn of a configuration that may open more connections than there are, or wait longer than the pooler does.
+
+    The warning points to the line outside this package that led to it.
 
     Args:
         config: Its `compute_units` and `replicas` are what is counted with.
         budget: Most connections of this process; `None` is the configuration's `max_size`.
-        stacklevel: As in `warnings.warn`: 2 is the caller's line.
     """
     reason = over_limit(
         config.max_size if budget is None else budget,
@@ -132,11 +135,19 @@ def warn_if_over_limit(config: LakebasePoolConfig, budget: int | None = None, *,
         provisioned=config.instance_name is not None,
     )
     if reason is not None:
-        warnings.warn(reason, ConnectionBudgetWarning, stacklevel=stacklevel)
+        warnings.warn(reason, ConnectionBudgetWarning, stacklevel=_outside())
     if config.pooled and config.timeout > POOLER_QUEUE_SECONDS:
         warnings.warn(
             f"timeout={config.timeout:g} s is longer than the {POOLER_QUEUE_SECONDS:g} s after which the built-in "
             "pooler drops a client that waits for a server connection; what is above that has no effect",
             ConnectionBudgetWarning,
-            stacklevel=stacklevel,
+            stacklevel=_outside(),
         )
+
+
+def _outside() -> int:
+    # As `warnings.warn` counts from its caller, whose callee this is.
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebase import ConfigurationError, LakebasePoolConfig
+from lakebase import ConfigurationError, LakebasePoolConfig, create_lakebase_pool
 from lakebase.limits import (
     _DOCUMENTED,
     ConnectionBudgetWarning,
@@ -83,6 +83,15 @@ def test_a_configuration_over_its_limit_warns_where_it_was_made() -> None:
     assert caught[0].filename == __file__
     with pytest.warns(ConnectionBudgetWarning, match="1000"):
         warn_if_over_limit(config, budget=500)
+
+
+def test_a_pool_over_its_limit_warns_where_it_is_made() -> None:
+    with pytest.warns(ConnectionBudgetWarning, match="to 104,") as caught:
+        pool = create_lakebase_pool(
+            host="h", database="d", user="u", password="p", max_size=150, compute_units=1, replicas=2, open=False
+        )
+    pool.close()
+    assert caught[0].filename == __file__
 
 
 def test_waiting_longer_than_the_pooler_does_warns() -> None:
