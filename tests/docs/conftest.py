@@ -10,7 +10,8 @@ def documented_environment(lakebase_local, monkeypatch):
 
     Nothing else of the kind is set, so that an example cannot reach another database or workspace.
     """
-    config = lakebase_local.config(user="app@corp.example")
+    lakebase_local.add_user("app@corp.example")
+    config = lakebase_local.config("app@corp.example")
     for name in (
         "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET", "DATABRICKS_CONFIG_PROFILE",
         "PGPASSWORD", "PGSERVICE", "PGAPPNAME", "PGOPTIONS",
