@@ -8,16 +8,18 @@ key and go when it has been quiet; one budget limits them all.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
+import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from ._env import Ring
+from ._quiet import Entry, QuietKeys
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
 from .options import PoolingServiceOptions
@@ -39,7 +41,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
 
+log = logging.getLogger("pooling")
+
+NOTHING: Any = object()
 _numbers = itertools.count(1)
+#: Keys forgotten in one go by the timer, which has other pools to serve.
+BATCH = 500
+LATE = 5.0  # seconds after which a timer that was to call counts as gone, with its event loop
+
 _all: weakref.WeakSet[_Keyed[Any, Any, Any]] = weakref.WeakSet()
 
 
@@ -67,14 +76,6 @@ class KeyedPoolStats:
     max_total: float
     created: int
     per_key: Mapping[Any, PoolStats]
-
-
-class _Entry(Generic[S]):
-    __slots__ = ("service", "touched")
-
-    def __init__(self, service: S, touched: float) -> None:
-        self.service = service
-        self.touched = touched
 
 
 class _Keyed(Generic[K, T, S]):
@@ -123,11 +124,14 @@ class _Keyed(Generic[K, T, S]):
         self._on_dropped = on_dropped
         self._now = clock
         self._is_stopped = False
-        self._entries: OrderedDict[K, _Entry[S]] = OrderedDict()  # least recently used first
+        self._entries: dict[K, Entry[S]] = {}
+        self._quiet = QuietKeys(self._entries)
         self._others: weakref.WeakSet[Any] = weakref.WeakSet()  # pools off the map that somebody may still use
+        self._lock = threading.RLock()  # for changes of the map; looking a key up takes none
         self._out: dict[int, S] = {}
         self._created_before = 0
         self._armed_at = math.inf
+        self._arm_again_at = -math.inf if self._max_key_idle < math.inf else math.inf
         _all.add(self)
 
     # -- keys ----------------------------------------------------------------
@@ -149,7 +153,8 @@ class _Keyed(Generic[K, T, S]):
 
     def keys(self) -> list[K]:
         """The keys that have a pool, least recently used first."""
-        return list(self._entries)
+        # A copy is made in one step, whatever other threads do.
+        return [entry.key for entry in sorted(self._entries.copy().values(), key=lambda entry: entry.touched)]
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -178,24 +183,19 @@ class _Keyed(Generic[K, T, S]):
                     field="factory_for_key",
                 )
             return self.open_key(key, self._factory_for_key(key))
-        self._touch(key, entry)
-        return entry.service
-
-    def _touch(self, key: K, entry: _Entry[S]) -> None:
-        entry.touched = self._now()
-        try:
-            self._entries.move_to_end(key)
-        except KeyError:  # dropped just now by another thread
-            pass
-        if self._armed_at == math.inf:
+        now = entry.touched = self._now()
+        if now >= self._arm_again_at:
             self._arm(entry.service)
+        return entry.service
 
     def touch(self, key: K) -> bool:
         """Count as a use of the key; whether it has a pool."""
         entry = self._entries.get(key)
         if entry is None:
             return False
-        self._touch(key, entry)
+        now = entry.touched = self._now()
+        if now >= self._arm_again_at:
+            self._arm(entry.service)
         return True
 
     def open_key(
@@ -226,8 +226,6 @@ class _Keyed(Generic[K, T, S]):
                 pool=self._name,
                 key=key,
             )
-        if key not in self._entries and len(self._entries) >= self._max_keys:
-            self._make_room_for(key)
         made: S = self._service_class(
             factory,
             self._options if options is None else options,
@@ -240,22 +238,53 @@ class _Keyed(Generic[K, T, S]):
             **service,
         )
         # Of two threads that came at once the first has put its pool in; the other's has nothing in it yet.
-        entry = self._entries.setdefault(key, _Entry(made, self._now()))
-        self._arm(made)
+        forgotten: list[Entry[S]] = []
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                if len(self._entries) >= self._max_keys:
+                    forgotten = self._forget(most=1)
+                    if not forgotten:
+                        raise PoolExhaustedError(
+                            f"pool {self._name!r}: no pool for key {key!r}: all of max_keys={self._max_keys} are in "
+                            "use. Raise max_keys, or release sooner.",
+                            pool=self._name,
+                            key=key,
+                            limit="max_keys",
+                        )
+                entry = self._entries[key] = Entry(key, made, self._now())
+                self._quiet.add(entry)
+        self._part_with(forgotten)
+        if entry.touched >= self._arm_again_at:
+            self._arm(entry.service)
         return entry.service
 
-    def _make_room_for(self, key: K) -> None:
-        for quiet, entry in list(self._entries.items()):
-            if not entry.service.borrowed and not entry.service.pending:
-                self._drop(quiet, entry)
-                return
-        raise PoolExhaustedError(
-            f"pool {self._name!r}: no pool for key {key!r}: all of max_keys={self._max_keys} are in use. "
-            "Raise max_keys, or release sooner.",
-            pool=self._name,
-            key=key,
-            limit="max_keys",
-        )
+    def _forget(self, *, before: float = math.inf, most: float = math.inf) -> list[Entry[S]]:
+        """Take quiet keys off the map; `_part_with` is to follow, without the lock."""
+
+        def is_quiet(entry: Entry[S]) -> bool:
+            if entry.service.pending or (entry.service.size if before < math.inf else entry.service.borrowed):
+                entry.touched = self._now()
+                return False
+            return True
+
+        taken = self._quiet.take(is_quiet, before=before, most=most)
+        for entry in taken:
+            self._entries.pop(entry.key, None)
+            self._others.add(entry.service)
+        return taken
+
+    def _part_with(self, forgotten: list[Entry[S]]) -> None:
+        """Whoever still has such a pool may use it; idle resources go now."""
+        for entry in forgotten:
+            self._tell_dropped(entry)
+            if entry.service.size:
+                entry.service.expire()
+
+    def _tell_dropped(self, entry: Entry[S]) -> None:
+        self._created_before += entry.service._ledger.created
+        if self._on_dropped is not None:
+            self._on_dropped(entry.key, entry.service)
 
     def expire(self, key: K) -> None:
         """Replace the key's resources: idle ones now, the others as they come back."""
@@ -269,28 +298,18 @@ class _Keyed(Generic[K, T, S]):
 
         The next use of the key makes a new pool. Returns whether there was one.
         """
-        entry = self._entries.pop(key, None)
-        if entry is None:
-            return False
-        self._leave(key, entry)
+        with self._lock:
+            entry = self._entries.pop(key, None)
+            if entry is None:
+                return False
+            self._others.add(entry.service)
+        self._tell_dropped(entry)
         entry.service.retire()
         return True
 
-    def _drop(self, key: K, entry: _Entry[S]) -> None:
-        """Forget a quiet key. Whoever still has its pool may use it; idle resources go now."""
-        if self._entries.get(key) is entry and self._entries.pop(key, None) is entry:
-            self._leave(key, entry)
-            entry.service.expire()
-
-    def _leave(self, key: K, entry: _Entry[S]) -> None:
-        self._others.add(entry.service)
-        self._created_before += entry.service.stats().created
-        if self._on_dropped is not None:
-            self._on_dropped(key, entry.service)
-
     def stats(self) -> KeyedPoolStats:
         """The numbers of all keys and of each."""
-        per_key = {key: entry.service.stats() for key, entry in list(self._entries.items())}
+        per_key = {key: entry.service.stats() for key, entry in self._entries.copy().items()}
         every = [*per_key.values(), *(service.stats() for service in members(self._others))]
         return KeyedPoolStats(
             keys=len(per_key),
@@ -306,32 +325,37 @@ class _Keyed(Generic[K, T, S]):
     # -- quiet keys ------------------------------------------------------------
 
     def _arm(self, service: S) -> None:
-        if self._max_key_idle == math.inf or self._armed_at != math.inf or not service._can_be_rung():
+        """Have the timer call when the first key may have been quiet for long enough."""
+        if not service._can_be_rung():
             return
-        self._armed_at = self._now() + max(self._max_key_idle / 4, 0.01)
-        service._flows.env.at(self._armed_at, Ring(self, self._armed_at))
+        now = self._now()
+        with self._lock:
+            when = max(self._quiet.first() + self._max_key_idle, now + max(self._max_key_idle / 16, 0.01))
+            self._armed_at, self._arm_again_at = when, when + LATE
+        service._flows.env.at(when, Ring(self, when))
 
     def ring(self, when: float) -> None:
         """The timer's call; never raises."""
-        if when == self._armed_at:
-            self._armed_at = math.inf
-            self.sweep()
+        if when != self._armed_at:
+            return
+        try:
+            self._sweep(most=BATCH)
+        except Exception:
+            log.exception("pool %r: the periodic look for quiet keys failed", self._name)
+        entry = next(iter(self._entries.copy().values()), None)
+        if entry is None:
+            self._armed_at, self._arm_again_at = math.inf, -math.inf
+        else:
+            self._arm(entry.service)
 
     def sweep(self) -> None:
         """Forget the keys that have been quiet for `max_key_idle`; this also happens in the background."""
-        now = self._now()
-        last: S | None = None
-        for key, entry in list(self._entries.items()):
-            last = entry.service
-            if now - entry.touched < self._max_key_idle:
-                break
-            service = entry.service
-            if service.size or service.pending:
-                self._touch(key, entry)
-            else:
-                self._drop(key, entry)
-        if self._entries and last is not None:
-            self._arm(last)
+        self._sweep(most=math.inf)
+
+    def _sweep(self, most: float) -> None:
+        with self._lock:
+            forgotten = self._forget(before=self._now() - self._max_key_idle, most=most)
+        self._part_with(forgotten)
 
     # -- values ----------------------------------------------------------------
 
@@ -351,8 +375,18 @@ class _Keyed(Generic[K, T, S]):
             )
         return service
 
+    def _keep(self, value: T, service: S) -> None:
+        """After an interrupt: what had not been given back is still out."""
+        if service.is_borrowed(value):
+            self._out[id(value)] = service
+
     def _every(self) -> list[S]:
-        return [*(entry.service for entry in list(self._entries.values())), *members(self._others)]
+        return [*(entry.service for entry in self._entries.copy().values()), *members(self._others)]
+
+    def _empty(self) -> None:
+        with self._lock:
+            self._entries.clear()
+            self._quiet.clear()
 
     def start(self) -> Any:
         """Serve borrowers; needed only after `stop`."""
@@ -390,28 +424,50 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
     def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `PoolingService.acquire`, of the key's pool; also waits where the budget is spent."""
         service = self.pool(key)
-        value = service.acquire(request_ctx, timeout=timeout, priority=priority)
-        self._out[id(value)] = service
-        return value
+        value: Any = NOTHING
+        try:
+            value = service.acquire(request_ctx, timeout=timeout, priority=priority)
+            self._out[id(value)] = service
+            return value  # type: ignore[no-any-return]
+        except BaseException:
+            if value is not NOTHING:  # interrupted between these lines
+                self._out.pop(id(value), None)
+                service.release(value)
+            raise
 
     def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`, of the key's pool."""
         service = self.pool(key)
-        value = service.acquire_nowait(request_ctx, priority=priority)
-        self._out[id(value)] = service
-        return value
+        value: Any = NOTHING
+        try:
+            value = service.acquire_nowait(request_ctx, priority=priority)
+            self._out[id(value)] = service
+            return value  # type: ignore[no-any-return]
+        except BaseException:
+            if value is not NOTHING:  # interrupted between these lines
+                self._out.pop(id(value), None)
+                service.release(value)
+            raise
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`; the value knows its key."""
         service = self._service_of(value)
-        self._out.pop(id(value), None)
-        service.release(value, exc)
+        try:
+            self._out.pop(id(value), None)
+            service.release(value, exc)
+        except BaseException:
+            self._keep(value, service)
+            raise
 
     def destroy(self, value: T) -> None:
         """As `PoolingService.destroy`; the value knows its key."""
         service = self._service_of(value)
-        self._out.pop(id(value), None)
-        service.destroy(value)
+        try:
+            self._out.pop(id(value), None)
+            service.destroy(value)
+        except BaseException:
+            self._keep(value, service)
+            raise
 
     def lease(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
         """As `PoolingService.lease`, of the key's pool."""
@@ -430,7 +486,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
             service._begin_stop()
         for service in services:
             service.stop(max(deadline - self._now(), 0.0))
-        self._entries.clear()
+        self._empty()
 
     def __enter__(self) -> Self:
         self.start()
@@ -451,28 +507,50 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     async def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire`."""
         service = self.pool(key)
-        value = await service.acquire(request_ctx, timeout=timeout, priority=priority)
-        self._out[id(value)] = service
-        return value
+        value: Any = NOTHING
+        try:
+            value = await service.acquire(request_ctx, timeout=timeout, priority=priority)
+            self._out[id(value)] = service
+            return value  # type: ignore[no-any-return]
+        except BaseException:
+            if value is not NOTHING:  # interrupted between these lines
+                self._out.pop(id(value), None)
+                await service.release(value)
+            raise
 
     async def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire_nowait`."""
         service = self.pool(key)
-        value = await service.acquire_nowait(request_ctx, priority=priority)
-        self._out[id(value)] = service
-        return value
+        value: Any = NOTHING
+        try:
+            value = await service.acquire_nowait(request_ctx, priority=priority)
+            self._out[id(value)] = service
+            return value  # type: ignore[no-any-return]
+        except BaseException:
+            if value is not NOTHING:  # interrupted between these lines
+                self._out.pop(id(value), None)
+                await service.release(value)
+            raise
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `KeyedPoolingService.release`."""
         service = self._service_of(value)
-        self._out.pop(id(value), None)
-        await service.release(value, exc)
+        try:
+            self._out.pop(id(value), None)
+            await service.release(value, exc)
+        except BaseException:
+            self._keep(value, service)
+            raise
 
     async def destroy(self, value: T) -> None:
         """As `KeyedPoolingService.destroy`."""
         service = self._service_of(value)
-        self._out.pop(id(value), None)
-        await service.destroy(value)
+        try:
+            self._out.pop(id(value), None)
+            await service.destroy(value)
+        except BaseException:
+            self._keep(value, service)
+            raise
 
     def lease(
         self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0
@@ -497,7 +575,7 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
             service._begin_stop()
         for service in services:
             await service.stop(max(deadline - self._now(), 0.0))
-        self._entries.clear()
+        self._empty()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -512,7 +590,10 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
 def _after_fork() -> None:
     for keyed in members(_all):
+        keyed._lock = threading.RLock()
         keyed._armed_at = math.inf  # the timer that was to call is the parent's
+        if keyed._max_key_idle < math.inf:
+            keyed._arm_again_at = -math.inf
 
 
 if hasattr(os, "register_at_fork"):
