@@ -51,6 +51,9 @@ class Held:
     __slots__ = ("_claimed", "abandoned", "done", "error", "key", "lender", "task", "value", "waiters")
 
     is_async = False
+    #: Whether `lender.acquire(ctx)` and `lender.release(value)` are all there is to a use without options or error, so
+    #: that a request may call them without a detour.
+    is_direct = False
 
     def __init__(self, lender: Any, key: Any) -> None:
         self.lender = lender
@@ -208,6 +211,7 @@ class Callback:
     __slots__ = ("_call", "is_async")
 
     done = True
+    is_direct = False
 
     def __init__(self, call: Callable[[BaseException | None], Any]) -> None:
         self._call = call
@@ -236,6 +240,8 @@ class FromService(Held):
     """From a pool for threads: `acquire(ctx)`, `release(value, exc=...)`."""
 
     __slots__ = ()
+
+    is_direct = True
 
     def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
         return self.lender.acquire(ctx, **options) if options else self.lender.acquire(ctx)
@@ -266,6 +272,8 @@ class FromAsyncService(FromService):
         if isinstance(lender, AsyncPoolingService):
             return AsyncPooledValue(lender, self.value).__aexit__(type(exc), exc, exc.__traceback__)
         return lender.release(self.value, exc=exc)
+
+    agive = give
 
 
 class FromContextManager(Held):

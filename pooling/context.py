@@ -9,11 +9,12 @@ second use is then one look-up, without a method call. The request is in there u
 from __future__ import annotations
 
 import asyncio
+from asyncio import _get_running_loop
 import logging
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from ._held import Callback, Held, Retry, ended, in_loop, kind_of, service_kinds
 from .errors import RequestContextError
@@ -64,6 +65,7 @@ class RequestContext:
         "_held",
         "_is_closed",
         "_lead",
+        "_must_await",
         "_scope",
         "_token",
         "values",
@@ -85,6 +87,7 @@ class RequestContext:
         # Attempts at values by key, and callbacks by themselves: the order of insertion is the stack to unwind.
         self._held: dict[Any, Any] = {}
         self._is_closed = False
+        self._must_await = False  # whether something it holds may have to be awaited
         self._lead: RequestContext | None = None  # who holds the pooled values, if not this one
         self._scope: dict[Any, Any] | None = {}  # what is resolved for it, by who asks; `None` when it has ended
         self._token: Token[dict[Any, Any]] | None = None
@@ -222,7 +225,7 @@ class RequestContext:
             held = attempts.get(key)
             if held is None:
                 mine = (service_kinds.get(type(lender)) or kind_of(lender))(lender, key)
-                if mine.is_async or in_loop():
+                if mine.is_async or _get_running_loop() is not None:
                     raise _may_not_wait(mine)
                 held = attempts.setdefault(key, mine)
                 if held is mine:
@@ -230,28 +233,32 @@ class RequestContext:
                         attempts.pop(key, None)  # type: ignore[unreachable]
                         raise ended(lead)
                     try:
-                        value = mine.take(self, options)
+                        value = lender.acquire(self) if mine.is_direct and not options else mine.take(self, options)
                     except BaseException as error:
                         mine.fail(error, self)
                         raise
-                    if mine.arrive(value):
+                    mine.value = value
+                    mine.done = True
+                    if not (mine.waiters or mine.abandoned) or mine.arrive(value):
                         return value
                     if mine.claim():
                         mine.give(None)
                     raise ended(self)
             if held.done:
                 return held.value
-            if held.is_async or in_loop():
+            if held.is_async or _get_running_loop() is not None:
                 raise _may_not_wait(held)
             try:
                 return held.follow()
             except Retry:
                 continue
 
-    async def atake(self, lender: Any, key: Any, options: dict[str, Any]) -> Any:
-        """`aacquire` for those who have its parts at hand."""
+    async def atake(self, lender: Any, key: Any, options: dict[str, Any], slot: Any = None) -> Any:
+        """`aacquire` for those who have its parts at hand; puts the value into the scope for `slot`."""
+        value = None
         lead = self._lead or self
         attempts = lead._held
+        lead._must_await = True
         while True:
             if self._is_closed or lead._is_closed:
                 raise ended(self)
@@ -266,22 +273,47 @@ class RequestContext:
                     if mine.at_hand():
                         # Taken here and now, without a task. Cancelled all the same, another of those waiting tries.
                         try:
-                            value = await mine.take(self, options)
+                            if mine.is_direct and not options:
+                                value = await lender.acquire(self)
+                            else:
+                                value = await mine.take(self, options)
                         except BaseException as error:
                             mine.fail(error, self)
                             raise
-                        if mine.arrive(value):
-                            return value
+                        mine.value = value
+                        mine.done = True
+                        if not (mine.waiters or mine.abandoned) or mine.arrive(value):
+                            break
                         if mine.claim():
                             await mine.agive(None)
                         raise ended(self)
                     mine.begin(self, options)
             if held.done:
-                return held.value
+                value = held.value
+                break
             try:
-                return await held.afollow(self)
+                value = await held.afollow(self)
             except Retry:
                 continue
+            break
+        if slot is not None:
+            self.put(slot, value)
+        return value
+
+    def put(self, slot: Any, value: Any) -> None:
+        """
+        Put a value into the scope, for whoever asks as `slot`.
+
+        Raises:
+            RequestContextError: The request has ended.
+        """
+        scope = self._scope
+        if scope is not None:
+            scope[slot] = value
+        if self._is_closed:  # its end may have emptied the scope just before
+            if scope is not None:
+                scope.pop(slot, None)
+            raise ended(self)
 
     def forget(self, held: Held) -> None:
         """Let the next to ask try anew."""
@@ -307,6 +339,8 @@ class RequestContext:
         if self._is_closed:
             raise ended(self)
         item = Callback(callback)
+        if item.is_async:
+            self._must_await = True
         self._held[item] = item
         return callback
 
@@ -326,8 +360,8 @@ class RequestContext:
         if self._is_closed:
             return
         held = self._held
-        for item in tuple(held.values()) if held else ():
-            if item.is_async:
+        if self._must_await:
+            if any(item.is_async for item in tuple(held.values())):
                 raise RequestContextError(
                     f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
                     "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
@@ -338,7 +372,9 @@ class RequestContext:
         while held:
             item = held.popitem()[1]
             try:
-                if item.done or item.abandon(ended(self)):
+                if exc is None and item.done and item.is_direct:
+                    item.lender.release(item.value)
+                elif item.done or item.abandon(ended(self)):
                     item.give(exc)
             except BaseException as error:  # noqa: BLE001 - raised below, after the others had their turn
                 errors = [*(errors or ()), error]
@@ -362,7 +398,9 @@ class RequestContext:
         while held:
             item = held.popitem()[1]
             try:
-                if item.done or item.abandon(ended(self)):
+                if exc is None and item.done and item.is_direct and item.is_async:
+                    await item.lender.release(item.value)
+                elif item.done or item.abandon(ended(self)):
                     await item.agive(exc)
                 elif item.task is not None:
                     item.task.cancel()
@@ -400,7 +438,7 @@ class RequestContext:
         scope[CONTEXT] = self  # from here to its end, the request and its scope are a cycle
         return scope
 
-    def __enter__(self) -> RequestContext:
+    def __enter__(self) -> Self:
         if self._token is not None or self._is_closed:
             raise RequestContextError(
                 f"{self} was entered before. A request is entered once; `with ctx.active()` makes it current elsewhere."
@@ -427,8 +465,14 @@ class RequestContext:
             except ValueError:  # ended from another task or thread: there is nothing to put back here
                 pass
 
-    async def __aenter__(self) -> RequestContext:
-        return self.__enter__()
+    async def __aenter__(self) -> Self:
+        if self._token is not None or self._is_closed:
+            return self.__enter__()
+        scope = self._scope
+        assert scope is not None
+        scope[CONTEXT] = self
+        self._token = scope_var.set(scope)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None

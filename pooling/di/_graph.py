@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from operator import attrgetter
 from typing import Any
 
 from dependency_injector import providers
 
 from ._pools import Kept
 from ._slots import Pooled
-
-_overriding = attrgetter("last_overriding")
 
 
 def effective(provider: Any) -> Any:
@@ -36,7 +33,7 @@ class Reach:
     selected branch is, which makes the answer good for one call alone.
     """
 
-    __slots__ = ("_is_fleeting", "_marks", "_nodes", "_root", "_slots")
+    __slots__ = ("_free", "_is_settled", "_root", "_slots")
 
     def __init__(self, root: Any) -> None:
         self._root = root
@@ -44,33 +41,38 @@ class Reach:
 
     def slots(self) -> tuple[Pooled[Any], ...]:
         """The pooled values needed now, dependencies first."""
-        if self._is_fleeting or list(map(_overriding, self._nodes)) != self._marks:
+        if not self._is_settled:
             self._look()
+            return self._slots
+        for provider in self._free:
+            if provider.last_overriding is not None:
+                self._look()
+                break
         return self._slots
 
     def _look(self) -> None:
-        self._nodes: list[Any] = []
-        self._is_fleeting = False
+        self._free: list[Any] = []  # what was asked itself; once overridden, the answer is another
+        self._is_settled = True
         found: list[Pooled[Any]] = []
         self._visit(self._root, found, set())
-        self._marks = list(map(_overriding, self._nodes))
         self._slots = tuple(found)
 
     def _visit(self, provider: Any, found: list[Pooled[Any]], seen: set[Any]) -> None:
         if provider in seen:
             return
         seen.add(provider)
-        self._nodes.append(provider)
         if provider.last_overriding is not None:
+            self._is_settled = False  # tests override, and may look each time
             self._visit(provider.last_overriding, found, seen)
             return
+        self._free.append(provider)
         if isinstance(provider, providers.Configuration | providers.Object | Kept):
             return  # none of them depends on a request
         if isinstance(provider, Pooled):
             found.append(provider)
             return
         if isinstance(provider, providers.Selector):
-            self._is_fleeting = True
+            self._is_settled = False
             self._visit(provider.selector, found, seen)
             branch = provider.providers.get(provider.selector())  # type: ignore[misc]
             if branch is not None:

@@ -139,14 +139,14 @@ class Spec:
         self.is_eager = is_eager
         specs.add(self)
 
-    def plan(self) -> tuple[Entry, ...]:
+    def plan(self, scope: dict[Any, Any]) -> tuple[Entry, ...]:
         """Where the arguments come from in this call."""
-        ctx = _get_scope().get(CONTEXT)
-        container = None if ctx is None else ctx.container
+        container = scope[CONTEXT].container if CONTEXT in scope else None
         if container is not None:
-            known = container.plans.get(id(self))
-            if known is not None:
-                return known[0]  # type: ignore[no-any-return]
+            plans = container.plans
+            key = id(self)
+            if key in plans:
+                return plans[key][0]  # type: ignore[no-any-return]
         return self._make_plan(container)
 
     def _make_plan(self, container: Any) -> tuple[Entry, ...]:
@@ -227,7 +227,7 @@ def _inject(function: Any, eager: bool, frame: Any) -> Any:
 def _wrap_function(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         given = len(args)
-        for entry in spec.plan():
+        for entry in spec.plan(_get_scope()):
             if given <= entry.place and entry.name not in kwargs:
                 kwargs[entry.name] = entry.provider()
         return function(*args, **kwargs)
@@ -237,7 +237,19 @@ def _wrap_function(function: Callable[..., Any], spec: Spec) -> Callable[..., An
 
 def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        await _fill(spec, args, kwargs)
+        given = len(args)
+        scope = _get_scope()
+        entries = spec.plan(scope)
+        if spec.is_eager:
+            for entry in entries:
+                if given <= entry.place and entry.name not in kwargs:
+                    for slot in entry.reach.slots():
+                        if slot not in scope:
+                            await slot.aget()
+        for entry in entries:
+            if given <= entry.place and entry.name not in kwargs:
+                value = entry.provider()
+                kwargs[entry.name] = value if not isinstance(value, asyncio.Future) else await value
         return await function(*args, **kwargs)
 
     return wrapper
@@ -245,7 +257,7 @@ def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., A
 
 async def _fill(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     given = len(args)
-    wanted = [entry for entry in spec.plan() if given <= entry.place and entry.name not in kwargs]
+    wanted = [entry for entry in spec.plan(_get_scope()) if given <= entry.place and entry.name not in kwargs]
     if spec.is_eager:
         for entry in wanted:
             for slot in entry.reach.slots():
@@ -258,7 +270,7 @@ async def _fill(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
 def _wrap_generator(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         given = len(args)
-        for entry in spec.plan():
+        for entry in spec.plan(_get_scope()):
             if given <= entry.place and entry.name not in kwargs:
                 kwargs[entry.name] = entry.provider()
         return (yield from function(*args, **kwargs))

@@ -42,10 +42,10 @@ class Kept(providers.Provider[T]):
         self._key: str | None = None
         self._declared: str | None = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self) -> Any:  # it was made with its arguments
         """The container's own object."""
         ready = self._ready
-        return ready if ready is not None else super().__call__(*args, **kwargs)
+        return ready if ready is not None else super().__call__()
 
     def _provide(self, args: Any, kwargs: Any) -> T:
         if self._object is None:

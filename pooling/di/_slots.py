@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from dependency_injector import providers
 
-from .._held import ended, is_single_use
+from .._held import is_single_use
 from ..binding import is_provider
 from ..context import CONTEXT, RequestContext, scope_var
 from ..errors import ConfigurationError, RequestContextError
@@ -66,7 +66,7 @@ class Pooled(providers.Provider[T]):
 
     # --- resolving -----------------------------------------------------------------------------------------------
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self) -> Any:  # there is nothing to be said to a pool that is shared
         """
         This request's value.
 
@@ -79,58 +79,48 @@ class Pooled(providers.Provider[T]):
         if at in scope:
             return scope[at]
         if at is not self:
-            return super().__call__(*args, **kwargs)
-        return self._first(scope)
+            return super().__call__()
+        return self._first()
 
     def _provide(self, args: Any, kwargs: Any) -> Any:
-        return self._first(_get_scope())
+        return self._first()
 
-    def _first(self, scope: dict[Any, Any]) -> Any:
-        ctx = self._request(scope)
+    def _first(self) -> Any:
+        scope = _get_scope()
+        if CONTEXT not in scope:
+            raise self._no_request()
+        ctx: RequestContext = scope[CONTEXT]
         if self._is_plain:
-            lender = self._source()
+            lender = self._source._ready or self._source()
             value = ctx.take(lender, id(lender), self._options)
         else:
             lender, key = self._lender(ctx)
             value = ctx.take(lender, key, self._options)
-        scope[self] = value
-        if ctx._is_closed:
-            self._too_late(scope, ctx)
+        ctx.put(self, value)
         return value
 
-    async def aget(self) -> T:
-        """This request's value; waits for it without blocking the event loop."""
+    def aget(self) -> Awaitable[T]:
+        """This request's value, to be awaited; the event loop is not blocked meanwhile."""
         over = self.last_overriding
         if over is not None:
-            return await over.aget() if isinstance(over, Pooled) else over()  # type: ignore[no-any-return]
+            return over.aget() if isinstance(over, Pooled) else _at_hand(over())
         scope = _get_scope()
+        if CONTEXT not in scope:
+            raise self._no_request()
         if self in scope:
-            return scope[self]  # type: ignore[no-any-return]
-        ctx = self._request(scope)
+            return _at_hand(scope[self])
+        ctx: RequestContext = scope[CONTEXT]
         if self._is_plain:
-            lender = self._source()
-            key: Any = id(lender)
-        else:
-            lender, key = self._lender(ctx)
-        value = await ctx.atake(lender, key, self._options)
-        scope[self] = value
-        if ctx._is_closed:
-            self._too_late(scope, ctx)
-        return value  # type: ignore[no-any-return]
+            lender = self._source._ready or self._source()
+            return ctx.atake(lender, id(lender), self._options, self)
+        lender, key = self._lender(ctx)
+        return ctx.atake(lender, key, self._options, self)
 
-    def _request(self, scope: dict[Any, Any]) -> RequestContext:
-        ctx: RequestContext | None = scope.get(CONTEXT)
-        if ctx is None:
-            raise RequestContextError(
-                f"{self._label()} is one value per request, and no request is open here: use it inside "
-                "`with app.request():`, a web middleware of pooling.web, or a function decorated with pooling.di.task"
-            )
-        return ctx
-
-    def _too_late(self, scope: dict[Any, Any], ctx: RequestContext) -> None:
-        # The end of the request may have emptied the scope just before the value was put there.
-        scope.pop(self, None)
-        raise ended(ctx)
+    def _no_request(self) -> RequestContextError:
+        return RequestContextError(
+            f"{self._label()} is one value per request, and no request is open here: use it inside "
+            "`with app.request():`, a web middleware of pooling.web, or a function decorated with pooling.di.task"
+        )
 
     def _lender(self, ctx: RequestContext) -> tuple[Any, Any]:
         """The pool for this request, and what tells this value from others the request holds."""
@@ -213,6 +203,10 @@ class Pooled(providers.Provider[T]):
         """Note that this is part of a container's class, and so not for use itself."""
         self._declared = name
         self._is_plain = False
+
+
+async def _at_hand(value: Any) -> Any:
+    return value
 
 
 def _as_source(given: Any) -> Any:

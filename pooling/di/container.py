@@ -193,8 +193,11 @@ class _Methods:
 
     async def aget(self, key: str) -> Any:
         """As `get`, awaiting the pooled values it needs first."""
-        provider = self.find(key)
-        return await aresolve(provider, Reach(provider))
+        known = self.plans.get(key)
+        if known is None:
+            provider = self.find(key)
+            known = self.plans[key] = provider, Reach(provider)
+        return await aresolve(*known)
 
     # --- for injection -------------------------------------------------------------------------------------------
 
@@ -270,7 +273,7 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     def __init__(self) -> None:
         super().__init__()
         self._is_running = False
-        #: How injected functions are served; see `_injection`.
+        #: How functions, markers and keys are served; see `_injection`.
         self.plans: dict[Any, Any] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
