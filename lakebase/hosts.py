@@ -89,13 +89,14 @@ def endpoint_hosts(
     """
     from . import _workspace
 
-    if instance_name is not None:
-        instance = client.database.get_database_instance(instance_name)
-        return EndpointHosts(instance.read_write_dns, instance.read_only_dns)
-    assert endpoint is not None
-    if "/endpoints/" not in endpoint:
-        endpoint = _workspace.read_write_endpoint(client, endpoint)
-    status = client.postgres.get_endpoint(endpoint).status
+    with _workspace.quiet():
+        if instance_name is not None:
+            instance = client.database.get_database_instance(instance_name)
+            return EndpointHosts(instance.read_write_dns, instance.read_only_dns)
+        assert endpoint is not None
+        if "/endpoints/" not in endpoint:
+            endpoint = _workspace.read_write_endpoint(client, endpoint)
+        status = client.postgres.get_endpoint(endpoint).status
     hosts = getattr(status, "hosts", None)
     # Older releases of the SDK do not know all fields.
     return EndpointHosts(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import threading
 import time
@@ -38,6 +39,8 @@ REFRESH_AHEAD = 480.0
 #: Seconds that a caller waits for a mint, all its attempts included.
 MINT_TIMEOUT = 30.0
 _BACKOFF = 0.25
+
+logger = logging.getLogger("lakebase")
 # A failure that took longer came after the SDK's own retries.
 _QUICK = 2.0
 _REFRESH_AGAIN = 30.0
@@ -180,7 +183,7 @@ class MintedPassword(CredentialSource):
     by the next.
 
     Args:
-        mint: Runs on a thread of its own, never twice at once.
+        mint: Runs on a thread of its own; not twice at once, unless one has not ended long after its time.
         name: What it is for, in errors: `str()` of it.
         margin: Seconds.
         refresh_ahead: Seconds, before the margin.
@@ -346,7 +349,14 @@ class MintedPassword(CredentialSource):
             is_wanted = self._ended(flight) or self._cached.look()[0] is None
             token = self._cached.store(got) if is_wanted else _token(got)
             self.mints += 1
+            is_useless = isinstance(got, DatabaseCredential) and self._cached.look()[0] is None
         flight.set_result(token)
+        if is_useless:
+            logger.warning(
+                "%s: minted, and at its end by this machine's clock, so that each connection needs another: is the "
+                "clock right?",
+                self._name,
+            )
 
     def _crash(self, flight: Future[str], error: BaseException) -> None:
         with self._lock:

@@ -221,11 +221,15 @@ def test_a_machine_whose_clock_is_behind_does_not_believe_in_long_lives() -> Non
     assert source.password() == "token-2"
 
 
-def test_a_token_that_arrives_expired_still_serves_those_who_waited() -> None:
+def test_a_token_that_arrives_expired_still_serves_those_who_waited_and_doubts_the_clock(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     mint = Mint(life=-HOUR)
     source = MintedPassword(mint)
     assert source.password() == "token-1"
     assert source.password() == "token-2"
+    until(lambda: "is the clock right?" in caplog.text)
+    assert "token-" not in caplog.text
 
 
 def test_a_token_near_its_end_is_replaced_in_the_background() -> None:

@@ -103,7 +103,7 @@ def test_the_host_can_come_from_the_workspace_alone(lakebase_user) -> None:
 
 def test_a_host_that_the_endpoint_does_not_offer_is_refused(lakebase_user) -> None:
     with pytest.raises(ConfigurationError, match="readable secondaries"):
-        with_endpoint_host(lakebase_user.config(read_only=True, host=None))
+        with_endpoint_host(lakebase_user.config(host=None).merged({"read_only": True}))
     with pytest.raises(ConfigurationError, match="endpoint is missing"):
         with_endpoint_host(LakebasePoolConfig())
 

@@ -25,6 +25,7 @@ from lakebase import (
     _workspace,
     generate_database_credential,
     resolve_username,
+    with_endpoint_host,
 )
 from lakebase.credentials import credential_source
 from lakebase.passwords import MintedPassword
@@ -247,6 +248,10 @@ def test_nothing_at_debug_level_shows_a_token(lakebase_user, monkeypatch: pytest
             written.write(f"{source} {source!r} {lakebase_user.config()} {source._mint}")
             given = lakebase_user.lake.workspace_client(lakebase_user.name)
             second = source_of(lakebase_user, workspace_client=given, token=None).password()
+            with_endpoint_host(lakebase_user.config(workspace_client=given, token=None))
+            for name, value in lakebase_user.lake.environment().items():
+                monkeypatch.setenv(name, value)
+            apps = credential_source(LakebasePoolConfig.from_env().resolved()).password()
             lakebase_user.lake.revoke(lakebase_user.name)
             source.invalidate(password)
             try:
@@ -259,7 +264,7 @@ def test_nothing_at_debug_level_shows_a_token(lakebase_user, monkeypatch: pytest
         root.setLevel(level)
     text = written.getvalue()
     assert "POST /api/2.0/postgres/credentials" in text
-    for secret in (workspace_token, password, second):
+    for secret in (workspace_token, password, second, apps, lakebase_user.lake.client_secret):
         assert secret not in text
         assert secret[:12] not in text
         assert secret[-12:] not in text
