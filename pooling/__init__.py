@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .binding import create_pooled_binding_factory
 from .budget import PoolBudget
-from .context import RequestContext
+from .context import MissingValueError, RequestContext
 from .errors import (
     ConfigurationError,
     CreateError,
@@ -42,6 +42,7 @@ __all__ = [
     "KeyedPoolingService",
     "Lease",
     "PoolBudget",
+    "MissingValueError",
     "PoolClosedError",
     "PoolCounts",
     "PoolEvent",
