@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import inspect
 import signal
@@ -237,14 +238,36 @@ class _ThreadBorrower:
     def __init__(self, side: Side, work: Callable[..., Awaitable[Any]], args: Any, kwargs: Any) -> None:
         self._side = side
         self._outcome: tuple[Any, BaseException | None] | None = None
+        self._lock = threading.Lock()
+        self._may_cancel = True
         self._thread = threading.Thread(target=self._run, args=(work, args, kwargs), daemon=True)
         self._thread.start()
 
     def _run(self, work: Callable[..., Awaitable[Any]], args: Any, kwargs: Any) -> None:
+        outcome: tuple[Any, BaseException | None]
         try:
-            self._outcome = finish(work(*args, **kwargs)), None
+            outcome = finish(work(*args, **kwargs)), None
         except BaseException as error:
-            self._outcome = None, error
+            outcome = None, error
+        while self._may_cancel:
+            try:
+                with self._lock:
+                    self._may_cancel = False
+            except InterruptedBySignal as late:
+                outcome = None, late
+        self._outcome = outcome
+
+    def cancel(self) -> None:
+        """
+        Raise an exception in the thread.
+
+        It sees it between two steps of the interpreter, so only after what it waits for in C has ended.
+        """
+        with self._lock:
+            if self._may_cancel:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(InterruptedBySignal)
+                )
 
     @property
     def is_done(self) -> bool:
@@ -447,7 +470,7 @@ def on_threads(body: Callable[..., Any]) -> Callable[..., Any]:
 
 async def whole(pool: Door) -> list[Any]:
     """Borrow everything the pool can give at once, and give it back: nothing is lost, nothing is there twice."""
-    values = [await pool.acquire() for _ in range(pool.options.max_size)]
+    values = [await pool.acquire(timeout=LIMIT) for _ in range(pool.options.max_size)]
     assert len(set(map(id, values))) == pool.options.max_size
     assert pool.borrowed == pool.size - pool.stats().closing == pool.options.max_size
     for value in values:
