@@ -108,8 +108,7 @@ def visitor() -> UserIdentity:
 
 def pool_of_visitor(pools: AsyncLakebasePoolManager, _: RequestContext) -> Any:
     """The visitor's pool; a token that has changed since gets a fresh one."""
-    user = visitor()
-    return pools.get_pool(user.pool_key(), user.pool_config(), user.fingerprint)
+    return pools.for_user(visitor())
 
 
 class App(Container):

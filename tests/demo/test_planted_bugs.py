@@ -46,11 +46,7 @@ def first_come():
     """Everybody is taken for whoever came first, as when a request's user is kept in a global."""
     first = functools.cache(visitor)
 
-    def select(pools, request):
-        user = first()
-        return pools.get_pool(user.pool_key(), user.pool_config(), user.fingerprint)
-
-    return App.connection, Pooled(App.user_pools, select=select)
+    return App.connection, Pooled(App.user_pools, select=lambda pools, request: pools.for_user(first()))
 
 
 def as_the_app():

@@ -1,0 +1,50 @@
+"""
+The app's tests: on a real Postgres, without an account.
+
+`lakebase_local` and `lakebase_user` come with `lakebase-pooling[local]`, as a plugin of pytest.
+"""
+
+from pathlib import Path
+
+import pytest
+from app import create_app
+from fastapi.testclient import TestClient
+
+from lakebase import create_lakebase_pool
+
+
+@pytest.fixture(scope="session")
+def database(lakebase_local):
+    schema = Path(__file__).with_name("schema.sql").read_text()
+    with create_lakebase_pool(lakebase_local.config()) as pool, pool.connection() as conn:
+        conn.execute(schema)
+    return lakebase_local
+
+
+@pytest.fixture
+def client(database):
+    app = create_app(database.config(database.client_id))
+    with TestClient(app) as client:
+        yield client
+
+
+def test_a_note_is_seen_by_its_owner_alone(client, database, lakebase_user):
+    database.add_user("somebody.else@corp.example")
+    other = {
+        "X-Forwarded-Email": "somebody.else@corp.example",
+        "X-Forwarded-Access-Token": database.token("somebody.else@corp.example"),
+    }
+    assert client.post("/notes", headers=lakebase_user.headers, json={"texts": ["mine"]}).status_code == 201
+    seen = client.get("/notes", headers=lakebase_user.headers).json()
+    assert [(note["owner"], note["text"]) for note in seen] == [(lakebase_user.name, "mine")]
+    assert client.get("/notes", headers=other).json() == []
+
+
+def test_notes_are_written_all_or_none(client, lakebase_user):
+    answer = client.post("/notes", headers=lakebase_user.headers, json={"texts": ["fine", ""]})
+    assert answer.status_code == 422
+    assert client.get("/notes", headers=lakebase_user.headers).json() == []
+
+
+def test_nobody_sees_nothing(client):
+    assert client.get("/notes").status_code == 401
