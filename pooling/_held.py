@@ -23,7 +23,6 @@ import threading
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._env_threads import shared
@@ -32,6 +31,8 @@ from .lease import AsyncPooledValue, PooledValue
 from .service import AsyncPoolingService, PoolingService
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from .context import RequestContext
 
 logger = logging.getLogger("pooling")
@@ -41,7 +42,7 @@ R = TypeVar("R")
 _claims = threading.Lock()
 
 
-class Retry(Exception):
+class Retry(Exception):  # noqa: N818 - it says what to do, and never leaves this package
     """The attempt waited for was interrupted; ask anew."""
 
 
@@ -223,7 +224,8 @@ class Callback:
             if inspect.iscoroutine(result):
                 result.close()
             raise RequestContextError(
-                f"the callback {getattr(self._call, '__qualname__', self._call)} returned an awaitable, and the request was "
+                f"the callback {getattr(self._call, '__qualname__', self._call)} returned an awaitable, and the "
+                "request was "
                 "closed without `await`: end it with `await ctx.aclose()`, or open it with `async with`"
             )
 
@@ -233,7 +235,7 @@ class Callback:
             await through(result)
 
 
-# --- the kinds of lender -----------------------------------------------------------------------------------------------
+# --- the kinds of lender ---------------------------------------------------------------------------------------------
 
 
 class FromService(Held):
@@ -369,7 +371,8 @@ def kind_of(lender: Any) -> type[Held]:
         return FromContextManager
     raise ConfigurationError(
         f"a pooled value cannot be taken from {type(lender).__qualname__}: expected a PoolingService, an "
-        "AsyncPoolingService, an object with acquire(request_ctx) and release(value, exc=...), one with connection() or "
+        "AsyncPoolingService, an object with acquire(request_ctx) and release(value, exc=...), one with connection() "
+        "or "
         "getconn() and putconn(), or a context manager",
         field="source",
     )
@@ -389,12 +392,13 @@ def is_single_use(lender: Any) -> bool:
     return not any(callable(getattr(lender, name, None)) for name in ("acquire", "connection", "getconn"))
 
 
-# --- small parts -------------------------------------------------------------------------------------------------------
+# --- small parts -----------------------------------------------------------------------------------------------------
 
 
 def ended(ctx: RequestContext) -> RequestContextError:
     return RequestContextError(
-        f"{ctx} has ended, and with it the use of its pooled values. Work that outlives a request needs a request of its "
+        f"{ctx} has ended, and with it the use of its pooled values. Work that outlives a request needs a request of "
+        "its "
         "own: open one around it."
     )
 
@@ -451,9 +455,7 @@ async def in_worker(work: Callable[[], R], unwanted: Callable[[R], None] | None 
 
 
 async def through(awaitable: Awaitable[R]) -> R:
-    """
-    Await something that must not be cut short: a cancellation is held back until it is over, a second one cuts it.
-    """
+    """Await something that must not be cut short: a cancellation is held back to its end, a second one cuts it."""
     task = asyncio.ensure_future(_coroutine(awaitable))
     try:
         return await asyncio.shield(task)

@@ -57,7 +57,8 @@ class BindingFactory(PoolFactory[Any]):
         where = self.container if self.container is not None else container
         if where is None:
             raise ConfigurationError(
-                f"binding={self.binding!r}: there is no container to look for this key in; use the factory for a pool of a "
+                f"binding={self.binding!r}: there is no container to look for this key in; use the factory for a "
+                "pool of a "
                 "container, or give it container=...",
                 field="binding",
             )
@@ -95,7 +96,8 @@ def refuse_single(provider: Any, name: str) -> None:
         effective = effective.last_overriding
     if ONE_OBJECT.intersection(kind.__name__ for kind in type(effective).__mro__):
         raise ConfigurationError(
-            f"binding {name} is a {type(effective).__name__}, which gives the same object every time, and a pool needs a new "
+            f"binding {name} is a {type(effective).__name__}, which gives the same object every time, and a pool "
+            "needs a new "
             "one for each member; make it a providers.Factory",
             field="binding",
         )

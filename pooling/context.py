@@ -9,15 +9,17 @@ second use is then one look-up, without a method call. The request is in there u
 from __future__ import annotations
 
 import asyncio
-from asyncio import _get_running_loop
 import logging
+from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ._held import Callback, Held, Retry, ended, in_loop, kind_of, service_kinds
 from .errors import RequestContextError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["MissingValueError", "RequestContext"]
 
@@ -360,12 +362,11 @@ class RequestContext:
         if self._is_closed:
             return
         held = self._held
-        if self._must_await:
-            if any(item.is_async for item in tuple(held.values())):
-                raise RequestContextError(
-                    f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
-                    "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
-                )
+        if self._must_await and any(item.is_async for item in tuple(held.values())):
+            raise RequestContextError(
+                f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
+                "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
+            )
         self._is_closed = True
         exc = exc or self.error
         errors: list[BaseException] | None = None

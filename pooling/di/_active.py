@@ -64,7 +64,8 @@ def container_for(target: Any, owner: Any, where: str) -> Any:
     if is_provider(target) and declaring_class(target) is None:
         return None
     raise ConfigurationError(
-        f"{where}: no container that has {name} is in use here; start one (app.start(), `with app.running():`) or open a "
+        f"{where}: no container that has {name} is in use here; start one (app.start(), `with app.running():`) or "
+        "open a "
         "request on it (`with app.request():`)",
         field="container",
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from dependency_injector import errors, providers
 
-from ..binding import BindingFactory, refuse_single
+from ..binding import refuse_single
 from ..errors import ConfigurationError
 from ._graph import effective, path_to_pooled, reachable
 from ._injection import Spec, specs
@@ -45,8 +45,10 @@ def _captive(container: Any) -> Iterator[str]:
         if path:
             route = " -> ".join(_called(step, names) for step in path)
             yield (
-                f"{_called(provider, names)} lives longer than a request and would keep a value that goes back at its end: "
-                f"{route}. Make it a providers.Factory, or give it the slot's provider ({_called(path[-1], names)}.provider) "
+                f"{_called(provider, names)} lives longer than a request and would keep a value that goes back at "
+                "its end: "
+                f"{route}. Make it a providers.Factory, or give it the slot's provider "
+                f"({_called(path[-1], names)}.provider) "
                 "to ask when it needs the value."
             )
 

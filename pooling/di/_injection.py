@@ -18,15 +18,16 @@ import sys
 import weakref
 from collections import ChainMap
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin, overload
-
-from dependency_injector import providers
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin, overload
 
 from ..binding import is_provider
 from ..context import CONTEXT, RequestContext, scope_var
 from ..errors import ConfigurationError
 from ._active import container_for
 from ._graph import Reach
+
+if TYPE_CHECKING:
+    from dependency_injector import providers
 
 __all__ = ["Inject", "Marker", "Spec", "aresolve", "inject", "specs"]
 
@@ -49,7 +50,8 @@ class Marker:
     def __init__(self, target: Any, owner: Any = None) -> None:
         if not isinstance(target, str) and not is_provider(target):
             raise ConfigurationError(
-                f"Inject({target!r}): expected a provider of a container class, such as Inject[App.repo], or a key such as "
+                f"Inject({target!r}): expected a provider of a container class, such as Inject[App.repo], or a key "
+                "such as "
                 'Inject["services.audit"]',
                 field="Inject",
             )
@@ -80,7 +82,8 @@ class Marker:
     def __getattr__(self, name: str) -> Any:
         # Whoever reads an attribute that the wanted service would have holds the marker by mistake.
         raise AttributeError(
-            f"{self!r} has no attribute {name!r}: this is the marker itself, not the service; decorate the function with "
+            f"{self!r} has no attribute {name!r}: this is the marker itself, not the service; decorate the function "
+            "with "
             "@pooling.di.inject, below any decorator that registers it"
         )
 
@@ -184,13 +187,14 @@ def inject(function: Any = None, /, *, eager: bool = True) -> Any:
     Give a function its marked arguments from a container.
 
     For functions, coroutine functions, generators of both kinds, methods and constructors.
-    What the caller passes itself is left alone, and nothing is taken from a pool for it. The decorated function's signature
-    no longer shows the injected arguments, so frameworks do not look for them in requests.
+    What the caller passes itself is left alone, and nothing is taken from a pool for it. The decorated function's
+    signature no longer shows the injected arguments, so frameworks do not look for them in requests.
 
     An async function has the pooled values it needs awaited first; a plain one takes them as its arguments are
     resolved, and blocks while it waits.
 
     Args:
+        function: What to decorate.
         eager: `False` leaves out the awaiting. A pooled value of an asyncio pool must then have been taken before,
             with `await slot.aget()`.
 
@@ -301,7 +305,7 @@ def _wrap_async_generator(function: Callable[..., Any], spec: Spec) -> Callable[
     return wrapper
 
 
-# --- finding the markers -----------------------------------------------------------------------------------------------
+# --- finding the markers ---------------------------------------------------------------------------------------------
 
 
 def _markers_of(function: Callable[..., Any], frame: Any) -> dict[str, tuple[int, Marker]]:
@@ -348,7 +352,8 @@ def _evaluated(function: Callable[..., Any], name: str, annotation: Any, frame: 
     except Exception as error:
         if "Inject" in annotation or "Annotated" in annotation:
             raise ConfigurationError(
-                f"{function.__qualname__}: the annotation {annotation!r} of {name} cannot be evaluated ({error}), so its "
+                f"{function.__qualname__}: the annotation {annotation!r} of {name} cannot be evaluated ({error}), so "
+                "its "
                 "marker would never be seen; import its names at run time, or write = Inject[...] as a default",
                 field=name,
             ) from error
@@ -364,7 +369,7 @@ def _names_around(frame: Any, globals_: dict[str, Any]) -> ChainMap[str, Any]:
     return ChainMap(*scopes)
 
 
-# --- the signature that callers see ------------------------------------------------------------------------------------
+# --- the signature that callers see ----------------------------------------------------------------------------------
 
 
 def _visible(signature: inspect.Signature, spec: Spec) -> inspect.Signature:

@@ -6,7 +6,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from dependency_injector import providers
 
@@ -19,7 +19,6 @@ from ..service import AsyncPoolingService, PoolingService
 __all__ = ["AsyncPool", "Kept", "Managed", "Pool"]
 
 T = TypeVar("T")
-K = TypeVar("K", bound="Kept[Any]")
 
 
 class Kept(providers.Provider[T]):
@@ -51,7 +50,8 @@ class Kept(providers.Provider[T]):
         if self._object is None:
             if self._declared is not None:
                 raise ConfigurationError(
-                    f"{self._declared} is a declaration; build the container first, app = App(), and use what belongs to app"
+                    f"{self._declared} is a declaration; build the container first, app = App(), and use what "
+                    "belongs to app"
                 )
             with self._building:
                 if self._object is None:
@@ -101,9 +101,9 @@ class Kept(providers.Provider[T]):
 
     # --- being a provider ----------------------------------------------------------------------------------------
 
-    def __deepcopy__(self: K, memo: dict[Any, Any] | None) -> K:
+    def __deepcopy__(self, memo: dict[Any, Any] | None) -> Self:
         memo = {} if memo is None else memo
-        copied: K | None = memo.get(id(self))
+        copied: Self | None = memo.get(id(self))
         if copied is not None:
             return copied
         copied = self.__class__()
@@ -167,7 +167,8 @@ class _PoolProvider(Kept[T]):
         with self._building:
             if self._object is not None:
                 raise ConfigurationError(
-                    f"pool {self.label!r} exists already and cannot be configured any more: configure it before its first "
+                    f"pool {self.label!r} exists already and cannot be configured any more: configure it before its "
+                    "first "
                     "use, or change its size with resize()",
                     pool=self.label,
                 )
@@ -285,7 +286,8 @@ class Managed(Kept[T], Generic[T]):
             started with `astart()`.
         args, kwargs: Its arguments, injected where they are providers.
         start, stop: What to call with the container's start and stop: the name of a method, a function of the
-            object, or `None`. Left out, `start` and `stop` are called where the object has them. May be coroutine functions.
+            object, or `None`. Left out, `start` and `stop` are called where the object has them. May be coroutine
+            functions.
         group: When it is started; see `Container.start_order`.
     """
 

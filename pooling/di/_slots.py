@@ -146,7 +146,8 @@ class Pooled(providers.Provider[T]):
             if callable(getattr(source, method, None)):
                 return getattr(source, method)(key)
         raise ConfigurationError(
-            f"{self._label()} has a key, and its source {type(source).__qualname__} has neither pool(key) nor get_pool(key); "
+            f"{self._label()} has a key, and its source {type(source).__qualname__} has neither pool(key) nor "
+            "get_pool(key); "
             "use select=lambda source, ctx: ... instead",
             field="key",
         )

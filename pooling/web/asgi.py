@@ -1,4 +1,7 @@
-"""A request for each HTTP request and websocket of an ASGI app, and a container that starts and stops with the server."""
+"""
+A request for each HTTP request and websocket of an ASGI app, and a container that starts
+and stops with the server.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ class RequestContextMiddleware:
     Opens a `RequestContext` around each HTTP request and websocket, and ends it after the last use.
 
     That is when the app returns: after a streamed body and after background tasks, when a websocket closes, on an
-    error or a cancellation, which the release hooks of the pools get to see. When the client has gone, the request ends with the
-    code that serves it.
+    error or a cancellation, which the release hooks of the pools get to see. When the client has gone, the request
+    ends with the code that serves it.
 
     Args:
         app: The ASGI app inside.

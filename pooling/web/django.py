@@ -6,8 +6,8 @@ In the settings::
     MIDDLEWARE = ["pooling.web.django.RequestContextMiddleware", ...]
     POOLING = {"CONTAINER": "shop.pools.app", "VALUES": "shop.pools.values"}
 
-`CONTAINER` is a container or where to import it from, `VALUES` a function of the `HttpRequest`, or where that is; both may be
-left out.
+`CONTAINER` is a container or where to import it from, `VALUES` a function of the `HttpRequest`, or where that is;
+both may be left out.
 """
 
 from __future__ import annotations

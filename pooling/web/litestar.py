@@ -46,9 +46,7 @@ class PoolingPlugin(InitPlugin):
 
         app_config.lifespan.insert(0, lifespan)
         middleware: Any = RequestContextMiddleware  # typed for any ASGI app, not for this framework's messages
-        app_config.middleware.insert(
-            0, DefineMiddleware(middleware, container=self.container, values=self.values)
-        )
+        app_config.middleware.insert(0, DefineMiddleware(middleware, container=self.container, values=self.values))
         app_config.after_exception.append(_note_error)
         return app_config
 

@@ -19,8 +19,8 @@ class RequestContextMiddleware:
     Opens a `RequestContext` around each request, and ends it when the server closes the body.
 
     So a body that is made while it is sent still has its pooled values. It is current while the app runs and
-    while each part of the body is made, and nowhere in between: a server may make parts of several bodies by turns in one thread,
-    or the parts of one in several.
+    while each part of the body is made, and nowhere in between: a server may make parts of several bodies by turns
+    in one thread, or the parts of one in several.
 
     Args:
         app: The WSGI app inside.

@@ -337,7 +337,7 @@ async def test_failures_while_closing_come_as_a_group():
 
 async def test_taking_from_an_asyncio_pool_without_await_is_refused():
     async with AsyncPoolingService(Thing, name="reports") as pool, RequestContext() as ctx:
-        with pytest.raises(RequestContextError, match="'reports' has not been taken .* must be awaited"):
+        with pytest.raises(RequestContextError, match=r"'reports' has not been taken .* must be awaited"):
             ctx.acquire(pool)
         assert await ctx.aacquire(pool)
 
@@ -345,7 +345,9 @@ async def test_taking_from_an_asyncio_pool_without_await_is_refused():
 async def test_a_pool_for_threads_is_never_waited_for_in_the_loop():
     with PoolingService(Thing, name="users") as pool:
         async with RequestContext() as ctx:
-            with pytest.raises(RequestContextError, match="'users', a pool for threads, .* would block the event loop"):
+            with pytest.raises(
+                RequestContextError, match=r"'users', a pool for threads, .* would block the event loop"
+            ):
                 ctx.acquire(pool)
             assert pool.borrowed == 0
 

@@ -10,7 +10,8 @@ import asyncio
 import types
 from typing import Annotated
 
-from dependency_injector import containers, providers, wiring
+import pytest
+from dependency_injector import containers, errors, providers, wiring
 
 import pooling.di as di
 from tests.di.parts import Repo, Threaded, User
@@ -88,7 +89,10 @@ def test_override_providers_and_reset_go_through_the_methods_of_the_provider():
 
 
 def test_a_container_copies_its_providers_by_deepcopy_with_one_memo():
-    """Else the copies of `Pooled` and `Pool` in a container are not connected to each other, and containers share pools."""
+    """
+    Else the copies of `Pooled` and `Pool` in a container are not connected to each other,
+    and containers share pools.
+    """
 
     class App(containers.DeclarativeContainer):
         users = di.Pool(User)
@@ -131,7 +135,10 @@ def test_arguments_that_are_no_providers_are_copied():
 
 
 def test_a_memo_can_say_which_copy_stands_for_a_provider():
-    """Else what is derived from a declared provider, such as `Inject[App.repo.provided.user]`, resolves on the class."""
+    """
+    Else what is derived from a declared provider, such as `Inject[App.repo.provided.user]`,
+    resolves on the class.
+    """
 
     class App(containers.DeclarativeContainer):
         repo = providers.Factory(Repo, user="user")
@@ -331,12 +338,8 @@ def test_dependencies_that_are_missing_are_found_by_the_library():
     class App(containers.DeclarativeContainer):
         url = providers.Dependency()
 
-    try:
+    with pytest.raises(errors.Error, match=r"App\.url"):
         App().check_dependencies()
-    except Exception as error:
-        assert "App.url" in str(error)
-    else:
-        raise AssertionError
 
 
 def test_options_of_a_configuration_are_among_its_traversal():

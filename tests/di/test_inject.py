@@ -125,7 +125,7 @@ def test_annotated_markers_work_with_names_of_an_enclosing_function(threaded):
 
 
 def test_an_alias_of_an_annotated_type_works(threaded):
-    Wanted = Annotated[Repo, di.Inject(Threaded.repo)]  # noqa: N806 - a type
+    Wanted = Annotated[Repo, di.Inject(Threaded.repo)]
 
     @di.inject
     def function(repo: Wanted):
@@ -290,7 +290,7 @@ def test_the_signature_shows_only_what_a_caller_gives():
     assert str(inspect.signature(gap)) == "(a, *rest, b: 'int', c=1)"
 
 
-# --- which container answers -------------------------------------------------------------------------------------------
+# --- which container answers -----------------------------------------------------------------------------------------
 
 
 def test_the_container_of_the_request_answers():
@@ -441,7 +441,7 @@ def test_a_key_bound_anew_is_seen_by_functions_called_before(threaded):
         assert function() == 2
 
 
-# --- overrides and dynamic graphs --------------------------------------------------------------------------------------
+# --- overrides and dynamic graphs ------------------------------------------------------------------------------------
 
 
 async def test_an_overridden_slot_is_not_taken_from_its_pool(app):

@@ -99,7 +99,7 @@ async def test_aget_awaits_what_the_provider_needs():
         assert (await app.aget("aservice")).repo.user is app.report()
 
 
-# --- members from bindings ---------------------------------------------------------------------------------------------
+# --- members from bindings -------------------------------------------------------------------------------------------
 
 
 class Member:
@@ -196,7 +196,7 @@ def test_a_provider_of_a_factory_gives_the_factory_with_its_dependencies():
     assert Container().pool().factory.size == 3
 
 
-# --- checks ------------------------------------------------------------------------------------------------------------
+# --- checks ----------------------------------------------------------------------------------------------------------
 
 
 def starts_with_finding(kind, match):
@@ -319,7 +319,7 @@ def test_all_findings_come_at_once():
     assert str(caught.value).count("\n- ") == 2
 
 
-# --- tasks -------------------------------------------------------------------------------------------------------------
+# --- tasks -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_task_is_a_request_of_its_own():

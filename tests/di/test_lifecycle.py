@@ -321,7 +321,7 @@ def test_a_managed_service_names_what_to_call_and_is_one_object(log):
     class Wrong(di.Container):
         client = di.Managed(Client, start="begin")
 
-    with pytest.raises(ConfigurationError, match="start='begin' names no method of .*Client"):
+    with pytest.raises(ConfigurationError, match=r"start='begin' names no method of .*Client"):
         Wrong().start()
 
 

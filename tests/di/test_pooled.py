@@ -186,7 +186,7 @@ def test_a_callable_that_gives_the_pool_can_be_the_source():
             assert pool.borrowed == 1
 
 
-# --- pools that depend on the request ----------------------------------------------------------------------------------
+# --- pools that depend on the request --------------------------------------------------------------------------------
 
 
 class Manager:
@@ -293,7 +293,7 @@ def test_a_key_for_a_source_without_keys_says_what_to_do():
             di.Pooled(pool, key="user")()
 
 
-# --- overriding --------------------------------------------------------------------------------------------------------
+# --- overriding ------------------------------------------------------------------------------------------------------
 
 
 def test_the_slot_can_be_overridden_and_comes_back():
@@ -372,7 +372,7 @@ def test_overrides_of_the_class_are_in_its_instances():
         assert app.user() is not fake
 
 
-# --- containers --------------------------------------------------------------------------------------------------------
+# --- containers ------------------------------------------------------------------------------------------------------
 
 
 def test_two_containers_never_share_a_pool():
@@ -385,9 +385,9 @@ def test_two_containers_never_share_a_pool():
 
 
 def test_a_declaration_is_not_a_pool():
-    with pytest.raises(ConfigurationError, match="Threaded.users is a declaration"):
+    with pytest.raises(ConfigurationError, match=r"Threaded.users is a declaration"):
         Threaded.users()
-    with RequestContext(), pytest.raises(ConfigurationError, match="Threaded.user is a declaration"):
+    with RequestContext(), pytest.raises(ConfigurationError, match=r"Threaded.user is a declaration"):
         Threaded.user()
 
 

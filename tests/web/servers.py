@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Self
 
 import uvicorn
 import waitress.server
@@ -15,7 +16,9 @@ class Uvicorn:
     """uvicorn, stopped gracefully at the end of the block."""
 
     def __init__(self, app, lifespan: str = "auto") -> None:
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan=lifespan, log_level="critical", ws="websockets-sansio")
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=0, lifespan=lifespan, log_level="critical", ws="websockets-sansio"
+        )
         self.server = uvicorn.Server(config)
         self.started = threading.Event()
         self.failed: BaseException | None = None
@@ -39,7 +42,7 @@ class Uvicorn:
         finally:
             self.started.set()
 
-    def __enter__(self) -> Uvicorn:
+    def __enter__(self) -> Self:
         self.thread.start()
         assert self.started.wait(30)
         return self
@@ -67,7 +70,7 @@ def waitress_server(app) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        server.close()
+        server.trigger.pull_trigger(server.close)  # in its own loop, which it wakes
         thread.join(30)
         assert not thread.is_alive()
 

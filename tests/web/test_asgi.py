@@ -134,7 +134,7 @@ def add_routes(served: Served) -> None:
         served.log.append(f"after: out={repo.thing.is_out}")
 
     @app.get("/yield")
-    async def with_yield(repo: Repo = Depends(opened)):
+    async def with_yield(repo: Repo = Depends(opened)):  # noqa: B008 - as its users write it
         return {"out": repo.thing.is_out}
 
     @app.websocket("/ws")
@@ -311,7 +311,7 @@ def test_a_server_shut_down_with_a_request_under_way_lets_it_end_and_leaves_noth
     assert served.pool.size == 0
 
 
-# --- without a framework -----------------------------------------------------------------------------------------------
+# --- without a framework ---------------------------------------------------------------------------------------------
 
 
 async def call(app, path="/", kind="http", **scope):
@@ -465,7 +465,9 @@ def test_starlettes_lifespan_runs_the_container_around_the_apps_own():
 
     @di.inject
     async def home(request, repo: Repo = di.Inject[Site.repo]):
-        return PlainTextResponse(f"{repo.thing.is_out} {request.state.state} {request.app.state.container is container}")
+        return PlainTextResponse(
+            f"{repo.thing.is_out} {request.state.state} {request.app.state.container is container}"
+        )
 
     app = Starlette(routes=[Route("/", home)], lifespan=starlette.lifespan(container, Inner))
     app.add_middleware(starlette.RequestContextMiddleware, container=container)

@@ -44,7 +44,9 @@ def get(url, view):
     return httpx.get(f"{url}/{view}", headers={"x-user": "ann"}, timeout=30)
 
 
-@pytest.mark.parametrize(("view", "text"), [("plain", "True ann"), ("stream", "True True\n" * 3), ("untouched", "closed")])
+@pytest.mark.parametrize(
+    ("view", "text"), [("plain", "True ann"), ("stream", "True True\n" * 3), ("untouched", "closed")]
+)
 def test_a_plain_view_has_its_value_to_the_end_of_its_body(wsgi_url, view, text):
     assert get(wsgi_url, view).text == text
     eventually(lambda: django_site.threads.things().borrowed == 0)

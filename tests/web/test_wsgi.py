@@ -30,7 +30,7 @@ def nothing_is_out(container):
     eventually(lambda: container.things().borrowed == 0)
 
 
-# --- any WSGI app ------------------------------------------------------------------------------------------------------
+# --- any WSGI app ----------------------------------------------------------------------------------------------------
 
 
 def test_a_streamed_body_keeps_its_value_until_the_server_closes_it(container):
@@ -173,7 +173,7 @@ def test_many_requests_at_once_each_have_their_own_value(container):
     assert results == ["True"] * 12
 
 
-# --- Flask -------------------------------------------------------------------------------------------------------------
+# --- Flask -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
