@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from . import contended, footprint, plot, report, requests, uncontended
+from . import contended, footprint, plot, postgres, report, requests, uncontended
 from .measure import FULL, QUICK, TINY, Race, Result, Scale, run_race
 
 Builder = Callable[[Scale], AbstractContextManager[Race]]
@@ -36,6 +36,9 @@ RACES: dict[str, Builder] = {
     "request": requests.request,
     "request-asyncio": requests.request_asyncio,
     "second-use": requests.second_use,
+    "getconn": postgres.lakebase_pool,
+    "select": postgres.select,
+    "users": postgres.users,
 }
 
 

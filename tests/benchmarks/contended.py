@@ -115,7 +115,7 @@ def contention(scale: Scale) -> Iterator[Race]:
             metrics=(PER_USE,),
             reference="queue.SimpleQueue",
             repetitions=scale.pick(60, 20, 2),
-            rounds=scale.pick(15, 5, 1),
+            rounds=scale.pick(15, 3, 1),
             missing=missing,
         )
 
@@ -139,7 +139,7 @@ def waits(scale: Scale) -> Iterator[Race]:
             metrics=(PER_USE, LONGEST),
             reference="queue.SimpleQueue",
             repetitions=scale.pick(15, 8, 1),
-            rounds=scale.pick(15, 3, 1),
+            rounds=scale.pick(15, 2, 1),
             targets=[Target("longest", OURS, 1.5, unit="×")],
             missing=missing,
         )
@@ -162,7 +162,7 @@ def tasks(scale: Scale) -> Iterator[Race]:
             metrics=(PER_USE,),
             reference=QUEUE,
             repetitions=scale.pick(5, 2, 1),
-            rounds=scale.pick(15, 5, 1),
+            rounds=scale.pick(15, 3, 1),
             missing=missing,
         )
 
@@ -186,7 +186,7 @@ def task_waits(scale: Scale) -> Iterator[Race]:
             metrics=(PER_USE, LONGEST),
             reference=QUEUE,
             repetitions=scale.pick(2, 1, 1),
-            rounds=scale.pick(9, 1, 1),
+            rounds=scale.pick(5, 1, 1),
             targets=[Target("longest", OURS_ASYNC, 1.5, unit="×")],
             missing=missing,
         )

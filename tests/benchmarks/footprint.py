@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,11 +39,10 @@ class Memory:
         return tracemalloc.get_traced_memory()[0]
 
 
-def ours(pools: int) -> Callable[[int], Figures]:
+def ours(pools: int, patience: float) -> Callable[[int], Figures]:
     """A racer's `run` over so many pools for threads."""
 
     def run(_: int) -> Figures:
-        threads = threading.active_count()
         warm(PoolingService(bytearray))
         with Memory() as memory:
             before = memory.now()
@@ -53,8 +53,7 @@ def ours(pools: int) -> Callable[[int], Figures]:
             for pool in all_of_them:
                 pool.release(pool.acquire())
             used = (memory.now() - before) / pools
-            settle(threads + 1)
-            in_use = threading.active_count() - threads
+            in_use = threads_of_pools(patience)
             few = all_of_them[: max(pools // 50, 1)]
             before = memory.now()
             for pool in few:
@@ -75,18 +74,19 @@ def warm(pool: PoolingService[Any]) -> None:
     pool.stop()
 
 
-def settle(threads: int) -> None:
-    """Wait, for a little longer than idle workers stay, until no more than that many threads are left."""
-    ended = threading.Event()
-    for _ in range(40):
-        if threading.active_count() <= threads:
-            return
-        ended.wait(0.1)
+def threads_of_pools(patience: float) -> int:
+    """How many threads all our pools of the process keep; workers without work end after a while, and are given it."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if not any(thread.name.startswith("pooling-worker") for thread in threading.enumerate()):
+            break
+        time.sleep(0.1)
+    return sum(thread.name.startswith("pooling-") for thread in threading.enumerate())
 
 
 def ours_async(pools: int, runner: asyncio.Runner) -> Callable[[int], Figures]:
     async def measure() -> Figures:
-        threads, tasks = threading.active_count(), len(asyncio.all_tasks())
+        threads, tasks = set(threading.enumerate()), len(asyncio.all_tasks())
         with Memory() as memory:
             before = memory.now()
             all_of_them = [AsyncPoolingService(bytearray, max_size=50) for _ in range(pools)]
@@ -97,7 +97,7 @@ def ours_async(pools: int, runner: asyncio.Runner) -> Callable[[int], Figures]:
                 await pool.release(await pool.acquire())
             await asyncio.sleep(0)
             used = (memory.now() - before) / pools
-            in_use, of_loop = threading.active_count() - threads, len(asyncio.all_tasks()) - tasks
+            in_use, of_loop = len(set(threading.enumerate()) - threads), len(asyncio.all_tasks()) - tasks
             few = all_of_them[: max(pools // 50, 1)]
             before = memory.now()
             for pool in few:
@@ -120,7 +120,7 @@ def psycopg(pools: int, of: int) -> Callable[[int], Figures]:
     from .fakes import FakeConnection
 
     def run(_: int) -> Figures:
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         with Memory() as memory:
             before = memory.now()
             all_of_them: list[Any] = [
@@ -128,7 +128,7 @@ def psycopg(pools: int, of: int) -> Callable[[int], Figures]:
                 for _ in range(pools)
             ]
             empty = (memory.now() - before) / pools
-            in_use = threading.active_count() - threads
+            in_use = len(set(threading.enumerate()) - threads)
             for pool in all_of_them:
                 pool.putconn(pool.getconn())
             used = (memory.now() - before) / pools
@@ -172,7 +172,10 @@ def footprint(scale: Scale) -> Iterator[Race]:
     pools = scale.pick(1000, 300, 20)
     fewer = scale.pick(50, 20, 2)
     with asyncio.Runner() as runner:
-        racers = [Racer(OURS, ours(pools), is_ours=True), Racer(OURS_ASYNC, ours_async(pools, runner), is_ours=True)]
+        racers = [
+            Racer(OURS, ours(pools, scale.pick(5, 5, 0)), is_ours=True),
+            Racer(OURS_ASYNC, ours_async(pools, runner), is_ours=True),
+        ]
         missing = []
         if peers.is_installed("psycopg_pool"):
             racers += [

@@ -2,7 +2,7 @@
 Rounds, ratios and targets.
 
 Figures of a shared machine drift by more than the differences looked for. So all racers of a race
-take turns, A B C A B C …, and a ratio is taken within each round, between neighbours in
+take turns, A B C, B C A, C A B, …, and a ratio is taken within each round, between neighbours in
 time; what is reported is the median of those ratios and their quartiles.
 """
 
@@ -33,7 +33,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(rounds=7, turn=0.01, quick=True)
+QUICK = Scale(rounds=5, turn=0.01, quick=True)
 TINY = Scale(rounds=2, turn=0.0002, quick=True, tiny=True)
 
 
@@ -95,7 +95,8 @@ class Race:
         title: What is raced in.
         note: What a figure is measured of.
         reference: The racer that the others' ratios are to; `None` where a figure says all by itself.
-        repetitions: Of one turn; calibrated to the scale's turn if `None`.
+        repetitions: Of one turn; calibrated to last `turn` seconds if `None`.
+        rounds, turn: By default the scale's.
         is_exact: Whether a figure does not vary, so that one round does.
         missing: Contenders that are not installed or cannot run here, and why.
     """
@@ -109,6 +110,7 @@ class Race:
     targets: Sequence[Target] = ()
     repetitions: int | None = None
     rounds: int | None = None
+    turn: float | None = None
     is_exact: bool = False
     missing: Sequence[str] = ()
 
@@ -179,13 +181,16 @@ def run_race(race: Race, scale: Scale, progress: Callable[[int, int], None]) -> 
     """
     result = Result(race, {racer.name: {} for racer in race.racers})
     rounds = 1 if race.is_exact else scale.rounds if race.rounds is None else race.rounds
-    repetitions = {racer.name: race.repetitions or calibrated(racer, scale.turn) for racer in race.racers}
+    repetitions = {racer.name: race.repetitions or calibrated(racer, race.turn or scale.turn) for racer in race.racers}
     for done in range(rounds):
         progress(done, rounds)
         gc.collect()
-        for racer in race.racers:
+        first = done % len(race.racers) if race.racers else 0
+        for racer in (*race.racers[first:], *race.racers[:first]):
             gc.disable()
             try:
+                if race.repetitions is None:
+                    racer.run(max(1, repetitions[racer.name] // 20))  # warms up what the others have cooled down
                 figures = racer.run(repetitions[racer.name])
             finally:
                 gc.enable()

@@ -36,7 +36,7 @@ def test_every_race_runs_to_its_table_its_figures_and_its_picture(name, tmp_path
         assert "matplotlib is not installed" in printed
 
 
-def test_racers_take_turns():
+def test_racers_take_turns_and_each_is_first_as_often():
     turns = []
 
     def racer(name):
@@ -44,7 +44,7 @@ def test_racers_take_turns():
 
     race = Race("turns", "", "", [racer("a"), racer("b")], repetitions=1)
     run_race(race, Scale(rounds=3, turn=0.0), lambda done, rounds: None)
-    assert turns == ["a", "b"] * 3
+    assert turns == ["a", "b", "b", "a", "a", "b"]
 
 
 def result(**samples):
