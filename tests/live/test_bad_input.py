@@ -19,7 +19,6 @@ from lakebase import (
     UserIdentity,
     create_async_lakebase_pool,
     create_lakebase_pool,
-    token_fingerprint,
 )
 from lakebase.errors import ConnectFailure
 from pooling import RequestContextError
@@ -79,7 +78,7 @@ WRONG = {
 }
 
 
-async def without(deployed, name):
+def without(deployed, name):
     deployed.delenv(name)
     if name == "PGUSER":
         deployed.delenv("DATABRICKS_CLIENT_ID")
@@ -91,8 +90,8 @@ def told(error, words):
 
 @pytest.mark.parametrize("create", [create_lakebase_pool, create_async_lakebase_pool])
 @pytest.mark.parametrize("name", MISSING)
-async def test_a_missing_setting_is_named_with_the_variable_it_may_come_from(lake, deployed, name, create):
-    await without(deployed, name)
+def test_a_missing_setting_is_named_with_the_variable_it_may_come_from(lake, deployed, name, create):
+    without(deployed, name)
     with Watch(lake), pytest.raises(ConfigurationError) as refused:
         create()
     told(refused.value, MISSING[name])
@@ -110,7 +109,7 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(lake, deployed, variable,
 @pytest.mark.parametrize("kind", [LakebasePoolManager, AsyncLakebasePoolManager])
 @pytest.mark.parametrize("name", ["PGHOST", "PGDATABASE", "LAKEBASE_ENDPOINT"])
 async def test_a_manager_names_what_is_missing_when_a_pool_is_asked_for(lake, deployed, user, name, kind):
-    await without(deployed, name)
+    without(deployed, name)
     with Watch(lake):
         manager = kind()
         with pytest.raises(ConfigurationError) as refused:
@@ -210,7 +209,7 @@ def test_a_token_that_mints_nothing_is_told_at_once(lake, deployed, user, caplog
         pool.getconn()
     assert time.monotonic() - begin < AT_ONCE
     assert not refused.value.is_transient
-    assert user in str(refused.value)
+    assert lake.endpoint in str(refused.value)
     assert token not in shown(refused.value) + caplog.text
 
 
@@ -219,7 +218,7 @@ def test_a_host_that_does_not_answer_is_told_when_the_time_is_up(lake, deployed,
     try:
         with create_lakebase_pool(user=user, token=lake.token(user), timeout=0.5) as pool:
             begin = time.monotonic()
-            with pytest.raises(Exception, match="timeout=0.5") as late:
+            with pytest.raises(Exception, match=r"timeout=0\.5") as late:
                 pool.getconn()
             assert 0.4 < time.monotonic() - begin < AT_ONCE
             assert isinstance(late.value.__cause__, ConnectError)
