@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    except BrokenPipeError:
+        # The reader of our output has seen enough. Nothing more may be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return 130
 
@@ -42,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
+    _add_local(commands)
     return parser
 
 
@@ -49,8 +55,9 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo = commands.add_parser(
         "demo",
         help="serve a few hundred requests of several users on a local Lakebase, and show what happened",
-        description="Start a local Lakebase and an app that gives each request its own user's connection, send it requests "
-        "of several users at once, rotate one user's token on the way, and sum up. Needs no account; leaves nothing behind.",
+        description="Start a local Lakebase and an app that gives each request its own user's connection, send it "
+        "requests of several users at once, rotate one user's token on the way, and sum up. Needs no account; leaves "
+        "nothing behind.",
     )
     demo.add_argument("--users", type=_whole, default=3, metavar="N", help="users that send requests (default: 3)")
     demo.add_argument(
@@ -64,6 +71,19 @@ def _demo(arguments: argparse.Namespace) -> int:
     demo = importlib.import_module("lakebase.demo")
     status: int = demo.main(arguments)
     return status
+
+
+def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .local.cli import add_commands
+
+    add_commands(
+        commands.add_parser(
+            "local",
+            help="run a Lakebase on this machine to develop and test on",
+            description="Run a Lakebase on this machine: Postgres behind a gateway that takes minted tokens, and a "
+            "workspace API for the unmodified databricks-sdk. Needs no account.",
+        )
+    )
 
 
 def _whole(text: str) -> int:

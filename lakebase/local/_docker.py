@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,42 @@ from .errors import LocalLakebaseError
 if TYPE_CHECKING:
     from ._children import Children
 
-__all__ = ["ContainerPostgres"]
+__all__ = ["ContainerPostgres", "ask_engine"]
 
 VERSION = 17
 _HOST = "127.0.0.1"
+_ENGINE = "unix:///var/run/docker.sock"
+_PATIENCE = 3
 _IMAGE = f"postgres:{VERSION}-alpine"
+
+
+def ask_engine() -> None:
+    """
+    Return if a Docker engine answers, which takes it at most 3 s.
+
+    Raises:
+        LocalLakebaseError: None does.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        where = os.environ.get("DOCKER_HOST") or _ENGINE
+        if where.startswith("unix://"):
+            # First by ourselves: the client forgets to close a socket that it could not connect.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as engine:
+                engine.settimeout(_PATIENCE)
+                engine.connect(where.removeprefix("unix://"))
+        client = docker.from_env(timeout=_PATIENCE)
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except (DockerException, OSError) as error:
+        raise LocalLakebaseError(
+            f"postgres='docker': no Docker engine answers ({error}). Start one, or leave the option out to run "
+            "on the embedded Postgres"
+        ) from error
 
 
 class ContainerPostgres:
@@ -33,20 +65,12 @@ class ContainerPostgres:
 
     def __init__(self, *, max_connections: int) -> None:
         try:
-            import docker
-            from docker.errors import DockerException
             from testcontainers.core.container import DockerContainer
         except ImportError as error:
             raise LocalLakebaseError(
                 "postgres='docker' needs the package 'testcontainers': pip install 'lakebase-pooling[test]'"
             ) from error
-        try:
-            docker.from_env(timeout=3).ping()
-        except DockerException as error:
-            raise LocalLakebaseError(
-                f"postgres='docker': no Docker engine answers ({error}). Start one, or leave the option out to run "
-                "on the embedded Postgres"
-            ) from error
+        ask_engine()
         command = ["postgres", "-c", f"max_connections={max_connections + 4}", "-c", "superuser_reserved_connections=3"]
         container: Any = DockerContainer(_IMAGE)
         self._container = (

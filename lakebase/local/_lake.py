@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ._control import DATABASE
 from ._fault_methods import FaultMethods
+from ._identities import Identities
 from ._limits import connection_limit
 from ._running import ENDPOINT, INSTANCE, Running, Settings, service_principal_id
 from .errors import LocalLakebaseError
@@ -109,8 +110,7 @@ class LocalLakebase(FaultMethods):
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._running: Running | None = None
-        self._tokens: dict[str, str] = {}
-        self._client: tuple[str, str] = ("", "")
+        self._identities = Identities()
 
     def __repr__(self) -> str:
         where = f"{self.host}:{self.port}" if self.is_running else "not running"
@@ -139,10 +139,19 @@ class LocalLakebase(FaultMethods):
         return self
 
     def _introduce(self, running: Running) -> None:
-        running.issuer.add(self.admin_user)
-        self._tokens = {self.admin_user: running.issuer.workspace_token(self.admin_user)}
-        self._client = self.add_service_principal()
-        running.control.grant_creation(self.client_id)
+        known = self._identities = Identities.kept_in(self._settings.data_dir)
+        for name, token in known.tokens.items():
+            running.issuer.add(name, is_service=name in known.secrets)
+            running.issuer.accept_workspace_token(name, token)
+        for name, secret in known.secrets.items():
+            running.issuer.accept_secret(name, secret)
+        if self.admin_user not in known.tokens:
+            running.issuer.add(self.admin_user)
+            known.tokens[self.admin_user] = running.issuer.workspace_token(self.admin_user)
+        if not known.app:
+            known.app, _ = self.add_service_principal()
+            running.control.grant_creation(known.app)
+        known.save()
 
     def stop(self) -> None:
         """Stop everything and remove what was temporary. Blocks until that is done; does nothing if it does not run."""
@@ -232,6 +241,16 @@ class LocalLakebase(FaultMethods):
         """Major version of the server."""
         return self._parts.postgres.version
 
+    @property
+    def socket_directory(self) -> Path | None:
+        """Where Postgres itself listens, which trusts whoever gets there; `None` for one in a container."""
+        address = self._parts.postgres.address
+        return Path(address.host) if address.socket_path is not None else None
+
+    def failure(self) -> str | None:
+        """What has ended without being asked to; `None` while all is well."""
+        return self._parts.failure()
+
     # Who may use it
 
     @property
@@ -242,12 +261,12 @@ class LocalLakebase(FaultMethods):
     @property
     def client_id(self) -> str:
         """The app's service principal, which may create schemas and tables; also its role."""
-        return self._client[0]
+        return self._identities.app
 
     @property
     def client_secret(self) -> str:
         """The OAuth secret of the app's service principal."""
-        return self._client[1]
+        return self._identities.secrets.get(self.client_id, "")
 
     def add_user(self, name: str) -> str:
         """
@@ -258,7 +277,8 @@ class LocalLakebase(FaultMethods):
         parts = self._parts
         parts.control.ensure_identity(name)
         parts.issuer.add(name)
-        token = self._tokens[name] = parts.issuer.workspace_token(name)
+        token = self._identities.tokens[name] = parts.issuer.workspace_token(name)
+        self._identities.save()
         return token
 
     def add_service_principal(self, client_id: str | None = None) -> tuple[str, str]:
@@ -267,8 +287,10 @@ class LocalLakebase(FaultMethods):
         name = client_id or service_principal_id()
         parts.control.ensure_identity(name)
         parts.issuer.add(name, is_service=True)
-        self._tokens[name] = parts.issuer.workspace_token(name)
-        return name, parts.issuer.client_secret(name)
+        self._identities.tokens[name] = parts.issuer.workspace_token(name)
+        secret = self._identities.secrets[name] = parts.issuer.client_secret(name)
+        self._identities.save()
+        return name, secret
 
     def add_password_role(self, name: str, password: str) -> None:
         """Make a role that logs in with a native password, as the pooler wants; or change its password."""
@@ -277,7 +299,9 @@ class LocalLakebase(FaultMethods):
     def revoke(self, user: str) -> None:
         """Make all workspace tokens, secrets and credentials of a user worthless. Open connections stay."""
         self._parts.issuer.revoke(user)
-        self._tokens.pop(user, None)
+        self._identities.tokens.pop(user, None)
+        self._identities.secrets.pop(user, None)
+        self._identities.save()
 
     def token(self, user: str) -> str:
         """
@@ -288,9 +312,9 @@ class LocalLakebase(FaultMethods):
         """
         self._require_running()
         try:
-            return self._tokens[user]
+            return self._identities.tokens[user]
         except KeyError:
-            known = ", ".join(sorted(self._tokens))
+            known = ", ".join(sorted(self._identities.tokens))
             raise LocalLakebaseError(f"no user {user!r} in this workspace ({known}): call add_user({user!r})") from None
 
     def mint(self, user: str, *, lifetime: float | None = None) -> str:

@@ -78,6 +78,14 @@ class Running:
         """Take everything apart. Blocks until processes and files are gone."""
         self._parts.close()
 
+    def failure(self) -> str | None:
+        """Which of the servers has ended."""
+        for name in ("postgres", "pgbouncer"):
+            status = self.children.status(name)
+            if status is not None:
+                return f"{name} has ended with status {status}"
+        return None
+
     def restart_pooler(self) -> None:
         """Kill the pooler and run it again."""
         if self.pooler is None:
@@ -109,8 +117,8 @@ class Running:
         self.children = Children([data, run, share], [self.home])
         stack.callback(self.children.close)
         self.postgres = self._server(data, run, share)
-        self.postgres.start(self.children)
         stack.callback(self.postgres.stop)
+        self.postgres.start(self.children)
         self.control = Control(self.postgres.address)
         # Before 18, and in a container, there is no room for an extension: the function is there without it.
         bare = self.postgres.version < 18 or settings.postgres == "docker"

@@ -127,7 +127,8 @@ class Supervisor:
         return {"pid": child.pid}
 
     def do_poll(self, name: str) -> dict[str, Any]:
-        return {"status": self.children[name].poll()}
+        # What was never started has not ended either: Postgres may be in a container, and there may be no pooler.
+        return {"status": self.children[name].poll() if name in self.children else None}
 
     def do_wait(self, name: str, timeout: float) -> dict[str, Any]:
         return {"status": self.children[name].wait(timeout)}

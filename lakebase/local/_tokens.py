@@ -77,29 +77,24 @@ class Issuer:
     def workspace_token(self, name: str) -> str:
         """A new personal access token; earlier ones stay valid."""
         token = f"dapi{secrets.token_hex(16)}"
-        self.accept_workspace_token(name, _digest(token))
+        self.accept_workspace_token(name, token)
         return token
 
-    def accept_workspace_token(self, name: str, digest: bytes) -> None:
-        """Take a token as the principal's, by its digest: one that was issued in an earlier run."""
+    def accept_workspace_token(self, name: str, token: str) -> None:
+        """Take a token as the principal's: one that was issued in an earlier run."""
         with self._lock:
-            self._workspace[digest] = (name, float("inf"))
-
-    def workspace_digests(self) -> dict[str, list[bytes]]:
-        """The digests of all personal access tokens, by principal."""
-        found: dict[str, list[bytes]] = {}
-        with self._lock:
-            for digest, (name, expires_at) in self._workspace.items():
-                if expires_at == float("inf"):
-                    found.setdefault(name, []).append(digest)
-        return found
+            self._workspace[_digest(token)] = (name, float("inf"))
 
     def client_secret(self, name: str) -> str:
         """A new OAuth secret of a service principal, in place of its former one."""
         secret = f"dose{secrets.token_hex(16)}"
+        self.accept_secret(name, secret)
+        return secret
+
+    def accept_secret(self, name: str, secret: str) -> None:
+        """Take a secret as the service principal's: one that was issued in an earlier run."""
         with self._lock:
             self._secrets[name] = _digest(secret)
-        return secret
 
     def access_token(self, client_id: str, client_secret: str) -> tuple[str, float] | None:
         """A workspace token and its life in seconds for a service principal that knows its secret, else `None`."""

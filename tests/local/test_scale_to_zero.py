@@ -69,9 +69,8 @@ def test_the_size_of_the_compute_decides_how_many_connections_it_takes(units, li
 def test_a_small_compute_takes_no_more_than_its_limit():
     with LocalLakebase(pooler="off", compute_units=0.5) as lake:
         with psycopg.connect(**connection_settings(lake, lake.admin_user)) as connection:
-            shown = connection.execute(
-                "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
-            ).fetchone()
-            assert shown == (104 + 1,)
+            names = ("max_connections", "superuser_reserved_connections")
+            most, kept = (int(connection.execute(f"show {name}").fetchone()[0]) for name in names)
+            assert most - kept == 104 + 1  # the gateway's own
         endpoint = lake.workspace_client().postgres.get_endpoint(lake.endpoint)
         assert endpoint.status.autoscaling_limit_max_cu == 0.5

@@ -1,0 +1,297 @@
+"""`lakebase local …`: a local Lakebase for a person, from start to end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ._desk import Desk, order
+from ._instances import Record, claimed, records
+from ._lake import LocalLakebase
+from .errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._instances import Claim
+
+__all__ = ["add_commands"]
+
+_DOWN = 30.0
+
+
+def add_commands(local: argparse.ArgumentParser) -> None:
+    """Give a parser the commands of this module."""
+    commands = local.add_subparsers(dest="local_command", required=True, metavar="COMMAND")
+
+    up = commands.add_parser(
+        "up",
+        help="start one and keep it running until Ctrl-C",
+        description="Start a local Lakebase, print the environment that an app needs to use it, and run until Ctrl-C, "
+        "SIGTERM or `lakebase local down`. Without --data-dir nothing is left behind.",
+    )
+    up.add_argument("--name", help="what other commands call it (default: local, or local-2, … if that runs)")
+    up.add_argument("--data-dir", metavar="DIR", help="keep data, certificate and tokens there for the next time")
+    up.add_argument("--port", type=int, default=0, help="of the database (default: a free one)")
+    up.add_argument(
+        "--workspace-port", type=int, default=0, metavar="PORT", help="of the workspace API (default: a free one)"
+    )
+    up.add_argument("--user", action="append", default=[], metavar="EMAIL", help="add a user; may be repeated")
+    up.add_argument(
+        "--postgres", default="auto", metavar="WHICH", help="embedded, system, docker, or a directory of programs"
+    )
+    up.add_argument(
+        "--pooler", default="auto", metavar="WHICH", help="off, or the path of PgBouncer (default: one that is found)"
+    )
+    up.add_argument("--max-connections", type=int, default=100, metavar="N", help="direct connections (default: 100)")
+    up.add_argument(
+        "--compute-units", type=float, metavar="CU", help="size of the compute; decides the connections instead"
+    )
+    up.add_argument(
+        "--token-lifetime",
+        type=float,
+        default=3600.0,
+        metavar="S",
+        help="seconds that a credential is good (default: 3600)",
+    )
+    up.add_argument(
+        "--suspend-timeout", type=float, metavar="S", help="scale to zero after so many idle seconds (default: never)"
+    )
+    up.add_argument(
+        "--wake-after", type=float, default=0.3, metavar="S", help="seconds that waking takes (default: 0.3)"
+    )
+    up.add_argument("--read-only", action="store_true", help="offer a read-only host, too")
+    up.set_defaults(run=_guarded(_up))
+
+    def command(name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parser.set_defaults(run=_guarded(run))
+        return parser
+
+    status = command("status", "say what is running", _status)
+    status.add_argument("name", nargs="?", help="only this one")
+    down = command("down", "stop one that is running", _down)
+    down.add_argument("name", nargs="?", help="which one (default: the only one)")
+    down.add_argument("--all", action="store_true", help="stop all")
+    env = command("env", "print the environment of one that is running, for the shell's eval", _env)
+    env.add_argument("name", nargs="?", help="which one (default: the only one)")
+    token = command("token", "print a new workspace token of a user, who is added if missing", _token)
+    token.add_argument("user", metavar="EMAIL", help="the user, also the Postgres role")
+    token.add_argument("--name", help="which local Lakebase (default: the only one)")
+    token.add_argument("--password", action="store_true", help="print a minted credential instead, for Postgres")
+    psql = command("psql", "open psql as a user", _psql)
+    psql.add_argument("--name", help="which local Lakebase (default: the only one)")
+    psql.add_argument("--user", metavar="EMAIL", help="the role (default: the owner of the database)")
+    psql.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of psql, after --")
+    suspend = command("suspend", "scale to zero: drop all connections; the next one wakes it", _suspend)
+    suspend.add_argument("name", nargs="?", help="which one (default: the only one)")
+    suspend.add_argument(
+        "--wake-after", type=float, default=0.3, metavar="S", help="seconds that waking takes (default: 0.3)"
+    )
+
+
+def _guarded(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The command, with one line instead of a traceback for an error that the person can do something about."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except (LocalLakebaseError, ValueError) as error:
+            print(f"lakebase local {arguments.local_command}: {error}", file=sys.stderr)
+            return 1
+
+    return run
+
+
+# Up
+
+
+class _Stopped(BaseException):
+    """A signal asks for the end. Not an `Exception`: nothing on the way may take it for a failure."""
+
+
+def _stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)  # the way down is not to be interrupted
+    raise _Stopped
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    lake = LocalLakebase(
+        arguments.data_dir,
+        arguments.port,
+        arguments.max_connections,
+        arguments.token_lifetime,
+        arguments.pooler,
+        postgres=arguments.postgres,
+        workspace_port=arguments.workspace_port,
+        compute_units=arguments.compute_units,
+        read_only=arguments.read_only,
+        suspend_timeout=arguments.suspend_timeout,
+        wake_after=arguments.wake_after,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    began = time.monotonic()
+    try:
+        with claimed(arguments.name) as claim, lake, Desk(lake) as desk:
+            record = _publish(claim, lake, desk, arguments.data_dir)
+            tokens = {user: lake.add_user(user) for user in arguments.user}
+            print(_welcome(record, tokens, time.monotonic() - began), flush=True)
+            why = _until_it_fails(lake)
+        print(f"lakebase local up: {why}", file=sys.stderr)
+    except _Stopped:
+        print("\n# stopped", file=sys.stderr)
+        return 0
+    return 1
+
+
+def _publish(claim: Claim, lake: LocalLakebase, desk: Desk, data_dir: str | None) -> Record:
+    record = Record(
+        name=claim.name,
+        pid=os.getpid(),
+        desk=desk.address,
+        desk_token=desk.token,
+        host=lake.host,
+        port=lake.port,
+        workspace_url=lake.workspace_url,
+        database=lake.database,
+        admin=lake.admin_user,
+        run_dir=str(lake.socket_directory or ""),
+        data_dir=str(Path(data_dir).absolute()) if data_dir else None,
+        postgres_version=lake.postgres_version,
+        pooled=f"{lake.pooled_host}:{lake.pooled_port}" if lake.pooled_host else None,
+        why_no_pooler=lake.why_no_pooler,
+        environment=lake.environment(),
+    )
+    claim.publish(record)
+    return record
+
+
+def _until_it_fails(lake: LocalLakebase) -> str:
+    wake = threading.Event()
+    while True:
+        wake.wait(1.0)  # a signal ends it by an exception
+        why = lake.failure()
+        if why:
+            return why
+
+
+def _welcome(record: Record, tokens: dict[str, str], seconds: float) -> str:
+    pooler = record.pooled or f"none: {record.why_no_pooler}"
+    lines = [
+        f"# Local Lakebase {record.name!r}, up in {seconds:.1f} s. Ctrl-C stops it.",
+        f"#   database   {record.host}:{record.port}/{record.database} (Postgres {record.postgres_version})",
+        f"#   pooler     {pooler}",
+        f"#   workspace  {record.workspace_url}",
+        f"#   data       {record.data_dir or 'not kept'}",
+        "# For an app on it, in the shell that starts the app:",
+        *_exports(record),
+    ]
+    for user, token in tokens.items():
+        lines.append(f"# Workspace token of {user}, as in X-Forwarded-Access-Token:")
+        lines.append(f"#   {token}")
+    name = "" if record.name == "local" else f" --name {record.name}"
+    lines.append(f"# A user's token: lakebase local token EMAIL{name}    A prompt: lakebase local psql{name}")
+    return "\n".join(lines)
+
+
+def _exports(record: Record) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in record.environment.items()]
+
+
+# The others
+
+
+def _one(name: str | None) -> Record:
+    running = records()
+    if name is not None:
+        for record in running:
+            if record.name == name:
+                return record
+        raise LocalLakebaseError(f"no local Lakebase {name!r} runs ({_names(running)})")
+    if not running:
+        raise LocalLakebaseError("no local Lakebase runs: `lakebase local up` starts one")
+    if len(running) > 1:
+        raise LocalLakebaseError(f"several run: say which ({_names(running)})")
+    return running[0]
+
+
+def _names(running: list[Record]) -> str:
+    return ", ".join(record.name for record in running) or "none does"
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    running = [_one(arguments.name)] if arguments.name else records()
+    for record in running:
+        found = order(record.desk, record.desk_token, "status")
+        print(f"{record.name}: {found['state']}, process {record.pid}")
+        print(f"  database   {record.host}:{record.port}/{record.database} (Postgres {record.postgres_version})")
+        print(f"  pooler     {record.pooled or 'none: ' + record.why_no_pooler}")
+        print(f"  workspace  {record.workspace_url}")
+        print(f"  data       {record.data_dir or 'not kept'}")
+        counts = f"{found['open']} connections; since the start {found['total']}, and {found['minted']} credentials"
+        print(f"  now        {counts}")
+        for user, (now, total, minted) in found["users"].items():
+            print(f"    {user}: {now} connections, {total} since the start, {minted} credentials")
+    if not running:
+        print("no local Lakebase runs")
+    return 0 if running else 3
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    for record in records() if arguments.all else [_one(arguments.name)]:
+        try:
+            os.kill(record.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass  # it went by itself
+        deadline = time.monotonic() + _DOWN
+        while any(other.name == record.name and other.pid == record.pid for other in records()):
+            if time.monotonic() > deadline:
+                raise LocalLakebaseError(f"{record.name} (process {record.pid}) has not stopped within {_DOWN:g} s")
+            time.sleep(0.02)
+        print(f"{record.name}: stopped")
+    return 0
+
+
+def _env(arguments: argparse.Namespace) -> int:
+    print("\n".join(_exports(_one(arguments.name))))
+    return 0
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    record = _one(arguments.name)
+    what = "password" if arguments.password else "token"
+    print(order(record.desk, record.desk_token, what, user=arguments.user)[what])
+    return 0
+
+
+def _suspend(arguments: argparse.Namespace) -> int:
+    record = _one(arguments.name)
+    found = order(record.desk, record.desk_token, "suspend", wake_after=arguments.wake_after)
+    print(f"{record.name}: {found['state']}")
+    return 0
+
+
+def _psql(arguments: argparse.Namespace) -> int:
+    record = _one(arguments.name)
+    user = arguments.user or record.admin
+    extra = arguments.arguments[1:] if arguments.arguments[:1] == ["--"] else arguments.arguments
+    program = shutil.which("psql")
+    if program is None:
+        raise LocalLakebaseError(
+            "there is no psql on the PATH: on Debian and Ubuntu it is in the package postgresql-client"
+        )
+    password = order(record.desk, record.desk_token, "password", user=user)["password"]
+    names = ("PGHOST", "PGPORT", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT")
+    environment = {name: record.environment[name] for name in names}
+    sys.stdout.flush()
+    os.execve(program, [program, *extra], {**os.environ, **environment, "PGUSER": user, "PGPASSWORD": password})  # noqa: S606
