@@ -26,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._env_threads import shared
-from .errors import ConfigurationError, RequestContextError
+from .errors import ConfigurationError, ReleaseError, RequestContextError
 from .lease import AsyncPooledValue, PooledValue
 from .service import AsyncPoolingService, PoolingService
 
@@ -252,9 +252,12 @@ class FromService(Held):
         lender = self.lender
         if exc is None:
             return lender.release(self.value)
-        if isinstance(lender, PoolingService):  # what an error means for the value is the pool's to say
-            return PooledValue(lender, self.value).__exit__(type(exc), exc, exc.__traceback__)
-        return lender.release(self.value, exc=exc)
+        try:
+            if isinstance(lender, PoolingService):  # what an error means for the value is the pool's to say
+                return PooledValue(lender, self.value).__exit__(type(exc), exc, exc.__traceback__)
+            return lender.release(self.value, exc=exc)  # type: ignore[unreachable,unused-ignore]
+        except ReleaseError as failure:  # the request's own error is the one to be seen
+            logger.warning("%s", failure)
 
 
 class FromAsyncService(FromService):
@@ -271,9 +274,17 @@ class FromAsyncService(FromService):
         lender = self.lender
         if exc is None:
             return lender.release(self.value)
-        if isinstance(lender, AsyncPoolingService):
-            return AsyncPooledValue(lender, self.value).__aexit__(type(exc), exc, exc.__traceback__)
-        return lender.release(self.value, exc=exc)
+        return self._give(exc)
+
+    async def _give(self, exc: BaseException) -> None:
+        lender = self.lender
+        try:
+            if isinstance(lender, AsyncPoolingService):
+                await AsyncPooledValue(lender, self.value).__aexit__(type(exc), exc, exc.__traceback__)
+            else:
+                await lender.release(self.value, exc=exc)
+        except ReleaseError as failure:
+            logger.warning("%s", failure)
 
     agive = give
 
@@ -357,6 +368,12 @@ def kind_of(lender: Any) -> type[Held]:
     found = service_kinds.get(type(lender))
     if found is not None:
         return found
+    if callable(getattr(lender, "pool", None)) and callable(getattr(lender, "keys", None)):
+        raise ConfigurationError(
+            f"{type(lender).__qualname__} has a pool for each key: take from the pool of one, `keyed.pool(key)`; in a "
+            "container, di.Pooled(keyed, key=...)",
+            field="key",
+        )
     if callable(getattr(lender, "acquire", None)) and callable(getattr(lender, "release", None)):
         kind: type[Held] = FromAsyncService if inspect.iscoroutinefunction(lender.acquire) else FromService
         service_kinds[type(lender)] = kind

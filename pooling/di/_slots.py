@@ -135,7 +135,8 @@ class Pooled(providers.Provider[T]):
         elif self._select is not None:
             lender = self._select(lender, ctx)
         if is_single_use(lender):
-            return lender, self
+            # Nothing tells whose it is but the request that asked: a child with another identity must not share it.
+            return lender, (id(self), id(ctx))
         return lender, (id(lender) if self._name is None else (id(lender), self._name))
 
     def _keyed(self, source: Any, ctx: RequestContext) -> Any:

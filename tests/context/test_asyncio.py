@@ -186,6 +186,23 @@ async def test_the_exception_that_ended_the_request_reaches_callbacks_and_releas
         assert factory.ends == [(factory.made[0], problem)]
 
 
+async def test_a_release_hook_that_fails_after_an_error_does_not_hide_that_error(caplog):
+    class Bad(PoolFactory):
+        def create(self):
+            return Thing()
+
+        async def release(self, value):
+            raise OSError("release hook")
+
+    async with AsyncPoolingService(Bad()) as pool:
+        with pytest.raises(ValueError, match="in the request"):
+            async with RequestContext() as ctx:
+                await ctx.aacquire(pool)
+                raise ValueError("in the request")
+        assert pool.borrowed == 0
+        assert "the release hook failed" in caplog.text
+
+
 async def test_a_cancelled_request_gives_back_and_tells_the_release_hook():
     factory = AsyncGated()
     factory.gate.set()

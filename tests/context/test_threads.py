@@ -6,7 +6,14 @@ import threading
 
 import pytest
 
-from pooling import PoolFactory, PoolingService, PoolTimeoutError, RequestContext, RequestContextError
+from pooling import (
+    KeyedPoolingService,
+    PoolFactory,
+    PoolingService,
+    PoolTimeoutError,
+    RequestContext,
+    RequestContextError,
+)
 from tests.context.parts import Calls, Gated, Thing, in_threads, join
 
 
@@ -67,11 +74,11 @@ def test_a_request_that_ends_while_an_acquire_is_under_way_has_nothing_out_after
 
 
 def test_a_retried_acquire_after_a_failed_one_works():
-    with PoolingService(Thing, max_size=1, timeout=0.01) as pool:
+    with PoolingService(Thing, max_size=1) as pool:
         other = pool.acquire()
         with RequestContext() as ctx:
             with pytest.raises(PoolTimeoutError):
-                ctx.acquire(pool)
+                ctx.acquire(pool, timeout=0.001)
             pool.release(other)
             assert ctx.acquire(pool) is other
         assert pool.borrowed == 0
@@ -203,6 +210,22 @@ def test_several_failures_come_as_a_group_and_every_value_goes_back():
             ctx.close()
         assert caught.group_contains(LookupError)
         assert pool.borrowed == 0
+
+
+def test_a_release_hook_that_fails_after_an_error_does_not_hide_that_error(caplog):
+    class Bad(PoolFactory):
+        def create(self):
+            return Thing()
+
+        def release(self, value):
+            raise OSError("release hook")
+
+    with PoolingService(Bad()) as pool:
+        with pytest.raises(ValueError, match="in the request"), RequestContext() as ctx:
+            ctx.acquire(pool)
+            raise ValueError("in the request")
+        assert pool.borrowed == 0
+        assert "the release hook failed" in caplog.text
 
 
 def test_an_interrupt_that_ended_the_request_is_not_hidden_by_a_failing_callback(caplog):
@@ -370,6 +393,11 @@ def test_a_lease_is_entered_once_and_left_at_the_end():
             assert isinstance(ctx.acquire(pool.lease(), key="lease"), Thing)
             assert pool.borrowed == 1
         assert pool.borrowed == 0
+
+
+def test_a_pool_for_each_key_is_refused_without_a_key():
+    with RequestContext() as ctx, pytest.raises(ValueError, match=r"take from the pool of one"):
+        ctx.acquire(KeyedPoolingService(lambda key: Thing))
 
 
 def test_what_lends_nothing_is_refused_by_name():

@@ -11,6 +11,7 @@ from dependency_injector import providers
 from pooling import (
     AsyncPoolingService,
     ConfigurationError,
+    KeyedPoolingService,
     PoolingService,
     RequestContext,
     RequestContextError,
@@ -232,16 +233,33 @@ def test_a_value_comes_from_the_pool_of_the_requests_user(how):
             pool.stop()
 
 
-def test_a_child_with_another_identity_gets_that_ones_pool():
-    app = keyed(key="identity")
+@pytest.mark.parametrize(
+    "how",
+    [{"key": "identity"}, {"select": lambda manager, ctx: manager.get_pool(ctx["identity"]).lease()}],
+)
+def test_a_child_with_another_identity_gets_that_ones_pool(how):
+    app = keyed(**how)
     with app.running(), app.request(identity="ann") as ctx:
         ann = app.user()
         with ctx.child(identity="bob"):
             assert app.user() is not ann
             assert app.manager().pools["bob"].borrowed == 1
         with ctx.child(step="other"):
-            assert app.user() is ann
+            assert app.manager().pools["ann"].is_borrowed(app.user())
         assert app.user() is ann
+
+
+def test_a_keyed_service_is_a_source_with_a_key():
+    class Keyed(di.Container):
+        users = di.Managed(KeyedPoolingService, lambda key: User)
+        user = di.Pooled(users, key="tenant")
+
+    app = Keyed()
+    with app.running():
+        with app.request(tenant="acme"):
+            assert app.user() is app.user()
+            assert app.users().pool("acme").borrowed == 1
+        assert app.users().pool("acme").borrowed == 0
 
 
 @pytest.mark.parametrize(
