@@ -136,7 +136,7 @@ class Pooled(providers.Provider[T]):
             lender = self._select(lender, ctx)
         if is_single_use(lender):
             # Nothing tells whose it is but the request that asked: a child with another identity must not share it.
-            return lender, (id(self), id(ctx))
+            return lender, (self, ctx)
         return lender, (id(lender) if self._name is None else (id(lender), self._name))
 
     def _keyed(self, source: Any, ctx: RequestContext) -> Any:
