@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .pool import AsyncLakebasePool, LakebasePool, create_async_lakebase_pool, create_lakebase_pool
     from .routing import AsyncRoutingPool, RoutingPool
     from .transaction_mode import TransactionModeError, guard_connection, transaction_mode_violations
+    from .user_scope import AsyncUserScopedPool, UserScopedPool
     from .username import aresolve_username, resolve_username
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "AsyncLakebasePoolManager",
     "RoutingPool",
     "AsyncRoutingPool",
+    "UserScopedPool",
+    "AsyncUserScopedPool",
     # Who and with what
     "UserIdentity",
     "token_fingerprint",
@@ -94,6 +97,7 @@ _HOMES = {
     "pool": ("AsyncLakebasePool", "LakebasePool", "create_async_lakebase_pool", "create_lakebase_pool"),
     "routing": ("AsyncRoutingPool", "RoutingPool"),
     "transaction_mode": ("TransactionModeError", "guard_connection", "transaction_mode_violations"),
+    "user_scope": ("AsyncUserScopedPool", "UserScopedPool"),
     "username": ("aresolve_username", "resolve_username"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

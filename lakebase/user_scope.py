@@ -1,0 +1,117 @@
+"""
+One pool of the app's role, whose transactions act for the request's user.
+
+The other way to per-user data: instead of a connection that is the user's, a
+transaction that says whose it is, for row-level security to read. The saying is
+local to the transaction (`set_config(…, true)`), so it ends with it, whoever has
+the connection next; that also holds through a pooler in transaction mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pooling import RequestContext
+
+from .errors import ConfigurationError, IdentityError
+from .identity import UserIdentity
+
+if TYPE_CHECKING:
+    from .pool import AsyncLakebasePool, LakebasePool
+
+__all__ = ["AsyncUserScopedPool", "UserScopedPool"]
+
+_SET = "SELECT set_config(%s, %s, true)"
+
+
+class _UserScope:
+    def __init__(self, pool: Any, *, setting: str | None = "app.user", as_role: bool = False) -> None:
+        if setting is None and not as_role:
+            raise ConfigurationError(
+                "setting=None with as_role=False: nothing would tell the database whose the transaction is",
+                field="setting",
+            )
+        if setting is not None and "." not in setting:
+            raise ConfigurationError(
+                f"setting={setting!r}: expected a name with a dot in it, as 'app.user': Postgres keeps the others",
+                field="setting",
+            )
+        self.pool = pool
+        self.setting = setting
+        self.as_role = as_role
+
+    def _settings(self, identity: UserIdentity | None) -> list[tuple[str, str]]:
+        if identity is None:
+            context = RequestContext.current()
+            identity = None if context is None else context.get("identity")
+        if not isinstance(identity, UserIdentity):
+            raise IdentityError(
+                "whose transaction? There is no request with an identity (a UserIdentity) here. Open one, give "
+                "identity=, or use the app's own pool for what is nobody's."
+            )
+        user = identity.pool_key()
+        settings = [] if self.setting is None else [(self.setting, user)]
+        # The role last: it may not be allowed to set the other.
+        return [*settings, ("role", user)] if self.as_role else settings
+
+
+class UserScopedPool(_UserScope):
+    """
+    Looks like a pool; each connection is in a transaction of the request's user.
+
+    A policy reads whose it is: `USING (owner = current_setting('app.user', true))`.
+    Outside of such a transaction that is null or empty, and no row is seen.
+    The transaction is the block: it is committed at its end, rolled back if
+    the block raises, and neither may be done inside, since what follows would be nobody's.
+
+    Whoever can run SQL of their own in it can also set the setting. Where that
+    is to be kept out, give each user a pool.
+
+    Args:
+        pool: Of the app's role; a pooled one is welcome.
+        setting: Where the policy looks, a name with a dot; `None` sets none.
+        as_role: Also become the user's role (`SET LOCAL ROLE`), so that `current_user` is it. The app's role must
+            have been granted that: `GRANT "ann@corp.example" TO app`.
+
+    Raises:
+        ConfigurationError: A setting that cannot be.
+    """
+
+    def __init__(self, pool: LakebasePool[Any], *, setting: str | None = "app.user", as_role: bool = False) -> None:
+        super().__init__(pool, setting=setting, as_role=as_role)
+
+    @contextmanager
+    def connection(self, timeout: float | None = None, *, identity: UserIdentity | None = None) -> Iterator[Any]:
+        """
+        A context manager: a connection in a transaction of that user, of the request's if `None`.
+
+        Raises:
+            IdentityError: There is none, or it proves nothing. No connection is taken.
+        """
+        settings = self._settings(identity)
+        with self.pool.connection(timeout) as connection, connection.transaction():
+            for setting in settings:
+                connection.execute(_SET, setting)
+            yield connection
+
+
+class AsyncUserScopedPool(_UserScope):
+    """`UserScopedPool` for asyncio."""
+
+    def __init__(
+        self, pool: AsyncLakebasePool[Any], *, setting: str | None = "app.user", as_role: bool = False
+    ) -> None:
+        super().__init__(pool, setting=setting, as_role=as_role)
+
+    @asynccontextmanager
+    async def connection(
+        self, timeout: float | None = None, *, identity: UserIdentity | None = None
+    ) -> AsyncIterator[Any]:
+        """As `UserScopedPool.connection`."""
+        settings = self._settings(identity)
+        async with self.pool.connection(timeout) as connection, connection.transaction():
+            for setting in settings:
+                await connection.execute(_SET, setting)
+            yield connection
