@@ -1,0 +1,36 @@
+"""Keyed pools for the scenarios of `tests.contract.harness`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pooling import AsyncKeyedPoolingService, KeyedPoolingService
+from tests.contract.harness import LIMIT, Door
+
+
+class KeyedDoor(Door):
+    """A keyed pool's methods, all of them to be awaited."""
+
+    @property
+    def size(self) -> int:
+        return self.service.stats().size
+
+    @property
+    def pending(self) -> int:
+        return self.service.stats().pending
+
+    def of(self, key: Any) -> Door:
+        """The key's own pool."""
+        return Door(self.side, self.service.pool(key))
+
+
+def keyed(side: Any, workshop: Any = None, **options: Any) -> KeyedDoor:
+    """A keyed pool whose keys all have their resources from one workshop."""
+    if workshop is not None:
+        side.workshops.append(workshop)
+    options.setdefault("timeout", LIMIT)
+    kind = KeyedPoolingService if side.name == "threads" else AsyncKeyedPoolingService
+    factory = object if workshop is None else workshop.factory
+    door = KeyedDoor(side, kind(options.pop("factory_for_key", lambda key: factory), **options))
+    side.doors.append(door)
+    return door

@@ -1,0 +1,392 @@
+"""Many keys, one budget."""
+
+from __future__ import annotations
+
+import collections
+import gc
+
+import pytest
+
+from pooling import PoolClosedError, PoolExhaustedError, PoolTimeoutError, ReleaseError
+from tests.contract.harness import on_asyncio, on_both, on_threads, raising
+from tests.contract.workshop import Clock, Watch, Workshop
+from tests.keyed.doors import keyed
+
+
+@on_both
+async def test_a_key_with_waiters_does_not_keep_another_key_waiting(side):
+    pool = keyed(side, Workshop(side), max_size=1, max_total=10)
+    busy = await pool.acquire("busy")
+    waiters = [side.go(pool.acquire, "busy") for _ in range(5)]
+    await side.until(lambda: pool.pending == 5)
+    other = await pool.acquire("other", timeout=5)
+    assert pool.pending == 5
+    await pool.release(other)
+    await pool.release(busy)
+    for waiter in waiters:
+        await pool.release(await waiter.result())
+
+
+@pytest.mark.parametrize("how", ["released", "destroyed", "idle", "expired"])
+@on_both
+async def test_what_one_key_frees_goes_to_another_keys_waiter_at_once(side, how):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_size=2, max_total=2)
+    first, second = await pool.acquire("rich"), await pool.acquire("rich")
+    if how == "idle":
+        await pool.release(first)
+    waiter = side.go(pool.acquire, "poor", timeout=5)
+    if how != "idle":
+        await side.until(lambda: pool.pending == 1)
+        assert pool.of("rich").pending == 0
+    if how == "destroyed":
+        await pool.destroy(first)
+    elif how == "expired":
+        pool.expire("rich")
+    if how in ("released", "expired"):
+        await pool.release(first)
+    given = await waiter.result()
+    assert given not in (first, second)
+    assert workshop.most <= 2
+    assert not pool.is_borrowed(first)
+    assert pool.is_borrowed(second), "what is in use is left alone"
+    await pool.release(given)
+    await pool.release(second)
+
+
+@on_both
+async def test_the_key_that_was_quiet_for_longest_gives_up_its_idle_resource(side):
+    clock, watch = Clock(), Watch()
+    pool = keyed(side, Workshop(side), max_size=1, max_total=3, clock=clock, observer=watch, max_idle=1e9)
+    for key in ("b", "a", "c"):
+        await pool.release(await pool.acquire(key))
+        clock.move(1)
+    await pool.release(await pool.acquire("b"))  # by the fast path, too, it counts as used
+    clock.move(1)
+    held = await pool.acquire("new")
+    await side.until(lambda: watch.named("destroyed"))
+    assert [(event.key, event.reason) for event in watch.named("destroyed")] == [("a", "evicted")]
+    await pool.release(held)
+
+
+@on_both
+async def test_what_is_in_use_is_not_taken_away_for_another_key(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_total=2)
+    held = [await pool.acquire("a"), await pool.acquire("b")]
+    with pytest.raises(PoolTimeoutError):
+        await pool.acquire("c", timeout=0.05)
+    assert workshop.unmade == []
+    assert all(pool.is_borrowed(value) for value in held)
+    for value in held:
+        await pool.release(value)
+    await pool.release(await pool.acquire("c"))
+
+
+@on_both
+async def test_a_release_is_not_delayed_by_another_keys_create(side):
+    gate = side.gate()
+    slow = Workshop(side, create=gate)
+    quick = Workshop(side)
+    side.workshops.append(slow)
+    pool = keyed(side, quick, factory_for_key=lambda key: (slow if key == "slow" else quick).factory, max_total=2)
+    value = await pool.acquire("quick")
+    waiter = side.go(pool.acquire, "slow")
+    await gate.reached()
+    await pool.release(value)
+    again = await pool.acquire("quick", timeout=5)
+    assert again is value
+    assert not waiter.is_done
+    await pool.release(again)
+    gate.open()
+    await pool.release(await waiter.result())
+
+
+@on_both
+async def test_a_pool_that_is_dropped_between_look_up_and_use_still_works(side):
+    clock = Clock()
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_total=1, max_key_idle=10.0, clock=clock)
+    looked_up = pool.of("key")
+    clock.move(11, pool)
+    assert "key" not in pool.service
+    value = await looked_up.acquire(timeout=5)
+    assert pool.size == 1, "it counts in the same budget"
+    other = side.go(pool.acquire, "key")
+    await side.until(lambda: pool.pending == 1)
+    await looked_up.release(value)
+    await pool.release(await other.result())
+    assert workshop.most == 1
+
+
+@on_both
+async def test_a_quiet_key_is_forgotten_and_one_in_use_is_not(side):
+    clock, dropped = Clock(), []
+    pool = keyed(
+        side,
+        Workshop(side),
+        max_key_idle=10.0,
+        max_idle=5.0,
+        clock=clock,
+        on_dropped=lambda key, service: dropped.append(key),
+    )
+    held = await pool.acquire("used")
+    await pool.release(await pool.acquire("idle"))
+    for _ in range(4):
+        clock.move(6, *map(pool.of, pool.keys()))  # looked up, so that nobody is quiet
+        pool.sweep()
+    await side.until(lambda: pool.of("idle").size == 0)
+    assert (pool.keys(), dropped) == (["used", "idle"], [])
+    for _ in range(2):
+        clock.move(6, pool)
+    assert (pool.keys(), dropped) == (["used"], ["idle"])
+    await pool.release(held)
+
+
+@on_both
+async def test_the_timer_forgets_quiet_keys_by_itself(side):
+    pool = keyed(side, Workshop(side), max_key_idle=0.02, max_idle=0.01)
+    for key in range(30):
+        await pool.release(await pool.acquire(key))
+    await side.until(lambda: not pool.keys())
+    await pool.release(await pool.acquire("again"))
+    await side.until(lambda: not pool.keys())
+
+
+@on_both
+async def test_a_hundred_thousand_keys_come_and_go_and_the_map_is_empty_again(side):
+    clock = Clock()
+    pool = keyed(side, max_total=4, max_key_idle=10.0, clock=clock, max_idle=1e9)
+    most = 0
+    for number in range(100_000):
+        service = pool.pool(number)
+        if number % 500 == 0:
+            await pool.release(await pool.acquire(number))
+        if number % 1000 == 0:
+            clock.move(6, pool)
+            most = max(most, len(pool.service))
+    del service
+    assert most < 3000
+    assert pool.size <= 4
+    for key in list(pool.keys()):
+        pool.close_key(key)
+    for _ in range(3):
+        clock.move(11, pool)
+    await side.until(lambda: pool.size == 0)
+    assert (pool.keys(), len(pool.service), len(pool.service._quiet), pool.service._out) == ([], 0, 0, {})
+    gc.collect()
+    assert pool.service.stats().size == 0
+
+
+@on_both
+async def test_more_keys_than_max_keys_have_the_least_recently_used_forgotten(side):
+    clock = Clock()
+    pool = keyed(side, Workshop(side), max_keys=3, clock=clock)
+    for key in "abc":
+        await pool.release(await pool.acquire(key))
+        clock.move(1)
+    held = await pool.acquire("a")
+    clock.move(1)
+    pool.pool("b")
+    clock.move(1)
+    pool.pool("d")
+    assert pool.keys() == ["a", "b", "d"]
+    pool.pool("e")
+    assert "a" in pool.keys(), "a key in use is never forgotten"
+    await pool.release(held)
+
+
+@on_both
+async def test_no_key_more_than_max_keys_in_use(side):
+    pool = keyed(side, Workshop(side), max_keys=2)
+    held = [await pool.acquire("a"), await pool.acquire("b")]
+    with raising(PoolExhaustedError, "max_keys=2", "'c'") as caught:
+        await pool.acquire("c")
+    assert caught.value.limit == "max_keys"
+    await pool.release(held.pop())
+    held.append(await pool.acquire("c"))
+    for value in held:
+        await pool.release(value)
+
+
+@on_both
+async def test_a_closed_key_serves_those_who_wait_and_refuses_new_ones(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_size=1, max_total=2)
+    old = pool.of("key")
+    held = await old.acquire()
+    waiter = side.go(old.acquire)
+    await side.until(lambda: old.pending == 1)
+    assert pool.close_key("key")
+    assert not pool.close_key("key")
+    new = await pool.acquire("key")
+    await old.release(held)
+    assert await waiter.result() is held
+    with pytest.raises(PoolClosedError):
+        await old.acquire()
+    await old.release(held)
+    await pool.release(new)
+    await side.until(lambda: held in workshop.unmade)
+
+
+@on_both
+async def test_a_raised_budget_serves_who_waits_at_once_and_a_lowered_one_closes_idle_ones(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_total=1)
+    values = [await pool.acquire(0)]
+    waiters = [side.go(pool.acquire, key) for key in (1, 2, 3)]
+    await side.until(lambda: pool.pending == 3)
+    pool.budget.resize(4)
+    values += [await waiter.result() for waiter in waiters]
+    assert workshop.most == 4
+    for value in values:
+        await pool.release(value)
+    pool.budget.resize(2)
+    await side.until(lambda: pool.size == 2)
+
+
+@on_both
+async def test_a_squeezed_budget_makes_do_with_what_there_is_until_the_time_is_over(side):
+    clock = Clock()
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_total=5, clock=clock, max_idle=1e9)
+    held = [await pool.acquire("a"), await pool.acquire("b")]
+    pool.budget.squeeze(30.0)
+    assert (pool.budget.limit, pool.budget.max_total) == (2, 5)
+    await pool.release(held.pop())
+    held.append(await pool.acquire("c", timeout=5))
+    assert (workshop.most, pool.stats().per_key["b"].size) == (2, 0)
+    clock.move(31)
+    held.append(await pool.acquire("b", timeout=5))
+    assert (workshop.most, pool.budget.limit) == (3, 5)
+    for value in held:
+        await pool.release(value)
+
+
+@on_both
+async def test_a_pool_without_keys_shares_the_budget(side):
+    workshop, others = Workshop(side), Workshop(side)
+    pool = keyed(side, workshop, max_total=2)
+    app = side.pool(others, budget=pool.budget)
+    first, second = await app.acquire(), await app.acquire()
+    waiter = side.go(pool.acquire, "key")
+    await side.until(lambda: pool.pending == 1)
+    await app.release(first)
+    await pool.release(await waiter.result())
+    assert workshop.most == 1
+    await app.release(second)
+
+
+@on_both
+async def test_min_size_is_filled_up_again_when_the_budget_has_room(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_total=1)
+    app = side.pool(Workshop(side), budget=pool.budget, min_size=1)
+    await app.start()
+    held = await pool.acquire("key")  # takes its only one away
+    assert app.size == 0
+    await pool.destroy(held)
+    await side.until(lambda: app.available == 1)
+
+
+@on_both
+async def test_a_lease_that_was_dropped_serves_another_keys_waiter(side):
+    pool = keyed(side, Workshop(side), max_total=1)
+    lease = pool.service.lease("careless")
+    if side.name == "threads":
+        lease.__enter__()
+    else:
+        await lease.__aenter__()
+    waiter = side.go(pool.acquire, "other")
+    await side.until(lambda: pool.pending == 1)
+    del lease
+    gc.collect()
+    await pool.release(await waiter.result())
+
+
+@on_both
+async def test_a_value_given_back_under_no_key_is_an_error(side):
+    pool = keyed(side, Workshop(side))
+    value = await pool.acquire("key")
+    await pool.release(value)
+    with raising(ReleaseError, "not out under any key"):
+        await pool.release(value)
+    with raising(ReleaseError, "not out under any key"):
+        await pool.destroy(object())
+
+
+@on_both
+async def test_numbers_of_each_key_and_of_all(side):
+    pool = keyed(side, Workshop(side), max_total=9)
+    held = [await pool.acquire("a"), await pool.acquire("a"), await pool.acquire("b")]
+    stats = pool.stats()
+    assert (stats.keys, stats.size, stats.borrowed, stats.available, stats.max_total) == (2, 3, 3, 0, 9)
+    assert (stats.per_key["a"].borrowed, stats.per_key["b"].borrowed) == (2, 1)
+    for value in held:
+        await pool.release(value)
+    pool.close_key("a")
+    assert pool.stats().created == 3
+    assert list(pool.stats().per_key) == ["b"]
+
+
+class Key:
+    """A key whose comparing is code of its own, as a dataclass's is."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __hash__(self):
+        return self.number % 7
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+
+@on_threads
+async def test_keys_come_and_go_under_many_threads(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_total=6, max_keys=10, max_size=2, max_key_idle=0.0)
+    used = collections.Counter()
+
+    async def work(seed):
+        for step in range(150):
+            key = Key((seed * 31 + step * 17) % 14)
+            try:
+                value = await pool.acquire(key)
+            except PoolExhaustedError:
+                continue
+            value.take(seed)
+            used[key.number] += 1
+            value.leave(seed)
+            if step % 11 == 0:
+                await pool.destroy(value)
+            else:
+                await pool.release(value)
+            if step % 13 == 0:
+                pool.sweep()
+            if step % 17 == 0:
+                assert len(pool.keys()) <= 12
+                pool.stats()
+
+    for worker in [side.go(work, seed) for seed in range(8)]:
+        await worker.result()
+    assert workshop.most <= 6
+    assert len(used) == 14
+
+
+@on_asyncio
+async def test_cancelled_borrowers_of_many_keys_leave_nothing_behind(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_total=2)
+    held = [await pool.acquire("a"), await pool.acquire("b")]
+    waiters = [side.go(pool.acquire, key) for key in range(20)]
+    await side.until(lambda: pool.pending == 20)
+    for waiter in waiters[::-2] + waiters[::2]:
+        waiter.cancel()
+    await side.until(lambda: pool.pending == 0)
+    directory = pool.budget._directory
+    assert (directory.is_hungry, directory.demand) == (False, 0)
+    for value in held:
+        await pool.release(value)
+    await pool.release(await pool.acquire("c"))
+    assert workshop.most == 2

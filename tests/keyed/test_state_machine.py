@@ -1,0 +1,62 @@
+"""Any order of what happens to several ledgers under one budget keeps every promise of `town.Town`."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, precondition, rule
+
+from tests.core.test_state_machine import LedgerMachine, one_of, picks, settings_of_pools
+from tests.keyed.town import Town
+from pooling.options import PoolingServiceOptions
+
+
+class TownMachine(LedgerMachine):
+    """The rules of one ledger, each for the member whose turn it is."""
+
+    @initialize(
+        settings=st.lists(settings_of_pools, min_size=2, max_size=4),
+        plain=st.booleans(),
+        watches=st.booleans(),
+        jitter=st.floats(0, 1),
+        max_total=st.integers(1, 5),
+    )
+    def found(self, settings, plain, watches, jitter, max_total):
+        self.town = Town(max_total)
+        for options in settings:
+            self.town.add(
+                PoolingServiceOptions(**options),
+                plain=plain and options["leak_timeout"] is None,
+                watches=watches,
+                jitter=jitter,
+            )
+        self.world = self.town.members[0]
+
+    @rule(pick=picks)
+    def turn_to(self, pick):
+        self.world = one_of(self.town.members, pick)
+
+    @rule(pick=picks, priority=st.just(0))
+    def turn_to_and_acquire(self, pick, priority):
+        self.turn_to(pick)
+        self.world.see_fast(priority)
+
+    @rule(max_total=st.integers(1, 6))
+    def budget_is_resized(self, max_total):
+        self.town.directory.resize(max_total, self.town.now)
+
+    @precondition(lambda self: self.town.directory.active)
+    @rule(seconds=st.sampled_from([0.5, 5.0]))
+    def budget_is_squeezed(self, seconds):
+        self.town.directory.squeeze(self.town.now + seconds)
+
+    @invariant()
+    def every_promise_is_kept(self):
+        if hasattr(self, "town"):
+            self.town.check()
+
+    def teardown(self):
+        if hasattr(self, "town"):
+            self.town.calm()
+
+
+TestTown = TownMachine.TestCase

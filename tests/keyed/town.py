@@ -1,0 +1,153 @@
+"""
+Several ledgers under one directory, each with the model of `tests.core.world`, and the promises of the directory.
+
+Work is carried out per ledger: each has an outbox of its own here, while services share one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import inf
+from typing import Any
+
+from pooling._directory import Directory
+from pooling._ledger import RUNNING, SUSPENDED, Ledger
+from pooling.options import PoolingServiceOptions
+from tests.core.world import Borrower, World, promise
+
+
+class Member(World):
+    """One of the ledgers; its clock is the town's."""
+
+    def __init__(self, town: Town, options: PoolingServiceOptions, **settings: Any) -> None:
+        self.town = town
+        super().__init__(options, ledger_type=partial(Ledger, directory=town.directory, owner=self), **settings)
+        self.ledger.outbox = []
+
+    @property
+    def now(self) -> float:
+        return self.town.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.town.now = now
+
+    def turn(self, seconds: float) -> None:
+        self.town.turn(seconds)
+
+    def _check_idleness(self) -> None:
+        """As in a pool of its own, but that the budget may be spent: then the directory knows what is wanted."""
+        ledger, directory = self.ledger, self.town.directory
+        if ledger.state != RUNNING:
+            promise(not self.is_noted, "only a running ledger is hungry", ledger.state)
+            return
+        if self.queue and not self.rechecking:
+            promise(not ledger.idle, "nobody queues beside an idle resource", self.queue, ledger.idle)
+        room = min(ledger.max_size - len(ledger.slots), self.options.max_creating - len(ledger.opening))
+        missing = len(self.queue) - len(ledger.opening)
+        is_paused = ledger.retry_at > self.now
+        noted = directory.starving.get(ledger, 0) + directory.peckish.get(ledger, 0)
+        if room > 0 and missing > 0 and not is_paused and ledger.alarm > self.now:
+            promise(noted == min(room, missing), "what a ledger wants of the budget is noted", noted, room, missing)
+        if noted:
+            promise(min(room, missing) > 0, "only who wants something is hungry", noted, room, missing)
+            promise((ledger in directory.starving) == (not ledger.slots), "who has nothing starves", ledger.slots)
+
+    @property
+    def is_noted(self) -> bool:
+        return self.ledger in self.town.directory.starving or self.ledger in self.town.directory.peckish
+
+
+class Town:
+    """All members and their directory."""
+
+    def __init__(self, max_total: int) -> None:
+        self.now = 1000.0
+        self.directory = Directory(max_total)
+        self.members: list[Member] = []
+        self.allowed = max_total  # most places: the limit, but for what was there before it was lowered
+
+    def add(self, options: PoolingServiceOptions, **settings: Any) -> Member:
+        member = Member(self, options, **settings)
+        self.members.append(member)
+        return member
+
+    def turn(self, seconds: float) -> None:
+        """Time passes, at most to the next alarm of all; then who asked for it sweeps."""
+        first = min(member.ledger.alarm for member in self.members)
+        self.now = min(self.now + seconds, max(first, self.now))
+        for member in self.members:
+            if member.ledger.alarm <= self.now:
+                member.ledger.sweep(self.now)
+
+    # -- the promises --------------------------------------------------------
+
+    def check(self) -> None:
+        for member in self.members:
+            member.check()
+        directory = self.directory
+        places = {member.ledger: len(member.ledger.slots) for member in self.members}
+        promise(directory.used == sum(places.values()), "every place is counted once", directory.used, places)
+        promise(
+            set(directory.active) == {ledger for ledger, count in places.items() if count},
+            "the active ones are those with places",
+        )
+        self.allowed = max(directory.limit, min(self.allowed, directory.used))
+        promise(directory.used <= self.allowed, "never above the limit", directory.used, directory.limit)
+        hungry = {**directory.starving, **directory.peckish}
+        promise(not directory.starving.keys() & directory.peckish.keys(), "nobody is hungry twice")
+        promise(directory.demand == sum(hungry.values()), "the demand is what all want", directory.demand, hungry)
+        promise(all(places > 0 for places in hungry.values()), "who wants nothing is not hungry", hungry)
+        promise(directory.is_hungry == bool(hungry), "somebody is hungry or nobody")
+        promise(directory.alert == directory.is_hungry, "the alert is on while somebody is hungry", directory.alert)
+        promise(directory.fed is None, "nobody is being fed between two calls")
+        if not hungry:
+            return
+        promise(directory.used >= directory.limit, "nobody is hungry beside a free place", directory.used)
+        fast = [member.ledger for member in self.members if member.ledger.fast and member.ledger.slots]
+        promise(not fast, "nobody passes by those who are hungry", fast)
+        closing = sum(len(member.ledger.closing) for member in self.members)
+        missing = directory.demand + max(directory.used - directory.limit, 0) - closing
+        spare = [
+            member
+            for member in self.members
+            if member.ledger.idle and not member.ledger.waiting and not member.rechecking
+        ]
+        promise(missing <= 0 or not spare, "nobody is hungry beside an idle resource", missing, spare)
+
+    # -- the end -------------------------------------------------------------
+
+    def calm(self) -> None:
+        """Everybody gives back, everything under way ends well: all who wait are served, and nothing was lost."""
+        directory = self.directory
+        for member in self.members:
+            if member.ledger.state == SUSPENDED:
+                member.ledger.resume(self.now)
+            else:
+                member.ledger.start(self.now)
+            member.resize(0, member.ledger.max_size)
+        self._rest(gives_back=True)
+        for member in self.members:
+            promise(not member.queue and not member.waiting, "all who wait are served", member.waiting)
+            promise(len(member.ledger.idle) == len(member.ledger.slots), "all that is there is idle")
+        promise(not directory.is_hungry, "nobody is hungry any more")
+        # Now the whole budget at once, by as few members as can use it.
+        self.now = max(self.now, directory.relax_at if directory.relax_at < inf else self.now)
+        wanted = directory.max_total
+        borrowers = []
+        for member in self.members:
+            count = min(member.ledger.max_size, wanted)
+            wanted -= count
+            for _ in range(count):
+                borrowers.append((member, Borrower(0)))
+                member.acquire(borrowers[-1][1])
+        self._rest(gives_back=False)
+        served = [borrower for member, borrower in borrowers if borrower in member.holding]
+        promise(len(served) == len(borrowers), "the whole budget is there", len(served), len(borrowers))
+
+    def _rest(self, *, gives_back: bool) -> None:
+        for _ in range(3000):
+            self.check()
+            if not any([member._step_towards_calm(gives_back=gives_back) for member in self.members]):
+                return
+        promise(False, "a town left alone comes to rest", self.members)
