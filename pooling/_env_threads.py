@@ -9,6 +9,7 @@ thread, and delays nobody. No thread starts before there is work for it.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import heapq
 import itertools
@@ -113,24 +114,28 @@ class Workers:
         Where no thread is to be had, as while the interpreter shuts down, it runs here and now.
         """
         job = Job(work)
-        with self._lock:
-            self._jobs.append(job)
-            # One latch is one worker on its way to one job: a job never queues behind a busy worker.
-            latch = self._idle.pop() if self._idle else None
-        if latch is not None:
-            latch.open()
-            return job
-        worker = threading.Thread(target=self._work, name=f"pooling-worker-{next(self._names)}", daemon=True)
+        latch: Latch | None = None
         try:
-            worker.start()
-        except BaseException as error:
             with self._lock:
-                if job not in self._jobs:  # a worker that had just finished took it
-                    return job
-                self._jobs.remove(job)
+                self._jobs.append(job)
+                # One latch is one worker on its way to one job: a job never queues behind a busy worker.
+                latch = self._idle.pop() if self._idle else None
+            if latch is not None:
+                latch.open()
+            else:
+                name = f"pooling-worker-{next(self._names)}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        except BaseException as error:
+            if latch is not None:
+                latch.open()
+            with self._lock:
+                is_taken = job not in self._jobs  # by a worker that had just finished
+                if not is_taken:
+                    self._jobs.remove(job)
             if not isinstance(error, RuntimeError):
                 raise
-            job.run()
+            if not is_taken:
+                job.run()
         return job
 
     def _work(self) -> None:
@@ -165,19 +170,21 @@ class Timer:
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Have `callback` called at this monotonic time; it must be quick and must not raise."""
-        with self._lock:
-            heapq.heappush(self._heap, (when, next(self._serials), callback))
-            is_first = self._heap[0][0] == when
-            start, self._is_running = not self._is_running, True
-        if start:
-            try:
+        start = False
+        try:
+            with self._lock:
+                heapq.heappush(self._heap, (when, next(self._serials), callback))
+                is_first = self._heap[0][0] == when
+                start, self._is_running = not self._is_running, True
+            if start:
                 threading.Thread(target=self._run, name="pooling-timer", daemon=True).start()
-            except BaseException:
-                with self._lock:
-                    self._is_running = False
-                raise
-        elif is_first:
+            elif is_first:
+                self._wake.open()
+        except BaseException:
+            with self._lock:
+                self._is_running = self._is_running and not start
             self._wake.open()
+            raise
 
     def _run(self) -> None:
         while True:
@@ -265,7 +272,8 @@ class ThreadEnv:
         try:
             return shared.workers.submit(lambda: finish(flow))
         except BaseException:
-            flow.close()
+            with contextlib.suppress(ValueError):  # it runs already, and goes on
+                flow.close()
             raise
 
     async def join(self, job: Job | None, deadline: float) -> None:

@@ -8,6 +8,7 @@ across an `await` has an `except BaseException` around it that gives the slot aw
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from math import inf
@@ -130,8 +131,22 @@ class Flows:
 
     # -- borrowing -----------------------------------------------------------
 
-    async def take(self, ctx: Any, timeout: float | None, priority: int, site: Site, *, queues: bool = True) -> Any:
-        """Acquire a resource: queue, wait for one, validate it, run the acquire hook; all before one deadline."""
+    async def take(
+        self,
+        ctx: Any,
+        timeout: float | None,
+        priority: int,
+        site: Site,
+        *,
+        queues: bool = True,
+        hand: list[Slot] | None = None,
+    ) -> Any:
+        """
+        Acquire a resource: queue, wait for one, validate it, run the acquire hook; all before one deadline.
+
+        With a `hand`, the slot that was lent is also put in there, for a caller that may be interrupted
+        after this has ended and before it has the result.
+        """
         env, ledger = self.env, self.ledger
         if timeout is None:
             timeout = self.options.timeout
@@ -142,7 +157,7 @@ class Flows:
                 field="priority",
                 pool=self.name,
             )
-        began = env.now()
+        now = began = env.now()
         deadline = began + timeout
         slot: Slot | None = None
         waiter: Waiter | None = None
@@ -208,11 +223,19 @@ class Flows:
                     slot.code, slot.lasti, slot.stack = site
                     ledger.lend(slot, now)
                 break
+            if waiter is not None:
+                self.waited += 1
+                self.wait_time.record(now - began)
+            self.dispatch()
+            self.tell("on_acquired", value=slot.value, duration=now - began)
+            if hand is not None:
+                hand.append(slot)
+            return slot.value
         except BaseException as error:
+            if hand:
+                hand.clear()
             with env.lock:
                 now = env.now()
-                if slot is None and waiter is not None:
-                    slot = waiter.slot
                 if slot is not None:
                     ledger.out.pop(id(slot.value), None)
                     if step == QUEUEING:
@@ -229,12 +252,6 @@ class Flows:
                 self.tell("on_timeout", duration=timeout, reason=step)
                 raise error  # noqa: TRY201 - not always the one that was caught
             raise
-        if waiter is not None:
-            self.waited += 1
-            self.wait_time.record(now - began)
-        self.dispatch()
-        self.tell("on_acquired", value=slot.value, duration=now - began)
-        return slot.value
 
     def _refusal(self, queues: bool) -> str:
         """Why one more borrower may not queue behind others; empty if it may, or need not."""
@@ -318,12 +335,20 @@ class Flows:
 
     # -- giving back -----------------------------------------------------------
 
-    async def give_back(self, slot: Slot, exc: BaseException | None) -> None:
-        """Reset a resource that was out, and let the next have it; one that cannot be reset is destroyed."""
+    async def give_back(self, value: Any, exc: BaseException | None) -> bool:
+        """
+        Reset a resource that was out, and let the next have it; one that cannot be reset is destroyed.
+
+        `False` if it is not out. Taking it back is a part of this flow, so that no interrupt comes in between.
+        """
         env, ledger, options = self.env, self.ledger, self.options
         reason = ""
         step = RELEASE_HOOK
+        slot: Slot | None = None  # while it is in our hands
         try:
+            slot = back = ledger.reclaim(value)
+            if slot is None:
+                return False
             if options.use_times:
                 self.use_time.record(env.now() - slot.taken_at)
             slot.code = slot.stack = None
@@ -340,7 +365,23 @@ class Flows:
                     reason = "invalid"
             if slot.uses >= options.max_uses:
                 reason = "max_uses"
+            if reason:
+                await self.discard(slot, reason)
+                return True
+            with env.lock:
+                now = env.now()
+                slot.idle_since, slot.idle_uses = now, slot.uses
+                if ledger.receives(slot, now):
+                    slot = ledger.put(slot)  # None: in the same line it is no longer ours
+                ledger.settle(now)
+            self.dispatch()
+            assert back is not None
+            self.tell("on_released", value=value, duration=now - back.taken_at)
+            return True
         except BaseException as error:
+            if slot is None:  # an interrupt between two lines of the ledger, perhaps
+                self.settle()
+                raise
             await self.discard(slot, step, waits=isinstance(error, Exception))
             if isinstance(error, StepTimeoutError):
                 error = TimeoutError(f"{step} did not end within destroy_timeout={options.destroy_timeout} s")
@@ -349,15 +390,6 @@ class Flows:
                     self.name, self.key, ledger, error, step=step, limit=options.destroy_timeout
                 ) from error
             raise
-        if reason:
-            await self.discard(slot, reason)
-            return
-        with env.lock:
-            now = env.now()
-            slot.idle_since, slot.idle_uses = now, slot.uses
-            ledger.give_back(slot, now)
-        self.dispatch()
-        self.tell("on_released", value=slot.value, duration=now - slot.taken_at)
 
     def discard_later(self, slot: Slot, reason: str) -> None:
         """Destroy a resource that is in the caller's hands, without waiting for it."""
@@ -365,16 +397,37 @@ class Flows:
             self.ledger.condemn(slot, reason, self.env.now())
         self.dispatch()
 
+    async def destroy(self, value: Any) -> bool:
+        """Destroy a resource that was out; `False` if it is not out."""
+        slot: Slot | None = None
+        try:
+            slot = self.ledger.reclaim(value)
+            if slot is None:
+                return False
+            await self.discard(slot, "destroyed")
+            return True
+        except BaseException:
+            if slot is not None:
+                self.discard_later(slot, "destroyed")
+            raise
+
     async def discard(self, slot: Slot, reason: str, *, waits: bool = True) -> None:
         """Destroy a resource that is in the caller's hands; by default, return when that has ended or was given up."""
-        with self.env.lock:
-            self.ledger.condemn(slot, reason, self.env.now())
-            ours = [item for item in self.ledger.outbox if isinstance(item, Close) and item.slot is slot]
-            for item in ours:
-                self.ledger.outbox.remove(item)
-        for item in ours:  # here rather than in `dispatch`, where another thread might get it: we want its job
-            self._carry_out(item)
-        self.dispatch()
+        outbox = self.ledger.outbox
+        try:
+            with self.env.lock:
+                self.ledger.condemn(slot, reason, self.env.now())
+            ours = next((item for item in list(outbox) if isinstance(item, Close) and item.slot is slot), None)
+            if ours is not None:  # here rather than in `dispatch`, where another thread might get it: we want its job
+                self._carry_out(ours)
+                try:
+                    outbox.remove(ours)
+                except ValueError:  # another thread did get it, too: it begins once
+                    pass
+            self.dispatch()
+        except BaseException:
+            self.discard_later(slot, reason)
+            raise
         if waits:
             await self.env.join(slot.job, self.env.now() + self.options.destroy_timeout)
 
@@ -471,18 +524,20 @@ class Flows:
     def dispatch(self) -> None:
         """Carry out what the ledger has put in its outbox."""
         outbox = self.ledger.outbox
-        while outbox:
-            try:
-                item = outbox.pop(0)
-            except IndexError:  # another thread was faster
-                break
-            try:
+        item: Any = None
+        try:
+            while outbox:
+                try:
+                    item = outbox.pop(0)
+                except IndexError:  # another thread was faster
+                    break
                 # Under a directory the outbox is all members', and an item may be another's.
                 owner = self if isinstance(item, Wake) or item.slot.home is None else item.slot.home.owner
-                owner._carry_out(item)
-            except BaseException:
+                item = owner._carry_out(item)
+        except BaseException:
+            if item is not None:  # it has not been carried out to its end
                 outbox.insert(0, item)
-                raise
+            raise
         self._arm()
         directory = self.ledger.directory
         while directory is not None and directory.stirred:
@@ -511,8 +566,10 @@ class Flows:
             )
 
     def _spawn(self, flow: Callable[[Slot], Any], slot: Slot) -> None:
+        work: Any = None
         try:
-            job = self.env.spawn(flow(slot), f"{self.name}-{flow.__name__}")
+            work = flow(slot)
+            job = self.env.spawn(work, f"{self.name}-{flow.__name__}")
             if slot.state == CLOSING:  # only the end of a resource is waited for
                 slot.job = job
         except Exception as error:  # no thread to be had, or the loop is closed
@@ -523,6 +580,11 @@ class Flows:
                     self.ledger.closed(slot, self.env.now())
                 else:
                     self.ledger.give_back(slot, self.env.now(), cold=True)
+        except BaseException:
+            if work is not None:
+                with contextlib.suppress(ValueError):  # it runs already, and goes on
+                    work.close()
+            raise
 
     def _report_leak(self, slot: Slot) -> None:
         stack = "".join(slot.stack.format()) if slot.stack is not None else ""
@@ -541,14 +603,21 @@ class Flows:
     def _arm(self) -> None:
         when = self.ledger.alarm
         if when < self.armed_at:
-            self.armed_at = when
-            self.env.at(when, Ring(self, when))
+            try:
+                self.armed_at = when
+                self.env.at(when, Ring(self, when))
+            except BaseException:
+                self.armed_at = inf
+                raise
 
     def ring(self, when: float) -> None:
         """The timer's call; never raises."""
-        if when != self.armed_at:
+        if when == self.armed_at:
+            self.armed_at = inf
+        # Another is not a stale one for sure: two threads may have armed at once, and the later alarm been noted.
+        if self.ledger.alarm > when:
+            self._arm()
             return
-        self.armed_at = inf
         try:
             with self.env.lock:
                 now = self.env.now()

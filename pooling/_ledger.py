@@ -25,7 +25,8 @@ Rules of this file:
 - `len(slots)` is what counts against `max_size`: a place is taken from the decision to open until the
   destroy has ended.
 - Every change is one primitive step followed by `settle`, which derives all that follows from the state and
-  may be run again at any time: an interrupt between two lines is repaired by the next call.
+  may be run again at any time: an interrupt between two lines is repaired by the next call. Therefore a slot
+  leaves one place for another within one line, and a step's last line is the one that says it is done.
 - `fast` may be true only while nothing needs looking at on the way in or out. Whoever appends to `idle`
   without the lock looks at `fast` *afterwards*; whoever queues clears `fast` *before* looking at `idle`. One of the
   two sees the other.
@@ -140,6 +141,7 @@ class Open(NamedTuple):
 
 class Close(NamedTuple):
     slot: Slot
+    what: str = "close"  # tuples of one slot would equal each other
 
 
 class Check(NamedTuple):
@@ -152,6 +154,7 @@ class Wake(NamedTuple):
 
 class Leak(NamedTuple):
     slot: Slot
+    what: str = "leak"
 
 
 class Overdue(NamedTuple):
@@ -182,6 +185,7 @@ class Ledger:
         "create_failures",
         "created",
         "directory",
+        "doomed",
         "dropped",
         "failures",
         "fast",
@@ -241,6 +245,7 @@ class Ledger:
         self.opening: dict[Slot, None] = {}
         self.late: dict[Slot, None] = {}  # their create is overdue and still running
         self.closing: dict[Slot, None] = {}
+        self.doomed: dict[Slot, str] = {}  # taken out of `idle` or `out` to be destroyed, and why
         self.returning: dict[Slot, None] = {}  # under a release hook; kept only where it has a due time
         self.out: dict[int, Slot] = {}
         # A list is popped at the end it is put to; its other end is where the coldest are.
@@ -248,7 +253,9 @@ class Ledger:
         self.put: Callable[[Slot], Any] = self.idle.append
         self.pop: Callable[[], Slot] = self.idle.pop if isinstance(self.idle, list) else self.idle.popleft
         self.queues: tuple[OrderedDict[Waiter, None], ...] = ()
-        self.dropped: list[Any] = []  # values whose borrowers are garbage; a finaliser appends, `settle` looks
+        self.dropped: list[
+            tuple[Any, int | None]
+        ] = []  # values whose borrowers are garbage; a finaliser appends, `settle` looks
         self.watchers: list[Watcher] = []
         self.directory = directory
         self.owner = owner
@@ -311,10 +318,9 @@ class Ledger:
         """A borrower gives up: what it was assigned goes to the next, or back."""
         if self.queues:
             self.queues[waiter.priority].pop(waiter, None)
-        slot = waiter.slot
-        if slot is not None and slot.state == ASSIGNED:
-            slot.state = LIVE
-            self.put(slot)
+        if waiter.slot is not None:
+            waiter.slot.state = LIVE
+            waiter.slot = self.put(waiter.slot)
         self.settle(now)
 
     def claim(self, waiter: Waiter) -> Slot | None:
@@ -325,6 +331,7 @@ class Ledger:
         """
         if waiter.slot is not None:
             waiter.slot.state = LIVE
+            self.queues[waiter.priority].pop(waiter, None)  # it is there still where `_serve` was interrupted
         return waiter.slot
 
     def lend(self, slot: Slot, now: float) -> None:
@@ -348,17 +355,20 @@ class Ledger:
         """*Lock-free.* Take a resource back from whoever had it; `None` if it is not out. Of two callers one wins."""
         return self.out.pop(id(value), None)
 
-    def drop(self, value: Any) -> None:
-        """*Lock-free, for finalisers.* The borrower of this resource is gone, and its state unknown."""
-        self.dropped.append(value)
+    def drop(self, value: Any, loan: int | None = None) -> None:
+        """
+        *Lock-free, for finalisers.* The borrower of this resource is gone, and its state unknown.
+
+        Args:
+            value: The resource.
+            loan: Its slot's `uses` while that borrower had it; whoever borrowed it since then keeps it.
+        """
+        self.dropped.append((value, loan))
         self.fast = False
 
     def give_back(self, slot: Slot, now: float, *, cold: bool = False) -> None:
         """A resource in good order comes back."""
-        self.returning.pop(slot, None)
-        slot.due = inf
-        if slot not in self.slots:  # given up as overdue, and here it is after all
-            self.condemn(slot, "overdue", now)
+        if not self.receives(slot, now):
             return
         if cold:  # it was looked at, not used
             slot.due = now + (self.options.validate_idle or inf)
@@ -367,6 +377,21 @@ class Ledger:
         else:
             self.put(slot)
         self.settle(now)
+
+    def receives(self, slot: Slot, now: float) -> bool:
+        """
+        The first half of `give_back`: whether the slot may be put to the idle ones; else it is being destroyed.
+
+        By itself for a caller that must know, interrupted at any line, whether the slot is still in its hands.
+        """
+        self.returning.pop(slot, None)
+        slot.due = inf
+        if slot not in self.slots:  # given up as overdue, and here it is after all
+            self.condemn(slot, "overdue", now)
+        if slot.state == CLOSING:
+            return False
+        slot.state = LIVE
+        return True
 
     # -- opening and closing -----------------------------------------------
 
@@ -398,17 +423,24 @@ class Ledger:
         slot.state = GONE
         self.failed(error, now, final=final)
         if final:
-            # The attempts still under way may do better; whoever came before this one and is not
-            # covered by those gets the error.
-            came_before = [waiter for queue in self.queues for waiter in queue if waiter.serial < slot.serial]
-            for waiter in came_before[: max(1, len(came_before) - len(self.opening))]:
-                self._dismiss(waiter, error)
+            self._reject(slot, error)
         self.settle(now)
+
+    def _reject(self, slot: Slot, error: BaseException) -> None:
+        """
+        Tell borrowers that this create has failed for good.
+
+        The attempts still under way may do better; whoever came before this one and is not covered by
+        those gets the error.
+        """
+        came_before = [waiter for queue in self.queues for waiter in queue if waiter.serial < slot.serial]
+        for waiter in came_before[: max(1, len(came_before) - len(self.opening))]:
+            self._dismiss(waiter, error)
 
     def begins(self, slot: Slot, work: str) -> bool:
         """Whether to begin with this work, `OPENING`, `CHECKING` or `CLOSING`; `False` for an item that came before."""
         wanted_after = {OPENING: ("",), CHECKING: (CHECK_DUE,), CLOSING: ("", OPENING, CHECK_DUE, CHECKING)}
-        if slot.begun not in wanted_after[work]:
+        if slot.begun not in wanted_after[work] or (work == OPENING and slot not in self.slots):
             return False
         slot.begun = work
         return True
@@ -419,6 +451,8 @@ class Ledger:
         self.opening.pop(slot, None)
         self.late.pop(slot, None)
         self.failed(error, now, final=final)
+        if final:
+            self._reject(slot, error)
         self._close(slot, "start failed", now)
         self.settle(now)
 
@@ -436,9 +470,8 @@ class Ledger:
     def condemn(self, slot: Slot, reason: str, now: float) -> None:
         """A resource in the caller's hands is to be destroyed."""
         self.returning.pop(slot, None)
-        if slot.state == CLOSING:
-            return
-        self._close(slot, reason, now)
+        if CLOSING not in (slot.state, slot.begun):
+            self._close(slot, reason, now)
         self.settle(now)
 
     def closed(self, slot: Slot, now: float) -> None:
@@ -509,22 +542,22 @@ class Ledger:
     def settle(self, now: float) -> None:
         """Derive what must happen in the present state, put it in `outbox`, and say when to look again."""
         while self.dropped:
-            slot = self.out.pop(id(self.dropped.pop()), None)
-            if slot is not None:
-                self._close(slot, "abandoned", now)
+            self._abandon(*self.dropped[0])
+            del self.dropped[0]  # finalisers append meanwhile
+        if self.doomed:
+            self._close_doomed(now)
         if self.mixed:
             self._weed(now)
-        while self.idle and (self.state == STOPPED or len(self.slots) - len(self.closing) > self.max_size):
-            self._close_idle(self.idle[0], "stopped" if self.state == STOPPED else "resized", now)
+        if self.idle and (self.state == STOPPED or len(self.slots) - len(self.closing) > self.max_size):
+            self._shrink(now)
         directory = self.directory
         if self.state in (RUNNING, RETIRING):
-            if self.queues and self.idle:
+            if self.queues:
                 self._serve(now)
             self._order(now)
             if self.state == RETIRING and not any(self.queues):
                 self.state = STOPPED
-                while self.idle:
-                    self._close_idle(self.idle[0], "stopped", now)
+                self._shrink(now)
         elif directory is not None:
             directory.wants(self, 0)
         if directory is not None:
@@ -546,22 +579,26 @@ class Ledger:
     def _serve(self, now: float) -> None:
         for queue in self.queues:
             while queue:
-                try:
-                    slot = self.pop()
-                except IndexError:
-                    return
-                if self.directory is not None and self.directory.must_yield(self, slot):
-                    self._close(slot, EVICTED, now)
+                waiter = next(iter(queue))
+                if waiter.slot is None:  # else an interrupt came between two of these lines
+                    if not self.idle:
+                        return
+                    try:
+                        waiter.slot = self.pop()
+                    except IndexError:  # a borrower was faster
+                        return
+                if self.directory is not None and self.directory.must_yield(self, waiter.slot):
+                    self.doomed[waiter.slot], waiter.slot = EVICTED, None
+                    self._close_doomed(now)
                     continue
-                slot.state = ASSIGNED
-                waiter = queue.popitem(last=False)[0]
-                waiter.slot = slot
+                waiter.slot.state = ASSIGNED
                 self.outbox.append(Wake(waiter))
+                queue.pop(waiter, None)
 
     def _dismiss(self, waiter: Waiter, verdict: str | BaseException) -> None:
-        self.queues[waiter.priority].pop(waiter)
         waiter.verdict = verdict
         self.outbox.append(Wake(waiter))
+        self.queues[waiter.priority].pop(waiter, None)
 
     def _order(self, now: float) -> None:
         waiting = self.waiting if self.queues else 0
@@ -586,9 +623,9 @@ class Ledger:
             if self.watches:
                 slot.due = now + self.options.create_timeout
                 self._look_at(slot.due)
+            # Should an interrupt come here, `begins` knows an order whose place was not taken yet.
             self.outbox.append(Open(slot))
-            self.slots[slot] = None
-            self.opening[slot] = None
+            self.slots[slot] = self.opening[slot] = None
         if directory is not None:
             directory.wants(self, max(short, 0))
             if self.live + len(self.opening) < self.min_size:  # the budget is spent, and filling up evicts nobody
@@ -611,22 +648,44 @@ class Ledger:
 
     def _close_idle(self, slot: Slot, reason: str, now: float) -> bool:
         try:
-            self.idle.remove(slot)
+            self.doomed[slot] = self.idle.remove(slot) or reason
         except ValueError:  # a borrower was faster
             return False
-        self._close(slot, reason, now)
+        self._close_doomed(now)
         return True
+
+    def _close_doomed(self, now: float) -> None:
+        for slot, reason in list(self.doomed.items()):
+            if CLOSING not in (slot.state, slot.begun):
+                self._close(slot, reason, now)
+            del self.doomed[slot]
+
+    def _shrink(self, now: float) -> None:
+        """Destroy idle slots, the coldest first, while there are too many."""
+        for slot in list(self.idle):
+            if self.state != STOPPED and len(self.slots) - len(self.closing) <= self.max_size:
+                break
+            self._close_idle(slot, "stopped" if self.state == STOPPED else "resized", now)
+
+    def _abandon(self, value: Any, loan: int | None) -> None:
+        """Take what was dropped from its borrower, unless it has come back and is out again."""
+        slot = self.out.get(id(value))
+        if slot is not None and (loan is None or slot.uses == loan):
+            try:
+                self.doomed[self.out.pop(id(value))] = "abandoned"
+            except KeyError:  # it was given back just now
+                pass
 
     def _close(self, slot: Slot, reason: str, now: float) -> None:
         slot.reason = reason
-        slot.state = CLOSING
         slot.due = inf
         if self.watches:
             slot.due = now + self.options.destroy_timeout
             self._look_at(slot.due)
-        self.outbox.append(Close(slot))
         if slot in self.slots:  # else its place is another's already
             self.closing[slot] = None
+        self.outbox.append(Close(slot))
+        slot.state = CLOSING
 
     # -- time --------------------------------------------------------------
 

@@ -25,7 +25,7 @@ _NOTHING: Any = object()
 class _Lease(Generic[T, S]):
     """What both kinds of lease have in common: entered once at a time, and given up when dropped while open."""
 
-    __slots__ = ("_ctx", "_priority", "_service", "_timeout", "_value")
+    __slots__ = ("_ctx", "_loan", "_priority", "_service", "_timeout", "_value")
 
     def __init__(self, service: S, ctx: Any, timeout: float | None, priority: int) -> None:
         self._service = service
@@ -33,6 +33,7 @@ class _Lease(Generic[T, S]):
         self._timeout = timeout
         self._priority = priority
         self._value: Any = _NOTHING
+        self._loan: int | None = None
 
     def _in_use(self) -> ReleaseError:
         return ReleaseError(
@@ -43,7 +44,7 @@ class _Lease(Generic[T, S]):
 
     def __del__(self) -> None:
         if self._value is not _NOTHING:
-            self._service._abandoned(self._value)
+            self._service._abandoned(self._value, self._loan)
 
 
 class Lease(_Lease[T, "PoolingService[Any]"]):
@@ -54,23 +55,32 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
     def __enter__(self) -> T:
         if self._value is not _NOTHING:
             raise self._in_use()
-        value: T = self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
-        self._value = value
+        # Kept in the same line: should an interrupt come after it, `__del__` gives it up.
+        value: T
+        value = self._value = self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
         return value
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        value, self._value = self._value, _NOTHING
-        if error is None:
-            self._service.release(value)
-        elif self._service._on_error(value) == "release":
-            try:
-                self._service.release(value, error)
-            except ReleaseError as failure:  # the block's own error is the one to be seen
-                log.warning("%s", failure)
-        else:
-            self._service.destroy(value)
+        service, value = self._service, self._value
+        slot = service._ledger.out.get(id(value))
+        self._loan = -1 if slot is None else slot.uses
+        try:
+            if error is None:
+                service.release(value)
+            elif service._on_error(value) == "release":
+                try:
+                    service.release(value, error)
+                except ReleaseError as failure:  # the block's own error is the one to be seen
+                    log.warning("%s", failure)
+            else:
+                service.destroy(value)
+        except Exception:
+            self._value = _NOTHING
+            raise
+        # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
+        self._value = _NOTHING
         return False
 
 
@@ -82,23 +92,31 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
     async def __aenter__(self) -> T:
         if self._value is not _NOTHING:
             raise self._in_use()
-        value: T = await self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
-        self._value = value
+        value: T  # kept in the line it comes in, as in `Lease`
+        value = self._value = await self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
         return value
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        value, self._value = self._value, _NOTHING
-        if error is None:
-            await self._service.release(value)
-        elif self._service._on_error(value) == "release":
-            try:
-                await self._service.release(value, error)
-            except ReleaseError as failure:  # the block's own error is the one to be seen
-                log.warning("%s", failure)
-        else:
-            await self._service.destroy(value)
+        service, value = self._service, self._value
+        slot = service._ledger.out.get(id(value))
+        self._loan = -1 if slot is None else slot.uses
+        try:
+            if error is None:
+                await service.release(value)
+            elif service._on_error(value) == "release":
+                try:
+                    await service.release(value, error)
+                except ReleaseError as failure:  # the block's own error is the one to be seen
+                    log.warning("%s", failure)
+            else:
+                await service.destroy(value)
+        except Exception:
+            self._value = _NOTHING
+            raise
+        # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
+        self._value = _NOTHING
         return False
 
 

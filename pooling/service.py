@@ -231,16 +231,14 @@ class _Service(Generic[T]):
 
     # -- giving back -----------------------------------------------------------
 
-    def _taken_back(self, value: T) -> Slot | None:
-        """The slot of a resource that is out; `None` for one that was borrowed before a fork."""
-        slot = self._ledger.reclaim(value)
-        if slot is None and id(value) not in self._inherited:
+    def _refuse(self, value: T) -> None:
+        """Say why a resource that is not out cannot be given back, unless it was borrowed before a fork."""
+        if id(value) not in self._inherited:
             elsewhere = next(
                 (messages.title(other._name, other._key) for other in members(_services) if other.is_borrowed(value)),
                 None,
             )
             raise messages.not_out(self._name, self._key, self._ledger, value, elsewhere)
-        return slot
 
     def _note(self, slot: Slot, frame: FrameType) -> None:
         """Write down who takes a resource, and when."""
@@ -267,9 +265,9 @@ class _Service(Generic[T]):
                 ledger.give_back(slot, self._now())
         self._flows.dispatch()
 
-    def _abandoned(self, value: T) -> None:
-        """For finalisers: a lease was dropped while it was open."""
-        self._ledger.drop(value)
+    def _abandoned(self, value: T, loan: int | None) -> None:
+        """For finalisers: a lease was dropped while it was open; `loan` as in `Ledger.drop`."""
+        self._ledger.drop(value, loan)
 
     def _on_error(self, slot_value: Any) -> str:
         """What becomes of a resource whose borrower raised: `release` or `destroy`."""
@@ -397,7 +395,17 @@ class PoolingService(_Service[T]):
     def _acquire(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> T:
         site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if ctx is None else ctx
-        return finish(self._flows.take(ctx, timeout, priority, site, queues=queues))  # type: ignore[no-any-return]
+        hand: list[Slot] = []
+        flow: Coroutine[Any, Any, Any] | None = None
+        try:
+            flow = self._flows.take(ctx, timeout, priority, site, queues=queues, hand=hand)
+            return finish(flow)  # type: ignore[no-any-return]
+        except BaseException:
+            if flow is not None:
+                flow.close()
+            if hand:
+                self._rescue(hand[0], on_way_out=True)
+            raise
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """
@@ -426,10 +434,19 @@ class PoolingService(_Service[T]):
             except BaseException:
                 if slot is not None:
                     self._rescue(slot, on_way_out=False)
+                else:
+                    self._flows.settle()
                 raise
-        slot = self._taken_back(value)
-        if slot is not None:
-            finish(self._flows.give_back(slot, exc))
+        flow: Coroutine[Any, Any, bool] | None = None
+        try:
+            flow = self._flows.give_back(value, exc)
+            if finish(flow):
+                return
+        except BaseException:
+            if flow is not None:
+                flow.close()
+            raise
+        self._refuse(value)
 
     def destroy(self, value: T) -> None:
         """
@@ -440,9 +457,16 @@ class PoolingService(_Service[T]):
         Raises:
             ReleaseError: It is not out.
         """
-        slot = self._taken_back(value)
-        if slot is not None:
-            finish(self._flows.discard(slot, "destroyed"))
+        flow: Coroutine[Any, Any, bool] | None = None
+        try:
+            flow = self._flows.destroy(value)
+            if finish(flow):
+                return
+        except BaseException:
+            if flow is not None:
+                flow.close()
+            raise
+        self._refuse(value)
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
         """
@@ -538,8 +562,9 @@ class AsyncPoolingService(_Service[T]):
         """
         ledger = self._ledger
         if ledger.fast and self._env.loop is asyncio.get_running_loop() and ledger.idle:
-            slot = ledger.pop()
+            slot: Slot | None = None
             try:
+                slot = ledger.pop()
                 value: T = slot.value
                 if self._is_alive is None or self._looks_alive(slot):
                     slot.uses += 1
@@ -548,7 +573,8 @@ class AsyncPoolingService(_Service[T]):
                     ledger.out[id(value)] = slot
                     return value
             except BaseException:
-                self._rescue(slot, on_way_out=True)
+                if slot is not None:
+                    self._rescue(slot, on_way_out=True)
                 raise
         self._bind()
         site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
@@ -566,21 +592,25 @@ class AsyncPoolingService(_Service[T]):
         """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""
         ledger = self._ledger
         if ledger.fast:
-            slot = ledger.out.pop(id(value), None)
-            if slot is not None:
-                ledger.put(slot)
-                return
-        slot = self._taken_back(value)
-        if slot is not None:
-            self._bind()
-            await self._flows.give_back(slot, exc)
+            slot: Slot | None = None
+            try:
+                slot = ledger.out.pop(id(value), None)
+                if slot is not None:
+                    ledger.put(slot)
+                    return
+            except BaseException:
+                if slot is not None:
+                    self._rescue(slot, on_way_out=False)
+                raise
+        self._bind()
+        if not await self._flows.give_back(value, exc):
+            self._refuse(value)
 
     async def destroy(self, value: T) -> None:
         """As `PoolingService.destroy`. Cancelling it does not interrupt the destroying."""
-        slot = self._taken_back(value)
-        if slot is not None:
-            self._bind()
-            await self._flows.discard(slot, "destroyed")
+        self._bind()
+        if not await self._flows.destroy(value):
+            self._refuse(value)
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> AsyncLease[T]:
         """As `PoolingService.lease`, for `async with`."""

@@ -2,7 +2,7 @@
 A pool's ledger driven the way services and flows drive it, with a model beside it that keeps its own books.
 
 The model knows nothing of slots' states: it records who was handed which resource, how many
-were made and unmade, and who queued when. `Broken` says which promise the ledger has broken.
+were made and unmade, and who queued when. `BrokenPromiseError` says which promise the ledger has broken.
 The lock-free steps of the fast path are split where another thread may come between them.
 """
 
@@ -41,13 +41,13 @@ from .books import Resource
 BACKGROUND = "the pool itself"
 
 
-class Broken(AssertionError):
+class BrokenPromiseError(AssertionError):
     """The ledger broke a promise."""
 
 
 def promise(holds: bool, what: str, *facts: Any) -> None:
     if not holds:
-        raise Broken(what, *facts)
+        raise BrokenPromiseError(what, *facts)
 
 
 @dataclass(eq=False)
@@ -55,6 +55,7 @@ class Latch:
     """What one waiter waits for."""
 
     is_open: bool = False
+    is_left: bool = False  # by its waiter
 
 
 @dataclass(eq=False)
@@ -185,6 +186,7 @@ class World:
         self.waiting.remove(borrower)
         if borrower in self.queue:
             self.queue.remove(borrower)
+        borrower.waiter.latch.is_left = True
         self.ledger.withdraw(borrower.waiter, self.now)
 
     def lend(self, borrower: Borrower) -> None:
@@ -276,8 +278,9 @@ class World:
 
     def carry_out(self, item: Any) -> None:
         if isinstance(item, Wake):
-            promise(item.waiter.is_settled, "only who is served or sent away is woken", item.waiter)
-            item.waiter.latch.is_open = True
+            latch = item.waiter.latch
+            promise(item.waiter.is_settled or latch.is_left, "only who is served or sent away is woken", item.waiter)
+            latch.is_open = True
         elif isinstance(item, (Open, Close)):
             work, where = (OPENING, self.creating) if isinstance(item, Open) else (CLOSING, self.destroying)
             if self.ledger.begins(item.slot, work):
@@ -493,7 +496,7 @@ class World:
             if not self._step_towards_calm():
                 break
         else:
-            raise Broken("a pool left alone comes to rest")
+            raise BrokenPromiseError("a pool left alone comes to rest")
         self.check()
         promise(not self.queue and not self.waiting, "a pool left alone serves all who wait", self.waiting)
         promise(len(ledger.idle) == len(ledger.slots), "a pool left alone has all its resources idle", ledger.slots)
