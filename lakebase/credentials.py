@@ -90,7 +90,8 @@ def _mint_failed(error: Exception, target: str, client: WorkspaceClient) -> Cred
         if transient
         else "Check that the identity may use the endpoint, that its token is valid, and that the endpoint exists."
     )
-    words = _workspace.without_secrets(client, " ".join(str(error).split())).rstrip(".")
+    words = _workspace.without_secrets(client, " ".join(str(error).split()))
+    words = words.partition(". Config: ")[0].rstrip(".")  # the SDK adds all of its settings
     words = words if len(words) <= 300 else f"{words[:300]}…"
     return CredentialError(
         f"no credential could be minted for {target}: {type(error).__name__}: {words}. {advice}",

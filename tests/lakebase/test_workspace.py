@@ -149,6 +149,7 @@ def test_a_refused_mint_is_an_error_at_once_with_the_sdks_reason(lakebase_user) 
     assert type(caught.value.__cause__).__name__ == "PermissionDenied"
     assert not caught.value.is_transient
     assert "PermissionDenied" in str(caught.value)
+    assert "Config:" not in str(caught.value)
     assert lakebase_user.lake.stats().api_calls[CREDENTIALS] == calls + 1
 
 
