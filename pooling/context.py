@@ -28,7 +28,7 @@ logger = logging.getLogger("pooling")
 C = TypeVar("C", bound=Callable[..., Any])
 
 #: The key of the request itself in its scope.
-CONTEXT: Final = "request"
+CONTEXT: Final = object()  # no text, for a dictionary of texts is made anew when another kind of key comes in
 
 #: Outside of any request: nothing is at hand.
 NO_SCOPE: Final[dict[Any, Any]] = {}

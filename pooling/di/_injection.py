@@ -231,9 +231,9 @@ def _inject(function: Any, eager: bool, frame: Any) -> Any:
 def _wrap_function(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         given = len(args)
-        for entry in spec.plan(_get_scope()):
-            if given <= entry.place and entry.name not in kwargs:
-                kwargs[entry.name] = entry.provider()
+        for name, place, provider, _ in spec.plan(_get_scope()):
+            if given <= place and name not in kwargs:
+                kwargs[name] = provider()
         return function(*args, **kwargs)
 
     return wrapper
@@ -245,15 +245,15 @@ def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., A
         scope = _get_scope()
         entries = spec.plan(scope)
         if spec.is_eager:
-            for entry in entries:
-                if given <= entry.place and entry.name not in kwargs:
-                    for slot in entry.reach.slots():
+            for name, place, _, reach in entries:
+                if given <= place and name not in kwargs:
+                    for slot in reach.slots():
                         if slot not in scope:
                             await slot.aget()
-        for entry in entries:
-            if given <= entry.place and entry.name not in kwargs:
-                value = entry.provider()
-                kwargs[entry.name] = value if not isinstance(value, asyncio.Future) else await value
+        for name, place, provider, _ in entries:
+            if given <= place and name not in kwargs:
+                value = provider()
+                kwargs[name] = value if not isinstance(value, asyncio.Future) else await value
         return await function(*args, **kwargs)
 
     return wrapper

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from dependency_injector import providers
 
-from .._held import is_single_use
+from .._held import ended, is_single_use
 from ..binding import is_provider
 from ..context import CONTEXT, RequestContext, scope_var
 from ..errors import ConfigurationError, RequestContextError
@@ -96,7 +96,10 @@ class Pooled(providers.Provider[T]):
         else:
             lender, key = self._lender(ctx)
             value = ctx.take(lender, key, self._options)
-        ctx.put(self, value)
+        scope[self] = value
+        if ctx.is_closed:  # its end may have emptied the scope just before
+            scope.pop(self, None)
+            raise ended(ctx)
         return value
 
     def aget(self) -> Awaitable[T]:
