@@ -137,6 +137,7 @@ def waits(scale: Scale) -> Iterator[Race]:
                 if peer.name != peers.BARE
             ],
             metrics=(PER_USE, LONGEST),
+            drawn=LONGEST.key,
             reference="queue.SimpleQueue",
             repetitions=scale.pick(15, 8, 1),
             rounds=scale.pick(15, 2, 1),
@@ -184,6 +185,7 @@ def task_waits(scale: Scale) -> Iterator[Race]:
                 if peer.acquire
             ],
             metrics=(PER_USE, LONGEST),
+            drawn=LONGEST.key,
             reference=QUEUE,
             repetitions=scale.pick(2, 1, 1),
             rounds=scale.pick(5, 1, 1),

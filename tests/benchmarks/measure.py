@@ -97,6 +97,7 @@ class Race:
         reference: The racer that the others' ratios are to; `None` where a figure says all by itself.
         repetitions: Of one turn; calibrated to last `turn` seconds if `None`.
         rounds, turn: By default the scale's.
+        drawn: Metric for the picture, as it is; by default the first one, as ratio to the reference.
         is_exact: Whether a figure does not vary, so that one round does.
         missing: Contenders that are not installed or cannot run here, and why.
     """
@@ -111,6 +112,7 @@ class Race:
     repetitions: int | None = None
     rounds: int | None = None
     turn: float | None = None
+    drawn: str | None = None
     is_exact: bool = False
     missing: Sequence[str] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,26 @@ ROW, GAP = 0.26, 0.95  # inches for a bar, and for a panel's title and axis
 def bars(result: Result) -> tuple[list[tuple[str, Spread, str]], str]:
     """Name, length and label of each bar, best first, and what the length is."""
     race = result.race
-    metric: Metric = race.metrics[1] if race.reference is None and len(race.metrics) > 1 else race.metrics[0]
+    metric: Metric = next((metric for metric in race.metrics if metric.key == race.drawn), race.metrics[0])
     rows = []
     for name in result.samples:
         figure = result.figure(name, metric.key)
-        text = f"{number(figure.median * metric.scale)} {metric.unit}"
-        if race.reference is not None:
-            rows.append((name, result.ratio(name, race.reference, metric.key), text))
-        else:
-            rows.append(
-                (
-                    name,
-                    Spread(figure.median * metric.scale, figure.low * metric.scale, figure.high * metric.scale),
-                    text,
-                )
-            )
+        shown = Spread(figure.median * metric.scale, figure.low * metric.scale, figure.high * metric.scale)
+        length = result.ratio(name, race.reference, metric.key) if race.reference and not race.drawn else shown
+        rows.append((name, length, f"{number(shown.median)} {metric.unit}"))
     rows.sort(key=lambda row: row[1].median)
-    return rows, f"÷ {race.reference}" if race.reference is not None else f"{metric.title} ({metric.unit})"
+    unit = f" ({metric.unit})" if metric.unit else ""
+    return rows, f"÷ {race.reference}" if race.reference and not race.drawn else f"{metric.title}{unit}"
 
 
 def limit(result: Result) -> float | None:
-    """Where to draw the line of a target that is a multiple of the reference."""
-    for target in result.race.targets:
-        if target.peer is not None and target.peer == result.race.reference and not target.times_faster:
+    """Where to draw the line of a target, if there is one in the terms of the picture."""
+    race = result.race
+    for target in race.targets:
+        if race.drawn is None and target.peer is not None and target.peer == race.reference and not target.times_faster:
             return target.limit
+        if race.drawn is not None and target.peer is None and target.metric == race.drawn:
+            return target.limit * next(metric.scale for metric in race.metrics if metric.key == target.metric)
     return None
 
 
@@ -58,10 +55,10 @@ def write(results: Sequence[Result], path: Path, subtitle: str) -> None:
     results = [result for result in results if result.samples]
     left, right = columns(results)
     heights = [sum(GAP + ROW * len(result.samples) for result in side) for side in (left, right)]
-    height = max(heights) + 0.5
+    height = max(heights) + 0.75
     figure = plt.figure(figsize=(14, height))
     for side, results_of_side in enumerate((left, right)):
-        top = height - 0.75
+        top = height - 1.1
         for result in results_of_side:
             tall = ROW * len(result.samples)
             axes = figure.add_axes((0.19 + 0.5 * side, (top - tall) / height, 0.27, tall / height))
@@ -96,7 +93,7 @@ def panel(axes: Any, result: Result) -> None:
     places = range(len(rows))
     colors = [OURS if name in ours else THEIRS for name, _, _ in rows]
     axes.barh(places, lengths, xerr=spans, color=colors, height=0.72, error_kw={"elinewidth": 0.8, "ecolor": "#333333"})
-    axes.set_yticks(places, [name for name, _, _ in rows], fontsize=7.5)
+    axes.set_yticks(places, [textwrap.fill(name, 38) for name, _, _ in rows], fontsize=7.5)
     axes.invert_yaxis()
     if min(lengths) > 0 and max(lengths) / min(lengths) > 5:
         axes.set_xscale("log")

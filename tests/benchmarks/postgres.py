@@ -303,6 +303,7 @@ def many_users(servers: Servers, count: int, threads: int, name: str, title: str
             Racer(their_few, with_psycopg_pools(servers, few, threads)),
         ],
         metrics=(PER_REQUEST, P99, LONGEST, AGAINST_IDEAL, OPENED, PEAK, FAILED),
+        drawn=PER_REQUEST.key,
         repetitions=scale.pick(10, 4, 1),
         rounds=scale.pick(3, 1, 1),
         targets=[
