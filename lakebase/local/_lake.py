@@ -7,21 +7,16 @@ import atexit
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from ._control import DATABASE
 from ._fault_methods import FaultMethods
-from ._identities import Identities
 from ._limits import connection_limit
-from ._running import ENDPOINT, INSTANCE, Running, Settings, service_principal_id
+from ._running import Running, Settings
+from ._user_methods import UserMethods
 from .errors import LocalLakebaseError
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from databricks.sdk import WorkspaceClient
-
-    from lakebase.config import LakebasePoolConfig
 
     from ._scale import WhileWaking
     from ._stats import LocalStats
@@ -29,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalLakebase"]
 
 
-class LocalLakebase(FaultMethods):
+class LocalLakebase(UserMethods, FaultMethods):
     """
     A Lakebase on this machine, for development and tests.
 
@@ -57,15 +52,6 @@ class LocalLakebase(FaultMethods):
     Raises:
         LocalLakebaseError: From `start`: something it needs is missing, or a port or directory is taken.
     """
-
-    #: The database that Lakebase makes with each project.
-    database = DATABASE
-    #: A user who owns the database and may create roles: for set-up, migrations and demos.
-    admin_user = "admin@lakebase.local"
-    #: The endpoint's resource name.
-    endpoint = ENDPOINT
-    #: The same database as a provisioned instance.
-    instance_name = INSTANCE
 
     def __init__(
         self,
@@ -110,7 +96,6 @@ class LocalLakebase(FaultMethods):
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._running: Running | None = None
-        self._identities = Identities()
 
     def __repr__(self) -> str:
         where = f"{self.host}:{self.port}" if self.is_running else "not running"
@@ -139,7 +124,7 @@ class LocalLakebase(FaultMethods):
         return self
 
     def _introduce(self, running: Running) -> None:
-        known = self._identities = Identities.kept_in(self._settings.data_dir)
+        known = running.identities
         for name, token in known.tokens.items():
             running.issuer.add(name, is_service=name in known.secrets)
             running.issuer.accept_workspace_token(name, token)
@@ -174,9 +159,6 @@ class LocalLakebase(FaultMethods):
     def is_running(self) -> bool:
         """Whether it was started and not stopped."""
         return self._running is not None and os.getpid() == self._process
-
-    def _require_running(self) -> Running:
-        return self._parts
 
     @property
     def _parts(self) -> Running:
@@ -250,152 +232,6 @@ class LocalLakebase(FaultMethods):
     def failure(self) -> str | None:
         """What has ended without being asked to; `None` while all is well."""
         return self._parts.failure()
-
-    # Who may use it
-
-    @property
-    def admin_token(self) -> str:
-        """A workspace token of `admin_user`."""
-        return self.token(self.admin_user)
-
-    @property
-    def client_id(self) -> str:
-        """The app's service principal, which may create schemas and tables; also its role."""
-        return self._identities.app
-
-    @property
-    def client_secret(self) -> str:
-        """The OAuth secret of the app's service principal."""
-        return self._identities.secrets.get(self.client_id, "")
-
-    def add_user(self, name: str) -> str:
-        """
-        A new workspace token of that user, made with a role of the same name where they are missing.
-
-        Earlier tokens stay valid: this is also how a user's token is rotated.
-        """
-        parts = self._parts
-        parts.control.ensure_identity(name)
-        parts.issuer.add(name)
-        token = self._identities.tokens[name] = parts.issuer.workspace_token(name)
-        self._identities.save()
-        return token
-
-    def add_service_principal(self, client_id: str | None = None) -> tuple[str, str]:
-        """The client id, which is also the role, and OAuth secret of a new service principal."""
-        parts = self._parts
-        name = client_id or service_principal_id()
-        parts.control.ensure_identity(name)
-        parts.issuer.add(name, is_service=True)
-        self._identities.tokens[name] = parts.issuer.workspace_token(name)
-        secret = self._identities.secrets[name] = parts.issuer.client_secret(name)
-        self._identities.save()
-        return name, secret
-
-    def add_password_role(self, name: str, password: str) -> None:
-        """Make a role that logs in with a native password, as the pooler wants; or change its password."""
-        self._parts.control.ensure_password_role(name, password)
-
-    def revoke(self, user: str) -> None:
-        """Make all workspace tokens, secrets and credentials of a user worthless. Open connections stay."""
-        self._parts.issuer.revoke(user)
-        self._identities.tokens.pop(user, None)
-        self._identities.secrets.pop(user, None)
-        self._identities.save()
-
-    def token(self, user: str) -> str:
-        """
-        The user's latest workspace token.
-
-        Raises:
-            LocalLakebaseError: There is no such user.
-        """
-        self._require_running()
-        try:
-            return self._identities.tokens[user]
-        except KeyError:
-            known = ", ".join(sorted(self._identities.tokens))
-            raise LocalLakebaseError(f"no user {user!r} in this workspace ({known}): call add_user({user!r})") from None
-
-    def mint(self, user: str, *, lifetime: float | None = None) -> str:
-        """A database credential without the workspace API, good for so many seconds (`None`: `token_lifetime`)."""
-        self.token(user)
-        return self._parts.issuer.mint(user, lifetime=lifetime).token
-
-    def expire_tokens(self, user: str | None = None) -> None:
-        """Let the credentials minted so far expire now: a user's, or everybody's. Open connections stay."""
-        self._parts.issuer.expire(user)
-
-    # How to connect
-
-    def config(self, user: str | None = None, **overrides: Any) -> LakebasePoolConfig:
-        """
-        A pool's configuration for that user, `admin_user` if `None`; `overrides` are further fields of it.
-
-        Raises:
-            LocalLakebaseError: There is no such user, and no `password` among the overrides.
-        """
-        from lakebase.config import LakebasePoolConfig
-
-        name = user or self.admin_user
-        host, port = self._address(pooled=bool(overrides.get("pooled")), read_only=bool(overrides.get("read_only")))
-        values: dict[str, Any] = {
-            "host": host,
-            "port": port,
-            "database": self.database,
-            "user": name,
-            "workspace_url": self.workspace_url,
-            "ssl_mode": "verify-full",
-            "ssl_root_cert": str(self.ca_file),
-        }
-        if "password" not in overrides:
-            if not {"token", "workspace_client"} & overrides.keys():
-                values["token"] = self.token(name)
-            if "instance_name" not in overrides:
-                values["endpoint"] = self.endpoint
-        return LakebasePoolConfig(**{**values, **overrides})
-
-    def _address(self, *, pooled: bool, read_only: bool) -> tuple[str, int]:
-        parts = self._parts
-        if pooled and read_only:
-            raise LocalLakebaseError("there is no pooler for read-only connections: choose pooled or read_only")
-        if pooled:
-            if parts.pooled is None:
-                raise LocalLakebaseError(f"there is no pooler: {parts.why_no_pooler}")
-            return parts.pooled.host, parts.pooled.port
-        if read_only:
-            if parts.read_only is None:
-                raise LocalLakebaseError("there is no read-only host: start it with LocalLakebase(read_only=True)")
-            return parts.read_only.host, parts.read_only.port
-        return self.host, self.port
-
-    def workspace_client(self, user: str | None = None) -> WorkspaceClient:
-        """The SDK's client with that user's token, `admin_user`'s if `None`; it gives up retrying after 5 s."""
-        from databricks.sdk import WorkspaceClient
-        from databricks.sdk.config import Config
-
-        config = Config(
-            host=self.workspace_url,
-            token=self.token(user or self.admin_user),
-            auth_type="pat",
-            retry_timeout_seconds=5,
-        )
-        return WorkspaceClient(config=config)
-
-    def environment(self) -> dict[str, str]:
-        """The variables that an app finds on Databricks, as its service principal; with the certificate to trust."""
-        return {
-            "DATABRICKS_HOST": self.workspace_url,
-            "DATABRICKS_CLIENT_ID": self.client_id,
-            "DATABRICKS_CLIENT_SECRET": self.client_secret,
-            "LAKEBASE_ENDPOINT": self.endpoint,
-            "PGHOST": self.host,
-            "PGPORT": str(self.port),
-            "PGDATABASE": self.database,
-            "PGUSER": self.client_id,
-            "PGSSLMODE": "verify-full",
-            "PGSSLROOTCERT": str(self.ca_file),
-        }
 
     # What happened
 

@@ -17,9 +17,10 @@ from ._control import Control, Inquiry
 from ._functions import CREATE_ROLE, write_extension
 from ._gateway import Door, Gateway
 from ._http import HttpServer
+from ._identities import Identities
 from ._listener import Listener
 from ._loop import LoopThread
-from ._pooler import Pooler, find_pooler
+from ._pooler import Pooler, PoolerProgram, find_pooler
 from ._postgres import Address, OwnPostgres, PostgresServer, find_binaries
 from ._tls import Certificates
 from ._tokens import Issuer
@@ -100,6 +101,9 @@ class Running:
         settings = self.settings
         if sys.platform == "win32":
             raise LocalLakebaseError("a local Lakebase runs on Linux and macOS; on Windows, run it in WSL")
+        pooler = find_pooler(settings.pooler)
+        binaries = None if settings.postgres == "docker" else find_binaries(settings.postgres)
+        self.identities = Identities.kept_in(settings.data_dir)
         self.home = _private_directory()
         stack.callback(shutil.rmtree, self.home, ignore_errors=True)
         keep = settings.data_dir or self.home
@@ -116,14 +120,14 @@ class Running:
 
         self.children = Children([data, run, share], [self.home])
         stack.callback(self.children.close)
-        self.postgres = self._server(data, run, share)
+        self.postgres = self._server(binaries, data, run, share)
         stack.callback(self.postgres.stop)
         self.postgres.start(self.children)
         self.control = Control(self.postgres.address)
         # Before 18, and in a container, there is no room for an extension: the function is there without it.
-        bare = self.postgres.version < 18 or settings.postgres == "docker"
+        bare = binaries is None or self.postgres.version < 18
         self.control.prepare(settings.admin, CREATE_ROLE if bare else "")
-        self._start_pooler()
+        self._start_pooler(pooler)
 
         self.loop = LoopThread("local-lakebase")
         self.loop.start()
@@ -132,8 +136,7 @@ class Running:
         self._open_gateway(stack, certificates)
         self._open_workspace(stack)
 
-    def _start_pooler(self) -> None:
-        found = find_pooler(self.settings.pooler)
+    def _start_pooler(self, found: PoolerProgram) -> None:
         self.why_no_pooler = found.why_not
         self.pooler: Pooler | None = None
         if found.path is not None:
@@ -176,16 +179,16 @@ class Running:
         except OSError:
             return _listener(DIRECT_HOST, 0)
 
-    def _server(self, data: Path, run: Path, share: Path) -> PostgresServer:
+    def _server(self, binaries: Path | None, data: Path, run: Path, share: Path) -> PostgresServer:
         settings = self.settings
-        if settings.postgres == "docker":
+        if binaries is None:
             if settings.data_dir is not None:
                 raise LocalLakebaseError("postgres='docker' keeps no data: leave out data_dir=")
             from ._docker import ContainerPostgres
 
             return ContainerPostgres(max_connections=settings.max_connections)
         return OwnPostgres(
-            find_binaries(settings.postgres),
+            binaries,
             data,
             run,
             max_connections=settings.max_connections,

@@ -128,9 +128,16 @@ class Wire(asyncio.Protocol):
             raise ConnectionResetError("message too long for a login")
         return kind, await self.read(size - 4)
 
+    async def read_to_end(self) -> None:
+        """Return when the other end has closed the connection."""
+        while not self.lost:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+
     def write(self, data: bytes) -> None:
         """Send, as soon as the other end takes it."""
-        self.transport.write(data)
+        if not self._closed and not self.lost:
+            self.transport.write(data)
 
     # The rest
 

@@ -1,0 +1,166 @@
+"""The beginning of a connection: TLS, who wants in, and the password."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from ._scram import PasswordCheck
+from ._wire import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Wire, message, startup_packet
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from ._control import Inquiry
+    from ._tokens import Issuer
+
+__all__ = ["STARTING_UP", "Greeting", "Login", "Refusal"]
+
+#: What a client is told while there is no server to log in at.
+STARTING_UP = ("57P03", "the database system is starting up")
+
+# Postgres' own `authentication_timeout`.
+_TIMEOUT = 60.0
+# Postgres closes the socket without waiting for the client's goodbye; so do we, nearly.
+_TLS_GOODBYE = 0.2
+_CLEARTEXT_PASSWORD = message(b"R", struct.pack("!I", 3))
+
+
+class Refusal(Exception):  # noqa: N818
+    """The client gets this error and is let go."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The packet a client begins with: who wants to log in, or a running statement's cancellation."""
+
+    code: int
+    body: bytes
+
+    @property
+    def is_cancellation(self) -> bool:
+        """Whether there is no session to be."""
+        return self.code == CANCEL_REQUEST
+
+    @property
+    def packet(self) -> bytes:
+        """All of it, as it came."""
+        return struct.pack("!II", len(self.body) + 8, self.code) + self.body
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """User, database, and what else the client wants to be set."""
+        words = self.body.rstrip(b"\0").decode("utf-8", "replace").split("\0")
+        return dict(zip(words[::2], words[1::2], strict=False))
+
+    @property
+    def user(self) -> str:
+        """The role; empty if there is none."""
+        return self.parameters.get("user", "")
+
+    def packet_with(self, settings: Mapping[str, str]) -> bytes:
+        """All of it, with further parameters."""
+        return startup_packet(self.code, {**self.parameters, **settings})
+
+
+class Login:
+    """
+    Lets in who brings the password. Used on the loop.
+
+    Args:
+        issuer: Knows which password is a good token.
+        inquiry: Knows the roles.
+        tls: The server's certificate.
+    """
+
+    def __init__(self, issuer: Issuer, inquiry: Inquiry, tls: ssl.SSLContext) -> None:
+        self._issuer = issuer
+        self._inquiry = inquiry
+        self._tls = tls
+        self._passwords = PasswordCheck()
+
+    async def greet(self, wire: Wire) -> Greeting:
+        """
+        What the client wants, after TLS is in place.
+
+        Raises:
+            Refusal: It wants something that there is not, as a plain connection.
+            OSError: It went away, or is no Postgres client.
+            TimeoutError: It said nothing for a minute.
+        """
+        async with asyncio.timeout(_TIMEOUT):
+            encrypted = False
+            while True:
+                code, body = await wire.read_startup()
+                if code == GSSENC_REQUEST:
+                    wire.write(b"N")
+                elif code == SSL_REQUEST and not encrypted:
+                    if wire.has_unread:
+                        raise ConnectionResetError("sent before TLS")  # CVE-2021-23214: never take it for encrypted
+                    await self._start_tls(wire)
+                    encrypted = True
+                else:
+                    break
+        greeting = Greeting(code, body)
+        if greeting.is_cancellation:
+            return greeting
+        if not encrypted:
+            raise Refusal("28000", "connection is insecure (try using `sslmode=require`)")
+        if code >> 16 != 3:
+            wanted = f"{code >> 16}.{code & 0xFFFF}"
+            raise Refusal("0A000", f"unsupported frontend protocol {wanted}: server supports 3.0 to 3.2")
+        if not greeting.user:
+            raise Refusal("28000", "no PostgreSQL user name specified in startup packet")
+        return greeting
+
+    async def _start_tls(self, wire: Wire) -> None:
+        # Reading stops before the answer goes out: the client's next bytes are for TLS, which is not in place yet.
+        wire.transport.pause_reading()
+        wire.write(b"S")
+        transport = await asyncio.get_running_loop().start_tls(
+            wire.transport, wire, self._tls, server_side=True, ssl_shutdown_timeout=_TLS_GOODBYE
+        )
+        if transport is None:
+            raise ConnectionResetError
+        wire.transport = transport
+
+    async def check_password(self, wire: Wire, user: str, *, is_pooled: bool) -> None:
+        """
+        Return if the client has the password of that role.
+
+        Args:
+            wire: The client.
+            user: The role.
+            is_pooled: Whether the pooler asks, which takes native passwords only.
+
+        Raises:
+            Refusal: It has not.
+        """
+        async with asyncio.timeout(_TIMEOUT):
+            wire.write(_CLEARTEXT_PASSWORD)
+            kind, body = await wire.read_message()
+        if kind != b"p":
+            raise Refusal("08P01", f"expected password response, got message type {kind[0]}")
+        password = body.rstrip(b"\0").decode("utf-8", "replace")
+        try:
+            facts = await self._inquiry.role_facts(user)
+        except psycopg.OperationalError as error:
+            raise Refusal(*STARTING_UP) from error
+        verifier = facts.password_verifier if facts is not None else None
+        if verifier is not None and self._passwords.agree(verifier, password):
+            return
+        if is_pooled:
+            raise Refusal("28P01", "SASL authentication failed")
+        if facts is not None and facts.is_identity and self._issuer.is_good(user, password):
+            return
+        raise Refusal("28P01", f'password authentication failed for user "{user}"')
