@@ -601,6 +601,8 @@ class Ledger:
         self.queues[waiter.priority].pop(waiter, None)
 
     def _order(self, now: float) -> None:
+        if self.directory is None and len(self.slots) >= self.max_size:
+            return  # no room, whoever waits
         waiting = self.waiting if self.queues else 0
         if not waiting and self.live + len(self.opening) >= self.min_size:
             if self.directory is not None:
