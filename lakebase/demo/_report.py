@@ -67,6 +67,7 @@ class Report:
         threads_before: Threads before the first request.
         peak: Most connections at once, as the gateway counted.
         budget: `max_total` of the users' pools.
+        allowed: That, with the connections of the app itself and of who looks on.
         app_connections, app_minted: As for a user.
         checks: What had to hold.
     """
@@ -82,6 +83,7 @@ class Report:
     threads_before: int = 0
     peak: int = 0
     budget: int = 0
+    allowed: int = 0
     app_connections: int = 0
     app_minted: int = 0
     checks: list[Check] = field(default_factory=list)
@@ -106,7 +108,8 @@ class Report:
     def facts(self) -> Iterator[tuple[str, str]]:
         """The other numbers, by name."""
         yield "pools", f"{self.pools} (one for each user, one for the app)"
-        yield "connections", f"{self.peak} at once at most; the users together may have {self.budget}"
+        others = self.allowed - self.budget
+        yield "connections", f"{self.peak} at once at most, of {self.budget} for users and {others} for others"
         yield "threads", f"{self.threads} at most, {self.threads_before} of them before the first request"
         yield "errors", f"{len(self.failures)}"
         if self.latencies:

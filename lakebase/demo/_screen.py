@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Screen", "screen"]
 
-_NEXT = (
-    ("lakebase demo --users 30 --requests 500", "more users than connections: they share one budget"),
-    ("lakebase local up", "a Lakebase to develop on, and how to connect to it"),
-    ("lakebase/demo/app.py", "the app you just saw: a container, two services, five routes"),
-)
+_MOST_BARS = 8
+_MORE_USERS = "lakebase demo --users 30 --requests 500"
 
 
 class Screen:
@@ -28,19 +26,23 @@ class Screen:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._start = monotonic()
-        self._shown = 0
+        self._requests = self._answered = 0
 
     def say(self, text: str) -> None:
         """A step that begins, or has come out."""
         if not self._quiet:
             print(f"[{monotonic() - self._start:5.1f} s] {text}", flush=True)
 
-    def answered(self, user: str, done: int, of: int, total: int, of_total: int) -> None:
-        """Progress of the requests: a user's, and all."""
-        quarter = total * 4 // of_total
-        if quarter > self._shown:
-            self._shown = quarter
-            self.say(f"{total} of {of_total} requests answered")
+    def begin(self, shares: Mapping[str, int]) -> None:
+        """Each user is about to send so many requests."""
+        self._requests = sum(shares.values())
+        self.say(f"{self._requests} requests of {len(shares)} users, many at once")
+
+    def answered(self, user: str) -> None:
+        """One of a user's requests was answered."""
+        self._answered += 1
+        if self._answered * 4 // self._requests > (self._answered - 1) * 4 // self._requests:
+            self.say(f"{self._answered} of {self._requests} requests answered")
 
     def finish(self) -> None:
         """Leave the terminal as it was."""
@@ -65,8 +67,8 @@ class Screen:
         print()
         if report.is_good:
             print("Next:")
-            for what, why in _NEXT:
-                print(f"  {what:<42}{why}")
+            for what, why in _next_steps():
+                print(f"  {what}\n      {why}")
         else:
             print("The demo FAILED: see above.")
         sys.stdout.flush()
@@ -87,21 +89,24 @@ class RichScreen(Screen):
         if not self._quiet:
             self._console.print(f"[dim]{monotonic() - self._start:5.1f} s[/]  {_plain(text)}")
 
-    def answered(self, user: str, done: int, of: int, total: int, of_total: int) -> None:
+    def begin(self, shares: Mapping[str, int]) -> None:
+        super().begin(shares)
         if self._quiet:
             return
-        if self._progress is None:
-            self._progress = self._new_progress()
-            self._progress.start()
-        if user not in self._bars:
-            self._bars[user] = self._progress.add_task(user, total=of)
-        self._progress.update(self._bars[user], completed=done)
-
-    def _new_progress(self) -> Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         columns = TextColumn("         {task.description}"), BarColumn(bar_width=30), MofNCompleteColumn()
-        return Progress(*columns, console=self._console)
+        self._progress = Progress(*columns, console=self._console)
+        self._progress.start()
+        if len(shares) > _MOST_BARS:
+            together = self._progress.add_task(f"{len(shares)} users", total=self._requests)
+            self._bars = dict.fromkeys(shares, together)
+        else:
+            self._bars = {user: self._progress.add_task(user, total=share) for user, share in shares.items()}
+
+    def answered(self, user: str) -> None:
+        if self._progress is not None:
+            self._progress.advance(self._bars[user])
 
     def finish(self) -> None:
         if self._progress is not None:
@@ -134,11 +139,18 @@ class RichScreen(Screen):
         if not report.is_good:
             self._console.print("[bold red]The demo FAILED[/]: see above.")
             return
-        steps = Table.grid(padding=(0, 2))
-        for what, why in _NEXT:
-            steps.add_row(f"  [bold]{what}[/]", f"[dim]{why}[/]")
         self._console.print("Next:")
-        self._console.print(steps)
+        for what, why in _next_steps():
+            self._console.print(f"  [bold]{_plain(what)}[/]\n      [dim]{why}[/]", soft_wrap=True)
+
+
+def _next_steps() -> Iterator[tuple[str, str]]:
+    app = Path(__file__).with_name("app.py")
+    here = Path.cwd()
+    yield _MORE_USERS, "more users than connections: they share one budget"
+    yield "lakebase local up", "a Lakebase to develop on, and how to connect to it"
+    shown = app.relative_to(here) if app.is_relative_to(here) else app
+    yield str(shown), "the app you just saw; a good start for your own"
 
 
 def _plain(text: str) -> str:

@@ -52,6 +52,24 @@ def test_it_ends_well_and_says_what_the_server_counted(tmp_path):
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
+def test_what_it_says_to_try_next_can_be_tried(capsys):
+    assert main(["demo", "--quiet", "--users", "1", "--requests", "3"]) == 0
+    _, _, steps = capsys.readouterr().out.partition("Next:\n")
+    tried = 0
+    for step in re.findall(r"^  (\S.*)", steps, flags=re.MULTILINE):
+        if not step.startswith("lakebase "):
+            assert Path(step).is_file()
+            continue
+        words = step.split()[1:]
+        with pytest.raises(SystemExit) as ended:
+            main([*[word for word in words if not word.startswith("-") and not word.isdecimal()], "--help"])
+        assert ended.value.code == 0
+        text = capsys.readouterr().out
+        assert all(word in text for word in words if word.startswith("-"))
+        tried += 1
+    assert tried == 2
+
+
 def test_quiet_shows_the_summary_alone():
     ended = subprocess.run([*COMMAND, "--quiet", "--users", "1", "--requests", "3"], capture_output=True, timeout=120)
     assert ended.returncode == 0
@@ -137,7 +155,8 @@ def test_without_libpq_it_says_where_to_have_it():
     )
     ended = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
-    assert "no pq wrapper available" in ended.stderr
+    assert "no libpq" in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert "pip install 'lakebase-pooling[local]'" in ended.stderr
 
 
@@ -196,7 +215,7 @@ def test_a_reader_that_goes_away_ends_it_without_a_traceback(tmp_path):
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(60) == 1
+    assert process.wait(60) == 141
     assert errors == ""
     assert list(tmp_path.iterdir()) == []
 

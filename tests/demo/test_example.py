@@ -25,9 +25,9 @@ def test_the_examples_own_tests_pass(tmp_path, request):
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     is_installed = any(point.name == "lakebase_local" for point in entry_points(group="pytest11"))
     plugin = [] if is_installed else ["-p", "lakebase.local.pytest_plugin"]
-    postgres = f"--postgres={request.config.getoption('--postgres')}"
+    options = [f"--postgres={request.config.getoption('--postgres')}", "-p", "no:cacheprovider", "-p", "no:asyncio"]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", *plugin, postgres, "-p", "no:cacheprovider", "-p", "no:asyncio"],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", *plugin, *options],
         cwd=folder, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
