@@ -199,7 +199,7 @@ def without_secrets(client: WorkspaceClient, text: str) -> str:
 
 
 # The SDK logs answers at debug level and masks some fields; a database token is in one that it does not mask.
-_SECRET = re.compile(r'("(?:access_|refresh_|id_)?token"\s*:\s*)"[^"]*"|(Authorization:?\s*)\S[^\n]*', re.IGNORECASE)
+_SECRET = re.compile(r'("(?:access_|refresh_|id_)?token"\s*:\s*)"[^"]*"|(\bAuthorization:\s*)\S[^\n]*', re.IGNORECASE)
 _scope = threading.local()
 
 
