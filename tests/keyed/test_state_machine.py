@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.core.test_state_machine import LedgerMachine, one_of, picks, settings_of_pools
-from tests.keyed.town import Town
+from pooling._directory import Directory
 from pooling.options import PoolingServiceOptions
+from tests.core.test_state_machine import LedgerMachine, one_of, picks, settings_of_pools
+from tests.core.world import BrokenPromiseError
+from tests.keyed.town import Town
 
 
 class TownMachine(LedgerMachine):
     """The rules of one ledger, each for the member whose turn it is."""
+
+    directory_type: type[Directory] = Directory
 
     @initialize(
         settings=st.lists(settings_of_pools, min_size=2, max_size=4),
@@ -21,7 +27,7 @@ class TownMachine(LedgerMachine):
         max_total=st.integers(1, 5),
     )
     def found(self, settings, plain, watches, jitter, max_total):
-        self.town = Town(max_total)
+        self.town = Town(max_total, self.directory_type)
         for options in settings:
             self.town.add(
                 PoolingServiceOptions(**options),
@@ -60,3 +66,48 @@ class TownMachine(LedgerMachine):
 
 
 TestTown = TownMachine.TestCase
+
+
+class OneTooMany(Directory):
+    def grant(self, ledger):
+        self.limit += 1
+        try:
+            return super().grant(ledger)
+        finally:
+            self.limit -= 1
+
+
+class ClosesNothingForOthers(Directory):
+    def _make_room(self, now):
+        pass
+
+
+class LeavesOthersFast(Directory):
+    def wants(self, ledger, places):
+        self.alert = self.alert or bool(places)
+        super().wants(ledger, places)
+
+
+class FeedsNobody(Directory):
+    def _share(self, now):
+        self._make_room(now)
+
+
+class CountsTwice(Directory):
+    def vacated(self, ledger):
+        super().vacated(ledger)
+        self.used -= not ledger.slots
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [OneTooMany, ClosesNothingForOthers, LeavesOthersFast, FeedsNobody, CountsTwice],
+)
+def test_a_directory_that_breaks_a_promise_is_found_out(broken):
+    class Machine(TownMachine):
+        directory_type = broken
+
+    with pytest.raises(BrokenPromiseError):
+        run_state_machine_as_test(
+            Machine, settings=settings(max_examples=400, database=None, derandomize=True, phases=[Phase.generate])
+        )

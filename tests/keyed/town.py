@@ -61,9 +61,9 @@ class Member(World):
 class Town:
     """All members and their directory."""
 
-    def __init__(self, max_total: int) -> None:
+    def __init__(self, max_total: int, directory_type: type[Directory] = Directory) -> None:
         self.now = 1000.0
-        self.directory = Directory(max_total)
+        self.directory = directory_type(max_total)
         self.members: list[Member] = []
         self.allowed = max_total  # most places: the limit, but for what was there before it was lowered
 
@@ -148,6 +148,7 @@ class Town:
     def _rest(self, *, gives_back: bool) -> None:
         for _ in range(3000):
             self.check()
-            if not any([member._step_towards_calm(gives_back=gives_back) for member in self.members]):
+            steps = [member._step_towards_calm(gives_back=gives_back) for member in self.members]
+            if not any(steps):
                 return
         promise(False, "a town left alone comes to rest", self.members)

@@ -1,0 +1,80 @@
+"""What a keyed pool costs does not depend on how many keys it has."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+
+import pytest
+
+from pooling import AsyncKeyedPoolingService, KeyedPoolingService
+from tests.contract.harness import on_both
+from tests.keyed.doors import keyed
+
+
+class Calls:
+    """Counts calls, of Python and of C functions, in a `with` block."""
+
+    def __init__(self):
+        self.count = 0
+
+    def _profile(self, frame, event, arg):
+        self.count += event in ("call", "c_call")
+
+    def __enter__(self):
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("contended", [False, True], ids=["idle", "evicting"])
+@on_both
+async def test_the_work_for_one_borrower_is_the_same_for_ten_keys_and_for_ten_thousand(side, contended):
+    counts = {}
+    for keys in (10, 10_000):
+        pool = keyed(side, max_total=4, max_key_idle=1e9, max_idle=1e9)
+        for key in range(keys):
+            pool.pool(key)
+        for key in range(4):
+            await pool.release(await pool.acquire(key))
+        await pool.release(await pool.acquire(9 if contended else 0))
+        gc.collect()
+        gc.disable()
+        try:
+            counts[keys] = []
+            for turn in range(6):
+                key = keys - 1 - turn if contended else 0
+                with Calls() as calls:
+                    value = await pool.acquire(key)
+                    await pool.release(value)
+                counts[keys].append(calls.count)
+        finally:
+            gc.enable()
+    # A create in the background may get in between, and the first use of a key costs more than the next.
+    few, many = (sorted(counts[keys])[2] for keys in (10, 10_000))
+    assert many <= few * 1.25, counts
+
+
+@pytest.mark.parametrize("kind", [KeyedPoolingService, AsyncKeyedPoolingService])
+def test_memory_for_one_key_is_the_same_for_a_hundred_keys_and_for_three_thousand(kind):
+    sizes = {}
+    for keys in (100, 3_000):
+        pool = kind(lambda key: object, max_total=4, max_key_idle=1e9)
+        names = [f"user{number}" for number in range(keys)]
+        for key in range(50):
+            pool.pool(key)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for name in names:
+                pool.pool(name)
+            gc.collect()
+            sizes[keys] = (tracemalloc.get_traced_memory()[0] - before) / keys
+        finally:
+            tracemalloc.stop()
+    assert sizes[3_000] <= sizes[100] * 1.25, sizes
+    assert sizes[3_000] <= 3 * 1024, sizes
