@@ -343,26 +343,23 @@ class Flows:
         """
         env, ledger, options = self.env, self.ledger, self.options
         reason = ""
-        step = RELEASE_HOOK
         slot: Slot | None = None  # while it is in our hands
         try:
             slot = back = ledger.reclaim(value)
-            if slot is None:
+            if slot is None or back is None:
                 return False
             if options.use_times:
                 self.use_time.record(env.now() - slot.taken_at)
             slot.code = slot.stack = None
             slot.due = inf
-            hook = slot.hooks.release
-            if hook is not None:
-                with env.lock:
-                    ledger.returns(slot, env.now())
-                self._arm()
-                await env.call(hook, (slot.value, exc), self._until(options.destroy_timeout))
-            if options.validate_on_release and self.hooks.validate is not None:
-                step = VALIDATING
-                if await self._flaw(slot, env.now() + options.destroy_timeout) is not None:
-                    reason = "invalid"
+            if slot.hooks.release is not None or options.validate_on_release:
+                reason, failure = await self._reset(slot, exc)
+                if failure is not None:
+                    await self.discard(slot, reason)
+                    limit = options.destroy_timeout
+                    raise messages.release_failed(
+                        self.name, self.key, ledger, failure, step=reason, limit=limit
+                    ) from failure
             if slot.uses >= options.max_uses:
                 reason = "max_uses"
             if reason:
@@ -375,21 +372,35 @@ class Flows:
                     slot = ledger.put(slot)  # None: in the same line it is no longer ours
                 ledger.settle(now)
             self.dispatch()
-            assert back is not None
             self.tell("on_released", value=value, duration=now - back.taken_at)
             return True
-        except BaseException as error:
+        except BaseException:
             if slot is None:  # an interrupt between two lines of the ledger, perhaps
                 self.settle()
-                raise
-            await self.discard(slot, step, waits=isinstance(error, Exception))
-            if isinstance(error, StepTimeoutError):
-                error = TimeoutError(f"{step} did not end within destroy_timeout={options.destroy_timeout} s")
-            if isinstance(error, Exception):
-                raise messages.release_failed(
-                    self.name, self.key, ledger, error, step=step, limit=options.destroy_timeout
-                ) from error
+            else:
+                self.discard_later(slot, reason or RELEASE_HOOK)
             raise
+
+    async def _reset(self, slot: Slot, exc: BaseException | None) -> tuple[str, Exception | None]:
+        """Run the hooks of a release: why the resource is to be destroyed, if it is, and with which error."""
+        env, options = self.env, self.options
+        step = RELEASE_HOOK
+        try:
+            hook = slot.hooks.release
+            if hook is not None:
+                with env.lock:
+                    self.ledger.returns(slot, env.now())
+                self._arm()
+                await env.call(hook, (slot.value, exc), self._until(options.destroy_timeout))
+            if options.validate_on_release and self.hooks.validate is not None:
+                step = VALIDATING
+                if await self._flaw(slot, env.now() + options.destroy_timeout) is not None:
+                    return "invalid", None
+        except StepTimeoutError:
+            return step, TimeoutError(f"{step} did not end within destroy_timeout={options.destroy_timeout} s")
+        except Exception as error:
+            return step, error
+        return "", None
 
     def discard_later(self, slot: Slot, reason: str) -> None:
         """Destroy a resource that is in the caller's hands, without waiting for it."""

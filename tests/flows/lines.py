@@ -1,8 +1,9 @@
 """
 An exception between any two lines of the engine, as an asynchronous one could come.
 
-CPython lets one come after a call, at a jump backwards and where a function begins; the line that leaves a `with`
-block is no such place: nothing comes between the end of the block and its `__exit__`, or no lock would be safe.
+CPython lets one come after a call, at a jump backwards and where a function begins. The line that leaves a `with`
+block is no such place: nothing comes between the end of the block and its `__exit__`, or no lock would be safe. Nor is
+the line of a `try`, which does nothing.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ ENGINE = str(Path(pooling.__file__).parent)
 
 
 @cache
-def exits_of_with(code: CodeType) -> frozenset[int]:
-    """Where this code begins to call an `__exit__` with three times `None`."""
+def quiet_places(code: CodeType) -> frozenset[int]:
+    """Where this code begins to call an `__exit__` with three times `None`, and where it does nothing."""
     steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
-    return frozenset(
+    exits = {
         first.offset
         for first, *others in zip(steps, steps[1:], steps[2:], strict=False)
         if all(step.opname == "LOAD_CONST" and step.argval is None for step in (first, *others))
-    )
+    }
+    return frozenset(exits | {step.offset for step in steps if step.opname == "NOP"})
 
 
 class Interruption:
@@ -68,7 +70,7 @@ class Interruption:
         return self._trace_lines
 
     def _trace_lines(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "line" and frame.f_lasti not in exits_of_with(frame.f_code):
+        if event == "line" and frame.f_lasti not in quiet_places(frame.f_code):
             self._count += 1
             if self._count == self._line:
                 self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"

@@ -272,7 +272,7 @@ def test_leasing(hooks, fails):
         pool.release(pool.acquire())
         interruption = Interruption(line)
         lease_once(pool, interruption, fails=fails)
-        gc.collect()  # a lease whose exit was interrupted is garbage by now
+        gc.collect(1)  # a lease whose exit was interrupted is garbage by now
         must_be_whole(pool, None, [])
         return interruption
 
@@ -323,7 +323,7 @@ def test_acquiring_when_a_borrower_is_garbage():
         lease = pool.lease()
         lease.__enter__()
         del lease
-        gc.collect()
+        gc.collect(1)
         interruption = Interruption(line)
         held = acquire_once(pool, interruption)
         must_be_whole(pool, None, [*held, *taken])
