@@ -226,7 +226,7 @@ class RequestContext:
                 raise ended(self)
             held = attempts.get(key)
             if held is None:
-                mine = (service_kinds.get(type(lender)) or kind_of(lender))(lender, key)
+                mine = (service_kinds.get(lender.__class__) or kind_of(lender))(lender, key)
                 if mine.is_async or _get_running_loop() is not None:
                     raise _may_not_wait(mine)
                 held = attempts.setdefault(key, mine)
@@ -266,7 +266,7 @@ class RequestContext:
                 raise ended(self)
             held = attempts.get(key)
             if held is None:
-                mine = (service_kinds.get(type(lender)) or kind_of(lender))(lender, key)
+                mine = (service_kinds.get(lender.__class__) or kind_of(lender))(lender, key)
                 held = attempts.setdefault(key, mine)
                 if held is mine:
                     if lead._is_closed:  # it ended in between, and may not look at its values again
@@ -368,7 +368,8 @@ class RequestContext:
                 "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
             )
         self._is_closed = True
-        exc = exc or self.error
+        if exc is None:
+            exc = self.error
         errors: list[BaseException] | None = None
         while held:
             item = held.popitem()[1]
@@ -393,7 +394,8 @@ class RequestContext:
         if self._is_closed:
             return
         self._is_closed = True
-        exc = exc or self.error
+        if exc is None:
+            exc = self.error
         held = self._held
         errors: list[BaseException] | None = None
         while held:

@@ -80,13 +80,6 @@ class Pooled(providers.Provider[T]):
             return scope[at]
         if at is not self:
             return super().__call__()
-        return self._first()
-
-    def _provide(self, args: Any, kwargs: Any) -> Any:
-        return self._first()
-
-    def _first(self) -> Any:
-        scope = _get_scope()
         if CONTEXT not in scope:
             raise self._no_request()
         ctx: RequestContext = scope[CONTEXT]

@@ -133,7 +133,7 @@ class _Methods:
             parent: Where values are looked up that it does not have.
             values: What is known about the request.
         """
-        ctx = RequestContext(name, parent, **values)
+        ctx = RequestContext(name, parent, **values) if values else RequestContext(name, parent)
         ctx.container = self
         return ctx
 
