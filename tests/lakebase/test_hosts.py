@@ -159,3 +159,17 @@ def _wait_for_mints() -> None:
     for thread in threading.enumerate():
         if thread.name == "lakebase-mint":
             thread.join(30)
+
+
+def test_read_only_connections_go_to_the_secondaries(lakebase_local) -> None:
+    from lakebase import create_lakebase_pool
+    from lakebase.local import LocalLakebase
+
+    with LocalLakebase(read_only=True, pooler="off") as lake:
+        config = lake.config(read_only=True)
+        assert with_endpoint_host(config).host == lake.read_only_host == config.host
+        assert host_problem(config, endpoint_hosts(lake.workspace_client(), endpoint=lake.endpoint)) is None
+        assert with_endpoint_host(lake.config()).host == lake.host
+        with create_lakebase_pool(config) as pool, pool.connection() as connection:
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                connection.execute("CREATE TABLE never (a int)")
