@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dependency_injector import providers
 
 from .._held import ended, is_single_use
 from ..binding import is_provider
 from ..context import CONTEXT, RequestContext, scope_var
-from ..errors import ConfigurationError, RequestContextError
+from ..errors import ConfigurationError, PoolClosedError, RequestContextError
 from ._pools import Kept
 
 __all__ = ["Pooled"]
@@ -39,7 +40,10 @@ class Pooled(providers.Provider[T]):
         options: For the pool's own `acquire`, such as `timeout` and `priority`.
     """
 
-    _source: Any
+    if not TYPE_CHECKING:
+        # `__call__` is a function of each instance, chosen anew when the provider is overridden: a second use, which is
+        # the most frequent thing to happen here, is then one look-up.
+        __slots__ = ("__call__", "_by", "_declared", "_is_plain", "_name", "_options", "_select", "_source")
 
     def __init__(
         self,
@@ -61,25 +65,34 @@ class Pooled(providers.Provider[T]):
         self._options = options
         self._declared: str | None = None
         self._is_plain = self._has_plain_source()
-        # What the value is found under in a request's scope; while the provider is overridden, nothing is.
-        self._at: Any = self
+        self._overrides_changed()
 
     # --- resolving -----------------------------------------------------------------------------------------------
 
-    def __call__(self) -> Any:  # there is nothing to be said to a pool that is shared
-        """
-        This request's value.
+    def _overrides_changed(self) -> None:
+        self.__call__ = self._by_scope() if self.last_overriding is None else partial(super().__call__)  # type: ignore[method-assign]
 
-        Raises:
-            RequestContextError: No request is open, it has ended, or the value must be awaited or would block an
-                event loop and has not been taken yet.
-        """
+    def _by_scope(self) -> Callable[[], Any]:
+        """What calling the provider does while nothing overrides it."""
+        first = self._provide
+
+        def value() -> Any:
+            """
+            This request's value.
+
+            Raises:
+                RequestContextError: No request is open, it has ended, or the value must be awaited or would block
+                    an event loop and has not been taken yet.
+            """
+            scope = _get_scope()
+            if self in scope:
+                return scope[self]
+            return first()
+
+        return value
+
+    def _provide(self, args: Any = (), kwargs: Any = None) -> Any:
         scope = _get_scope()
-        at = self._at
-        if at in scope:
-            return scope[at]
-        if at is not self:
-            return super().__call__()
         if CONTEXT not in scope:
             raise self._no_request()
         ctx: RequestContext = scope[CONTEXT]
@@ -109,8 +122,30 @@ class Pooled(providers.Provider[T]):
         if self._is_plain:
             lender = self._source._ready or self._source()
             return ctx.atake(lender, id(lender), self._options, self)
+        return self._atake_chosen(ctx)
+
+    # Between the choice of a pool and its use another request may have had it replaced, as with a user's new token: the
+    # choice is then made anew. The same closed pool twice is the pool's own end, and an error.
+
+    def _take_chosen(self, ctx: RequestContext) -> Any:
         lender, key = self._lender(ctx)
-        return ctx.atake(lender, key, self._options, self)
+        while True:
+            try:
+                return ctx.take(lender, key, self._options)
+            except PoolClosedError:
+                before, (lender, key) = lender, self._lender(ctx)
+                if lender is before:
+                    raise
+
+    async def _atake_chosen(self, ctx: RequestContext) -> Any:
+        lender, key = self._lender(ctx)
+        while True:
+            try:
+                return await ctx.atake(lender, key, self._options, self)
+            except PoolClosedError:
+                before, (lender, key) = lender, self._lender(ctx)
+                if lender is before:
+                    raise
 
     def _no_request(self) -> RequestContextError:
         return RequestContextError(
@@ -193,9 +228,6 @@ class Pooled(providers.Provider[T]):
         """Undo all overriding."""
         super().reset_override()
         self._overrides_changed()
-
-    def _overrides_changed(self) -> None:
-        self._at = self if self.last_overriding is None else object()
 
     def declared_as(self, name: str) -> None:
         """Note that this is part of a container's class, and so not for use itself."""
