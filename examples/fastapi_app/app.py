@@ -24,7 +24,6 @@ from starlette.requests import ClientDisconnect
 
 from lakebase import (
     AsyncLakebasePoolManager,
-    ConnectError,
     CredentialError,
     IdentityError,
     LakebasePoolConfig,
@@ -254,7 +253,7 @@ _ANSWERS = {
     IdentityError: _nobody,
     LoginError: _not_let_in,
     CredentialError: _no_credential,
-    ConnectError: _later,
+    psycopg.OperationalError: _later,
     PoolTimeoutError: _later,
     PoolExhaustedError: _later,
     psycopg.IntegrityError: _unfit,

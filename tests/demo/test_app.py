@@ -76,6 +76,33 @@ async def test_a_rotated_token_gets_a_fresh_pool(http, headers, lake, parts):
     assert lake.stats().user(user).minted == 2
 
 
+async def test_requests_that_cross_a_rotation_are_all_served(http, headers, lake, parts):
+    user = "crossing@corp.example"
+    tokens = [lake.add_user(user), lake.add_user(user)]
+    answers = await asyncio.gather(*(http.get("/notes", headers=headers(user, tokens[n % 2])) for n in range(40)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert parts.user_pools().stats().rotations > 0
+    assert lake.stats().user(user).minted == 2
+    await all_are_back(parts)
+
+
+async def test_connections_that_the_server_dropped_are_replaced_unseen(http, headers, lake, stage):
+    assert (await http.get("/notes", headers=headers(ANN))).status_code == 200
+    assert await asyncio.to_thread(lake.drop_connections, ANN) >= 1
+    assert (await http.get("/notes", headers=headers(ANN))).status_code == 200
+
+
+async def test_a_connection_that_breaks_in_use_is_told_and_not_kept(http, server, headers, lake, stage, parts):
+    reader, writer = await begun_upload(server, headers, stage, BOB)
+    await asyncio.to_thread(lake.drop_connections, BOB)
+    writer.write(b"7\r\nbroken!\r\n0\r\n\r\n")
+    assert b" 503 " in await reader.readline()
+    writer.close()
+    await all_are_back(parts)
+    assert texts(stage, "upload%") == texts(stage, "broken%") == []
+    assert (await http.get("/notes", headers=headers(BOB))).status_code == 200
+
+
 # --- one transaction -----------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ def test_the_examples_own_tests_pass(tmp_path, request):
     plugin = [] if is_installed else ["-p", "lakebase.local.pytest_plugin"]
     options = [f"--postgres={request.config.getoption('--postgres')}", "-p", "no:cacheprovider", "-p", "no:asyncio"]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", *plugin, *options],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-W", "ignore:Using", *plugin, *options],
         cwd=folder, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
