@@ -44,6 +44,8 @@ class Children:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            # Servers take defaults from there, as the port from PGPORT: those are a client's.
+            env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
             text=True,
             bufsize=1,
         )

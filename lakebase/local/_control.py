@@ -55,15 +55,7 @@ class Control:
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
         """A new connection as the superuser, in autocommit mode."""
-        return psycopg.connect(
-            host=self._address.host,
-            port=self._address.port,
-            user=SUPERUSER,
-            dbname=database,
-            autocommit=True,
-            application_name="local Lakebase",
-            connect_timeout=10,
-        )
+        return psycopg.connect(**self._address.superuser_settings(database), autocommit=True)
 
     def prepare(self, admin: str, functions: str) -> None:
         """Make the database, the groups, the admin's role and the SQL functions, where they are missing."""
@@ -159,13 +151,6 @@ class Inquiry:
 
     async def _execute(self, query: str, parameters: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._connection is None or self._connection.closed:
-            self._connection = await psycopg.AsyncConnection.connect(
-                host=self._address.host,
-                port=self._address.port,
-                user=SUPERUSER,
-                dbname="postgres",
-                autocommit=True,
-                application_name="local Lakebase",
-                connect_timeout=10,
-            )
+            settings = self._address.superuser_settings()
+            self._connection = await psycopg.AsyncConnection.connect(**settings, autocommit=True)
         return await (await self._connection.execute(query.encode(), parameters)).fetchone()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
@@ -25,6 +25,8 @@ __all__ = ["SUPERUSER", "Address", "OwnPostgres", "PostgresServer", "find_binari
 
 #: Of the server itself; no client logs in as it.
 SUPERUSER = "postgres"
+#: By which its own sessions are known.
+OWN_NAME = "local Lakebase"
 # Slots on top of `max_connections`: those that Postgres keeps for the superuser, and the one that the gateway's own
 # inquiries occupy whenever somebody logs in.
 _RESERVED = 3
@@ -53,6 +55,23 @@ class Address:
     def socket_path(self) -> str | None:
         """The Unix socket, `None` for a server on TCP."""
         return f"{self.host}/.s.PGSQL.{self.port}" if self.host.startswith("/") else None
+
+    def superuser_settings(self, database: str = "postgres") -> dict[str, Any]:
+        """What to connect with as the superuser, whatever libpq's environment variables say."""
+        return {
+            "host": self.host,
+            "hostaddr": "",
+            "port": self.port,
+            "user": SUPERUSER,
+            "dbname": database,
+            "sslmode": "disable",
+            "gssencmode": "disable",
+            "target_session_attrs": "any",
+            "options": "",
+            "client_encoding": "utf8",
+            "application_name": OWN_NAME,
+            "connect_timeout": 10,
+        }
 
 
 class PostgresServer(Protocol):
@@ -192,6 +211,7 @@ class OwnPostgres:
     def _settings(self) -> list[str]:
         settings = [
             "listen_addresses=",
+            f"port={self.address.port}",
             f"unix_socket_directories={self._run}",
             "unix_socket_permissions=0700",
             f"max_connections={self._limit + _OWN + _RESERVED}",
@@ -246,13 +266,11 @@ def wait_until_ready(address: Address, check: _Check) -> None:
     pause = 0.005
     while True:
         try:
-            psycopg.connect(
-                host=address.host, port=address.port, user=SUPERUSER, dbname="postgres", connect_timeout=5
-            ).close()
+            psycopg.connect(**address.superuser_settings()).close()
         except psycopg.OperationalError as error:
             check()
             if time.monotonic() > deadline:
-                raise LocalLakebaseError(f"Postgres did not accept connections within {_START:g} s") from error
+                raise LocalLakebaseError(f"Postgres took no connection within {_START:g} s: {error}") from error
             time.sleep(pause)
             pause = min(pause * 1.5, 0.1)
         else:

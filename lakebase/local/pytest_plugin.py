@@ -68,7 +68,7 @@ def lakebase_local(request: pytest.FixtureRequest) -> Iterator[LocalLakebase]:
     """A local Lakebase for the whole session, started when the first test asks for it."""
     from ._lake import LocalLakebase
 
-    with LocalLakebase(postgres=request.config.getoption("--postgres")) as lake:
+    with LocalLakebase(postgres=str(request.config.getoption("--postgres"))) as lake:
         yield lake
 
 

@@ -158,6 +158,17 @@ def test_a_missing_postgres_is_named_with_what_to_install(own_tempdir, tmp_path)
     assert traces() == set()
 
 
+def test_the_environment_of_one_does_not_keep_another_from_starting(own_tempdir, monkeypatch):
+    with LocalLakebase() as first:
+        for name, value in {**first.environment(), "PGOPTIONS": "-c nonsense=1", "PGHOSTADDR": "127.0.0.9"}.items():
+            monkeypatch.setenv(name, value)
+        with LocalLakebase() as second:
+            second.add_user("ann@corp.example")
+            monkeypatch.delenv("PGOPTIONS")
+            monkeypatch.delenv("PGHOSTADDR")
+            psycopg.connect(**connection_settings(second, "ann@corp.example")).close()
+
+
 def test_two_at_once_do_not_clash(own_tempdir):
     with LocalLakebase() as one, LocalLakebase() as two:
         assert one.port != two.port
