@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from ._pooler_rules import FOLLOWED, LOCKS, Restriction, Violation
+from ._sql_tokens import skim
 from .errors import ConfigurationError, LakebaseError
 
 if TYPE_CHECKING:
@@ -35,42 +35,6 @@ __all__ = [
 ]
 
 
-class Restriction(Enum):
-    """What transaction mode cannot do. A value is what to use instead."""
-
-    PREPARED_STATEMENT = "leave preparing to the driver: psycopg prepares at protocol level, which the pooler follows"
-    SESSION_SETTING = "SET LOCAL (or set_config(…, true)) inside a transaction, or ALTER ROLE … SET for always"
-    TEMPORARY_TABLE = "a CTE, an ordinary (unlogged) table, or ON COMMIT DROP with all its uses in one transaction"
-    HELD_CURSOR = "a cursor without hold, read to its end inside one transaction"
-    SESSION_LOCK = "pg_advisory_xact_lock and its kin, which end with the transaction"
-    NOTIFICATION = "a direct connection, for LISTEN and NOTIFY alike: direct_config()"
-    SCHEMA_CHANGE = "a direct connection for migrations and pg_dump: direct_config()"
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """
-    A place in the SQL that the pooler would break.
-
-    Args:
-        restriction: Which of them it is.
-        what: The statement or function, in Postgres' spelling.
-        line: Of the statement, counted from 1.
-    """
-
-    restriction: Restriction
-    what: str
-    line: int
-
-    @property
-    def instead(self) -> str:
-        """What to use instead."""
-        return self.restriction.value
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.what} does not work through the pooler; use {self.instead}"
-
-
 class TransactionModeError(LakebaseError, psycopg.NotSupportedError):
     """
     A statement was not sent, since the pooler would break it.
@@ -84,12 +48,6 @@ class TransactionModeError(LakebaseError, psycopg.NotSupportedError):
         self.violations = violations
 
 
-# PgBouncer follows these for each client and restores them on whichever server connection it gets.
-# https://www.pgbouncer.org/config.html#track_extra_parameters
-_FOLLOWED = frozenset(
-    {"application_name", "client_encoding", "datestyle", "intervalstyle", "standard_conforming_strings", "timezone"}
-)
-_LOCKS = re.compile(r"pg_(try_)?advisory_(un)?lock(_shared|_all)?")
 _HOLD = 0x0020  # CURSOR_OPT_HOLD of Postgres' parsenodes.h
 
 _PLAIN = {
@@ -229,14 +187,28 @@ def _text(sql: Any, context: Any = None) -> str:
     raise ValueError(f"SQL of type {type(sql).__name__}: expected a string, bytes or psycopg.sql.Composable")
 
 
-@lru_cache(maxsize=1024)
+_LONG = 10_000
+
+
 def _found(sql: str) -> tuple[Violation, ...]:
+    # A text of such a length has its values in it, and does not come again.
+    return tuple(_look(sql)) if len(sql) > _LONG else _found_before(sql)
+
+
+@lru_cache(maxsize=1024)
+def _found_before(sql: str) -> tuple[Violation, ...]:
     return tuple(_look(sql))
 
 
 def _look(sql: str, first_line: int = 1) -> Iterator[Violation]:
     encoded = sql.encode()
-    for statement in _parse(sql):
+    try:
+        statements = _parse(sql)
+    except _TooDeepError as too_deep:
+        parser = _parser()
+        yield from skim(too_deep.sql, parser.scan(too_deep.sql).tokens, parser.pg_query_pb2.Token.Name, first_line)
+        return
+    for statement in statements:
         # A statement begins at the end of the one before: the line wanted is that of its first word.
         begin = statement.stmt_location
         text = encoded[begin : begin + statement.stmt_len if statement.stmt_len else None]
@@ -282,7 +254,7 @@ def _judge(node: Any) -> Iterator[tuple[Restriction, str]]:
 def _judge_set(node: Any) -> Iterator[tuple[Restriction, str]]:
     # `SET TRANSACTION` and `SET LOCAL` end with the transaction.
     name = node.name.lower()
-    if node.is_local or name.startswith("transaction") or name in _FOLLOWED:
+    if node.is_local or name.startswith("transaction") or name in FOLLOWED:
         return
     enum = node.DESCRIPTOR.fields_by_name["kind"].enum_type
     if "RESET" in enum.values_by_number[node.kind].name:
@@ -296,13 +268,13 @@ def _judge_call(node: Any) -> Iterator[tuple[Restriction, str]]:
     if len(names) > 1 and names[-2] != "pg_catalog":
         return
     name = names[-1]
-    if _LOCKS.fullmatch(name):
+    if LOCKS.fullmatch(name):
         yield Restriction.SESSION_LOCK, f"{name}()"
     elif name == "pg_notify":
         yield Restriction.NOTIFICATION, "pg_notify()"
     elif name == "set_config" and len(node.args) == 3 and _is_false(node.args[2]):
         setting = node.args[0].a_const.sval.sval.lower()
-        if setting not in _FOLLOWED:
+        if setting not in FOLLOWED:
             yield Restriction.SESSION_SETTING, "set_config(…, false)"
 
 
@@ -355,19 +327,35 @@ def _queries(tree: Any, line: int) -> Iterator[tuple[str, int]]:
 _PLACEHOLDER = re.compile(r"%(?:(%)|\([^)]*\)[sbt]|[sbt])")
 
 
+class _TooDeepError(Exception):
+    def __init__(self, sql: str) -> None:
+        super().__init__()
+        self.sql = sql
+
+
 def _parse(sql: str) -> Any:
     parser = _parser()
     try:
-        return parser.parse(sql).stmts
+        return _parsed(sql)
     except parser.PgQueryError as error:
         # psycopg replaces its placeholders wherever they stand, in strings too.
         replaced = _PLACEHOLDER.sub(lambda match: match[1] or "$1", sql)
         if replaced != sql:
             try:
-                return parser.parse(replaced).stmts
+                return _parsed(replaced)
             except parser.PgQueryError:
                 pass
         raise ValueError(f"not SQL that Postgres accepts: {error}") from error
+
+
+def _parsed(sql: str) -> Any:
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        return _parser().parse(sql).stmts
+    except DecodeError:
+        # Postgres has read it, and its tree is deeper than protobuf carries: a chain of some fifty operators is enough.
+        raise _TooDeepError(sql) from None
 
 
 def _nodes(statement: Any) -> Iterator[Any]:

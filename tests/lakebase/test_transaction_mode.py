@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
-from lakebase.transaction_mode import Restriction, _found, transaction_mode_violations
+from lakebase.transaction_mode import Restriction, _found_before, transaction_mode_violations
 
 FORBIDDEN = {
     Restriction.PREPARED_STATEMENT: [
@@ -167,7 +167,52 @@ def test_no_text_whatever_breaks_the_reader(text: str) -> None:
 
 
 def test_a_text_seen_before_is_not_parsed_again() -> None:
-    before = _found.cache_info().hits
+    before = _found_before.cache_info().hits
     transaction_mode_violations("SELECT 42 AS seen_twice")
     transaction_mode_violations("SELECT 42 AS seen_twice")
-    assert _found.cache_info().hits == before + 1
+    assert _found_before.cache_info().hits == before + 1
+
+
+DEEP = "+".join(["1"] * 400)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"SELECT {DEEP}",
+        " UNION ALL ".join(["SELECT 1"] * 200),
+        f"INSERT INTO t SELECT {DEEP} -- LISTEN x\n ON CONFLICT DO NOTHING",
+    ],
+)
+def test_a_statement_of_any_depth_is_read(text: str) -> None:
+    assert transaction_mode_violations(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "restriction"),
+    [
+        ("PREPARE q AS SELECT {deep}", Restriction.PREPARED_STATEMENT),
+        ("SELECT pg_catalog.pg_advisory_lock(1), {deep}", Restriction.SESSION_LOCK),
+        ("SELECT pg_notify('x', 'y'), {deep}", Restriction.NOTIFICATION),
+        ("SELECT set_config('a.b', 'c', false), {deep}", Restriction.SESSION_SETTING),
+        ("SELECT {deep}; SET search_path = a", Restriction.SESSION_SETTING),
+        ("SELECT {deep}; RESET ALL", Restriction.SESSION_SETTING),
+        ("CREATE TEMP TABLE t AS SELECT {deep}", Restriction.TEMPORARY_TABLE),
+        ("SELECT {deep} INTO TEMP t", Restriction.TEMPORARY_TABLE),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT {deep}", Restriction.HELD_CURSOR),
+        ("CREATE VIEW v AS SELECT {deep}", Restriction.SCHEMA_CHANGE),
+        ("SELECT {deep} + %s; LISTEN x", Restriction.NOTIFICATION),
+    ],
+)
+def test_what_the_pooler_would_break_is_found_at_any_depth(text: str, restriction: Restriction) -> None:
+    assert [each.restriction for each in transaction_mode_violations(text.format(deep=DEEP))] == [restriction]
+
+
+@pytest.mark.parametrize("text", [text for text in FIT if not text.startswith("DO")])
+def test_at_any_depth_what_is_fit_is_left_alone(text: str) -> None:
+    assert transaction_mode_violations(f"SELECT {DEEP}; {text}") == []
+
+
+def test_the_lines_of_a_deep_script_are_its_own() -> None:
+    found = transaction_mode_violations(f"SELECT 1;\nSELECT {DEEP};\n\nLISTEN x;\nSELECT mine.pg_advisory_lock(1)")
+    assert [(each.what, each.line) for each in found] == [("LISTEN", 4)]

@@ -13,6 +13,7 @@ def test_a_guarded_connection_refuses_before_the_server_sees_it(lakebase_user) -
     with psycopg.connect(**lakebase_pg_config(lakebase_user.config())) as connection:
         guard_connection(connection)
         assert connection.execute("SELECT %s::int", [1]).fetchone() == (1,)
+        assert connection.execute("SELECT %s" + "+1" * 300, [1]).fetchone() == (301,)
         cursor = connection.cursor()
         held = connection.cursor("held", withhold=True)
         for refused in (

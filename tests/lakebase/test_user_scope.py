@@ -46,7 +46,8 @@ def shop(lakebase_local) -> Iterator[Shop]:
             connection.execute(f'GRANT "{user}" TO scope_app')
         connection.execute("CREATE TABLE scoped_notes (owner text, body text)")
         connection.execute(
-            "INSERT INTO scoped_notes SELECT o, 'x' FROM unnest(%s::text[]) o, generate_series(1, 3)", [[ANN.user, BOB.user]]
+            "INSERT INTO scoped_notes SELECT o, 'x' FROM unnest(%s::text[]) o, generate_series(1, 3)",
+            [[ANN.user, BOB.user]],
         )
         connection.execute("ALTER TABLE scoped_notes ENABLE ROW LEVEL SECURITY")
         connection.execute(
