@@ -43,7 +43,7 @@ class _Lease(Generic[T, S]):
         )
 
     def __del__(self) -> None:
-        if self._value is not _NOTHING:
+        if getattr(self, "_value", _NOTHING) is not _NOTHING:  # interrupted in `__init__`, it has no value at all
             self._service._abandoned(self._value, self._loan)
 
 
@@ -129,12 +129,12 @@ class PooledValue(Generic[T]):
         value: The resource.
     """
 
-    __slots__ = ("_is_out", "service", "value")
+    __slots__ = ("_ticket", "service", "value")
 
     def __init__(self, service: PoolingService[T], value: T) -> None:
         self.service = service
         self.value = value
-        self._is_out = True
+        self._ticket = [True]
 
     def release(self, exc: BaseException | None = None) -> None:
         """
@@ -157,10 +157,12 @@ class PooledValue(Generic[T]):
         self.service.destroy(self.value)
 
     def _leave(self) -> None:
-        # Checked here too: the same resource may be out again, in somebody else's hands.
-        if not self._is_out:
-            raise _given_back_before(self.service.name)
-        self._is_out = False
+        # Checked here too: the same resource may be out again, in somebody else's hands. Of two threads, one gets
+        # the ticket.
+        try:
+            self._ticket.pop()
+        except IndexError:
+            raise _given_back_before(self.service.name) from None
 
     def __enter__(self) -> T:
         return self.value
@@ -168,7 +170,7 @@ class PooledValue(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        if self._is_out:
+        if self._ticket:
             if error is not None and self.service._on_error(self.value) == "destroy":
                 self.destroy()
             else:

@@ -320,3 +320,36 @@ async def test_another_thread_between_any_two_lines_breaks_nothing(side, first, 
         if not line.has_acted:
             break
     assert number > 1
+
+
+@on_threads
+async def test_two_threads_that_give_back_one_pooled_value_never_take_it_from_a_third(side):
+    pool = side.pool(Workshop(side), max_size=1)
+    for number in itertools.count(1):
+        pooled = get_pooled_value(pool.service)
+        third = []
+        refused = []
+
+        async def other(pooled=pooled, third=third, refused=refused):
+            try:
+                pooled.release()
+            except ReleaseError as error:
+                refused.append(error)
+            try:
+                third.append(pool.service.acquire_nowait())
+            except PoolExhaustedError:
+                pass
+
+        with BeforeLine(number, lambda other=other: side.go(other)._thread.join()) as line:
+            try:
+                pooled.release()
+            except ReleaseError as error:
+                refused.append(error)
+        if line.has_acted:
+            assert len(refused) == 1, line.where
+        for value in third:
+            assert pool.is_borrowed(value), f"taken from its borrower: {line.where}"
+            await pool.release(value)
+        if not line.has_acted:
+            break
+    assert number > 5
