@@ -16,7 +16,8 @@ def documented_environment(lakebase_local, monkeypatch):
         "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET", "DATABRICKS_CONFIG_PROFILE",
         "PGPASSWORD", "PGSERVICE", "PGAPPNAME", "PGOPTIONS",
     ):  # fmt: skip
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what an example sets is undone as well
+        monkeypatch.delenv(name)
     here = {
         "DATABRICKS_HOST": lakebase_local.workspace_url,
         "DATABRICKS_CONFIG_FILE": "/dev/null",
