@@ -28,6 +28,8 @@ class Kept(providers.Provider[T]):
     The object is made on first use or at start, whichever comes first, by one thread while others wait.
     """
 
+    __slots__ = ("_building", "_container", "_declared", "_key", "_object", "_ready", "group")
+
     is_async: ClassVar[bool] = False
 
     def __init__(self, *, group: str | None = None) -> None:
@@ -138,6 +140,8 @@ class Kept(providers.Provider[T]):
 
 
 class _PoolProvider(Kept[T]):
+    __slots__ = ("_factory", "_name", "_options", "_settings")
+
     service_type: ClassVar[Any]
 
     def __init__(
@@ -253,6 +257,8 @@ class Pool(_PoolProvider[PoolingService[Any]]):
         settings: Options by name; values may be providers, such as options of a `providers.Configuration`.
     """
 
+    __slots__ = ()
+
     service_type = PoolingService
 
     def start(self) -> None:
@@ -265,6 +271,8 @@ class Pool(_PoolProvider[PoolingService[Any]]):
 
 class AsyncPool(_PoolProvider[AsyncPoolingService[Any]]):
     """Provider of an `AsyncPoolingService`, otherwise as `Pool`."""
+
+    __slots__ = ()
 
     is_async = True
     service_type = AsyncPoolingService
@@ -290,6 +298,8 @@ class Managed(Kept[T], Generic[T]):
             functions.
         group: When it is started; see `Container.start_order`.
     """
+
+    __slots__ = ("_is_started", "_make", "_start", "_stop")
 
     _UNSET: ClassVar[Any] = object()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dependency_injector import providers
@@ -70,7 +69,8 @@ class Pooled(providers.Provider[T]):
     # --- resolving -----------------------------------------------------------------------------------------------
 
     def _overrides_changed(self) -> None:
-        self.__call__ = self._by_scope() if self.last_overriding is None else partial(super().__call__)  # type: ignore[method-assign]
+        answer: Any = self._by_scope() if self.last_overriding is None else super().__call__
+        self.__call__ = answer  # type: ignore[method-assign]
 
     def _by_scope(self) -> Callable[[], Any]:
         """What calling the provider does while nothing overrides it."""
@@ -100,8 +100,7 @@ class Pooled(providers.Provider[T]):
             lender = self._source._ready or self._source()
             value = ctx.take(lender, id(lender), self._options)
         else:
-            lender, key = self._lender(ctx)
-            value = ctx.take(lender, key, self._options)
+            value = self._take_chosen(ctx)
         scope[self] = value
         if ctx.is_closed:  # its end may have emptied the scope just before
             scope.pop(self, None)
@@ -179,8 +178,7 @@ class Pooled(providers.Provider[T]):
                 return getattr(source, method)(key)
         raise ConfigurationError(
             f"{self._label()} has a key, and its source {type(source).__qualname__} has neither pool(key) nor "
-            "get_pool(key); "
-            "use select=lambda source, ctx: ... instead",
+            "get_pool(key); use select=lambda source, ctx: ... instead",
             field="key",
         )
 

@@ -1,4 +1,4 @@
-"""The end of a request against its beginnings: whatever the order, nothing stays out and nobody gets a value too late."""
+"""The end of a request against what begins in it: whatever the order, nothing stays out."""
 
 from __future__ import annotations
 
@@ -81,7 +81,6 @@ async def test_tasks_cancelled_and_requests_ended_in_any_order_leave_nothing_out
                 await asyncio.sleep(0)
 
     async with AsyncPoolingService(Moody(), max_size=2, timeout=20) as pool:
-
         asked: list[asyncio.Task] = []
 
         async def serve():
@@ -107,7 +106,9 @@ async def test_tasks_cancelled_and_requests_ended_in_any_order_leave_nothing_out
             if chance.random() < 0.3:
                 task.cancel()
         results = await asyncio.gather(*serving, return_exceptions=True)
-        assert all(result is None or isinstance(result, asyncio.CancelledError | OSError) for result in results), results
+        assert all(result is None or isinstance(result, asyncio.CancelledError | OSError) for result in results), (
+            results
+        )
         for result in await asyncio.gather(*asked, return_exceptions=True):
             assert isinstance(result, Thing | OSError | RequestContextError | asyncio.CancelledError), result
         await settle(40)

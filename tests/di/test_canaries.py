@@ -50,6 +50,20 @@ def test_a_subclass_may_define_call_and_parents_use_it():
     assert providers.List(Direct(1))() == ["direct"]
 
 
+def test_what_calling_does_may_be_a_function_of_each_instance():
+    """Else a second use of a pooled value goes through several calls, and an override must be looked for in each."""
+
+    class Chosen(Plain):
+        __slots__ = ("__call__",)
+
+    one, two = Chosen(), Chosen()
+    one.__call__, two.__call__ = lambda: "one", lambda: "two"
+    assert (one(), two()) == ("one", "two")
+    assert providers.Factory(Repo, user=one)().user == "one"
+    two.override(one)
+    assert super(Chosen, two).__call__() == "one"
+
+
 def test_an_override_answers_before_provide_and_last_overriding_tells_of_it():
     """Else overriding a pool or a slot in tests has no effect, or pre-acquiring follows the wrong graph."""
     provider, other = Plain(1), providers.Object(2)
