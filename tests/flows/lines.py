@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import pooling
 
+FINALISERS = {"__del__", "_abandoned", "drop"}  # Python itself swallows whatever is raised in there
 ENGINE = str(Path(pooling.__file__).parent)
 
 
@@ -65,7 +66,7 @@ class Interruption:
         if self._on_call is not None and code.co_name == self._on_call[0]:
             callback, self._on_call = self._on_call[1], None
             callback()
-        if self.where is not None:
+        if self.where is not None or code.co_name in FINALISERS:
             return None
         return self._trace_lines
 

@@ -1,0 +1,310 @@
+"""
+Interrupts at every await of every flow, before and after the step took effect.
+
+For each operation and each behaviour of its hooks the script first counts the awaits, then runs it again for
+each of them. Afterwards nothing may be out that nobody has, the pool's capacity must be whole, no waiter lost,
+and the caller must have seen the very interrupt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pooling._flows import Flows
+from pooling._hooks import Hooks
+from pooling._sites import Site
+from pooling.errors import PoolingError
+from pooling.factory import PoolFactory
+from pooling.options import PoolingServiceOptions
+
+from .script import AFTER, BEFORE, Hang, Script, ScriptedEnv
+
+NOWHERE = Site(None, 0, None)
+SIZE = 2
+HOOKS = ("create", "validate", "acquire", "release", "destroy")
+WORKS, FAILS, HANGS = "works", "fails", "hangs"
+
+
+class Thing:
+    pass
+
+
+class Workshop:
+    """Hooks that do as they are told; every hook counts what exists."""
+
+    def __init__(self, **behaviour: str) -> None:
+        self.behaviour = behaviour
+        self.made: list[Thing] = []
+        self.unmade: list[Thing] = []
+
+    def _behave(self, hook: str) -> Any:
+        behaviour = self.behaviour.get(hook, WORKS)
+        if behaviour == FAILS:
+            raise OSError(f"{hook} fails")
+        return Hang() if behaviour == HANGS else None
+
+    def create(self) -> Any:
+        outcome = self._behave("create")
+        if outcome is None:
+            outcome = Thing()
+            self.made.append(outcome)
+        return outcome
+
+    def destroy(self, value: Thing) -> Any:
+        self.unmade.append(value)
+        return self._behave("destroy")
+
+    def validate(self, value: Thing) -> Any:
+        return self._behave("validate") or True
+
+    def acquire(self, value: Thing, ctx: Any) -> Any:
+        return self._behave("acquire")
+
+    def release(self, value: Thing) -> Any:
+        return self._behave("release")
+
+
+@dataclass
+class Pool:
+    """A pool in the scripted environment."""
+
+    workshop: Workshop
+    env: ScriptedEnv
+    flows: Flows
+
+    def take(self, timeout: float = 5.0) -> Any:
+        return self.flows.take(None, timeout, 0, NOWHERE)
+
+    def heal(self) -> None:
+        """From now on all hooks work; those that hang have their time run out."""
+        self.workshop.behaviour.clear()
+        self.env.rest()
+
+    def must_be_whole(self, held: list[Any], script: Script) -> None:
+        """Nothing is out but what is held, and all the rest can be had at once, each once."""
+        ledger = self.flows.ledger
+        self.heal()
+        self.env.run(self.flows.start(None, waits=True))
+        assert [slot.value for slot in ledger.out.values()] == held, "something is out that nobody has"
+        assert not ledger.waiting, "somebody who is gone is still in the queue"
+        while len(held) < SIZE:
+            held.append(self.env.run(self.take()))
+        assert len(set(held)) == SIZE == len(ledger.out)
+        for value in held:
+            assert self.env.run(self.flows.give_back(value, None))
+        self.env.rest()
+        self.env.run(self.flows.stop(5.0, drains=True))
+        self.env.rest()
+        assert not ledger.slots
+        assert len(set(self.workshop.unmade)) == len(self.workshop.unmade), "something was destroyed twice"
+        # A hook cut short keeps to itself what it has made; one cut off before it began has unmade nothing.
+        beyond_reach = script.cut.count(("call create", AFTER)) + script.cut.count(("call destroy", BEFORE))
+        assert len(self.workshop.made) - len(self.workshop.unmade) == beyond_reach, "each is destroyed once"
+
+
+def pool_of(behaviour: dict[str, str], flows_type: type[Flows] = Flows, **options: Any) -> Pool:
+    workshop = Workshop()
+    options = {
+        "max_size": SIZE,
+        "timeout": 5.0,
+        "create_timeout": 3.0,
+        "destroy_timeout": 2.0,
+        "validate_on_acquire": True,
+        "validate_on_release": True,
+        **options,
+    }
+    env = ScriptedEnv()
+    hooks = Hooks(PoolFactory.of(**{name: getattr(workshop, name) for name in HOOKS}))
+    pool = Pool(workshop, env, flows_type(hooks, PoolingServiceOptions(**options), env, name="scripted"))
+    workshop.behaviour.update(behaviour)
+    return pool
+
+
+# Each operation prepares a pool and gives the flow to interrupt, and what the caller holds before and, ending well, after.
+Operation = Callable[[dict[str, str], type[Flows]], tuple[Pool, Any, list[Any], Callable[[Any], list[Any]]]]
+
+
+def taking_idle(behaviour, flows_type):
+    pool = pool_of({}, flows_type)
+    pool.env.run(pool.flows.give_back(pool.env.run(pool.take()), None))
+    pool.workshop.behaviour.update(behaviour)
+    return pool, pool.take(), [], lambda value: [value]
+
+
+def taking_new(behaviour, flows_type):
+    pool = pool_of(behaviour, flows_type)
+    return pool, pool.take(), [], lambda value: [value]
+
+
+def taking_what_comes_back(behaviour, flows_type):
+    pool = pool_of({}, flows_type)
+    mine, theirs = pool.env.run(pool.take()), pool.env.run(pool.take())
+    pool.workshop.behaviour.update(behaviour)
+
+    async def others():
+        with contextlib.suppress(PoolingError):
+            await pool.flows.give_back(theirs, None)
+
+    flow = pool.take()
+    pool.env.start(others(), "others")
+    return pool, flow, [mine], lambda value: [mine, value]
+
+
+def giving_back(behaviour, flows_type):
+    pool = pool_of({}, flows_type)
+    mine, other = pool.env.run(pool.take()), pool.env.run(pool.take())
+    pool.workshop.behaviour.update(behaviour)
+    return pool, pool.flows.give_back(mine, None), [other], lambda value: [other]
+
+
+def destroying(behaviour, flows_type):
+    pool = pool_of({}, flows_type)
+    mine, other = pool.env.run(pool.take()), pool.env.run(pool.take())
+    pool.workshop.behaviour.update(behaviour)
+    return pool, pool.flows.destroy(mine), [other], lambda value: [other]
+
+
+def starting(behaviour, flows_type):
+    pool = pool_of(behaviour, flows_type, min_size=SIZE)
+
+    async def start_again_if_stopped():
+        await pool.flows.start(None, waits=True)
+
+    return pool, start_again_if_stopped(), [], lambda value: []
+
+
+def stopping(behaviour, flows_type):
+    pool = pool_of({}, flows_type)
+    pool.env.run(pool.flows.give_back(pool.env.run(pool.take()), None))
+    pool.workshop.behaviour.update(behaviour)
+    return pool, pool.flows.stop(1.0, drains=True), [], lambda value: []
+
+
+# In the foreground stands what is otherwise background work.
+def opening(behaviour, flows_type):
+    pool = pool_of(behaviour, flows_type)
+    pool.flows.ledger.resize(1, SIZE, pool.env.time)
+    pool.flows.ledger.start(pool.env.time)
+    (item,) = pool.flows.ledger.outbox
+    pool.flows.ledger.outbox.clear()
+    return pool, pool.flows.open(item.slot), [], lambda value: []
+
+
+def closing(behaviour, flows_type):
+    pool = pool_of({}, flows_type)
+    pool.env.run(pool.flows.give_back(pool.env.run(pool.take()), None))
+    pool.workshop.behaviour.update(behaviour)
+    pool.flows.ledger.expire(pool.env.time)
+    (item,) = pool.flows.ledger.outbox
+    pool.flows.ledger.outbox.clear()
+    return pool, pool.flows.close(item.slot), [], lambda value: []
+
+
+def checking(behaviour, flows_type):
+    pool = pool_of({}, flows_type, validate_idle=1.0)
+    pool.env.run(pool.flows.give_back(pool.env.run(pool.take()), None))
+    pool.workshop.behaviour.update(behaviour)
+    pool.env.time += 10
+    pool.flows.ledger.sweep(pool.env.time)
+    pool.env.time += 10
+    pool.flows.ledger.sweep(pool.env.time)
+    (item,) = pool.flows.ledger.outbox
+    pool.flows.ledger.outbox.clear()
+    return pool, pool.flows.check(item.slot), [], lambda value: []
+
+
+OPERATIONS = [
+    taking_idle,
+    taking_new,
+    taking_what_comes_back,
+    giving_back,
+    destroying,
+    starting,
+    stopping,
+    opening,
+    closing,
+    checking,
+]
+SWALLOWS = {checking}  # its own task: nobody is there to be told, and the resource is destroyed
+INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt)
+
+
+def play(operation: Operation, behaviour: dict[str, str], script: Script, flows_type: type[Flows] = Flows) -> None:
+    """Run an operation under a script; everything must be as promised afterwards."""
+    pool, flow, before, after = operation(behaviour, flows_type)
+    try:
+        held = after(pool.env.run(flow, script))
+        ended_well = True
+    except BaseException as error:
+        held, ended_well = before, False
+        if script.raised:
+            assert error is script.raised[-1], f"the caller saw {error!r} instead of the interrupt"
+        else:
+            assert isinstance(error, (PoolingError, OSError)), error
+    if script.raised and operation not in SWALLOWS:
+        assert not ended_well, "the interrupt was swallowed"
+    pool.must_be_whole(held, script)
+
+
+def steps_of(operation: Operation, behaviour: dict[str, str]) -> int:
+    script = Script()
+    play(operation, behaviour, script)
+    return len(script.steps)
+
+
+BEHAVIOURS = [{}, *({hook: how} for hook in HOOKS for how in (FAILS, HANGS))]
+
+
+def called(behaviour: dict[str, str]) -> str:
+    return " ".join(f"{hook} {how}" for hook, how in behaviour.items()) or "all work"
+
+
+PASSED = {  # the hooks that an operation runs, and so may differ in
+    taking_idle: {"validate", "acquire", "destroy"},
+    taking_new: {"create", "validate", "acquire", "destroy"},
+    taking_what_comes_back: {"validate", "acquire", "release", "destroy"},
+    giving_back: {"release", "validate", "destroy"},
+    destroying: {"destroy"},
+    starting: {"create"},
+    stopping: {"destroy"},
+    opening: {"create"},
+    closing: {"destroy"},
+    checking: {"validate", "destroy"},
+}
+CASES = [
+    pytest.param(operation, behaviour, id=f"{operation.__name__}-{called(behaviour)}")
+    for operation in OPERATIONS
+    for behaviour in BEHAVIOURS
+    if PASSED[operation].issuperset(behaviour)
+]
+
+
+@pytest.fixture(autouse=True)
+def _quietly(caplog):
+    caplog.set_level(logging.CRITICAL, logger="pooling")
+
+
+@pytest.mark.parametrize(("operation", "behaviour"), CASES)
+def test_an_interrupt_at_any_await_loses_nothing_and_is_seen(operation, behaviour):
+    for number in range(1, min(steps_of(operation, behaviour), 12) + 1):
+        for place, error in itertools.product((BEFORE, AFTER), INTERRUPTS):
+            play(operation, behaviour, Script({number: (place, error)}))
+
+
+@pytest.mark.parametrize(("operation", "behaviour"), CASES)
+def test_a_second_interrupt_while_the_first_is_handled_loses_nothing(operation, behaviour):
+    for number in range(1, min(steps_of(operation, behaviour), 6) + 1):
+        for first, second in itertools.product((BEFORE, AFTER), repeat=2):
+            interrupts = {number: (first, asyncio.CancelledError)}
+            script = Script(interrupts)
+            play(operation, behaviour, script)
+            for later in range(number + 1, len(script.steps) + 1):
+                play(operation, behaviour, Script({**interrupts, later: (second, KeyboardInterrupt)}))
