@@ -61,7 +61,7 @@ class PoolBase:
     _reset: Any
     _base_stats: dict[str, int]
     _usage: float
-    _usage_popped: float
+    _waited_in_vain: float
     _returned_bad: int
     max_waiting: int
     max_lifetime: float
@@ -93,9 +93,26 @@ class PoolBase:
         self.max_idle = options.max_idle
         self._base_stats = {}
         self._usage = 0.0
+        self._waited_in_vain = 0.0
         self._returned_bad = 0
-        self._requests = 0
         return {"options": options}
+
+    if not TYPE_CHECKING:  # there, they are psycopg_pool's
+        # Private there, and looked at all the same.
+        _sched_runner = None
+        _workers = ()
+
+        @property
+        def _pool(self) -> list[Any]:
+            return [slot.value for slot in tuple(self._service._ledger.idle)]
+
+        @property
+        def _waiting(self) -> tuple[None, ...]:
+            return (None,) * self._service.pending
+
+        @property
+        def _nconns(self) -> int:
+            return self._service.size
 
     @property
     def min_size(self) -> int:
@@ -134,7 +151,7 @@ class PoolBase:
         return {
             "requests_num": stats.acquired + stats.timeouts + stats.rejected,
             "requests_queued": stats.waited + stats.timeouts,
-            "requests_wait_ms": round(stats.wait_time.sum * 1000),
+            "requests_wait_ms": round((stats.wait_time.sum + self._waited_in_vain) * 1000),
             "requests_errors": stats.timeouts + stats.rejected,
             "usage_ms": round(self._usage * 1000),
             "returns_bad": self._returned_bad,
@@ -159,6 +176,7 @@ class PoolBase:
         facts = {"pool": error.pool, "key": error.key, "step": error.step, "counts": error.counts}
         translated: Exception
         if isinstance(error, PoolTimeoutError):
+            self._waited_in_vain += error.timeout or 0.0
             translated = LakebasePoolTimeout(str(error), timeout=error.timeout, **facts)
         elif isinstance(error, PoolClosedError):
             translated = LakebasePoolClosed(f"the pool {self.name!r} was closed", **facts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 import select
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
@@ -14,7 +16,14 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory
 
-from .errors import ConnectError, ConnectFailure, CredentialError, classify_connect_error, connect_error
+from .errors import (
+    ConnectError,
+    ConnectFailure,
+    CredentialError,
+    TooManyConnectionsError,
+    classify_connect_error,
+    connect_error,
+)
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
@@ -23,6 +32,11 @@ if TYPE_CHECKING:
 
 _OK = ConnStatus.OK
 _POLL = getattr(select, "poll", None)
+_OF_ONE = re.compile(r"too many connections for (role|database)", re.IGNORECASE)
+
+LONGEST_PAUSE = 60.0  # seconds between two failed attempts of one series of them
+
+logger = logging.getLogger("lakebase")
 
 
 class _Connector(PoolFactory[Any]):
@@ -40,6 +54,7 @@ class _Connector(PoolFactory[Any]):
         check: Called with a connection before it is handed out; raises if that should not be.
         patience: Seconds of failing connects after which `on_impatience` is called, once.
         on_impatience: Without arguments.
+        on_crowded: Called where the server takes no more connections, from anybody.
     """
 
     def __init__(
@@ -55,6 +70,7 @@ class _Connector(PoolFactory[Any]):
         check: Callable[[Any], Any] | None = None,
         patience: float = math.inf,
         on_impatience: Callable[[], Any] | None = None,
+        on_crowded: Callable[[], Any] | None = None,
     ) -> None:
         self.connection_class = connection_class
         self.conninfo = conninfo
@@ -66,7 +82,10 @@ class _Connector(PoolFactory[Any]):
         self.check = check
         self.patience = patience
         self.on_impatience = on_impatience
+        self.on_crowded = on_crowded
         self._failing_since: float | None = None
+        self._failed_at = -math.inf
+        self._is_misfit_known = False
 
     def is_final(self, error: BaseException) -> bool:
         """A login that cannot succeed is told at once; a server that wakes up, or is full, is asked again."""
@@ -104,19 +123,29 @@ class _Connector(PoolFactory[Any]):
 
     def failed(self, error: Exception) -> ConnectError:
         """A failed connect, classified."""
-        return connect_error(error, user=self.user, target=self.target)
+        failure = connect_error(error, user=self.user, target=self.target)
+        # A role's or a database's own limit says nothing about the others.
+        if isinstance(failure, TooManyConnectionsError) and self.on_crowded and not _OF_ONE.search(str(error)):
+            self.on_crowded()
+        return failure
 
-    def is_impatient(self) -> bool:
-        """Note a failed attempt; whether it is the first after `patience`."""
-        if self.on_impatience is None:
-            return False
+    def is_impatient(self, error: Exception) -> bool:
+        """Note a failed attempt; whether attempts have failed for another `patience` seconds."""
         now = monotonic()
-        if self._failing_since is None:
+        if self._failing_since is None or now - self._failed_at > max(self.patience, LONGEST_PAUSE):
             self._failing_since = now
-        if now - self._failing_since < self.patience:
+            # The first only: attempts go on, and an outage concerns every pool of the process.
+            logger.warning("connecting failed with %s: %s", type(error).__name__, error)
+        self._failed_at = now
+        if self.on_impatience is None or now - self._failing_since < self.patience:
             return False
-        self._failing_since = math.inf
+        self._failing_since = now
         return True
+
+    def _is_first_misfit(self) -> bool:
+        """Whether `configure` has failed for the first time; said once, since every connection meets it."""
+        is_first, self._is_misfit_known = not self._is_misfit_known, True
+        return is_first
 
     def left_open(self, connection: Any) -> psycopg.ProgrammingError:
         status = TransactionStatus(connection.pgconn.transaction_status).name
@@ -159,9 +188,13 @@ class Connector(_Connector):
         kwargs = dict(self.kwargs() if callable(self.kwargs) else self.kwargs or {})
         try:
             connection = self._connect(conninfo, kwargs)
-        except Exception:
-            if self.is_impatient() and self.on_impatience is not None:
-                self.on_impatience()
+        except Exception as error:
+            if self.is_impatient(error):
+                assert self.on_impatience is not None
+                try:
+                    self.on_impatience()
+                except Exception:
+                    logger.exception("reconnect_failed() failed")
             raise
         self._failing_since = None
         try:
@@ -169,8 +202,10 @@ class Connector(_Connector):
                 self.configure(connection)
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                     raise self.left_open(connection)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if self._is_first_misfit():
+                logger.warning("configure() failed, the connection is closed: %s", error)
             raise
         return connection
 
@@ -210,9 +245,13 @@ class AsyncConnector(_Connector):
         kwargs = dict(await _awaited(self.kwargs() if callable(self.kwargs) else self.kwargs or {}))
         try:
             connection = await self._connect(conninfo, kwargs)
-        except Exception:
-            if self.is_impatient() and self.on_impatience is not None:
-                await _awaited(self.on_impatience())
+        except Exception as error:
+            if self.is_impatient(error):
+                assert self.on_impatience is not None
+                try:
+                    await _awaited(self.on_impatience())
+                except Exception:
+                    logger.exception("reconnect_failed() failed")
             raise
         self._failing_since = None
         try:
@@ -220,8 +259,10 @@ class AsyncConnector(_Connector):
                 await self.configure(connection)
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                     raise self.left_open(connection)
-        except BaseException:
+        except BaseException as error:
             await connection.close()
+            if self._is_first_misfit():
+                logger.warning("configure() failed, the connection is closed: %s", error)
             raise
         return connection
 

@@ -177,6 +177,7 @@ class _Manager(Generic[P]):
                 config=config,
                 credentials=self._credentials.source(config, is_async=self._is_async),
                 service_class=partial(self._opened, key),
+                on_crowded=self.budget.squeeze,
                 **self._pool_arguments,
             )
             self._pools[key] = (made, fingerprint)

@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool.abc import ACT, CT
 
-from pooling import AsyncPoolingService, PoolExhaustedError, PoolingError, PoolingService, ReleaseError
+from pooling import AsyncPoolingService, PoolingError, PoolingService, ReleaseError
 
 from ._base import PoolBase, _sizes, seconds_left
 from ._connecting import AsyncConnector, Connector
@@ -139,6 +139,8 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         reconnect_timeout: Seconds of failing connects after which `reconnect_failed` is called.
         reconnect_failed: Called with the pool.
         num_workers: Accepted; there are no workers.
+        on_crowded: Called when the server takes no more connections; by default it squeezes the `budget`, if there
+            is one: an idle connection of another pool is closed, and the budget is smaller for a while.
         service_class: Makes the engine's service, by default a `PoolingService`.
         **service: Further arguments of the engine's service, such as `observer`.
 
@@ -173,6 +175,7 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         reconnect_timeout: float = 5 * 60.0,
         reconnect_failed: Callable[[Any], None] | None = None,
         num_workers: int = 3,
+        on_crowded: Callable[[], Any] | None = None,
         service_class: Callable[..., Any] | None = None,
         **service: Any,
     ) -> None:
@@ -214,6 +217,7 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
             check=check,
             patience=reconnect_timeout,
             on_impatience=None if reconnect_failed is None else lambda: reconnect_failed(self),
+            on_crowded=on_crowded or (service["budget"].squeeze if service.get("budget") is not None else None),
         )
         if service_class is None:
             service_class = partial(PoolingService, name=name, key=key)
@@ -310,8 +314,11 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
             raise self._not_ours(conn)
         conn._pool = None
         try:
-            if conn.pgconn.transaction_status == _IDLE and self._reset is None:
+            if conn.pgconn.transaction_status == _IDLE and self._reset is None and not self._closed:
                 self._service.release(conn)
+                return
+            if self._closed and not self._service.pending:  # nobody will have it: close it here and now
+                self._service.destroy(conn)
                 return
             is_clean = self._is_clean(conn)
         except ReleaseError as error:  # two threads gave it back at once
@@ -360,20 +367,7 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
 
     def check(self) -> None:
         """Ask the server on every idle connection; those that do not answer are closed."""
-        for _ in range(self._service.available):
-            try:
-                conn = self._service.acquire_nowait()
-            except PoolExhaustedError:
-                return
-            try:
-                self.check_connection(conn)
-            except Exception:  # noqa: BLE001 - that is the question
-                self._service.destroy(conn)
-            except BaseException:
-                self._service.destroy(conn)
-                raise
-            else:
-                self._service.release(conn)
+        self._service.check(self.check_connection)
 
     def __enter__(self) -> Self:
         self.open()
@@ -418,6 +412,7 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
         reconnect_timeout: float = 5 * 60.0,
         reconnect_failed: Callable[[Any], Any] | None = None,
         num_workers: int = 3,
+        on_crowded: Callable[[], Any] | None = None,
         service_class: Callable[..., Any] | None = None,
         **service: Any,
     ) -> None:
@@ -459,6 +454,7 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
             check=check,
             patience=reconnect_timeout,
             on_impatience=None if reconnect_failed is None else lambda: reconnect_failed(self),
+            on_crowded=on_crowded or (service["budget"].squeeze if service.get("budget") is not None else None),
         )
         if service_class is None:
             service_class = partial(AsyncPoolingService, name=name, key=key)
@@ -515,8 +511,11 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
             raise self._not_ours(conn)
         conn._pool = None
         try:
-            if conn.pgconn.transaction_status == _IDLE and self._reset is None:
+            if conn.pgconn.transaction_status == _IDLE and self._reset is None and not self._closed:
                 await self._service.release(conn)
+                return
+            if self._closed and not self._service.pending:
+                await self._service.destroy(conn)
                 return
             is_clean = await self._is_clean(conn)
         except ReleaseError as error:
@@ -564,20 +563,7 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
 
     async def check(self) -> None:
         """As `LakebasePool.check`."""
-        for _ in range(self._service.available):
-            try:
-                conn = await self._service.acquire_nowait()
-            except PoolExhaustedError:
-                return
-            try:
-                await self.check_connection(conn)
-            except Exception:  # noqa: BLE001 - that is the question
-                await self._service.destroy(conn)
-            except BaseException:
-                await self._service.destroy(conn)
-                raise
-            else:
-                await self._service.release(conn)
+        await self._service.check(self.check_connection)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -618,7 +604,8 @@ def create_async_lakebase_pool(
 _OF_THE_POOL = frozenset(
     {
         "credentials", "connection_class", "kwargs", "open", "configure", "check", "reset", "name", "key",
-        "close_returns", "reconnect_timeout", "reconnect_failed", "num_workers", "observer", "clock", "budget",
+        "close_returns", "on_crowded", "reconnect_timeout", "reconnect_failed", "num_workers", "observer", "clock",
+        "budget",
     }
 )  # fmt: skip
 

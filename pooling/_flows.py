@@ -329,6 +329,41 @@ class Flows:
                 self.ledger.condemn(slot, "invalid", now)
         self.dispatch()
 
+    async def check_idle(self, validate: Callable[[Any], Any] | None) -> None:
+        """Look at all idle resources now, one after the other; those that are no good are destroyed."""
+        slots: list[Slot] = []
+        try:
+            with self.env.lock:
+                for _ in range(len(self.ledger.idle)):
+                    try:
+                        slots.insert(0, self.ledger.pop())
+                    except IndexError:  # a borrower was faster
+                        break
+            while slots:
+                slot = slots[-1]
+                flaw = self.flaw_at_once(slot)
+                if flaw is None and validate is not None:
+                    try:
+                        if await self.env.call(validate, (slot.value,), self._until(self.options.timeout)) is False:
+                            flaw = CreateError("the check said no", pool=self.name, step=VALIDATING)
+                    except Exception as error:
+                        flaw = error
+                    except BaseException:
+                        with self.env.lock:
+                            self.ledger.condemn(slots.pop(), "invalid", self.env.now())
+                        raise
+                with self.env.lock:
+                    if flaw is None:
+                        self.ledger.give_back(slots.pop(), self.env.now(), cold=True)
+                    else:
+                        self.ledger.condemn(slots.pop(), "invalid", self.env.now())
+                self.dispatch()
+        finally:
+            with self.env.lock:
+                while slots:
+                    self.ledger.give_back(slots.pop(), self.env.now(), cold=True)
+            self.dispatch()
+
     def _until(self, seconds: float) -> float:
         """The deadline of a step of the pool's own; what cannot be interrupted is watched by the ledger instead."""
         return self.env.now() + seconds if self.env.can_interrupt else inf

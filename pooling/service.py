@@ -468,6 +468,17 @@ class PoolingService(_Service[T]):
             raise
         self._refuse(value)
 
+    def check(self, validate: Callable[[T], Any] | None = None) -> None:
+        """
+        Look at every idle resource now; those that are no good are destroyed, and `min_size` is filled up again.
+
+        Blocks until all are looked at; meanwhile none of them is to be had.
+
+        Args:
+            validate: Raises, or returns `False`, for one that is no good. `None` takes the factory's `validate`.
+        """
+        finish(self._flows.check_idle(validate or self._hooks.validate))
+
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
         """
         A context manager that acquires on entry and releases on exit.
@@ -611,6 +622,11 @@ class AsyncPoolingService(_Service[T]):
         self._bind()
         if not await self._flows.destroy(value):
             self._refuse(value)
+
+    async def check(self, validate: Callable[[T], Any] | None = None) -> None:
+        """As `PoolingService.check`."""
+        self._bind()
+        await self._flows.check_idle(validate or self._hooks.validate)
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> AsyncLease[T]:
         """As `PoolingService.lease`, for `async with`."""

@@ -1,0 +1,95 @@
+"""Libraries that take a psycopg_pool: LangGraph's Postgres savers and SQLAlchemy."""
+
+from __future__ import annotations
+
+import pytest
+from psycopg.rows import dict_row
+
+from lakebase import AsyncLakebasePool, LakebasePool
+
+TUPLE = {"configurable": {"thread_id": "1", "checkpoint_ns": ""}}
+
+
+def checkpoint(base, number):
+    found = base.empty_checkpoint()
+    found["channel_values"] = {"count": number}
+    found["channel_versions"] = {"count": number}
+    return found
+
+
+def settings(lake):
+    """The admin's: the savers make tables."""
+    return {
+        "config": lake.config(max_size=2),
+        "kwargs": {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
+    }
+
+
+def test_langgraphs_saver_works_on_it(lakebase_local):
+    base = pytest.importorskip("langgraph.checkpoint.base")
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    with LakebasePool(**settings(lakebase_local)) as pool:
+        saver = PostgresSaver(pool)
+        saver.setup()
+        for number in (1, 2):
+            saved = checkpoint(base, number)
+            config = saver.put(TUPLE, saved, {"step": number}, {"count": number})
+            saver.put_writes(config, [("count", number)], "task")
+        assert saver.get_tuple(TUPLE).checkpoint["channel_values"] == {"count": 2}
+        assert len(list(saver.list(TUPLE))) == 2
+        saver.delete_thread("1")
+        assert saver.get_tuple(TUPLE) is None
+        assert pool.get_stats()["pool_available"] == pool.get_stats()["pool_size"]
+
+
+async def test_langgraphs_async_saver_works_on_it(lakebase_local):
+    base = pytest.importorskip("langgraph.checkpoint.base")
+    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+
+    async with AsyncLakebasePool(**settings(lakebase_local)) as pool:
+        saver = AsyncPostgresSaver(pool)
+        await saver.setup()
+        for number in (1, 2):
+            config = await saver.aput(TUPLE, checkpoint(base, number), {"step": number}, {"count": number})
+            await saver.aput_writes(config, [("count", number)], "task")
+        assert (await saver.aget_tuple(TUPLE)).checkpoint["channel_values"] == {"count": 2}
+        assert len([found async for found in saver.alist(TUPLE)]) == 2
+        await saver.adelete_thread("1")
+        assert pool.get_stats()["pool_available"] == pool.get_stats()["pool_size"]
+
+
+def test_sqlalchemy_takes_its_connections_from_it(lakebase_local):
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+
+    with LakebasePool(config=lakebase_local.config(max_size=2), close_returns=True) as pool:
+        engine = sqlalchemy.create_engine(
+            "postgresql+psycopg://", creator=pool.getconn, poolclass=sqlalchemy.pool.NullPool
+        )
+        pids = set()
+        for number in range(5):
+            with engine.begin() as connection:
+                pids.add(connection.scalar(sqlalchemy.text("select pg_backend_pid()")))
+                assert connection.scalar(sqlalchemy.text("select :n"), {"n": number}) == number
+        with pytest.raises(sqlalchemy.exc.ProgrammingError), engine.begin() as connection:
+            connection.execute(sqlalchemy.text("wat"))
+        with engine.connect() as connection:
+            assert connection.scalar(sqlalchemy.text("select 1")) == 1
+        assert len(pids) == 1
+        assert (pool.get_stats()["pool_size"], len(pool._pool)) == (1, 1)
+
+
+async def test_sqlalchemys_asyncio_engine_takes_its_connections_from_it(lakebase_local):
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    pytest.importorskip("greenlet")
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    async with AsyncLakebasePool(config=lakebase_local.config(max_size=2), close_returns=True) as pool:
+        engine = create_async_engine(
+            "postgresql+psycopg://", async_creator=pool.getconn, poolclass=sqlalchemy.pool.NullPool
+        )
+        for number in range(3):
+            async with engine.begin() as connection:
+                assert await connection.scalar(sqlalchemy.text("select cast(:n as int)"), {"n": number}) == number
+        await engine.dispose()
+        assert (pool.get_stats()["pool_size"], len(pool._pool)) == (1, 1)
