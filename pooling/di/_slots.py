@@ -74,7 +74,7 @@ class Pooled(providers.Provider[T]):
 
     def _by_scope(self) -> Callable[[], Any]:
         """What calling the provider does while nothing overrides it."""
-        first = self._provide
+        source, options, is_plain = self._source, self._options, self._is_plain
 
         def value() -> Any:
             """
@@ -87,25 +87,24 @@ class Pooled(providers.Provider[T]):
             scope = _get_scope()
             if self in scope:
                 return scope[self]
-            return first()
+            if CONTEXT not in scope:
+                raise self._no_request()
+            ctx: RequestContext = scope[CONTEXT]
+            if is_plain:
+                lender = source._ready or source()
+                taken = ctx.take(lender, id(lender), options)
+            else:
+                taken = self._take_chosen(ctx)
+            scope[self] = taken
+            if ctx._is_closed:  # its end may have emptied the scope just before
+                scope.pop(self, None)
+                raise ended(ctx)
+            return taken
 
         return value
 
-    def _provide(self, args: Any = (), kwargs: Any = None) -> Any:
-        scope = _get_scope()
-        if CONTEXT not in scope:
-            raise self._no_request()
-        ctx: RequestContext = scope[CONTEXT]
-        if self._is_plain:
-            lender = self._source._ready or self._source()
-            value = ctx.take(lender, id(lender), self._options)
-        else:
-            value = self._take_chosen(ctx)
-        scope[self] = value
-        if ctx.is_closed:  # its end may have emptied the scope just before
-            scope.pop(self, None)
-            raise ended(ctx)
-        return value
+    def _provide(self, args: Any, kwargs: Any) -> Any:
+        return self._by_scope()()
 
     def aget(self) -> Awaitable[T]:
         """This request's value, to be awaited; the event loop is not blocked meanwhile."""
@@ -231,6 +230,7 @@ class Pooled(providers.Provider[T]):
         """Note that this is part of a container's class, and so not for use itself."""
         self._declared = name
         self._is_plain = False
+        self._overrides_changed()
 
 
 async def _at_hand(value: Any) -> Any:
