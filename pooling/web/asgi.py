@@ -99,25 +99,31 @@ class ContainerLifespan:
             raise
         inner = _InnerLifespan(message, receive, send)
         try:
-            await self.app(scope, inner.receive, inner.send)
-        except Exception:
-            if inner.began:  # it has a lifespan, and that failed
-                await self.container.astop(self.timeout)
-                raise
-        if inner.failure is not None:
+            await self._live(scope, inner, receive, send)
+        except BaseException:  # the app's own error, or a server that is not patient: the container stops all the same
             await self.container.astop(self.timeout)
-            await send(inner.failure)
-            return
-        if not inner.began:
-            await send({"type": "lifespan.startup.complete"})
-        if not inner.was_told_to_stop:
-            await receive()
+            raise
         try:
             await self.container.astop(self.timeout)
         except Exception as error:
-            await send({"type": "lifespan.shutdown.failed", "message": f"{type(error).__name__}: {error}"})
+            if inner.failure is None:
+                await send({"type": "lifespan.shutdown.failed", "message": f"{type(error).__name__}: {error}"})
             raise
-        await send(inner.farewell or {"type": "lifespan.shutdown.complete"})
+        await send(inner.failure or inner.farewell or {"type": "lifespan.shutdown.complete"})
+
+    async def _live(self, scope: Scope, inner: _InnerLifespan, receive: Receive, send: Send) -> None:
+        """Let the app inside live until the server shuts down, or has been told that the app cannot start."""
+        try:
+            await self.app(scope, inner.receive, inner.send)
+        except Exception:
+            if inner.began:
+                raise
+        if inner.failure is not None:
+            return
+        if not inner.began:  # an app without a lifespan of its own
+            await send({"type": "lifespan.startup.complete"})
+        if not inner.was_told_to_stop:
+            await receive()
 
 
 class _InnerLifespan:

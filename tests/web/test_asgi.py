@@ -436,6 +436,47 @@ def test_a_container_that_cannot_start_keeps_the_server_from_starting():
     assert not container.is_running
 
 
+async def test_a_lifespan_that_is_cancelled_stops_the_container():
+    container, started = Site(), asyncio.Event()
+
+    async def receive():
+        if started.is_set():
+            await asyncio.Event().wait()
+        return {"type": "lifespan.startup"}
+
+    async def send(message):
+        started.set()
+
+    async def app(scope, receive, send):
+        raise NotImplementedError
+
+    task = asyncio.create_task(asgi.ContainerLifespan(app, container)({"type": "lifespan"}, receive, send))
+    await started.wait()
+    assert container.is_running
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not container.is_running
+
+
+async def test_an_error_in_the_lifespan_of_the_app_inside_stops_the_container_and_reaches_the_server():
+    container = Site()
+
+    async def receive():
+        return {"type": "lifespan.startup"}
+
+    async def send(message):
+        pass
+
+    async def app(scope, receive, send):
+        await send({"type": "lifespan.startup.complete"})
+        raise LookupError("later")
+
+    with pytest.raises(LookupError):
+        await asgi.ContainerLifespan(app, container)({"type": "lifespan"}, receive, send)
+    assert not container.is_running
+
+
 def test_an_app_inside_that_cannot_start_stops_the_container_again():
     container = Site()
 
