@@ -1,4 +1,4 @@
-"""The command line program `lakebase`: the demo, and a local Lakebase to develop on."""
+"""The command line program `lakebase`: the demo, a local Lakebase to develop on, and a doctor for configurations."""
 
 from __future__ import annotations
 
@@ -47,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="lakebase", description="Per-user connection pools for Databricks Lakebase: a demo, and a local Lakebase."
+        prog="lakebase", description="Per-user connection pools for Databricks Lakebase: a demo, a local Lakebase, and a doctor."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_local(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -75,6 +76,19 @@ def _demo(arguments: argparse.Namespace) -> int:
     demo = importlib.import_module("lakebase.demo")
     status: int = demo.main(arguments)
     return status
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from . import doctor
+
+    parser = commands.add_parser(
+        "doctor",
+        help="check a configuration: host, TLS, credential, login, limits; and say what to do",
+        description="Check, one line each, whether a pool of this configuration would work. What is not given is taken "
+        "from the environment.",
+    )
+    doctor.add_arguments(parser)
+    parser.set_defaults(run=doctor.main)
 
 
 def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
