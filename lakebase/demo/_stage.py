@@ -46,7 +46,7 @@ class Stage:
     def set_up(self, users: Sequence[str]) -> int:
         """Make the tables and every user's rows; how many Postgres has."""
         with self._pool.connection() as conn:
-            conn.execute(files(__package__).joinpath("schema.sql").read_text(encoding="utf-8"))
+            conn.execute(files("lakebase.demo").joinpath("schema.sql").read_text(encoding="utf-8"))
             conn.cursor().executemany(
                 "insert into notes (owner, text) values (%s, %s)",
                 [(user, f"{user.partition('@')[0]}'s note {n}") for user in users for n in range(1, ROWS + 1)],
