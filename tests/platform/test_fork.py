@@ -21,11 +21,12 @@ class Thing:
     def __init__(self):
         self.maker = os.getpid()
     def __del__(self):
-        print("collected by", name(), "made by", "parent" if self.maker == parent else "child", flush=True)
+        say("collected by", name(), "made by", "parent" if self.maker == parent else "child")
 
 parent = os.getpid()
+def say(*words): os.write(1, (" ".join(words) + "\\n").encode())  # in one piece, whoever else writes
 def name(): return "parent" if os.getpid() == parent else "child"
-def destroy(thing): print("destroyed by", name(), "made by", "parent" if thing.maker == parent else "child", flush=True)
+def destroy(thing): say("destroyed by", name(), "made by", "parent" if thing.maker == parent else "child")
 factory = pooling.PoolFactory.of(Thing, destroy=destroy)
 
 def forked(child):
@@ -34,7 +35,7 @@ def forked(child):
         try:
             child()
         except BaseException as error:
-            print("child failed:", repr(error), flush=True)
+            say("child failed:", repr(error))
             os._exit(1)
         sys.exit(0)      # an ordinary exit, with finalisers
     assert os.waitpid(pid, 0)[1] == 0
@@ -62,13 +63,13 @@ def child():
     pool.expire()
     pool.stop()
     gc.collect()
-    print("child done", flush=True)
+    say("child done")
 forked(child)
 assert pool.is_borrowed(out) and pool.size == 2
 pool.release(out)
 assert pool.acquire() is out
 pool.release(out)
-print("parent goes on", flush=True)
+say("parent goes on")
 pool.stop()
 os._exit(0)
 """)
@@ -84,7 +85,7 @@ def test_a_child_that_ends_without_touching_the_pool_closes_nothing():
 pool = pooling.PoolingService(factory, min_size=2)
 pool.start()
 forked(lambda: None)
-print("parent goes on", flush=True)
+say("parent goes on")
 assert pool.available == 2
 os._exit(0)
 """)
@@ -104,13 +105,13 @@ def child():
     mine = pool.acquire()
     assert mine is not value and mine is not pooled.value
     pool.release(mine)
-    print("child done", flush=True)
+    say("child done")
 forked(child)
 assert pool.borrowed == 2
 lease.__exit__(None, None, None)
 pooled.release()
 assert pool.available == 2
-print("parent goes on", flush=True)
+say("parent goes on")
 os._exit(0)
 """)
     before = lines[: lines.index("parent goes on")]
@@ -143,13 +144,13 @@ def child():
     global block
     block = False
     pool.release(pool.acquire())
-    print("child done", flush=True)
+    say("child done")
 forked(child)
 forked_now.set()
 thread.join()
 block = False
 pool.release(pool.acquire())
-print("parent goes on", flush=True)
+say("parent goes on")
 os._exit(0)
 """)
     assert "child done" in lines
@@ -171,10 +172,10 @@ def child():
     while pool.size != 1:        # the child's own timer finds the idle one
         assert time.monotonic() < ends
         time.sleep(0.005)
-    print("child done", flush=True)
+    say("child done")
     os._exit(0)
 forked(child)
-print("parent goes on", flush=True)
+say("parent goes on")
 os._exit(0)
 """)
     assert "child done" in lines
@@ -190,7 +191,7 @@ def child():
     try:
         pool.acquire()
     except pooling.PoolClosedError:
-        print("child is told", flush=True)
+        say("child is told")
     pool.start()
     pool.release(pool.acquire())
     os._exit(0)
@@ -219,13 +220,13 @@ async def main():
                 await use()
                 await pool.stop()
             asyncio.run(child())
-            print("child done", flush=True)
+            say("child done")
         finally:
             os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert pool.available == 1
     await use()
-    print("parent goes on", flush=True)
+    say("parent goes on")
     os._exit(0)
 asyncio.run(main())
 """)
@@ -240,7 +241,7 @@ def test_a_pool_that_was_never_used_can_be_used_in_many_children():
 pool = pooling.PoolingService(factory)
 for _ in range(3):
     forked(lambda: (pool.release(pool.acquire()), pool.stop()))
-print("parent goes on", flush=True)
+say("parent goes on")
 os._exit(0)
 """)
     assert lines.count("destroyed by child made by child") == 3
