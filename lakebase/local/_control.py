@@ -43,7 +43,7 @@ _IDLE = """
 
 _TERMINATE_ALL = """
     select count(pg_terminate_backend(pid)) from pg_stat_activity
-     where backend_type = 'client backend' and (usename <> %s or application_name <> 'local Lakebase')
+     where backend_type = 'client backend' and usename <> %s
 """
 
 

@@ -270,6 +270,7 @@ class Gateway:
 
     async def scale_to_zero(self, timeout: float, wake_after: float | None, while_waking: WhileWaking) -> None:
         """Suspend the compute whenever nobody has run a statement for so many seconds. Never returns."""
+        self._last_went = asyncio.get_running_loop().time()
         while True:
             await self.compute.stay_idle_for(timeout, self._idle_seconds)
             await self.suspend(wake_after, while_waking)

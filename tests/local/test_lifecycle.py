@@ -258,6 +258,8 @@ def test_a_process_that_forgets_to_stop_it_ends_at_once_and_leaves_nothing(tmp_p
 
 def test_a_forked_child_neither_keeps_it_alive_nor_ends_it(tmp_path):
     then = """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # of fork, since there are threads: that is the point
     child = os.fork()
     if child == 0:
         try:
