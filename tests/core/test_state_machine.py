@@ -7,7 +7,7 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pooling._ledger import NEW, RUNNING, STOPPED, SUSPENDED, Ledger
+from pooling._ledger import Ledger
 from pooling.options import PoolingServiceOptions
 
 from .world import World
@@ -27,7 +27,7 @@ settings_of_pools = st.fixed_dictionaries(
         "validate_idle": st.sampled_from([None, 2.0]),
         "create_timeout": st.sampled_from([inf, 1.0]),
         "destroy_timeout": st.sampled_from([inf, 1.0]),
-        "leak_timeout": st.sampled_from([None, 4.0]),
+        "leak_timeout": st.sampled_from([None, None, 4.0]),
     }
 )
 
@@ -38,12 +38,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(PoolingServiceOptions())
+        self.is_eventful = False  # whether the pool as a whole is changed; half of the runs look at borrowers alone
 
-    def is_running(self) -> bool:
-        return self.world.ledger.state == RUNNING
-
-    @initialize(options=settings_of_pools, plain=st.booleans(), watches=st.booleans(), jitter=st.floats(0, 1))
-    def found(self, options, plain, watches, jitter):
+    @initialize(
+        options=settings_of_pools,
+        plain=st.sampled_from([True, True, False]),
+        watches=st.booleans(),
+        jitter=st.sampled_from([0.0, 0.5, 1.0]),
+        is_eventful=st.booleans(),
+    )
+    def found(self, options, plain, watches, jitter, is_eventful):
+        self.is_eventful = is_eventful
         plain = plain and options["leak_timeout"] is None
         self.world = World(PoolingServiceOptions(**options), plain, watches, self.ledger_type, jitter)
 
@@ -52,6 +57,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(priority=st.integers(0, PRIORITIES - 1))
     def acquire(self, priority):
         self.world.see_fast(priority)
+
+    @rule(count=st.integers(1, 4), priority=st.integers(0, PRIORITIES - 1))
+    def acquire_at_once(self, count, priority):
+        for _ in range(count):
+            self.world.see_fast(priority)
+            if self.world.seeing_fast:
+                self.world.pop_fast(self.world.seeing_fast[-1])
+            self.world.check()
 
     @precondition(lambda self: self.world.seeing_fast)
     @rule(pick=picks)
@@ -72,6 +85,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def withdraw(self, pick):
         self.world.withdraw(one_of(self.world.waiting, pick))
+
+    @precondition(lambda self: self.world.holding or self.world.popped)
+    @rule()
+    def lend_all(self):
+        for borrower in [*self.world.holding]:
+            self.world.lend(borrower)
+        for borrower in [*self.world.popped]:
+            self.world.lend_fast(borrower)
 
     @precondition(lambda self: self.world.holding)
     @rule(pick=picks)
@@ -154,39 +175,36 @@ class LedgerMachine(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.world.turn(seconds)
 
+    @rule()
+    def background_catches_up(self):
+        world = self.world
+        world.dispatch()
+        while world.creating or world.destroying:
+            if world.creating:
+                world.opened(world.creating[0])
+            else:
+                world.closed(world.destroying[0])
+            world.check()
+            world.dispatch()
+
     # -- the pool as a whole -------------------------------------------------------
 
+    @precondition(lambda self: self.is_eventful)
+    @rule(
+        what=st.sampled_from(["suspend", "resume", "stop", "start", "expire", "retire", "settle"]),
+        starts_again=st.booleans(),
+    )
+    def change_state(self, what, starts_again):
+        getattr(self.world.ledger, what)(self.world.now)
+        if starts_again:
+            self.world.check()
+            self.world.ledger.start(self.world.now)
+            self.world.ledger.resume(self.world.now)
+
+    @precondition(lambda self: self.is_eventful)
     @rule(min_size=st.integers(0, 3), more=st.integers(0, 3))
     def resize(self, min_size, more):
         self.world.resize(min_size, max(1, min_size + more))
-
-    @rule()
-    def expire(self):
-        self.world.ledger.expire(self.world.now)
-
-    @precondition(lambda self: self.world.ledger.state in (NEW, RUNNING))
-    @rule()
-    def suspend(self):
-        self.world.ledger.suspend(self.world.now)
-
-    @precondition(lambda self: self.world.ledger.state == SUSPENDED)
-    @rule()
-    def resume(self):
-        self.world.ledger.resume(self.world.now)
-
-    @precondition(lambda self: self.world.ledger.state != STOPPED)
-    @rule()
-    def stop(self):
-        self.world.ledger.stop(self.world.now)
-
-    @precondition(lambda self: self.world.ledger.state in (NEW, STOPPED))
-    @rule()
-    def start(self):
-        self.world.ledger.start(self.world.now)
-
-    @rule()
-    def settle_again(self):
-        self.world.ledger.settle(self.world.now)
 
     @invariant()
     def every_promise_is_kept(self):

@@ -20,6 +20,7 @@ from pooling._ledger import (
     LATE,
     LIVE,
     OPENING,
+    RETIRING,
     RUNNING,
     SHORTEST_LOOK,
     STOPPED,
@@ -152,7 +153,7 @@ class World:
         ledger = self.ledger
         if ledger.state == "new":
             ledger.start(self.now)
-        if ledger.state == STOPPED:
+        if ledger.state == STOPPED or (ledger.state == RETIRING and not borrower.was_served):
             return
         slot = None if borrower.was_served else ledger.take(self.now)
         if slot is not None:
@@ -427,9 +428,10 @@ class World:
 
     def _check_idleness(self) -> None:
         ledger = self.ledger
-        if ledger.state == RUNNING and self.queue and not self.rechecking:
+        serves = ledger.state in (RUNNING, RETIRING)
+        if serves and self.queue and not self.rechecking:
             promise(not ledger.idle, "nobody queues beside an idle resource", self.queue, ledger.idle)
-        if ledger.state != RUNNING:
+        if not serves:
             return
         room = min(
             ledger.max_size - len(ledger.slots),
@@ -443,7 +445,7 @@ class World:
                 room,
                 missing,
             )
-        if room > 0 and ledger.live + len(ledger.opening) < ledger.min_size:
+        if ledger.state == RUNNING and room > 0 and ledger.live + len(ledger.opening) < ledger.min_size:
             promise(
                 ledger.fill_at > self.now or ledger.alarm <= self.now,
                 "min_size is restored, but for a pause",
@@ -460,10 +462,11 @@ class World:
         due += [(slot.expires_at, "max_lifetime") for slot in ledger.slots if slot.state == LIVE]
         if options.leak_timeout is not None:
             due += [(slot.due, "leak") for slot in ledger.out.values()]
-        if ledger.state == RUNNING:
+        if ledger.state in (RUNNING, RETIRING):
             if self.queue and ledger.retry_at > self.now:
                 due.append((ledger.retry_at, "retry"))
-            if ledger.live + len(ledger.opening) < ledger.min_size and ledger.fill_at > self.now:
+            missing = ledger.min_size - ledger.live - len(ledger.opening)
+            if ledger.state == RUNNING and missing > 0 and ledger.fill_at > self.now:
                 due.append((ledger.fill_at, "refill"))
         if self.queue and self.dropped:
             due.append((self.now + 1.0, "dropped"))
@@ -539,6 +542,8 @@ class World:
             self.release(self.using[0])
         elif self.dropped and self.ledger.dropped:
             self.ledger.settle(self.now)
+        elif self.ledger.state == STOPPED:  # it was retiring before
+            self.ledger.start(self.now)
         elif self.waiting or len(self.ledger.slots) < self.ledger.min_size:
             if self.ledger.alarm == inf:
                 return False

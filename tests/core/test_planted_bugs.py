@@ -1,0 +1,90 @@
+"""The state machine catches what it is there for: bugs planted by hand, each of a kind that pools have shipped."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from pooling._ledger import RUNNING, Ledger
+
+from .test_state_machine import LedgerMachine
+from .world import BrokenPromiseError
+
+SEARCH = settings(
+    max_examples=400,
+    stateful_step_count=50,
+    phases=[Phase.generate],
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class LosesWakeups(Ledger):
+    """Says that nobody waits while somebody does: whoever gives back does not look at the queue."""
+
+    def settle(self, now):
+        super().settle(now)
+        self.fast = self.plain and self.state == RUNNING
+
+
+class HandsOutTwice(Ledger):
+    """Looks at the idle slot and takes it later: another may do the same in between."""
+
+    def take(self, now):
+        slot = super().take(now)
+        if slot is not None:
+            self.put(slot)
+        return slot
+
+
+class LosesWhatWasAssigned(Ledger):
+    """Forgets, when a waiter goes away, that it had been served: the cancelled borrower's resource is nobody's."""
+
+    def withdraw(self, waiter, now):
+        waiter.slot = None
+        super().withdraw(waiter, now)
+
+
+class OpensForEveryWaiter(Ledger):
+    """Takes places without looking at the limit."""
+
+    def _order(self, now):
+        limit, self.max_size = self.max_size, 100
+        super()._order(now)
+        self.max_size = limit
+
+
+class ForgetsItsPauses(Ledger):
+    """Notes no alarm for the end of a pause after a failed create: whoever waits then waits for good."""
+
+    def failed(self, error, now, *, final=False):
+        alarm = self.alarm
+        super().failed(error, now, final=final)
+        self.alarm = alarm
+
+
+@pytest.mark.parametrize(
+    ("planted", "promise"),
+    [
+        (LosesWakeups, "nobody queues beside an idle resource"),
+        (HandsOutTwice, "no resource has two holders|a slot is in one place"),
+        (LosesWhatWasAssigned, "no slot is lost"),
+        (OpensForEveryWaiter, "never above max_size"),
+        (ForgetsItsPauses, "the alarm is set"),
+    ],
+)
+def test_the_state_machine_catches_a_planted_bug(planted, promise):
+    """A lost wakeup, a double hand-over and three more: each breaks the promise it should."""
+
+    class Machine(LedgerMachine):
+        ledger_type = planted
+
+    with pytest.raises(BrokenPromiseError, match=promise):
+        run_state_machine_as_test(Machine, settings=SEARCH)
+
+
+def test_the_same_search_finds_nothing_in_the_ledger_itself():
+    run_state_machine_as_test(LedgerMachine, settings=settings(SEARCH, max_examples=50))
