@@ -16,7 +16,7 @@ from ..binding import refuse_single
 from ..errors import ConfigurationError
 from ._graph import effective, path_to_pooled, reachable
 from ._injection import Spec, specs
-from ._pools import Kept
+from ._pools import Kept, PoolProvider
 from ._slots import Pooled
 
 __all__ = ["check"]
@@ -56,7 +56,7 @@ def _captive(container: Any) -> Iterator[str]:
 def _members(container: Any) -> Iterator[str]:
     """Members of a pool are made anew each time, by a binding that exists."""
     for provider in reachable(container.providers.values()):
-        if not isinstance(provider, Kept) or not hasattr(provider, "members"):
+        if not isinstance(provider, PoolProvider):
             continue
         try:
             members = provider.members()

@@ -65,7 +65,7 @@ class Marker:
         if known is None:
             source, provider = _provider_of(self, repr(self))
             known = provider, Reach(provider)
-            if source is not None and source is container:
+            if container is not None and source is container:
                 container.plans[self] = known
         return await aresolve(*known)
 

@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 from ..factory import PoolFactory
 from ..service import AsyncPoolingService, PoolingService
 
-__all__ = ["AsyncPool", "Kept", "Managed", "Pool"]
+__all__ = ["AsyncPool", "Kept", "Managed", "Pool", "PoolProvider"]
 
 T = TypeVar("T")
 
@@ -139,7 +139,9 @@ class Kept(providers.Provider[T]):
         self._ready = self._object if self.last_overriding is None else None
 
 
-class _PoolProvider(Kept[T]):
+class PoolProvider(Kept[T]):
+    """What `Pool` and `AsyncPool` have in common."""
+
     __slots__ = ("_factory", "_name", "_options", "_settings")
 
     service_type: ClassVar[Any]
@@ -244,7 +246,7 @@ class _PoolProvider(Kept[T]):
         }
 
 
-class Pool(_PoolProvider[PoolingService[Any]]):
+class Pool(PoolProvider[PoolingService[Any]]):
     """
     Provider of a `PoolingService`, one per container, started and stopped with it.
 
@@ -269,7 +271,7 @@ class Pool(_PoolProvider[PoolingService[Any]]):
             self._object.stop() if timeout is None else self._object.stop(timeout)
 
 
-class AsyncPool(_PoolProvider[AsyncPoolingService[Any]]):
+class AsyncPool(PoolProvider[AsyncPoolingService[Any]]):
     """Provider of an `AsyncPoolingService`, otherwise as `Pool`."""
 
     __slots__ = ()

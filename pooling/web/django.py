@@ -69,7 +69,7 @@ class RequestContextMiddleware:
         values = {} if self.values is None else self.values(request)
         ctx = RequestContext(f"{request.method} {request.path}", **values)
         ctx.container = self.container
-        request.pooling_context = ctx
+        vars(request)["pooling_context"] = ctx  # for `process_exception`
         return ctx
 
     def _serve(self, request: HttpRequest) -> HttpResponseBase:

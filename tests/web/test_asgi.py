@@ -243,7 +243,8 @@ def test_a_websocket_keeps_its_value_until_it_closes(served, server):
 
 def test_a_client_gone_in_the_middle_of_a_stream_gives_back(served, client):
     with client.stream("GET", "/endless") as response:
-        next(response.iter_raw())
+        parts = response.iter_raw()
+        next(parts)
         assert served.pool.borrowed == 1
     nothing_is_out(served)
     assert served.log == ["out=True"]

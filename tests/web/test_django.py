@@ -61,7 +61,8 @@ def test_an_error_in_a_plain_view_is_seen_by_the_release_hook(wsgi_url):
 
 def test_a_client_gone_in_the_middle_of_a_plain_stream_gives_back(wsgi_url):
     with httpx.stream("GET", f"{wsgi_url}/endless", timeout=30) as response:
-        next(response.iter_raw())
+        parts = response.iter_raw()
+        next(parts)
     eventually(lambda: django_site.threads.things().borrowed == 0)
 
 
@@ -84,7 +85,8 @@ def test_an_error_in_an_async_view_is_seen_by_the_release_hook(asgi_url):
 
 def test_a_client_gone_in_the_middle_of_an_async_stream_gives_back(asgi_url):
     with httpx.stream("GET", f"{asgi_url}/aendless", timeout=30) as response:
-        next(response.iter_raw())
+        parts = response.iter_raw()
+        next(parts)
         assert django_site.loop.things().borrowed == 1
     eventually(lambda: django_site.loop.things().borrowed == 0)
 
