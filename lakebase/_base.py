@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg_pool
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .config import LakebasePoolConfig
 
 __pooling_internal__ = True
+
+_NO_STATS: dict[str, int] = {}
 
 __all__ = ["LakebasePoolClosed", "LakebasePoolTimeout", "LakebaseTooManyRequests"]
 
@@ -86,12 +89,13 @@ class PoolBase:
         changes["max_waiting"] = given["max_waiting"] or None
         if self._check is not None:
             changes["validate_on_acquire"] = True
-        options = options.replaced(inline_hooks=inline, **changes)
+        changed = _changed if isinstance(options.validate_on_acquire, bool) else PoolingServiceOptions.replaced
+        options = changed(options, inline_hooks=inline, **changes)
         self.timeout = options.timeout
         self.max_waiting = given["max_waiting"] or 0
         self.max_lifetime = options.max_lifetime
         self.max_idle = options.max_idle
-        self._base_stats = {}
+        self._base_stats = _NO_STATS
         self._usage = 0.0
         self._waited_in_vain = 0.0
         self._returned_bad = 0
@@ -221,6 +225,16 @@ class PoolBase:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {'closed' if self._closed else 'open'}: {self._service!r}>"
+
+
+@lru_cache(maxsize=256, typed=True)
+def _changed(options: PoolingServiceOptions, **changes: Any) -> PoolingServiceOptions:
+    """
+    The same object for all pools with the same settings: a manager has thousands.
+
+    Not for options with seconds in `validate_on_acquire`, of which 1.0 equals `True` and means something else.
+    """
+    return options.replaced(**changes)
 
 
 def _sizes(minimum: int, maximum: int | None) -> tuple[int, int]:

@@ -194,7 +194,7 @@ def _check_text(name: str, value: object) -> None:
             "database=, user= and password= apart",
             field=name,
         )
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+    if not value.isprintable() and any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise _refused(name, shown, "a string without control characters")
 
 

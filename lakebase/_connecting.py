@@ -28,6 +28,7 @@ from .errors import (
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
 
+    from .config import LakebasePoolConfig
     from .credentials import CredentialSource
 
 _OK = ConnStatus.OK
@@ -47,10 +48,10 @@ class _Connector(PoolFactory[Any]):
         connection_class: Of the driver's connections.
         conninfo: A connection string, or what returns it, called for each connection.
         kwargs: The driver's further arguments, or what returns them.
-        credentials: Where the password is had from; `None` if it is in the arguments.
+        credentials: Where the password is had from, or what gives that for `settings` at the first connect; `None` if
+            it is in the arguments.
         configure: Called with each new connection; must leave no transaction open.
-        user: For error texts.
-        target: Host and database, for error texts.
+        settings: A complete configuration, for arguments that `kwargs` does not give, and for error texts.
         check: Called with a connection before it is handed out; raises if that should not be.
         patience: Seconds of failing connects after which `on_impatience` is called, once.
         on_impatience: Without arguments.
@@ -63,29 +64,42 @@ class _Connector(PoolFactory[Any]):
         conninfo: Any,
         kwargs: Any,
         *,
-        credentials: CredentialSource | None,
+        credentials: CredentialSource | Callable[[Any], CredentialSource] | None,
         configure: Callable[[Any], Any] | None,
-        user: str | None,
-        target: str | None,
+        settings: LakebasePoolConfig | None,
         check: Callable[[Any], Any] | None = None,
         patience: float = math.inf,
         on_impatience: Callable[[], Any] | None = None,
         on_crowded: Callable[[], Any] | None = None,
+        is_guarded: bool = False,
     ) -> None:
         self.connection_class = connection_class
         self.conninfo = conninfo
         self.kwargs = kwargs
-        self.credentials = credentials
+        self._credentials = credentials
         self.configure = configure
-        self.user = user
-        self.target = target
+        self.settings = settings
         self.check = check
         self.patience = patience
         self.on_impatience = on_impatience
         self.on_crowded = on_crowded
+        self.is_guarded = is_guarded
         self._failing_since: float | None = None
         self._failed_at = -math.inf
         self._is_misfit_known = False
+
+    @property
+    def credentials(self) -> CredentialSource | None:
+        """Where the password is had from."""
+        source = self._credentials
+        if callable(source):
+            source = self._credentials = source(self.settings)
+        return source
+
+    def arguments(self, kwargs: Any) -> dict[str, Any]:
+        """The driver's arguments for one more connection."""
+        own = {} if self.settings is None else self.settings.connect_kwargs()
+        return {**own, **(kwargs or {})}
 
     def is_final(self, error: BaseException) -> bool:
         """A login that cannot succeed is told at once; a server that wakes up, or is full, is asked again."""
@@ -123,7 +137,12 @@ class _Connector(PoolFactory[Any]):
 
     def failed(self, error: Exception) -> ConnectError:
         """A failed connect, classified."""
-        failure = connect_error(error, user=self.user, target=self.target)
+        settings = self.settings
+        if settings is None:
+            failure = connect_error(error)
+        else:
+            target = f"{settings.server_host}/{settings.database}"
+            failure = connect_error(error, user=settings.user, target=target)
         # A role's or a database's own limit says nothing about the others.
         if isinstance(failure, TooManyConnectionsError) and self.on_crowded and not _OF_ONE.search(str(error)):
             self.on_crowded()
@@ -146,6 +165,13 @@ class _Connector(PoolFactory[Any]):
         """Whether `configure` has failed for the first time; said once, since every connection meets it."""
         is_first, self._is_misfit_known = not self._is_misfit_known, True
         return is_first
+
+    def guard(self, connection: Any) -> None:
+        """Have a connection refuse what the pooler would break, where the configuration says so."""
+        if self.is_guarded:
+            from .transaction_mode import guard_connection
+
+            guard_connection(connection)
 
     def left_open(self, connection: Any) -> psycopg.ProgrammingError:
         status = TransactionStatus(connection.pgconn.transaction_status).name
@@ -185,7 +211,7 @@ class Connector(_Connector):
         A login that is rejected is tried once more with a new password, since the one at hand may have expired.
         """
         conninfo = self.conninfo() if callable(self.conninfo) else self.conninfo or ""
-        kwargs = dict(self.kwargs() if callable(self.kwargs) else self.kwargs or {})
+        kwargs = self.arguments(self.kwargs() if callable(self.kwargs) else self.kwargs)
         try:
             connection = self._connect(conninfo, kwargs)
         except Exception as error:
@@ -198,6 +224,7 @@ class Connector(_Connector):
             raise
         self._failing_since = None
         try:
+            self.guard(connection)
             if self.configure is not None:
                 self.configure(connection)
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:
@@ -242,7 +269,7 @@ class AsyncConnector(_Connector):
     async def create(self) -> AsyncConnection[Any]:
         """As `Connector.create`, without blocking the loop."""
         conninfo = await _awaited(self.conninfo() if callable(self.conninfo) else self.conninfo or "")
-        kwargs = dict(await _awaited(self.kwargs() if callable(self.kwargs) else self.kwargs or {}))
+        kwargs = self.arguments(await _awaited(self.kwargs()) if callable(self.kwargs) else self.kwargs)
         try:
             connection = await self._connect(conninfo, kwargs)
         except Exception as error:
@@ -255,6 +282,7 @@ class AsyncConnector(_Connector):
             raise
         self._failing_since = None
         try:
+            self.guard(connection)
             if self.configure is not None:
                 await self.configure(connection)
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -306,9 +307,15 @@ class LakebasePoolConfig:
 
     def options(self) -> PoolingServiceOptions:
         """The engine's options in it."""
-        return PoolingServiceOptions.gathered(
-            None, {**{name: getattr(self, name) for name in OPTION_FIELDS}, **self.pool_options}
-        )
+        values = [getattr(self, name) for name in OPTION_FIELDS]
+        if self.pool_options:
+            return PoolingServiceOptions.gathered(
+                None, {**dict(zip(OPTION_FIELDS, values, strict=True)), **self.pool_options}
+            )
+        try:
+            return _engine_options(*values)
+        except TypeError:  # what is no number is told by the options themselves
+            return _engine_options.__wrapped__(*values)
 
     def connect_kwargs(self) -> dict[str, Any]:
         """
@@ -353,6 +360,12 @@ class LakebasePoolConfig:
 
 
 _FIELDS = tuple(item.name for item in fields(LakebasePoolConfig) if item.init)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _engine_options(*values: Any) -> PoolingServiceOptions:
+    """One object for all configurations with the same values: a manager has thousands."""
+    return PoolingServiceOptions.gathered(None, dict(zip(OPTION_FIELDS, values, strict=True)))
 
 
 def _restored(cls: type[LakebasePoolConfig], given: dict[str, Any]) -> LakebasePoolConfig:

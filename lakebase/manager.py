@@ -20,11 +20,13 @@ from pooling import AsyncKeyedPoolingService, KeyedPoolingService, PoolBudget
 
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
+from .limits import warn_if_over_limit
 from .pool import AsyncLakebasePool, LakebasePool
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .credentials import CredentialSource
     from .identity import UserIdentity
 
 __pooling_internal__ = True
@@ -83,7 +85,11 @@ class _Manager(Generic[P]):
     ) -> None:
         base = LakebasePoolConfig.of(base_config)
         self._base = LakebasePoolConfig(**{**PER_USER, **base.given()})
+        if max_total is not None:
+            warn_if_over_limit(self._base, budget=max_total)
         self._pool_arguments = pool
+        # One object of each for all pools.
+        self._get_source = self._source_of
         self._name = name
         self._keyed = self._keyed_class(
             max_total=max_total,
@@ -93,6 +99,7 @@ class _Manager(Generic[P]):
             name=name,
             on_dropped=self._dropped,
         )
+        self._squeeze = self._keyed.budget.squeeze
         self._pools: dict[Hashable, tuple[P, str | None]] = {}
         self._credentials = CredentialCache()
         self._lock = threading.RLock()  # the map is told of a dropped key while another is put in
@@ -175,9 +182,10 @@ class _Manager(Generic[P]):
                 self._retire(key, found[0])
             made: P = self._pool_class(
                 config=config,
-                credentials=self._credentials.source(config, is_async=self._is_async),
+                # A minted one is asked for with the first connection: many a pool is looked up and not used.
+                credentials=self._get_source if config.password is None else self._source_of(config),
                 service_class=partial(self._opened, key),
-                on_crowded=self.budget.squeeze,
+                on_crowded=self._squeeze,
                 **self._pool_arguments,
             )
             self._pools[key] = (made, fingerprint)
@@ -185,6 +193,9 @@ class _Manager(Generic[P]):
 
     def _merged(self, per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None) -> LakebasePoolConfig:
         return self._base.merged(per_pool_config).resolved()
+
+    def _source_of(self, config: LakebasePoolConfig) -> CredentialSource:
+        return self._credentials.source(config, is_async=self._is_async)
 
     def _opened(self, key: Hashable, connector: Any, options: Any, **service: Any) -> Any:
         return self._keyed.open_key(key, connector, options, **service)

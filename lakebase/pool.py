@@ -120,7 +120,8 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
     Args:
         conninfo: A connection string, or what returns one, called for each connection.
         config: Where and as whom to connect, instead of `conninfo`; also sizes and times that are not given here.
-        credentials: Where passwords are had from; by default what `config` says.
+        credentials: Where passwords are had from, or what gives that for the configuration with the first
+            connection; by default what `config` says.
         connection_class: Of the driver's connections.
         kwargs: Further arguments of `connect`, or what returns them.
         min_size: Connections kept open.
@@ -156,7 +157,7 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         conninfo: Any = "",
         *,
         config: LakebasePoolConfig | Mapping[str, Any] | None = None,
-        credentials: CredentialSource | None = None,
+        credentials: CredentialSource | Callable[[LakebasePoolConfig], CredentialSource] | None = None,
         connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008 - the driver's own default
         kwargs: Any = None,
         min_size: int | None = None,
@@ -209,12 +210,12 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         connector = Connector(
             connection_class,
             conninfo,
-            kwargs if resolved is None else {**resolved.connect_kwargs(), **(kwargs or {})},
+            kwargs,
             credentials=credentials,
             configure=configure,
-            user=resolved.user if resolved else None,
-            target=f"{resolved.server_host}/{resolved.database}" if resolved else None,
+            settings=resolved,
             check=check,
+            is_guarded=resolved is not None and resolved.transaction_mode_guard,
             patience=reconnect_timeout,
             on_impatience=None if reconnect_failed is None else lambda: reconnect_failed(self),
             on_crowded=on_crowded or (service["budget"].squeeze if service.get("budget") is not None else None),
@@ -393,7 +394,7 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
         conninfo: Any = "",
         *,
         config: LakebasePoolConfig | Mapping[str, Any] | None = None,
-        credentials: CredentialSource | None = None,
+        credentials: CredentialSource | Callable[[LakebasePoolConfig], CredentialSource] | None = None,
         connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),  # noqa: B008 - the driver's own default
         kwargs: Any = None,
         min_size: int | None = None,
@@ -446,12 +447,12 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
         connector = AsyncConnector(
             connection_class,
             conninfo,
-            kwargs if resolved is None else {**resolved.connect_kwargs(), **(kwargs or {})},
+            kwargs,
             credentials=credentials,
             configure=configure,
-            user=resolved.user if resolved else None,
-            target=f"{resolved.server_host}/{resolved.database}" if resolved else None,
+            settings=resolved,
             check=check,
+            is_guarded=resolved is not None and resolved.transaction_mode_guard,
             patience=reconnect_timeout,
             on_impatience=None if reconnect_failed is None else lambda: reconnect_failed(self),
             on_crowded=on_crowded or (service["budget"].squeeze if service.get("budget") is not None else None),
