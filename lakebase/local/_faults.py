@@ -143,8 +143,11 @@ class Faults:
         return fault
 
     def clear(self, fault: Fault | None = None) -> None:
-        """End one, or all."""
-        self._run(self._clear(fault))
+        """End one, or all; a local Lakebase that has stopped has none."""
+        try:
+            self._run(self._clear(fault))
+        except LocalLakebaseError:
+            pass
 
     async def _add(self, fault: Fault) -> None:
         self._all.insert(0, fault)

@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pwd
 import shutil
 import signal
 import sys
@@ -85,6 +86,8 @@ class Supervisor:
         self.doomed = remove
         if os.geteuid() == 0:
             self.identity = "namespace" if self._can_unshare() else "nobody"
+        elif not _has_name(os.geteuid()) and self._can_unshare():
+            self.identity = "namespace"  # `initdb` wants to know its user's name, which some containers do not give
         if self.identity == "nobody":
             for path in map(Path, paths):
                 path.parent.chmod(0o711)
@@ -186,6 +189,14 @@ class Supervisor:
                 answer = {"error": f"{type(error).__name__}: {error}"}
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _end(number: int, frame: object) -> NoReturn:  # noqa: ARG001

@@ -104,6 +104,7 @@ def test_stopping_while_faults_hold_clients_does_not_wait_for_them(own_tempdir):
         fault.wait(1)
     thread.join(10)
     assert len(failed) == 1
+    fault.clear()  # too late, and no error
 
 
 @pytest.mark.parametrize("use", ["port", "workspace_url", "admin_token", "add_user", "stats", "suspend", "refuse"])
@@ -300,3 +301,42 @@ def test_should_the_supervisor_be_killed_the_servers_end_too(tmp_path):
     process.kill()
     process.communicate(timeout=20)
     assert not alive
+
+
+# As whom
+
+
+AS = """
+import os
+import psycopg
+from lakebase.local import LocalLakebase
+with LocalLakebase(pooler="off") as lake:
+    settings = dict(host=lake.host, port=lake.port, dbname=lake.database, user=lake.admin_user, sslmode="require")
+    with psycopg.connect(**settings, password=lake.mint(lake.admin_user)) as connection:
+        print(os.geteuid(), connection.execute("select 1").fetchone()[0], lake._parts.children.identity)
+"""
+
+
+def as_user(uid):
+    return ["unshare", "--user", f"--map-user={uid}", f"--map-group={uid}"]
+
+
+def namespaces_work():
+    try:
+        return subprocess.run([*as_user(1), "true"], capture_output=True, timeout=20).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="user namespaces are blocked here, or there is no unshare")
+@pytest.mark.parametrize(("uid", "identity"), [(0, "namespace"), (1, "own"), (54321, "namespace")])
+def test_it_runs_as_root_as_a_user_and_as_one_without_a_name(tmp_path, uid, identity):
+    result = subprocess.run(
+        [*as_user(uid), sys.executable, "-c", AS],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.stdout == f"{uid} 1 {identity}\n", result.stderr
+    assert list(tmp_path.iterdir()) == []
