@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from math import inf
+from types import CoroutineType
 from typing import Any, TypeVar
 
 from ._env import StepTimeoutError
@@ -259,13 +260,22 @@ class ThreadEnv:
 
         Raises:
             StepTimeoutError: The deadline passed first.
+            TypeError: The hook returned a coroutine, which nobody here can await.
         """
         if deadline == inf or self._is_inline:
-            return hook(*args)
-        job = shared.workers.submit(partial(contextvars.copy_context().run, hook, *args))
-        if not job.wait(deadline - self.now()):
-            raise StepTimeoutError
-        return job.result()
+            result = hook(*args)
+        else:
+            job = shared.workers.submit(partial(contextvars.copy_context().run, hook, *args))
+            if not job.wait(deadline - self.now()):
+                raise StepTimeoutError
+            result = job.result()
+        if isinstance(result, CoroutineType):
+            result.close()
+            raise TypeError(
+                "a hook returned a coroutine, and a pool for threads has no loop to run it: "
+                "use AsyncPoolingService, or a plain function"
+            )
+        return result
 
     def spawn(self, flow: Coroutine[Any, Any, Any], name: str) -> Job:
         """Run a flow in the background."""

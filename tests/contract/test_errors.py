@@ -1,0 +1,221 @@
+"""What the errors say: pool, limit by its option's name, step, counts, cause, what to try. And what they do not."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+import pooling
+from pooling import (
+    CreateError,
+    PoolClosedError,
+    PoolCounts,
+    PoolExhaustedError,
+    PoolFactory,
+    PoolingError,
+    PoolTimeoutError,
+    ReleaseError,
+)
+from tests.contract.harness import on_both, raising
+from tests.contract.workshop import Workshop
+
+SECRET = "hunter2-token"
+
+
+class LeakyError(Exception):
+    """An error of a driver whose text holds what nobody should read."""
+
+    def __str__(self):
+        return f"could not connect to postgres://ann:{SECRET}@host"
+
+
+async def borrow(pool, **options):
+    async with pool.lease(**options) as value:
+        return value
+
+
+@on_both
+async def test_a_timeout_in_the_queue_says_who_has_what_and_what_to_try(side):
+    pool = side.pool(Workshop(side), max_size=2, timeout=0.01, name="orders")
+
+    async def holds():
+        return await pool.acquire(timeout=20)
+
+    held = [await holds(), await holds()]
+    with raising(
+        PoolTimeoutError,
+        "pool 'orders'",
+        "no resource within timeout=0.01 s",
+        "(step: queueing)",
+        "2 of max_size=2 borrowed",
+        "0 idle",
+        "0 being created",
+        "raise max_size",
+    ) as caught:
+        await pool.acquire()
+    error = caught.value
+    assert isinstance(error, TimeoutError)
+    assert (error.pool, error.key, error.step, error.timeout) == ("orders", None, "queueing", 0.01)
+    assert (error.counts.borrowed, error.counts.idle, error.counts.max_size) == (2, 0, 2)
+    for value in held:
+        await pool.release(value)
+
+
+@on_both
+async def test_a_second_timeout_can_name_the_line_that_borrowed(side):
+    # After one borrower was let down the pool writes down who takes what, also where it had not until then.
+    pool = side.pool(Workshop(side), max_size=1, timeout=0.01)
+    for _ in range(2):
+        held = await side.go(acquires, pool).result()
+        with pytest.raises(PoolTimeoutError) as caught:
+            await pool.acquire()
+        await pool.release(held)
+    assert "test_errors.py:" in str(caught.value)
+    assert "in acquires" in str(caught.value)
+
+
+async def acquires(pool):
+    service = pool.service
+    value = service.acquire(timeout=20)
+    return await value if hasattr(value, "__await__") else value
+
+
+@on_both
+async def test_a_timeout_while_creating_says_so(side):
+    gate = side.gate()
+    pool = side.pool(Workshop(side, create=gate), max_size=2, name="orders")
+    with raising(PoolTimeoutError, "(step: creating)", "1 being created", "create_timeout") as caught:
+        await pool.acquire(timeout=0.02)
+    assert caught.value.step == "creating"
+    assert caught.value.counts.creating == 1
+    assert caught.value.__cause__ is None
+
+
+@on_both
+async def test_a_timeout_after_failed_creates_counts_them_and_has_the_last_as_its_cause(side):
+    async def create():
+        raise ConnectionRefusedError
+
+    pool = side.pool(Workshop(side, create=create), create_backoff=0.001, create_backoff_max=0.002)
+    with raising(PoolTimeoutError, "times in a row", "ConnectionRefusedError") as caught:
+        await pool.acquire(timeout=0.3)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+@on_both
+async def test_a_timeout_while_destroying_says_so(side):
+    gate = side.gate()
+
+    async def destroy(_):
+        await gate()
+
+    pool = side.pool(Workshop(side, destroy=destroy), max_size=1)
+    value = await pool.acquire()
+    destroying = side.go(pool.destroy, value)
+    await gate.reached()
+    with raising(PoolTimeoutError, "1 being destroyed", "destroy() hangs") as caught:
+        await pool.acquire(timeout=0.02)
+    assert caught.value.counts.closing == 1
+    gate.open()
+    await destroying.result()
+
+
+@on_both
+async def test_a_refusal_says_which_limit(side):
+    pool = side.pool(Workshop(side), max_size=1, max_waiting=0, name="orders")
+    held = await pool.acquire()
+    with raising(
+        PoolExhaustedError, "pool 'orders'", "max_waiting=0", "1 of max_size=1 borrowed", "raise max_size"
+    ) as caught:
+        await pool.acquire()
+    assert (caught.value.pool, caught.value.step, caught.value.limit) == ("orders", "queueing", "max_waiting=0")
+    await pool.release(held)
+
+
+@on_both
+async def test_a_stopped_pool_says_what_to_call(side):
+    pool = side.pool(Workshop(side), name="orders")
+    await pool.stop()
+    with raising(PoolClosedError, "pool 'orders' is stopped", "Call start()") as caught:
+        await pool.acquire()
+    assert caught.value.pool == "orders"
+    assert isinstance(caught.value.counts, PoolCounts)
+
+
+@on_both
+async def test_a_failed_create_says_what_failed_and_chains_it(side):
+    async def create():
+        raise CreateError("role 'ann' does not exist")
+
+    pool = side.pool(Workshop(side, create=create), name="orders")
+    with raising(CreateError, "pool 'orders'", "role 'ann' does not exist", "(step: creating)") as caught:
+        await pool.acquire()
+    assert caught.value.step == "creating"
+    assert isinstance(caught.value.__cause__, CreateError)
+
+
+@on_both
+async def test_a_value_given_back_to_a_stopped_pool_that_never_had_it_is_refused(side):
+    pool = side.pool(Workshop(side), name="orders")
+    await pool.stop()
+    with raising(ReleaseError, "pool 'orders' (the pool is stopped)", "not this pool's"):
+        await pool.release(object())
+
+
+@pytest.mark.parametrize("step", ["create", "validate", "acquire", "release", "destroy"])
+@on_both
+async def test_no_text_of_the_pool_holds_what_a_hooks_error_or_a_resource_says(side, step, caplog):
+    class Confidential:
+        def __repr__(self):
+            return f"<connection password={SECRET}>"
+
+        __str__ = __repr__
+
+    async def fails(*_):
+        raise LeakyError
+
+    caplog.set_level("DEBUG")
+    workshop = Workshop(side, thing=Confidential, **{step: fails})
+    pool = side.pool(workshop, max_size=1, validate_on_acquire=True, leak_timeout=0.001)
+    seen = [repr(pool.service)]
+    for _ in range(2):
+        try:
+            value = await pool.acquire(timeout=0.2)
+            with pytest.raises(PoolTimeoutError) as caught:
+                await pool.acquire(timeout=0.01)
+            seen.append(str(caught.value))
+            await pool.release(value)
+        except PoolingError as error:
+            seen += [str(error), repr(error)]
+        except LeakyError:
+            assert step == "acquire", "an acquire hook's own error is the borrower's"
+    with pytest.raises(ReleaseError) as caught:
+        await pool.release(Confidential())
+    seen += [str(caught.value), repr(pool.service), repr(pool.stats())]
+    await pool.stop(20)
+    seen += [record.getMessage() for record in caplog.records]
+    assert len(seen) > 3
+    assert not [text for text in seen if SECRET in text]
+
+
+@pytest.mark.parametrize("kind", [getattr(pooling, name) for name in pooling.__all__ if name.endswith("Error")])
+def test_every_error_is_a_pooling_error_and_keeps_its_facts(kind):
+    error = kind("said so", pool="orders", key="ann", step="queueing")
+    assert isinstance(error, PoolingError)
+    for other in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(other) is kind
+        assert (str(other), other.pool, other.key, other.step) == ("said so", "orders", "ann", "queueing")
+
+
+@on_both
+async def test_a_hook_that_raises_a_timeout_of_its_own_is_not_the_pools_timeout(side):
+    def acquire(value, ctx):
+        raise TimeoutError("the server's, not ours")
+
+    pool = side.pool(PoolFactory.of(object, acquire=acquire))
+    with pytest.raises(TimeoutError, match="the server's") as caught:
+        await pool.acquire()
+    assert not isinstance(caught.value, PoolTimeoutError)
+    assert pool.stats().timeouts == 0
