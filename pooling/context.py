@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ._held import Callback, Held, Retry, ended, in_loop, kind_of, service_kinds
+from ._held import Callback, Held, Retry, ended
+from ._lenders import kind_of, service_kinds
+from ._offload import in_loop
 from .errors import RequestContextError
 
 if TYPE_CHECKING:

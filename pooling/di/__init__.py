@@ -6,7 +6,8 @@ on it; `inject` hands that to functions. See `docs/injection.md`.
 """
 
 from ._injection import Inject, inject
-from ._pools import AsyncPool, Managed, Pool
+from ._managed import Managed
+from ._pools import AsyncPool, Pool
 from ._slots import Pooled
 from ._tasks import task
 from .container import Container

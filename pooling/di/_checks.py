@@ -16,7 +16,8 @@ from ..binding import refuse_single
 from ..errors import ConfigurationError
 from ._graph import effective, path_to_pooled, reachable
 from ._injection import Spec, specs
-from ._pools import Kept, PoolProvider
+from ._kept import Kept
+from ._pools import PoolProvider
 from ._slots import Pooled
 
 __all__ = ["check"]

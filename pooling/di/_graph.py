@@ -7,7 +7,7 @@ from typing import Any
 
 from dependency_injector import providers
 
-from ._pools import Kept
+from ._kept import Kept
 from ._slots import Pooled
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from dependency_injector import providers
 
-from .._held import in_worker
+from .._offload import in_worker
 from ..errors import ConfigurationError
 from ._graph import everything, reachable
-from ._pools import Kept
+from ._kept import Kept
 
 __all__ = ["astart", "astop", "start", "startable", "stop", "stoppable"]
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dependency_injector import providers
 
-from .._held import ended, is_single_use
+from .._held import ended
+from .._lenders import is_single_use
 from ..binding import is_provider
 from ..context import CONTEXT, RequestContext, scope_var
 from ..errors import ConfigurationError, PoolClosedError, RequestContextError
-from ._pools import Kept
+from ._kept import Kept
 
 __all__ = ["Pooled"]
 

@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 from . import _active, _checks, _lifecycle
 from ._graph import Reach
 from ._injection import aresolve
-from ._pools import Kept
+from ._kept import Kept
 from ._slots import Pooled
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from .._held import in_loop
+from .._offload import in_loop
 from ..context import RequestContext
 
 if TYPE_CHECKING:

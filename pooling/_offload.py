@@ -1,0 +1,87 @@
+"""Getting along with an event loop: not blocking it, and not being cut short by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from ._env_threads import shared
+
+logger = logging.getLogger("pooling")
+
+R = TypeVar("R")
+
+
+def in_loop() -> bool:
+    """Whether this thread is running an event loop right now, and so must not block."""
+    return _get_running_loop() is not None
+
+
+async def in_worker(work: Callable[[], R], unwanted: Callable[[R], None] | None = None) -> R:
+    """
+    Run blocking work on a worker thread, in a copy of this context.
+
+    Cancelling the wait does not stop the work; its result then goes to `unwanted`, on the worker.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[R] = loop.create_future()
+    run = contextvars.copy_context().run
+
+    def job() -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = run(work)
+        except BaseException as caught:  # noqa: BLE001 - it belongs to whoever waits
+            error = caught
+        try:
+            loop.call_soon_threadsafe(deliver, result, error)
+        except RuntimeError:  # the loop is closed, and nobody waits any more
+            drop(result, error)
+
+    def deliver(result: Any, error: BaseException | None) -> None:
+        if future.cancelled():
+            shared.workers.submit(partial(drop, result, error))
+        elif error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def drop(result: Any, error: BaseException | None = None) -> None:
+        if unwanted is not None and error is None:
+            try:
+                unwanted(result)
+            except Exception:
+                logger.exception("giving back a value that came too late failed")
+
+    shared.workers.submit(job)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            shared.workers.submit(partial(drop, future.result()))
+        raise
+
+
+async def through(awaitable: Awaitable[R]) -> R:
+    """Await something that must not be cut short: a cancellation is held back to its end, a second one cuts it."""
+    task = asyncio.ensure_future(_coroutine(awaitable))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.done():
+            raise
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+        raise
+
+
+async def _coroutine(awaitable: Awaitable[R]) -> R:
+    return await awaitable
