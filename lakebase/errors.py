@@ -189,6 +189,8 @@ _READ = (
         r"does not have CONNECT privilege",
         r"is not currently accepting connections",
     ),
+    # An end in the middle of the handshake is a server that goes away, not one that has other ideas of TLS.
+    _words(ConnectFailure.LOST, r"SSL error: unexpected eof"),
     _words(
         ConnectFailure.TLS,
         r"server does not support SSL",
