@@ -209,7 +209,7 @@ class Flows:
                     with env.lock:
                         now = env.now()
                         if slot.uses == 0 and slot.born_at >= began:  # made for us and no good: a failed create
-                            ledger.failed(flaw, now)
+                            ledger.failed(flaw, now, after=slot.failures)
                         ledger.condemn(slot, "invalid", now)
                     slot, waiter, is_back, step = None, None, True, QUEUEING
                     self.dispatch()
@@ -696,7 +696,7 @@ class Flows:
 
         def is_filled(ledger: Ledger) -> bool:
             last = ledger.last_error
-            if ledger.create_failures > failed_before and last is not None and self._is_final(last):
+            if ledger.create_failures > failed_before and last is not None and ledger.last_is_final:
                 fatal.append(last)
             return bool(fatal) or ledger.state == STOPPED or ledger.live >= ledger.min_size
 

@@ -64,6 +64,7 @@ class Slot:
         "code",
         "due",
         "expires_at",
+        "failures",
         "generation",
         "home",
         "hooks",
@@ -94,6 +95,7 @@ class Slot:
         self.ordered_at = now
         self.born_at = now
         self.expires_at = inf
+        self.failures = 0  # creates failed in a row before it
         self.due = inf  # when the step under way counts as overdue
         self.uses = 0
         self.turns = 0  # borrowers served while another ledger was hungry
@@ -194,6 +196,7 @@ class Ledger:
         "idle",
         "jitter",
         "last_error",
+        "last_is_final",
         "late",
         "max_size",
         "min_size",
@@ -265,6 +268,7 @@ class Ledger:
         self.retry_at = -inf  # no open for a waiter before this
         self.fill_at = -inf  # no open for min_size before this
         self.last_error: BaseException | None = None
+        self.last_is_final = False
         self.alarm = inf  # when `sweep` wants to be called
         self.created = 0
         self.create_failures = 0
@@ -409,9 +413,9 @@ class Ledger:
         self.late.pop(slot, None)
         self._look_at_idle(now)
         self.created += 1
-        self.failures = 0
+        slot.failures, self.failures = self.failures, 0
         self.retry_at = self.fill_at = -inf
-        self.last_error = None
+        self.last_error, self.last_is_final = None, False
         self.put(slot)
         self.settle(now)
 
@@ -456,11 +460,15 @@ class Ledger:
         self._close(slot, "start failed", now)
         self.settle(now)
 
-    def failed(self, error: BaseException, now: float, *, final: bool = False) -> None:
-        """Count a failed create, or a new resource that is no good, and pause before the next."""
+    def failed(self, error: BaseException, now: float, *, final: bool = False, after: int = 0) -> None:
+        """
+        Count a failed create and pause before the next.
+
+        A new resource that is no good counts as one, `after` as many as had failed before it was made.
+        """
         self.create_failures += 1
-        self.failures += 1
-        self.last_error = error
+        self.failures = max(self.failures, after) + 1
+        self.last_error, self.last_is_final = error, final
         options = self.options
         pause = min(options.create_backoff * 2.0 ** min(self.failures - 1, 30), options.create_backoff_max)
         self.fill_at = now + pause * (0.75 + 0.5 * self.jitter())

@@ -152,6 +152,21 @@ def test_the_pause_is_spread_by_a_quarter_to_both_sides(jitter, pause):
     assert books.ledger.retry_at - books.now == pytest.approx(pause)
 
 
+def test_the_pause_also_grows_where_each_new_resource_turns_out_to_be_no_good():
+    books = Books(create_backoff=0.5, create_backoff_max=60.0)
+    waiter, pauses = books.queue(), []
+    for _ in range(4):
+        slot = books.open(*books.opens())
+        assert books.ledger.claim(waiter) is slot
+        books.ledger.failed(OSError("invalid"), books.now, after=slot.failures)
+        books.ledger.condemn(slot, "invalid", books.now)
+        waiter = books.queue(first=True)
+        books.close_all()
+        pauses.append(books.ledger.retry_at - books.now)
+        books.turn(pauses[-1])
+    assert pauses == [0.5, 1.0, 2.0, 4.0]
+
+
 def test_during_the_pause_a_new_waiter_opens_nothing_and_a_returned_resource_serves():
     books, (out,) = filled(1, max_size=2, create_backoff=1.0)
     first = books.queue()

@@ -21,7 +21,7 @@ import pytest
 from pooling._flows import Flows
 from pooling._hooks import Hooks
 from pooling._sites import Site
-from pooling.errors import PoolingError
+from pooling.errors import CreateError, PoolingError, PoolTimeoutError
 from pooling.factory import PoolFactory
 from pooling.options import PoolingServiceOptions
 
@@ -289,6 +289,36 @@ CASES = [
     for behaviour in BEHAVIOURS
     if PASSED[operation].issuperset(behaviour)
 ]
+
+
+def test_a_validation_that_always_fails_ends_at_the_timeout_with_few_creates():
+    pool = pool_of({"validate": FAILS}, create_backoff=0.05, create_backoff_max=2.0)
+    began = pool.env.time
+    with pytest.raises(PoolTimeoutError):
+        pool.env.run(pool.take(timeout=30.0))
+    assert 29.0 < pool.env.time - began <= 30.0
+    assert len(pool.workshop.made) < 30
+
+
+def test_is_final_is_never_asked_under_the_lock():
+    pool = pool_of({"create": FAILS}, min_size=1)
+    depth = []
+
+    class Lock:
+        def __enter__(self):
+            depth.append(self)
+
+        def __exit__(self, *_):
+            depth.pop()
+
+    def is_final(error):
+        assert not depth
+        return True
+
+    pool.env.lock = Lock()
+    pool.flows.hooks.is_final = is_final
+    with pytest.raises(CreateError):
+        pool.env.run(pool.flows.start(None, waits=True))
 
 
 @pytest.fixture(autouse=True)
