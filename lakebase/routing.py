@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from psycopg_pool import PoolClosed
+
 from pooling import RequestContext
 
 from .identity import UserIdentity
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from .pool import AsyncLakebasePool, LakebasePool
 
 __pooling_internal__ = True
@@ -46,6 +50,60 @@ class _Routing:
         return pool
 
 
+class Routed:
+    """
+    What `RoutingPool.connection` returns: a transaction on a connection of the pool that is current on entry.
+
+    A pool that was replaced just then, because its user has another token now, is looked up once more.
+    """
+
+    __slots__ = ("_block", "_routing", "_timeout")
+
+    def __init__(self, routing: _Routing, timeout: float | None) -> None:
+        self._routing = routing
+        self._timeout = timeout
+
+    def __enter__(self) -> Any:
+        while True:
+            pool = self._routing.current
+            try:
+                self._block = pool.connection(self._timeout)
+                return self._block.__enter__()
+            except PoolClosed:
+                if self._routing.current is pool:
+                    raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, at)  # type: ignore[no-any-return]
+
+
+class AsyncRouted:
+    """`Routed` of an `AsyncRoutingPool`."""
+
+    __slots__ = ("_block", "_routing", "_timeout")
+
+    def __init__(self, routing: _Routing, timeout: float | None) -> None:
+        self._routing = routing
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Any:
+        while True:
+            pool = self._routing.current
+            try:
+                self._block = pool.connection(self._timeout)
+                return await self._block.__aenter__()
+            except PoolClosed:
+                if self._routing.current is pool:
+                    raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> bool | None:
+        return await self._block.__aexit__(kind, error, at)  # type: ignore[no-any-return]
+
+
 class RoutingPool(_Routing):
     """
     Looks like a pool, and is the request's user's or the app's.
@@ -59,11 +117,17 @@ class RoutingPool(_Routing):
 
     def connection(self, timeout: float | None = None) -> Any:
         """As `LakebasePool.connection`, of the current pool."""
-        return self.current.connection(timeout)
+        return Routed(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> Any:
         """As `LakebasePool.getconn`, of the current pool."""
-        return self.current.getconn(timeout)
+        while True:
+            pool = self.current
+            try:
+                return pool.getconn(timeout)
+            except PoolClosed:
+                if self.current is pool:
+                    raise
 
     def putconn(self, conn: Any) -> None:
         """Give a connection back to the pool it came from, whoever's turn it is now."""
@@ -77,11 +141,17 @@ class AsyncRoutingPool(_Routing):
 
     def connection(self, timeout: float | None = None) -> Any:
         """As `AsyncLakebasePool.connection`, of the current pool."""
-        return self.current.connection(timeout)
+        return AsyncRouted(self, timeout)
 
     async def getconn(self, timeout: float | None = None) -> Any:
         """As `AsyncLakebasePool.getconn`, of the current pool."""
-        return await self.current.getconn(timeout)
+        while True:
+            pool = self.current
+            try:
+                return await pool.getconn(timeout)
+            except PoolClosed:
+                if self.current is pool:
+                    raise
 
     async def putconn(self, conn: Any) -> None:
         """As `RoutingPool.putconn`."""
