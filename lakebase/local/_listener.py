@@ -44,11 +44,6 @@ class Listener:
             raise
         return sock
 
-    @property
-    def is_open(self) -> bool:
-        """Whether clients are let in."""
-        return self._server is not None
-
     async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
         """Let clients in; each gets a protocol of its own."""
         if self._server is None:

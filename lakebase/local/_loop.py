@@ -18,7 +18,6 @@ class LoopThread:
     """Runs what it is given on its loop. The thread is a daemon: a process that forgets it still exits."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
         self._loop = asyncio.new_event_loop()
         self._spawned: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

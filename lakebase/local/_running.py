@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -243,8 +242,3 @@ def _listener(host: str, port: int) -> Listener:
         raise LocalLakebaseError(
             f"cannot listen on {host}:{port}: {error.strerror}. Give another port=, or 0 for any free one"
         ) from error
-
-
-def service_principal_id() -> str:
-    """A new application id."""
-    return str(uuid.uuid4())

@@ -143,10 +143,6 @@ class Issuer:
         with self._lock:
             return self._clock() < self._credentials.get(name, {}).get(_digest(password), 0.0)
 
-    def is_token(self, password: str) -> bool:
-        """Whether the password has the form of a token, good or not."""
-        return password.startswith("eyJ") and password.count(".") == 2
-
     def expire(self, name: str | None = None) -> None:
         """Let the credentials minted so far expire now: of one principal, or of all."""
         with self._lock:

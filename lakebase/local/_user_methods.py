@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from ._control import DATABASE
-from ._running import ENDPOINT, INSTANCE, service_principal_id
+from ._running import ENDPOINT, INSTANCE
 from .errors import LocalLakebaseError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class UserMethods:
     def add_service_principal(self, client_id: str | None = None) -> tuple[str, str]:
         """The client id, which is also the role, and OAuth secret of a new service principal."""
         parts = self._parts
-        name = client_id or service_principal_id()
+        name = client_id or str(uuid.uuid4())
         parts.control.ensure_identity(name)
         parts.issuer.add(name, is_service=True)
         self._parts.identities.tokens[name] = parts.issuer.workspace_token(name)

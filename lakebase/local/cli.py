@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ._desk import Desk, order
 from ._instances import Record, claimed, records
 from ._lake import LocalLakebase
+from ._postgres import find_binaries
 from .errors import LocalLakebaseError
 
 if TYPE_CHECKING:
@@ -285,13 +286,24 @@ def _psql(arguments: argparse.Namespace) -> int:
     record = _one(arguments.name)
     user = arguments.user or record.admin
     extra = arguments.arguments[1:] if arguments.arguments[:1] == ["--"] else arguments.arguments
-    program = shutil.which("psql")
-    if program is None:
-        raise LocalLakebaseError(
-            "there is no psql on the PATH: on Debian and Ubuntu it is in the package postgresql-client"
-        )
+    # Asking for the password also adds the user.
     password = order(record.desk, record.desk_token, "password", user=user)["password"]
-    names = ("PGHOST", "PGPORT", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT")
-    environment = {name: record.environment[name] for name in names}
+    program = shutil.which("psql")
+    if program is not None:
+        names = ("PGHOST", "PGPORT", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT")
+        environment = {name: record.environment[name] for name in names} | {"PGPASSWORD": password}
+    else:
+        program = str(find_binaries().joinpath("psql"))
+        if not record.run_dir or not Path(program).exists():
+            raise LocalLakebaseError(
+                "there is no psql on the PATH: on Debian and Ubuntu it is in the package postgresql-client"
+            )
+        print("# No psql on the PATH: the embedded one, which has no TLS, straight to Postgres", file=sys.stderr)
+        environment = {
+            "PGHOST": record.run_dir,
+            "PGPORT": "5432",
+            "PGDATABASE": record.database,
+            "PGSSLMODE": "disable",
+        }
     sys.stdout.flush()
-    os.execve(program, [program, *extra], {**os.environ, **environment, "PGUSER": user, "PGPASSWORD": password})  # noqa: S606
+    os.execve(program, [program, *extra], {**os.environ, **environment, "PGUSER": user})  # noqa: S606

@@ -165,6 +165,17 @@ def test_psql_opens_as_the_owner_or_as_a_user(home, tmp_path, monkeypatch):
         assert lakebase("local", "psql", "--user", "ann@corp.example")[1].startswith("ann@corp.example verify-full")
 
 
+def test_without_a_psql_on_the_path_the_embedded_one_is_taken(home, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    with Up():
+        status, text, errors = lakebase(
+            "local", "psql", "--user", "ann@corp.example", "--", "-Atc", "select current_user"
+        )
+        assert (status, text) == (0, "ann@corp.example\n")
+        assert "No psql on the PATH" in errors
+
+
 def test_two_at_once_do_not_clash(home):
     with Up() as one, Up() as two:
         assert one.environment["PGPORT"] != two.environment["PGPORT"]

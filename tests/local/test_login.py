@@ -211,7 +211,8 @@ def test_postgres_itself_counts_the_connections(lake, user, settings, admin):
 def test_the_read_only_host_refuses_to_write(lake, user, settings, admin):
     admin.execute("create table if not exists written (i int)")
     admin.execute("grant all on written to public")
-    with psycopg.connect(**{**settings, "host": lake.read_only_host}) as connection:
+    assert lake.config(user, read_only=True).host == lake.read_only_host
+    with psycopg.connect(**{**settings, "host": lake.read_only_host, "port": lake.read_only_port}) as connection:
         assert connection.execute("select current_user").fetchone() == (user,)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             connection.execute("insert into written values (1)")

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -182,6 +183,19 @@ def test_held_requests_are_answered_when_the_fault_is_cleared(lake, user, client
             assert not any(future.done() for future in minted)
             client.current_user.me()
         assert len({future.result(20).token for future in minted}) == 8
+
+
+def test_a_slow_workspace_answers_in_the_end(lake, client):
+    with lake.delay_workspace(0.2, path="/Me", count=1) as fault:
+        began = time.monotonic()
+        client.current_user.me()
+        assert time.monotonic() - began >= 0.2
+        assert fault.hits == 1
+
+
+def test_the_admin_is_a_user_of_the_workspace_too(lake):
+    assert lake.workspace_client().current_user.me().user_name == lake.admin_user
+    assert lake.workspace_client().config.token == lake.admin_token
 
 
 def test_calls_and_credentials_are_counted(lake, user, client):
