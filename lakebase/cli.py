@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="lakebase", description="Per-user connection pools for Databricks Lakebase: a demo, a local Lakebase, and a doctor."
+        prog="lakebase",
+        description="Per-user connection pools for Databricks Lakebase: a demo, a local Lakebase, and a doctor.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)

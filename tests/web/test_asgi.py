@@ -520,7 +520,8 @@ def test_starlettes_lifespan_runs_the_container_around_the_apps_own():
 
 
 def test_litestar_serves_requests_of_the_container():
-    litestar = pytest.importorskip("litestar", reason="litestar is not among the test dependencies")
+    import litestar
+
     from pooling.web.litestar import PoolingPlugin
 
     container = Site()
