@@ -163,7 +163,7 @@ class Gateway:
             await self._login.check_password(wire, user, is_pooled=door.is_pooled)
             await self._connect(door, wire, greeting)
         except Refusal as refusal:
-            self.counters.turned_away(user)
+            self.counters.turned_away(user or refusal.user)
             wire.write(error_response(refusal.code, refusal.text))
             wire.close()
         except (OSError, TimeoutError):

@@ -32,12 +32,13 @@ _CLEARTEXT_PASSWORD = message(b"R", struct.pack("!I", 3))
 
 
 class Refusal(Exception):  # noqa: N818
-    """The client gets this error and is let go."""
+    """The client, whose role may be known, gets this error and is let go."""
 
-    def __init__(self, code: str, text: str) -> None:
+    def __init__(self, code: str, text: str, *, user: str = "") -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.user = user
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +115,12 @@ class Login:
         greeting = Greeting(code, body)
         if greeting.is_cancellation:
             return greeting
-        if not encrypted:
-            raise Refusal("28000", "connection is insecure (try using `sslmode=require`)")
         if code >> 16 != 3:
             wanted = f"{code >> 16}.{code & 0xFFFF}"
             raise Refusal("0A000", f"unsupported frontend protocol {wanted}: server supports 3.0 to 3.2")
+        if not encrypted:
+            insecure = "connection is insecure (try using `sslmode=require`)"
+            raise Refusal("28000", insecure, user=greeting.user)
         if not greeting.user:
             raise Refusal("28000", "no PostgreSQL user name specified in startup packet")
         return greeting

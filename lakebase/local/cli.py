@@ -141,6 +141,7 @@ def _up(arguments: argparse.Namespace) -> int:
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
+    _allow_many_files()
     began = time.monotonic()
     try:
         with claimed(arguments.name) as claim, lake, Desk(lake) as desk:
@@ -153,6 +154,17 @@ def _up(arguments: argparse.Namespace) -> int:
         print("\n# stopped", file=sys.stderr)
         return 0
     return 1
+
+
+def _allow_many_files() -> None:
+    """Raise this process's limit as far as it may: a connection takes two file descriptors."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        pass  # as on macOS, where the hard limit is no number that may be set
 
 
 def _publish(claim: Claim, lake: LocalLakebase, desk: Desk, data_dir: str | None) -> Record:

@@ -238,6 +238,8 @@ def test_everything_is_counted(lake, user, settings):
     refusal({**settings, "password": "wrong"})
     stats = lake.stats().user(user)
     assert (stats.open, stats.peak, stats.total, stats.refused) == (0, 3, 4, 1)
+    refusal({**settings, "sslmode": "disable"})
+    assert lake.stats().user(user).refused == 2
     assert lake.stats().user("nobody@corp.example").total == 0
 
 
