@@ -205,7 +205,7 @@ class Flows:
                 if flaw is None and self._is_to_validate(slot):
                     step = VALIDATING
                     flaw = await self._flaw(slot, deadline)
-                if flaw is not None:
+                if flaw is not None and not isinstance(flaw, StepTimeoutError):
                     with env.lock:
                         now = env.now()
                         if slot.uses == 0 and slot.born_at >= began:  # made for us and no good: a failed create
@@ -214,10 +214,15 @@ class Flows:
                     slot, waiter, is_back, step = None, None, True, QUEUEING
                     self.dispatch()
                     continue
-                hook = slot.hooks.acquire
-                if hook is not None:
+                if flaw is None and slot.hooks.acquire is not None:
                     step = ACQUIRE_HOOK
-                    await env.call(hook, (slot.value, ctx), deadline)
+                    flaw = await self._prepare(slot, ctx, deadline)
+                if flaw is not None:
+                    with env.lock:
+                        ledger.condemn(slot, step, env.now())
+                    slot = waiter = None
+                    self.dispatch()
+                    raise flaw
                 with env.lock:
                     now = env.now()
                     slot.code, slot.lasti, slot.stack = site
@@ -302,16 +307,26 @@ class Flows:
         return self.env.now() - slot.idle_since > self.threshold
 
     async def _flaw(self, slot: Slot, deadline: float) -> BaseException | None:
-        """What is wrong with a resource; `None` if nothing is."""
+        """What is wrong with a resource; `None` if nothing is, `StepTimeoutError` if that was not found out in time."""
         assert self.hooks.validate is not None
         try:
             if await self.env.call(self.hooks.validate, (slot.value,), deadline):
                 return None
-        except StepTimeoutError:
-            raise
         except Exception as error:
             return error
         return CreateError("validate() said no", pool=self.name, step=VALIDATING)
+
+    async def _prepare(self, slot: Slot, ctx: Any, deadline: float) -> BaseException | None:
+        """
+        Run the acquire hook; what it failed with.
+
+        Returned, not raised: an interrupt while an error is being handled would not find the slot.
+        """
+        try:
+            await self.env.call(slot.hooks.acquire, (slot.value, ctx), deadline)
+        except Exception as error:
+            return error
+        return None
 
     async def check(self, slot: Slot) -> None:
         """Validate an idle resource in the background."""
@@ -429,7 +444,10 @@ class Flows:
                 await env.call(hook, (slot.value, exc), self._until(options.destroy_timeout))
             if options.validate_on_release and self.hooks.validate is not None:
                 step = VALIDATING
-                if await self._flaw(slot, env.now() + options.destroy_timeout) is not None:
+                flaw = await self._flaw(slot, env.now() + options.destroy_timeout)
+                if isinstance(flaw, StepTimeoutError):
+                    raise flaw
+                if flaw is not None:
                     return "invalid", None
         except StepTimeoutError:
             return step, TimeoutError(f"{step} did not end within destroy_timeout={options.destroy_timeout} s")

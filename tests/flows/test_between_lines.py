@@ -330,3 +330,25 @@ def test_acquiring_when_a_borrower_is_garbage():
         return interruption
 
     interrupted_everywhere(scenario)
+
+
+def test_acquiring_when_the_acquire_hook_fails():
+    def scenario(line):
+        fails = [True]
+        pool = pool_of({"acquire": lambda value, ctx: 1 / 0 if fails else None})
+        fails.clear()
+        pool.release(pool.acquire())
+        fails.append(True)
+        interruption = Interruption(line)
+        with interruption:
+            try:
+                pool.acquire()
+            except (KeyboardInterrupt, ZeroDivisionError):
+                pass
+        fails.clear()
+        held = [pool.acquire(timeout=LONG) for _ in range(SIZE)]
+        assert len(set(held)) == SIZE
+        pool.stop(0, drain=False)
+        return interruption
+
+    interrupted_everywhere(scenario)
