@@ -323,8 +323,6 @@ async def test_resize_down_closes_what_is_too_much(side, lakebase_local):
 @on_both
 async def test_wait_raises_when_the_pool_cannot_be_filled_and_closes_it(side, lakebase_local):
     async with Pools(side, lakebase_local) as pools:
-        pool = await pools.open(min_size=1)
-        await wait(pool.close())
         with lakebase_local.refuse():
             pool = await pools.open(min_size=1)
             with pytest.raises(psycopg_pool.PoolTimeout):
