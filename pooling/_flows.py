@@ -402,7 +402,9 @@ class Flows:
                 self.use_time.record(env.now() - slot.taken_at)
             slot.code = slot.stack = None
             slot.due = inf
-            if slot.hooks.release is not None or options.validate_on_release:
+            if exc is not None and not self._can_reset(slot):
+                reason = "broken"
+            elif slot.hooks.release is not None or options.validate_on_release:
                 reason, failure = await self._reset(slot, exc)
                 if failure is not None:
                     await self.discard(slot, reason)
@@ -430,6 +432,11 @@ class Flows:
             else:
                 self.discard_later(slot, reason or RELEASE_HOOK)
             raise
+
+    def _can_reset(self, slot: Slot) -> bool:
+        """Whether a resource whose borrower failed is to be released all the same."""
+        policy = self.options.on_error
+        return policy == "release" or (policy == "auto" and slot.hooks.release is not None)
 
     async def _reset(self, slot: Slot, exc: BaseException | None) -> tuple[str, Exception | None]:
         """Run the hooks of a release: why the resource is to be destroyed, if it is, and with which error."""

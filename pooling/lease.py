@@ -67,18 +67,12 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
         slot = service._ledger.out.get(id(value))
         self._loan = -1 if slot is None else slot.uses
         try:
-            if error is None:
-                service.release(value)
-            elif service._on_error(value) == "release":
-                try:
-                    service.release(value, error)
-                except ReleaseError as failure:  # the block's own error is the one to be seen
-                    log.warning("%s", failure)
-            else:
-                service.destroy(value)
-        except Exception:
+            service.release(value, error)
+        except Exception as failure:
             self._value = _NOTHING
-            raise
+            if error is None or not isinstance(failure, ReleaseError):
+                raise
+            log.warning("%s", failure)  # the block's own error is the one to be seen
         # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
         self._value = _NOTHING
         return False
@@ -103,18 +97,12 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
         slot = service._ledger.out.get(id(value))
         self._loan = -1 if slot is None else slot.uses
         try:
-            if error is None:
-                await service.release(value)
-            elif service._on_error(value) == "release":
-                try:
-                    await service.release(value, error)
-                except ReleaseError as failure:  # the block's own error is the one to be seen
-                    log.warning("%s", failure)
-            else:
-                await service.destroy(value)
-        except Exception:
+            await service.release(value, error)
+        except Exception as failure:
             self._value = _NOTHING
-            raise
+            if error is None or not isinstance(failure, ReleaseError):
+                raise
+            log.warning("%s", failure)  # the block's own error is the one to be seen
         # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
         self._value = _NOTHING
         return False
@@ -171,10 +159,7 @@ class PooledValue(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         if self._ticket:
-            if error is not None and self.service._on_error(self.value) == "destroy":
-                self.destroy()
-            else:
-                self.release(error)
+            self.release(error)
         return False
 
 
@@ -210,10 +195,7 @@ class AsyncPooledValue(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         if self._is_out:
-            if error is not None and self.service._on_error(self.value) == "destroy":
-                await self.destroy()
-            else:
-                await self.release(error)
+            await self.release(error)
         return False
 
 

@@ -50,8 +50,8 @@ class PoolingServiceOptions:
             place is free again, and a warning is logged.
         leak_timeout: A resource out for longer is reported once, with the stack of its
             borrower. `None` switches that and its cost off.
-        on_error: What `lease()` does with a resource whose borrower raised: `"release"`
-            resets it by the release hook, `"destroy"` destroys it, `"auto"` releases where
+        on_error: What becomes of a resource whose borrower raised in `lease()`, or said so by `release(value, exc)`:
+            `"release"` resets it by the release hook, `"destroy"` destroys it, `"auto"` releases where
             a release hook exists to reset it and destroys otherwise.
         inline_hooks: Threads only. `True` runs validate and the acquire hook in the borrower's own
             thread: no hand-over to a worker and thread-locals are kept, but a hook that

@@ -269,13 +269,6 @@ class _Service(Generic[T]):
         """For finalisers: a lease was dropped while it was open; `loan` as in `Ledger.drop`."""
         self._ledger.drop(value, loan)
 
-    def _on_error(self, slot_value: Any) -> str:
-        """What becomes of a resource whose borrower raised: `release` or `destroy`."""
-        policy = self._options.on_error
-        if policy == "auto":
-            return "release" if self._hooks.of(slot_value).release is not None else "destroy"
-        return policy
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} {self._ledger.state}: {messages.counts_of(self._ledger)}>"
 
@@ -416,13 +409,14 @@ class PoolingService(_Service[T]):
 
         Args:
             value: The very object that `acquire` returned.
-            exc: The exception that ended the use; handed to a release hook with a parameter of that name.
+            exc: The exception that ended the use, if one did. `on_error` says whether the resource is then reset or
+                destroyed; a release hook with a parameter of that name receives it.
 
         Raises:
             ReleaseError: It is not out (given back twice, or another pool's), or the hook failed.
         """
         ledger = self._ledger
-        if ledger.fast:
+        if ledger.fast and exc is None:
             slot: Slot | None = None
             try:
                 slot = ledger.out.pop(id(value), None)
@@ -602,7 +596,7 @@ class AsyncPoolingService(_Service[T]):
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""
         ledger = self._ledger
-        if ledger.fast:
+        if ledger.fast and exc is None:
             slot: Slot | None = None
             try:
                 slot = ledger.out.pop(id(value), None)
