@@ -86,7 +86,7 @@ class AsyncioEnv:
         self.lock = NO_LOCK
         self.now = now
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.tasks: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references
+        self.tasks: set[asyncio.Task[Any]] | None = None  # the loop itself keeps only weak references
 
     def latch(self) -> asyncio.Future[bool]:
         assert self.loop is not None
@@ -139,6 +139,8 @@ class AsyncioEnv:
         except BaseException:
             flow.close()
             raise
+        if self.tasks is None:
+            self.tasks = set()
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
@@ -162,7 +164,7 @@ class AsyncioEnv:
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to this loop from now on."""
         self.loop = loop
-        self.tasks = set()
+        self.tasks = None
 
 
 def _give_up(latch: asyncio.Future[bool]) -> None:

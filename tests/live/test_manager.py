@@ -10,6 +10,7 @@ import psycopg_pool
 import pytest
 
 from lakebase import (
+    AsyncLakebasePoolManager,
     ConfigurationError,
     LakebasePoolManager,
     LoginError,
@@ -292,22 +293,21 @@ async def test_a_login_that_cannot_succeed_is_told_at_once(side, lakebase_local)
 # -- what they cost --------------------------------------------------------------
 
 
-def test_ten_thousand_users_pools_have_no_threads_and_four_kilobytes_each():
-    with LakebasePoolManager(
-        {"host": "h", "database": "d", "endpoint": "projects/p/branches/b/endpoints/e"}
-    ) as manager:
-        names = [(f"u{n}", {"user": f"u{n}", "token": f"t{n}"}, f"f{n}") for n in range(10_000)]
-        manager.get_pool("first", {"user": "first", "token": "t"})
+@pytest.mark.parametrize("kind", [LakebasePoolManager, AsyncLakebasePoolManager])
+def test_ten_thousand_users_pools_have_no_threads_and_four_kilobytes_each(kind):
+    manager = kind({"host": "h", "database": "d", "endpoint": "projects/p/branches/b/endpoints/e"}, max_total=50)
+    names = [(f"u{n}", {"user": f"u{n}", "token": f"t{n}"}, f"f{n}") for n in range(10_000)]
+    manager.get_pool("first", {"user": "first", "token": "t"})
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for name in names:
+            manager.get_pool(*name)
         gc.collect()
-        tracemalloc.start()
-        try:
-            before = tracemalloc.get_traced_memory()[0]
-            for name in names:
-                manager.get_pool(*name)
-            gc.collect()
-            each = (tracemalloc.get_traced_memory()[0] - before) / len(names)
-        finally:
-            tracemalloc.stop()
-        assert manager.size == 10_001
-        assert each <= 4096, each
-        assert sum(thread.name.startswith(("pooling", "lakebase")) for thread in threading.enumerate()) <= 4
+        each = (tracemalloc.get_traced_memory()[0] - before) / len(names)
+    finally:
+        tracemalloc.stop()
+    assert manager.size == 10_001
+    assert each <= 4096, each
+    assert sum(thread.name.startswith(("pooling", "lakebase")) for thread in threading.enumerate()) <= 4
