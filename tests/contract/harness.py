@@ -470,11 +470,14 @@ def on_threads(body: Callable[..., Any]) -> Callable[..., Any]:
 
 async def whole(pool: Door) -> list[Any]:
     """Borrow everything the pool can give at once, and give it back: nothing is lost, nothing is there twice."""
+    assert pool.available <= pool.size, "something is idle twice"
     values = [await pool.acquire(timeout=LIMIT) for _ in range(pool.options.max_size)]
     assert len(set(map(id, values))) == pool.options.max_size
     assert pool.borrowed == pool.size - pool.stats().closing == pool.options.max_size
+    assert pool.available == 0
     for value in values:
         await pool.release(value)
+    assert pool.available <= pool.size
     return values
 
 

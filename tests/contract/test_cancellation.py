@@ -1,4 +1,9 @@
-"""Borrowers that go away: interrupted, cancelled, out of time."""
+"""
+Borrowers that go away: interrupted, cancelled, out of time.
+
+Planted by hand and caught: a wait that swallows its cancellation, and a resource put back twice by a waiter that gives
+up, both here; a release that does not look again for those who queued meanwhile, in `test_any_line.py`.
+"""
 
 from __future__ import annotations
 
