@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import traceback
 from collections.abc import Callable
 from math import inf
 from random import random
@@ -572,12 +573,13 @@ class Flows:
                     await self.env.call(hook, (value,), self._until(self.options.destroy_timeout))
                 except Exception as error:
                     failure = error
+                    # Where it failed, but not its words: a driver's may have a password in them.
                     log.warning(
-                        "%s: destroying a resource (%s) failed with %s; its place is free all the same",
+                        "%s: destroying a resource (%s) failed with %s; its place is free all the same\n%s",
                         messages.title(self.name, self.key),
                         slot.reason,
                         "a timeout" if isinstance(error, StepTimeoutError) else type(error).__name__,
-                        exc_info=None if isinstance(error, StepTimeoutError) else error,
+                        "".join(traceback.format_tb(error.__traceback__)),
                     )
         finally:
             with self.env.lock:

@@ -139,7 +139,7 @@ class Gateway:
                     wire.stall(stalled)
         for door in self._doors:
             if self.faults.has("refused") or self.compute.is_unreachable:
-                door.listener.shut()
+                await door.listener.shut()
             else:
                 await door.listener.open(lambda door=door: self._arrival(door))  # type: ignore[misc]
         self._look()

@@ -50,15 +50,25 @@ class Listener:
             sock = self._bound(self.host, self.port)
             self._server = await asyncio.get_running_loop().create_server(protocol, sock=sock, backlog=_BACKLOG)
 
-    def shut(self) -> None:
+    async def shut(self) -> None:
         """Refuse clients from now on; those inside stay."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is None:
+            return
+        # A client that is being let in as the server closes would leave half a transport behind: stop letting in, let
+        # those on the threshold pass, and close then.
+        loop = asyncio.get_running_loop()
+        for sock in server.sockets:
+            loop.remove_reader(sock.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        server.close()
 
     def close(self) -> None:
         """Refuse clients and give the port back."""
-        self.shut()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         self._holder.close()
 
     def sockets(self) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 from psycopg.rows import dict_row
 
@@ -26,7 +28,7 @@ def settings(lake):
 
 
 def test_langgraphs_saver_works_on_it(lakebase_local):
-    base = pytest.importorskip("langgraph.checkpoint.base")
+    base = importlib.import_module("langgraph.checkpoint.base")
     from langgraph.checkpoint.postgres import PostgresSaver
 
     with LakebasePool(**settings(lakebase_local)) as pool:
@@ -44,7 +46,7 @@ def test_langgraphs_saver_works_on_it(lakebase_local):
 
 
 async def test_langgraphs_async_saver_works_on_it(lakebase_local):
-    base = pytest.importorskip("langgraph.checkpoint.base")
+    base = importlib.import_module("langgraph.checkpoint.base")
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
     async with AsyncLakebasePool(**settings(lakebase_local)) as pool:
@@ -60,7 +62,7 @@ async def test_langgraphs_async_saver_works_on_it(lakebase_local):
 
 
 def test_sqlalchemy_takes_its_connections_from_it(lakebase_local):
-    sqlalchemy = pytest.importorskip("sqlalchemy")
+    sqlalchemy = importlib.import_module("sqlalchemy")
 
     with LakebasePool(config=lakebase_local.config(max_size=2), close_returns=True) as pool:
         engine = sqlalchemy.create_engine(
@@ -80,8 +82,7 @@ def test_sqlalchemy_takes_its_connections_from_it(lakebase_local):
 
 
 async def test_sqlalchemys_asyncio_engine_takes_its_connections_from_it(lakebase_local):
-    sqlalchemy = pytest.importorskip("sqlalchemy")
-    pytest.importorskip("greenlet")
+    sqlalchemy = importlib.import_module("sqlalchemy")
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async with AsyncLakebasePool(config=lakebase_local.config(max_size=2), close_returns=True) as pool:
