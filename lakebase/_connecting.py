@@ -210,7 +210,7 @@ class Connector(_Connector):
 
         A login that is rejected is tried once more with a new password, since the one at hand may have expired.
         """
-        conninfo = self.conninfo() if callable(self.conninfo) else self.conninfo or ""
+        conninfo: Any = self.conninfo() if callable(self.conninfo) else self.conninfo or ""
         kwargs = self.arguments(self.kwargs() if callable(self.kwargs) else self.kwargs)
         try:
             connection = self._connect(conninfo, kwargs)

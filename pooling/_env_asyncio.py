@@ -84,7 +84,7 @@ class AsyncioEnv:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.lock = NO_LOCK
-        self.now = now
+        self.now: Callable[[], float] = now
         self.loop: asyncio.AbstractEventLoop | None = None
         self.tasks: set[asyncio.Task[Any]] | None = None  # the loop itself keeps only weak references
 
@@ -133,8 +133,9 @@ class AsyncioEnv:
 
     def spawn(self, flow: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run a flow in the background, in an empty context: no request's values leak into a shared resource."""
-        assert self.loop is not None
         try:
+            if self.loop is None:
+                raise RuntimeError("the pool is in no event loop yet")
             task = self.loop.create_task(flow, name=name, context=contextvars.Context())
         except BaseException:
             flow.close()

@@ -238,7 +238,7 @@ class ThreadEnv:
         lock: threading.Lock | None = None,
     ) -> None:
         self.lock = lock or threading.Lock()
-        self.now = now
+        self.now: Callable[[], float] = now
         self._is_inline = is_inline
 
     def latch(self) -> Latch:
