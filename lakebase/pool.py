@@ -296,7 +296,7 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         if self._closed:
             self._check_open()
         try:
-            conn = self._service.acquire(timeout=None if timeout is None else max(timeout, 0.0))
+            conn = self._service.acquire(timeout=seconds_left(timeout))
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
@@ -321,17 +321,17 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
             if self._closed and not self._service.pending:  # nobody will have it: close it here and now
                 self._service.destroy(conn)
                 return
-            is_clean = self._is_clean(conn)
+            if self._is_clean(conn):
+                self._service.release(conn)
+            else:
+                self._returned_bad += 1
+                self._service.destroy(conn)
         except ReleaseError as error:  # two threads gave it back at once
             raise self._translated(error) from None
         except BaseException:
-            self._service.destroy(conn)
+            if self._service.is_borrowed(conn):  # else what was interrupted had taken it back already
+                self._service.destroy(conn)
             raise
-        if is_clean:
-            self._service.release(conn)
-        else:
-            self._returned_bad += 1
-            self._service.destroy(conn)
 
     def _is_clean(self, conn: CT) -> bool:
         """Bring a connection back to idle; whether that worked."""
@@ -500,7 +500,7 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
         if self._closed:
             self._check_open()
         try:
-            conn = await self._service.acquire(timeout=None if timeout is None else max(timeout, 0.0))
+            conn = await self._service.acquire(timeout=seconds_left(timeout))
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
@@ -518,17 +518,17 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
             if self._closed and not self._service.pending:
                 await self._service.destroy(conn)
                 return
-            is_clean = await self._is_clean(conn)
+            if await self._is_clean(conn):
+                await self._service.release(conn)
+            else:
+                self._returned_bad += 1
+                await self._service.destroy(conn)
         except ReleaseError as error:
             raise self._translated(error) from None
         except BaseException:
-            await self._service.destroy(conn)
+            if self._service.is_borrowed(conn):  # else what was interrupted had taken it back already
+                await self._service.destroy(conn)
             raise
-        if is_clean:
-            await self._service.release(conn)
-        else:
-            self._returned_bad += 1
-            await self._service.destroy(conn)
 
     async def _is_clean(self, conn: ACT) -> bool:
         status = conn.pgconn.transaction_status

@@ -481,3 +481,17 @@ async def test_an_idle_pool_has_no_tasks(side, lakebase_local):
         for _ in range(20):
             await pid(await pools.open(max_size=1))
         await side.until(lambda: len(asyncio.all_tasks()) == 1)
+
+
+@on_asyncio
+async def test_a_cancelled_return_to_a_closed_pool_stays_a_cancellation(side, lakebase_local):
+    async with Pools(side, lakebase_local) as pools:
+        pool = await pools.open(max_size=1)
+        conn = await pool.getconn()
+        await pool.close()
+        returning = asyncio.ensure_future(pool.putconn(conn))
+        await asyncio.sleep(0)  # it waits for the connection to be closed
+        returning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await returning
+        await side.until(lambda: conn.closed)
