@@ -473,7 +473,8 @@ class Ledger:
         pause = min(options.create_backoff * 2.0 ** min(self.failures - 1, 30), options.create_backoff_max)
         self.fill_at = now + pause * (0.75 + 0.5 * self.jitter())
         self._look_at(self.fill_at)
-        self.retry_at = -inf if final else self.fill_at
+        # An interrupted create says nothing about the next, for which a loop that is shutting down has no time.
+        self.retry_at = -inf if final and isinstance(error, Exception) else self.fill_at
 
     def condemn(self, slot: Slot, reason: str, now: float) -> None:
         """A resource in the caller's hands is to be destroyed."""

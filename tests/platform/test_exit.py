@@ -81,6 +81,19 @@ PROGRAMS = {
                 pass
         asyncio.run(main())
     """,
+    "more waiters than creates under way in a loop that ends": """
+        import asyncio, pooling
+        async def create():
+            await asyncio.Event().wait()
+        pool = pooling.AsyncPoolingService(create, max_size=8)
+        waiters = []
+        async def main():
+            waiters.extend(asyncio.ensure_future(pool.acquire()) for _ in range(7))
+            while pool.pending < 7:
+                await asyncio.sleep(0)
+        asyncio.run(main())
+        waiters.clear()
+    """,
     "pools that are garbage": """
         import asyncio, gc, pooling
         for _ in range(10):
