@@ -83,7 +83,7 @@ class _Service(Generic[T]):
     def _build(self) -> None:
         raise NotImplementedError
 
-    def _set_up(self, env: ThreadEnv | AsyncioEnv, directory: Directory | None) -> None:
+    def _set_up(self, env: Any, directory: Directory | None) -> None:
         self._flows = Flows(
             self._hooks,
             self._options,
@@ -542,8 +542,7 @@ class AsyncPoolingService(_Service[T]):
                 pool=self._name,
                 counts=messages.counts_of(self._ledger),
             )
-        if bound is not None:
-            self._flows.armed_at = float("inf")
+        self._flows.armed_at = float("inf")  # what was to ring in another loop, or in none, never will
         self._env.bind(loop)
 
     async def start(self, *, wait: bool = True, timeout: float | None = None) -> None:

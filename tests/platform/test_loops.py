@@ -28,6 +28,18 @@ async def use(pool):
         return thing
 
 
+def test_a_pool_that_was_to_fill_up_before_its_loop_ran_does_so_in_it():
+    pool = pool_of(min_size=1, timeout=10.0)
+    pool.suspend()
+    pool.resume()
+
+    async def main():
+        await use(pool)
+        await pool.stop()
+
+    asyncio.run(main())
+
+
 def test_a_pool_built_before_its_loop_works_in_it():
     pool = pool_of(min_size=1)
 
