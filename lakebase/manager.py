@@ -168,6 +168,7 @@ class _Manager(Generic[P]):
     ) -> P:
         with self._lock:
             found = self._pools.get(key)
+            is_same = True
             if found is not None:
                 pool, current = found
                 is_same = fingerprint is None or fingerprint == current
@@ -178,8 +179,8 @@ class _Manager(Generic[P]):
                 self._rotations += not is_same
             else:
                 config = self._merged(per_pool_config)
-            if found is not None:
-                self._retire(key, found[0])
+            if found is not None and (found[0].closed or not is_same):
+                self._retire(key, found[0])  # else it was forgotten for being quiet just now, and stays usable
             made: P = self._pool_class(
                 config=config,
                 # A minted one is asked for with the first connection: many a pool is looked up and not used.
