@@ -220,12 +220,6 @@ class _Keyed(Generic[K, T, S]):
             PoolExhaustedError: `max_keys` pools are in use.
             PoolClosedError: All was stopped.
         """
-        if self._is_stopped:
-            raise PoolClosedError(
-                f"pool {self._name!r} is stopped: key {key!r} gets no pool. Call start() to use it again.",
-                pool=self._name,
-                key=key,
-            )
         made: S = self._service_class(
             factory,
             self._options if options is None else options,
@@ -240,6 +234,12 @@ class _Keyed(Generic[K, T, S]):
         # Of two threads that came at once the first has put its pool in; the other's has nothing in it yet.
         forgotten: list[Entry[S]] = []
         with self._lock:
+            if self._is_stopped:
+                raise PoolClosedError(
+                    f"pool {self._name!r} is stopped: key {key!r} gets no pool. Call start() to use it again.",
+                    pool=self._name,
+                    key=key,
+                )
             entry = self._entries.get(key)
             if entry is None:
                 if len(self._entries) >= self._max_keys:
@@ -282,9 +282,14 @@ class _Keyed(Generic[K, T, S]):
                 entry.service.expire()
 
     def _tell_dropped(self, entry: Entry[S]) -> None:
-        self._created_before += entry.service._ledger.created
-        if self._on_dropped is not None:
+        with self._lock:
+            self._created_before += entry.service._ledger.created
+        if self._on_dropped is None:
+            return
+        try:
             self._on_dropped(entry.key, entry.service)
+        except Exception:
+            log.exception("pool %r: on_dropped() failed", self._name)
 
     def expire(self, key: K) -> None:
         """Replace the key's resources: idle ones now, the others as they come back."""
@@ -361,11 +366,17 @@ class _Keyed(Generic[K, T, S]):
 
     def is_borrowed(self, value: T) -> bool:
         """Whether this very object is out, under whatever key."""
+        return self._lender(value) is not None
+
+    def _lender(self, value: T) -> S | None:
         service = self._out.get(id(value))
-        return service is not None and service.is_borrowed(value)
+        if service is not None and service.is_borrowed(value):
+            return service
+        # A lease, and whoever has a key's pool, borrow past this map.
+        return next((one for one in self._every() if one.is_borrowed(value)), None)
 
     def _service_of(self, value: T) -> S:
-        service = self._out.get(id(value))
+        service = self._out.get(id(value)) or self._lender(value)
         if service is None:
             raise ReleaseError(
                 f"pool {self._name!r}: <{type(value).__name__} object at {id(value):#x}> is not out under any key: it "
@@ -382,6 +393,15 @@ class _Keyed(Generic[K, T, S]):
 
     def _every(self) -> list[S]:
         return [*(entry.service for entry in self._entries.copy().values()), *members(self._others)]
+
+    def _closing(self) -> list[S]:
+        """All pools there are, and from here on no key gets another."""
+        with self._lock:
+            self._is_stopped = True
+        services = self._every()
+        for service in services:
+            service._begin_stop()
+        return services
 
     def _empty(self) -> None:
         with self._lock:
@@ -479,12 +499,8 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def stop(self, timeout: float = 5.0) -> None:
         """Stop every key's pool, all within `timeout` seconds; afterwards the map is empty."""
-        self._is_stopped = True
         deadline = self._now() + timeout
-        services = self._every()
-        for service in services:
-            service._begin_stop()
-        for service in services:
+        for service in self._closing():
             service.stop(max(deadline - self._now(), 0.0))
         self._empty()
 
@@ -568,12 +584,8 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
     async def stop(self, timeout: float = 5.0) -> None:
         """As `KeyedPoolingService.stop`."""
-        self._is_stopped = True
         deadline = self._now() + timeout
-        services = self._every()
-        for service in services:
-            service._begin_stop()
-        for service in services:
+        for service in self._closing():
             await service.stop(max(deadline - self._now(), 0.0))
         self._empty()
 

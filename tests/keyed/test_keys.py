@@ -156,6 +156,57 @@ async def test_a_quiet_key_is_forgotten_and_one_in_use_is_not(side):
 
 
 @on_both
+async def test_a_callback_for_dropped_keys_that_fails_harms_no_borrower(side, caplog):
+    dropped = []
+
+    def on_dropped(key, service):
+        dropped.append(key)
+        raise RuntimeError("a listener's own mistake")
+
+    pool = keyed(side, Workshop(side), max_keys=1, on_dropped=on_dropped)
+    first = await pool.acquire("first")
+    await pool.release(first)
+    second = await pool.acquire("second", timeout=5)
+    assert (pool.keys(), dropped) == (["second"], ["first"])
+    await side.until(lambda: pool.stats().available == 0)
+    assert pool.stats().created == 2
+    assert "on_dropped() failed" in caplog.text
+    await pool.release(second)
+
+
+@on_both
+async def test_what_a_lease_or_a_keys_own_pool_has_lent_is_known_to_all(side):
+    pool = keyed(side, Workshop(side))
+    pool.of("other")
+    value = await pool.of("one").acquire()
+    assert pool.service.is_borrowed(value)
+    await pool.release(value)
+    assert not pool.service.is_borrowed(value)
+    with raising(ReleaseError, "not out under any key"):
+        await pool.release(value)
+    again = await pool.acquire("one")
+    await pool.of("one").release(again)
+    assert not pool.service.is_borrowed(again)
+
+
+@on_both
+async def test_a_key_that_comes_while_all_are_stopped_gets_no_pool(side):
+    class Stopping:
+        def create(self):
+            return object()
+
+        @property
+        def validate(self):  # looked at while the key's pool is being made
+            pool.service._is_stopped = True
+            return None
+
+    pool = keyed(side)
+    with raising(PoolClosedError, "'late' gets no pool"):
+        pool.service.open_key("late", Stopping())
+    assert pool.keys() == []
+
+
+@on_both
 async def test_the_timer_forgets_quiet_keys_by_itself(side):
     pool = keyed(side, Workshop(side), max_key_idle=0.02, max_idle=0.01)
     for key in range(30):
