@@ -409,9 +409,12 @@ class Flows:
                 reason, failure = await self._reset(slot, exc)
                 if failure is not None:
                     await self.discard(slot, reason)
-                    limit = options.destroy_timeout
+                    how = "failed"
+                    if isinstance(failure, StepTimeoutError):  # a `TimeoutError` of the hook's own is not ours
+                        how = f"did not end within destroy_timeout={options.destroy_timeout} s"
+                        failure = TimeoutError(f"{reason} {how}")
                     raise messages.release_failed(
-                        self.name, self.key, ledger, failure, step=reason, limit=limit
+                        self.name, self.key, ledger, failure, step=reason, how=how
                     ) from failure
             if slot.uses >= options.max_uses:
                 reason = "max_uses"
@@ -457,8 +460,6 @@ class Flows:
                     raise flaw
                 if flaw is not None:
                     return "invalid", None
-        except StepTimeoutError:
-            return step, TimeoutError(f"{step} did not end within destroy_timeout={options.destroy_timeout} s")
         except Exception as error:
             return step, error
         return "", None
@@ -483,8 +484,8 @@ class Flows:
                 self.discard_later(slot, "destroyed")
             raise
 
-    async def discard(self, slot: Slot, reason: str, *, waits: bool = True) -> None:
-        """Destroy a resource that is in the caller's hands; by default, return when that has ended or was given up."""
+    async def discard(self, slot: Slot, reason: str) -> None:
+        """Destroy a resource that is in the caller's hands; return when that has ended or was given up."""
         outbox = self.ledger.outbox
         try:
             with self.env.lock:
@@ -500,8 +501,7 @@ class Flows:
         except BaseException:
             self.discard_later(slot, reason)
             raise
-        if waits:
-            await self.env.join(slot.job, self.env.now() + self.options.destroy_timeout)
+        await self.env.join(slot.job, self.env.now() + self.options.destroy_timeout)
 
     # -- background ------------------------------------------------------------
 

@@ -144,11 +144,8 @@ def not_out(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | No
     )
 
 
-def release_failed(
-    name: str, key: Any, ledger: Ledger, error: BaseException, *, step: str, limit: float
-) -> ReleaseError:
+def release_failed(name: str, key: Any, ledger: Ledger, error: BaseException, *, step: str, how: str) -> ReleaseError:
     """The release hook failed or took too long."""
-    how = f"did not end within destroy_timeout={limit} s" if isinstance(error, TimeoutError) else "failed"
     return ReleaseError(
         f"{title(name, key)}: the {step} {how} ({type(error).__name__}); the resource was destroyed and its "
         "place is free. That error is the cause of this one.",

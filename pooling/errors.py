@@ -93,7 +93,7 @@ class PoolExhaustedError(PoolingError):
     The caller may not queue: `max_waiting` others already do, or it asked not to.
 
     Attributes:
-        limit: Name of the option that forbade it, or `acquire_nowait`.
+        limit: The option that forbade it, as in `max_waiting=0` or `max_keys`, or `acquire_nowait`.
     """
 
     def __init__(self, message: str, *, limit: str | None = None, **facts: Any) -> None:

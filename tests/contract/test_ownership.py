@@ -295,6 +295,19 @@ async def test_a_release_hook_that_hangs_is_cancelled_and_the_waiter_is_served(s
 
 
 @on_both
+async def test_a_release_hook_with_a_timeout_of_its_own_has_failed_and_not_taken_too_long(side):
+    async def release(_):
+        raise TimeoutError("the server did not answer")
+
+    pool = side.pool(Workshop(side, release=release), max_size=1)
+    value = await pool.acquire()
+    with raising(ReleaseError, "the release hook failed (TimeoutError)") as caught:
+        await pool.release(value)
+    assert "destroy_timeout" not in str(caught.value)
+    assert str(caught.value.__cause__) == "the server did not answer"
+
+
+@on_both
 async def test_a_destroy_that_raises_frees_the_place_once_and_the_waiter_is_served(side, caplog):
     async def destroy(_):
         raise HookError("already closed")
