@@ -8,7 +8,9 @@ user is gone, and holds all pools together to one budget.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +39,8 @@ P = TypeVar("P", bound="LakebasePool[Any] | AsyncLakebasePool[Any]")
 
 #: What a user's pool is by default, as in Databricks AppKit: a person has few requests at once, and goes away.
 PER_USER = {"max_size": 3, "max_idle": 30.0}
+
+_all: weakref.WeakSet[_Manager[Any]] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +108,7 @@ class _Manager(Generic[P]):
         self._credentials = CredentialCache()
         self._lock = threading.RLock()  # the map is told of a dropped key while another is put in
         self._rotations = 0
+        _all.add(self)
 
     @property
     def budget(self) -> PoolBudget:
@@ -325,3 +330,13 @@ class AsyncLakebasePoolManager(_Manager[AsyncLakebasePool[AsyncConnection[Any]]]
     ) -> Literal[False]:
         await self.close_all()
         return False
+
+
+def _after_fork() -> None:
+    for manager in list(_all):  # whoever held a lock is the parent's
+        manager._lock = threading.RLock()
+        manager._credentials._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import tracemalloc
 
 import psycopg_pool
@@ -294,13 +293,9 @@ async def test_a_login_that_cannot_succeed_is_told_at_once(side, lakebase_local)
 def test_a_pool_looked_up_while_it_is_being_forgotten_for_being_quiet_stays_usable():
     manager = LakebasePoolManager({"host": "h", "database": "d", "user": "u", "password": "p"}, max_pool_idle=0.0)
     old = manager.get_pool("ann")
-    sweeping = threading.Thread(target=manager._keyed.sweep)
-    with manager._lock:  # the engine has forgotten it, and cannot tell the manager yet
-        sweeping.start()
-        while "ann" in manager._keyed:
-            time.sleep(0.001)
-        new = manager.get_pool("ann")
-    sweeping.join()
+    forgotten = manager._keyed._forget()  # and the manager has not been told yet
+    new = manager.get_pool("ann")
+    manager._keyed._part_with(forgotten)
     assert new is not old
     assert not old.closed
     assert manager.get_pool("ann") is new

@@ -245,3 +245,39 @@ say("parent goes on")
 os._exit(0)
 """)
     assert lines.count("destroyed by child made by child") == 3
+
+
+def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parents_held():
+    lines = lines_of("""
+import lakebase
+manager = lakebase.LakebasePoolManager({"host": "h", "database": "d", "user": "u", "password": "p"})
+keyed = pooling.KeyedPoolingService(lambda key: factory)
+budget = pooling.PoolBudget(5)
+pool = pooling.PoolingService(factory, budget=budget)
+locks = [manager._lock, manager._credentials._lock, keyed._lock, pool._flows.env.lock]
+held, forgotten = threading.Event(), threading.Event()
+def hold():
+    for lock in locks:
+        lock.acquire()
+    held.set()
+    forgotten.wait()
+    for lock in locks:
+        lock.release()
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+def child():
+    def use():
+        manager.get_pool("ann")
+        manager._credentials.clear()
+        keyed.pool("ann")
+        pool.expire()
+        say("works")
+    user = threading.Thread(target=use, daemon=True)
+    user.start()
+    user.join(20)
+forked(child)
+forgotten.set()
+holder.join()
+""")
+    assert lines == ["works"]
