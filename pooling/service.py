@@ -104,7 +104,7 @@ class _Service(Generic[T]):
         """
         old = self._ledger
         if old.slots:
-            self._inherited = frozenset(map(id, (slot.value for slot in old.slots)))
+            self._inherited |= frozenset(id(slot.value) for slot in old.slots)  # a grandparent's stay known
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(old))
         is_stopped = old.state == STOPPED
         self._build()
