@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .stage import Stage
 
 # Holds the connection in mid-query for a moment, for kills to find.
-SLOW = "select pg_sleep(0.02)"
+SLOW = "select pg_sleep(0.05)"
 SEE = "select owner, current_user::text, count(*) from notes group by owner"
 # Again is the same: a request whose answer got lost with its connection may have been committed.
 WRITE = "insert into journal (request) values (%s) on conflict do nothing"

@@ -47,7 +47,7 @@ class Plan:
     seed: int = 1
 
 
-SHORT = Plan(users=12, threads=5, tasks=8, budget=6, outage=0.4, timeout=20.0)
+SHORT = Plan(users=12, threads=5, tasks=8, budget=6, outage=0.4, timeout=20.0, rounds=2)
 
 
 @dataclass
@@ -180,33 +180,42 @@ class Run:
                 return
 
     def _count_before_closing(self) -> None:
-        known = 0
         for load in self.loads:
-            stats, app = load.manager.stats(), load.app_pool.get_stats()
-            known += load.manager.budget.used
-            if stats.borrowed or stats.pending or app["requests_waiting"] or app["pool_available"] < app["pool_size"]:
-                self.record.violate(f"leaked: the {load.side}s' pools still have borrowers: {stats}, {app}")
-            held = stats.connections + app["pool_size"]
-            if held != load.manager.budget.used:
-                self.record.violate(f"leaked: {held} connections in the {load.side}s' pools, {load.manager.budget!r}")
-        if self.lake.stats().open > known:
-            self.record.violate(
-                f"leaked: {self.lake.stats().open} connections at the server, {known} known to the pools"
-            )
+            self._comes_true(lambda load=load: self._still_out(load))
+        self._comes_true(self._unknown)
+
+    def _still_out(self, load: Load) -> str:
+        stats, app, budget = load.manager.stats(), load.app_pool.get_stats(), load.manager.budget
+        if stats.borrowed or stats.pending or app["requests_waiting"] or app["pool_available"] < app["pool_size"]:
+            return f"leaked: the {load.side}s' pools still have borrowers: {stats}, {app}"
+        held = stats.connections + app["pool_size"]
+        return "" if held == budget.used else f"leaked: {held} connections in the {load.side}s' pools, {budget!r}"
+
+    def _unknown(self) -> str:
+        known, there = sum(load.manager.budget.used for load in self.loads), self.lake.stats().open
+        return "" if there <= known else f"leaked: {there} connections at the server, {known} known to the pools"
 
     def _count_after_closing(self) -> None:
         try:
             self.lake.wait_for_connections(0, timeout=self.plan.closing)
         except LocalLakebaseError as error:
             self.record.violate(f"leaked: after closing, {error}")
-        deadline, again = monotonic() + self.plan.closing, threading.Event()
-        while (left := self.stage.server_processes()) and monotonic() < deadline:
-            again.wait(0.05)
-        if left:
-            self.record.violate(f"leaked: Postgres still has {left} processes for connections")
+        self._comes_true(self._left)
         for load in self.loads:
             if load.manager.budget.used or load.manager.stats().connections:
                 self.record.violate(f"leaked: after closing, {load.manager!r}")
+
+    def _left(self) -> str:
+        left = self.stage.server_processes()
+        return f"leaked: Postgres still has {left} processes for connections" if left else ""
+
+    def _comes_true(self, objection: Callable[[], str]) -> None:
+        """Note what is objected to, unless that is over in time: connections end in the background."""
+        deadline, again = monotonic() + self.plan.closing, threading.Event()
+        while (text := objection()) and monotonic() < deadline:
+            again.wait(0.02)
+        if text:
+            self.record.violate(text)
 
     def _judged(self) -> Outcome:
         outcome, record, stats = self.outcome, self.record, self.lake.stats()
