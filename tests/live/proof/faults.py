@@ -56,9 +56,14 @@ def nothing(scene: Scene) -> None:
     """Nothing goes wrong."""
 
 
+def _expire(scene: Scene) -> None:
+    scene.stage.lake.expire_tokens()
+    scene.record.expiries.append(monotonic())
+
+
 def tokens_expire(scene: Scene) -> None:
     """All minted credentials expire; open connections stay, and the next login mints."""
-    scene.stage.lake.expire_tokens()
+    _expire(scene)
 
 
 def tokens_are_rotated(scene: Scene) -> None:
@@ -166,7 +171,7 @@ def workspace_fails(scene: Scene) -> None:
     """Credentials expire while the workspace API answers 503, a few times."""
     lake = scene.stage.lake
     with lake.fail_workspace(503, path="/credentials", count=3, retry_after=1) as fault:
-        lake.expire_tokens()
+        _expire(scene)
         fault.wait(1, timeout=scene.record.patience)
 
 

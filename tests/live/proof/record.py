@@ -86,6 +86,7 @@ class Record:
         self.phases: list[Phase] = [Phase("nothing")]
         self.strikes: list[Span] = []
         self.revocations: dict[str, list[Revocation]] = {}
+        self.expiries: list[float] = []  # instants at which every credential died, those minted just then included
         self._finished = dict.fromkeys(worker_names, float("-inf"))
         self._running: dict[str, Request] = {}
         self.changed = threading.Condition()
@@ -216,6 +217,12 @@ class Request:
             record.violate(f"{self.id}: failed in its query and nothing had killed it: {_shown(error)}")
         else:
             self._waited()
+            if isinstance(error, LoginError) and any(self._asked <= at <= now for at in record.expiries):
+                # Its new password died at birth, which happens to no real one: it lives for a while.
+                with record.changed:
+                    record.phase.interrupted += 1
+                self._repeats += 1
+                return True
             revoked = record.revocations.get(self.user, ())
             if isinstance(error, (LoginError, CredentialError)) and any(
                 each.span.meets(self._asked, now) for each in revoked
