@@ -174,7 +174,8 @@ class Flows:
                     if ledger.state == STOPPED or (ledger.state == RETIRING and not is_back):
                         refusal = "closed"
                     else:
-                        slot = None if is_back else ledger.take(now)
+                        if not is_back:
+                            slot = ledger.take(now)
                         if slot is None:
                             refusal = "" if is_back else self._refusal(queues)
                             if not refusal:
@@ -702,8 +703,12 @@ class Flows:
 
     def settle(self) -> None:
         """Let the ledger look again, after something came back without the lock."""
+        self.change(self.ledger.settle)
+
+    def change(self, step: Callable[..., None], *args: Any) -> None:
+        """Have the ledger take a step, and carry out what follows."""
         with self.env.lock:
-            self.ledger.settle(self.env.now())
+            step(*args, self.env.now())
         self.dispatch()
 
     # -- the pool as a whole -----------------------------------------------------

@@ -180,21 +180,15 @@ class _Service(Generic[T]):
             ConfigurationError: A limit is no whole number, or the minimum is above the maximum.
         """
         self._options = self._options.replaced(min_size=min_size, max_size=max_size)
-        with self._flows.env.lock:
-            self._ledger.resize(min_size, max_size, self._now())
-        self._flows.dispatch()
+        self._flows.change(self._ledger.resize, min_size, max_size)
 
     def expire(self) -> None:
         """Replace all resources there are: idle ones are destroyed now, the others as they come back."""
-        with self._flows.env.lock:
-            self._ledger.expire(self._now())
-        self._flows.dispatch()
+        self._flows.change(self._ledger.expire)
 
     def _begin_stop(self) -> None:
         """The part of `stop` that does not wait."""
-        with self._flows.env.lock:
-            self._ledger.stop(self._now())
-        self._flows.dispatch()
+        self._flows.change(self._ledger.stop)
 
     def retire(self) -> None:
         """
@@ -202,21 +196,15 @@ class _Service(Generic[T]):
 
         For a pool that has been replaced by another; `stop` afterwards waits for its end.
         """
-        with self._flows.env.lock:
-            self._ledger.retire(self._now())
-        self._flows.dispatch()
+        self._flows.change(self._ledger.retire)
 
     def suspend(self) -> None:
         """Let borrowers wait, within their timeouts, until `resume`."""
-        with self._flows.env.lock:
-            self._ledger.suspend(self._now())
-        self._flows.dispatch()
+        self._flows.change(self._ledger.suspend)
 
     def resume(self) -> None:
         """Serve borrowers again."""
-        with self._flows.env.lock:
-            self._ledger.resume(self._now())
-        self._flows.dispatch()
+        self._flows.change(self._ledger.resume)
 
     def sweep(self) -> None:
         """
@@ -225,9 +213,7 @@ class _Service(Generic[T]):
         A pool does this by itself when it is due. Call it after the process was frozen, or a `clock` of your own has
         moved. Does not block.
         """
-        with self._flows.env.lock:
-            self._ledger.sweep(self._now())
-        self._flows.dispatch()
+        self._flows.change(self._ledger.sweep)
 
     # -- giving back -----------------------------------------------------------
 
