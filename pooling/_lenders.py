@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._held import Held
-from ._offload import through
-from .errors import ConfigurationError, ReleaseError
-from .lease import AsyncPooledValue, PooledValue
+from ._offload import in_worker, through
+from .errors import ConfigurationError, ReleaseError, RequestContextError
+from .lease import NOTHING, AsyncPooledValue, PooledValue
 from .service import AsyncPoolingService, PoolingService
 
 if TYPE_CHECKING:
@@ -20,24 +21,60 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pooling")
 
 
-class FromService(Held):
+class Way:
+    """
+    A way to take from a lender and give back to it.
+
+    Attributes:
+        is_async: Whether what `take` and `give` return is to be awaited.
+        is_direct: Whether `lender.acquire(ctx)` and `lender.release(value)` are all there is to a use without options
+            or error, so that a request may call them without a detour.
+    """
+
+    __slots__ = ("is_async", "is_direct")
+
+    def __init__(self, *, is_async: bool, is_direct: bool = False) -> None:
+        self.is_async = is_async
+        self.is_direct = is_direct
+
+    def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
+        """Take a value."""
+        raise NotImplementedError
+
+    def take_idle(self, lender: Any) -> Any:
+        """A value that can be had here and now, without waiting; else `NOTHING`."""
+        return NOTHING
+
+    def is_at_hand(self, lender: Any) -> bool:
+        """Whether taking would most likely not wait."""
+        return False
+
+    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
+        """Give a value back."""
+        raise NotImplementedError
+
+    def agive(self, lender: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
+        """Give a value back without blocking the loop; what is to be awaited, or `None` if it is done."""
+        if self.is_async:
+            return self.give(lender, value, exc)  # type: ignore[no-any-return]
+        return through(in_worker(partial(self.give, lender, value, exc)))
+
+
+class FromService(Way):
     """From a pool for threads: `acquire(ctx)`, `release(value, exc=...)`."""
 
     __slots__ = ()
 
-    is_direct = True
+    def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
+        return lender.acquire(ctx, **options) if options else lender.acquire(ctx)
 
-    def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        return self.lender.acquire(ctx, **options) if options else self.lender.acquire(ctx)
-
-    def give(self, exc: BaseException | None) -> Any:
-        lender = self.lender
+    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
         if exc is None:
-            return lender.release(self.value)
+            return lender.release(value)
         try:
             if isinstance(lender, PoolingService):  # what an error means for the value is the pool's to say
-                return PooledValue(lender, self.value).__exit__(type(exc), exc, exc.__traceback__)
-            return lender.release(self.value, exc=exc)  # type: ignore[unreachable,unused-ignore]
+                return PooledValue(lender, value).__exit__(type(exc), exc, exc.__traceback__)
+            return lender.release(value, exc=exc)
         except ReleaseError as failure:  # the request's own error is the one to be seen
             logger.warning("%s", failure)
 
@@ -47,44 +84,49 @@ class FromAsyncService(FromService):
 
     __slots__ = ()
 
-    is_async = True
+    def is_at_hand(self, lender: Any) -> bool:
+        return getattr(lender, "available", 0) > 0
 
-    def at_hand(self) -> bool:
-        return getattr(self.lender, "available", 0) > 0
+    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
+        return lender.release(value) if exc is None else self._give(lender, value, exc)
 
-    def give(self, exc: BaseException | None) -> Any:
-        lender = self.lender
-        if exc is None:
-            return lender.release(self.value)
-        return self._give(exc)
-
-    async def _give(self, exc: BaseException) -> None:
-        lender = self.lender
+    async def _give(self, lender: Any, value: Any, exc: BaseException) -> None:
         try:
             if isinstance(lender, AsyncPoolingService):
-                await AsyncPooledValue(lender, self.value).__aexit__(type(exc), exc, exc.__traceback__)
+                await AsyncPooledValue(lender, value).__aexit__(type(exc), exc, exc.__traceback__)
             else:
-                await lender.release(self.value, exc=exc)
+                await lender.release(value, exc=exc)
         except ReleaseError as failure:
             logger.warning("%s", failure)
 
-    agive = give
+
+class FromAsyncPool(FromAsyncService):
+    """From an `AsyncPoolingService`, which needs no coroutine where nothing has to wait."""
+
+    __slots__ = ()
+
+    def take_idle(self, lender: Any) -> Any:
+        return lender._take_idle()
+
+    def agive(self, lender: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
+        if exc is None and lender._put_idle(value):
+            return None
+        return self.give(lender, value, exc)  # type: ignore[no-any-return]
 
 
-class FromContextManager(Held):
-    """The lender, or what its `connection()` gives, is a context manager around one use."""
+class FromContextManager(Way):
+    """The lender, or what its `connection()` gives, is a context manager around one use; an instance for each."""
 
     __slots__ = ("_manager",)
 
-    def _open(self, options: dict[str, Any]) -> Any:
-        lender = self.lender
+    def _open(self, lender: Any, options: dict[str, Any]) -> Any:
         self._manager = lender.connection(**options) if callable(getattr(lender, "connection", None)) else lender
         return self._manager
 
-    def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        return self._open(options).__enter__()
+    def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
+        return self._open(lender, options).__enter__()
 
-    def give(self, exc: BaseException | None) -> Any:
+    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
         try:
             self._manager.__exit__(*_details(exc))
         except BaseException as error:
@@ -97,12 +139,10 @@ class FromAsyncContextManager(FromContextManager):
 
     __slots__ = ()
 
-    is_async = True
+    async def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
+        return await self._open(lender, options).__aenter__()
 
-    async def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        return await self._open(options).__aenter__()
-
-    def give(self, exc: BaseException | None) -> Any:
+    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
         return through(self._give(exc))
 
     async def _give(self, exc: BaseException | None) -> None:
@@ -113,41 +153,54 @@ class FromAsyncContextManager(FromContextManager):
                 raise
 
 
-class FromGetPut(Held):
+class FromGetPut(Way):
     """`getconn()` and `putconn(value)`, for pools that have no `connection()`."""
 
     __slots__ = ()
 
-    def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        return self.lender.getconn(**options)
+    def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
+        return lender.getconn(**options)
 
-    def give(self, exc: BaseException | None) -> Any:
-        return self.lender.putconn(self.value)
+    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
+        return through(lender.putconn(value)) if self.is_async else lender.putconn(value)
 
 
-class FromAsyncGetPut(FromGetPut):
-    """The same, where both are coroutine functions."""
+class Callback(Way):
+    """What is to be called at the end, in the shape of a value in use whose lender is the callback."""
 
     __slots__ = ()
 
-    is_async = True
+    def give(self, lender: Callable[..., Any], value: Any, exc: BaseException | None) -> None:
+        result = lender(exc)
+        if result is not None and inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise RequestContextError(
+                f"the callback {getattr(lender, '__qualname__', lender)} returned an awaitable, and the request was "
+                "closed without `await`: end it with `await ctx.aclose()`, or open it with `async with`"
+            )
 
-    def give(self, exc: BaseException | None) -> Any:
-        return through(self.lender.putconn(self.value))
+    def agive(self, lender: Callable[..., Any], value: Any, exc: BaseException | None) -> Awaitable[None] | None:
+        result = lender(exc)
+        return through(result) if result is not None and inspect.isawaitable(result) else None
 
 
-#: The kind for each type seen so far; only types whose every instance is of one kind are in here.
-service_kinds: dict[type, type[Held]] = {}
+CALLBACK, ASYNC_CALLBACK = Callback(is_async=False), Callback(is_async=True)
+_SERVICE, _ASYNC_SERVICE = FromService(is_async=False, is_direct=True), FromAsyncService(is_async=True)
+_ASYNC_POOL = FromAsyncPool(is_async=True)
+
+#: The way for each type seen so far; only types whose every instance is of one kind are in here.
+service_ways: dict[type, Way] = {}
 
 
-def kind_of(lender: Any) -> type[Held]:
+def way_of(lender: Any) -> Way:
     """
     How to take from this lender.
 
     Raises:
         ConfigurationError: It has none of the known shapes.
     """
-    found = service_kinds.get(type(lender))
+    found = service_ways.get(type(lender))
     if found is not None:
         return found
     if callable(getattr(lender, "pool", None)) and callable(getattr(lender, "keys", None)):
@@ -157,24 +210,31 @@ def kind_of(lender: Any) -> type[Held]:
             field="key",
         )
     if callable(getattr(lender, "acquire", None)) and callable(getattr(lender, "release", None)):
-        kind: type[Held] = FromAsyncService if inspect.iscoroutinefunction(lender.acquire) else FromService
-        service_kinds[type(lender)] = kind
-        return kind
+        way: Way = _ASYNC_SERVICE if inspect.iscoroutinefunction(lender.acquire) else _SERVICE
+        if isinstance(lender, AsyncPoolingService) and _has_our_ways(type(lender)):
+            way = _ASYNC_POOL
+        service_ways[type(lender)] = way
+        return way
     if callable(getattr(lender, "connection", None)):
-        return FromAsyncContextManager if _connects_asynchronously(lender) else FromContextManager
+        is_async = _connects_asynchronously(lender)
+        return (FromAsyncContextManager if is_async else FromContextManager)(is_async=is_async)
     if callable(getattr(lender, "getconn", None)) and callable(getattr(lender, "putconn", None)):
-        return FromAsyncGetPut if inspect.iscoroutinefunction(lender.getconn) else FromGetPut
+        return FromGetPut(is_async=inspect.iscoroutinefunction(lender.getconn))
     if hasattr(lender, "__aenter__"):
-        return FromAsyncContextManager
+        return FromAsyncContextManager(is_async=True)
     if hasattr(lender, "__enter__"):
-        return FromContextManager
+        return FromContextManager(is_async=False)
     raise ConfigurationError(
         f"a pooled value cannot be taken from {type(lender).__qualname__}: expected a PoolingService, an "
         "AsyncPoolingService, an object with acquire(request_ctx) and release(value, exc=...), one with connection() "
-        "or "
-        "getconn() and putconn(), or a context manager",
+        "or getconn() and putconn(), or a context manager",
         field="source",
     )
+
+
+def _has_our_ways(kind: type[AsyncPoolingService[Any]]) -> bool:
+    """Whether it acquires and releases as `AsyncPoolingService` itself does."""
+    return kind.acquire is AsyncPoolingService.acquire and kind.release is AsyncPoolingService.release
 
 
 def _connects_asynchronously(lender: Any) -> bool:

@@ -1,27 +1,31 @@
 """
 One request: its values, what it holds of which pool, and what happens when it ends.
 
-The current request is found through one context variable. What that holds is not
-the request itself but its *scope*, a plain dictionary from whoever asks to the value resolved for it: a
-second use is then one look-up, without a method call. The request is in there under `CONTEXT`.
+The current request is found through one context variable. What was resolved for it stands in a plain
+dictionary, by who asks, so that a second use is one look-up without a method call.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from asyncio import _get_running_loop
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ._held import Callback, Held, Retry, ended
-from ._lenders import kind_of, service_kinds
-from ._offload import in_loop
+from ._lenders import ASYNC_CALLBACK, CALLBACK, service_ways, way_of
+from ._offload import in_loop, in_worker
+from ._uses import Attempt, abandon, afollow, follow, is_to_be_awaited, wake
 from .errors import RequestContextError
+from .lease import NOTHING
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ._lenders import Way
 
 __all__ = ["MissingValueError", "RequestContext"]
 
@@ -29,14 +33,8 @@ logger = logging.getLogger("pooling")
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-#: The key of the request itself in its scope.
-CONTEXT: Final = object()  # no text, for a dictionary of texts is made anew when another kind of key comes in
-
-#: Outside of any request: nothing is at hand.
-NO_SCOPE: Final[dict[Any, Any]] = {}
-scope_var: ContextVar[dict[Any, Any]] = ContextVar("pooling.request", default=NO_SCOPE)
 _no_default: Final = object()
-_closing: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
+_closing: set[asyncio.Future[Any]] = set()  # the loop itself keeps only weak references
 
 
 class MissingValueError(RequestContextError, KeyError):
@@ -47,6 +45,10 @@ class MissingValueError(RequestContextError, KeyError):
     def __init__(self, message: str, *, missing: Any = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.missing = missing
+
+
+#: What is resolved for a request that has ended. Nothing is ever put in here.
+ENDED: Final[dict[Any, Any]] = {}
 
 
 class RequestContext:
@@ -66,12 +68,12 @@ class RequestContext:
 
     __slots__ = (
         "__weakref__",
-        "_held",
         "_is_closed",
         "_lead",
         "_must_await",
-        "_scope",
+        "_resolved",
         "_token",
+        "_uses",
         "values",
         "container",
         "error",
@@ -88,13 +90,13 @@ class RequestContext:
         #: `close` without an exception takes this one.
         self.error: BaseException | None = None
         self.values = values
-        # Attempts at values by key, and callbacks by themselves: the order of insertion is the stack to unwind.
-        self._held: dict[Any, Any] = {}
+        # What it holds, by key; see `_uses`.
+        self._uses: dict[Any, Any] = {}
         self._is_closed = False
         self._must_await = False  # whether something it holds may have to be awaited
         self._lead: RequestContext | None = None  # who holds the pooled values, if not this one
-        self._scope: dict[Any, Any] | None = {}  # what is resolved for it, by who asks; `None` when it has ended
-        self._token: Token[dict[Any, Any]] | None = None
+        self._resolved: dict[Any, Any] = {}  # values by who asks
+        self._token: Token[RequestContext] | None = None
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -181,7 +183,8 @@ class RequestContext:
         Tasks and threads started with a copy of the context keep theirs, even after it has
         closed: what outlives a request is told so, rather than taken for somebody else's work.
         """
-        return scope_var.get().get(CONTEXT)
+        ctx = current_var.get()
+        return None if ctx is NO_REQUEST else ctx
 
     @property
     def is_closed(self) -> bool:
@@ -222,108 +225,138 @@ class RequestContext:
     def take(self, lender: Any, key: Any, options: dict[str, Any]) -> Any:
         """`acquire` for those who have its parts at hand."""
         lead = self._lead or self
-        attempts = lead._held
-        while True:
-            if self._is_closed or lead._is_closed:
-                raise ended(self)
-            held = attempts.get(key)
-            if held is None:
-                mine = (service_kinds.get(lender.__class__) or kind_of(lender))(lender, key)
-                if mine.is_async or _get_running_loop() is not None:
-                    raise _may_not_wait(mine)
-                held = attempts.setdefault(key, mine)
-                if held is mine:
-                    if lead._is_closed:  # it ended in between, and may not look at its values again
-                        attempts.pop(key, None)  # type: ignore[unreachable]
-                        raise ended(lead)
-                    try:
-                        value = lender.acquire(self) if mine.is_direct and not options else mine.take(self, options)
-                    except BaseException as error:
-                        mine.fail(error, self)
-                        raise
-                    mine.value = value
-                    mine.done = True
-                    if not (mine.waiters or mine.abandoned) or mine.arrive(value):
-                        return value
-                    if mine.claim():
-                        mine.give(None)
+        uses = lead._uses
+        try:
+            way = service_ways[lender.__class__]
+        except KeyError:
+            way = way_of(lender)
+        may_wait = not way.is_async and _get_running_loop() is None
+        mine: list[Any] = []
+        taken: Any = NOTHING  # and nowhere else yet
+        try:
+            while True:
+                if self._is_closed or lead._is_closed:
                     raise ended(self)
-            if held.done:
-                return held.value
-            if held.is_async or _get_running_loop() is not None:
-                raise _may_not_wait(held)
-            try:
-                return held.follow()
-            except Retry:
-                continue
-
-    async def atake(self, lender: Any, key: Any, options: dict[str, Any], slot: Any = None) -> Any:
-        """`aacquire` for those who have its parts at hand; puts the value into the scope for `slot`."""
-        value = None
-        lead = self._lead or self
-        attempts = lead._held
-        lead._must_await = True
-        while True:
-            if self._is_closed or lead._is_closed:
-                raise ended(self)
-            held = attempts.get(key)
-            if held is None:
-                mine = (service_kinds.get(lender.__class__) or kind_of(lender))(lender, key)
-                held = attempts.setdefault(key, mine)
-                if held is mine:
-                    if lead._is_closed:  # it ended in between, and may not look at its values again
-                        attempts.pop(key, None)  # type: ignore[unreachable]
-                        raise ended(lead)
-                    if mine.at_hand():
-                        # Taken here and now, without a task. Cancelled all the same, another of those waiting tries.
-                        try:
-                            if mine.is_direct and not options:
-                                value = await lender.acquire(self)
-                            else:
-                                value = await mine.take(self, options)
-                        except BaseException as error:
-                            mine.fail(error, self)
-                            raise
-                        mine.value = value
-                        mine.done = True
-                        if not (mine.waiters or mine.abandoned) or mine.arrive(value):
-                            break
-                        if mine.claim():
-                            await mine.agive(None)
-                        raise ended(self)
-                    mine.begin(self, options)
-            if held.done:
-                value = held.value
-                break
-            try:
-                value = await held.afollow(self)
-            except Retry:
-                continue
-            break
-        if slot is not None:
-            self.put(slot, value)
+                use = uses.setdefault(key, mine) if may_wait else uses.get(key, NOTHING)
+                if use is mine:
+                    break
+                if use.__class__ is tuple:
+                    return use[2]
+                if not may_wait:
+                    raise _may_not_wait(way, lender)
+                follow(use, uses, key)
+            value = taken = lender.acquire(self) if way.is_direct and not options else way.take(lender, self, options)
+            taken, uses[key] = NOTHING, (way, lender, value)
+            if mine:
+                wake(mine)
+        except BaseException as error:
+            if uses.get(key) is mine:
+                uses.pop(key, None)
+            if taken is not NOTHING:
+                way.give(lender, taken, error)
+            wake(mine, error if isinstance(error, Exception) else None)
+            raise
+        if lead._is_closed:  # it may have ended before the value was there to be found
+            if uses.pop(key, None) is not None:  # type: ignore[unreachable]
+                way.give(lender, value, None)
+            raise ended(self)
         return value
 
-    def put(self, slot: Any, value: Any) -> None:
+    def take_idle(self, lender: Any, key: Any) -> Any:
         """
-        Put a value into the scope, for whoever asks as `slot`.
+        For coroutines: the value of that pool, if the request has it or need not wait for it; else `NOTHING`.
 
         Raises:
             RequestContextError: The request has ended.
         """
-        scope = self._scope
-        if scope is not None:
-            scope[slot] = value
-        if self._is_closed:  # its end may have emptied the scope just before
-            if scope is not None:
-                scope.pop(slot, None)
-            raise ended(self)
-
-    def forget(self, held: Held) -> None:
-        """Let the next to ask try anew."""
         lead = self._lead or self
-        if lead._held.get(held.key) is held:
-            lead._held.pop(held.key, None)
+        if self._is_closed or lead._is_closed:
+            raise ended(self)
+        uses = lead._uses
+        use = uses.get(key)
+        if use is not None:
+            return use[2] if use.__class__ is tuple else NOTHING
+        way = service_ways.get(lender.__class__) or way_of(lender)
+        value = way.take_idle(lender)
+        if value is not NOTHING:
+            uses[key] = way, lender, value
+            lead._must_await = True
+            if lead._is_closed:  # another thread ended it in between
+                if uses.pop(key, None) is not None:  # type: ignore[unreachable]
+                    _finish(way.agive(lender, value, None))
+                raise ended(self)
+        return value
+
+    async def atake(self, lender: Any, key: Any, options: dict[str, Any], slot: Any = None) -> Any:
+        """`aacquire` for those who have its parts at hand; notes the value for `slot`."""
+        lead = self._lead or self
+        lead._must_await = True
+        uses = lead._uses
+        value: Any = None
+        way = service_ways.get(lender.__class__) or way_of(lender)
+        while True:
+            if self._is_closed or lead._is_closed:
+                raise ended(self)
+            use = uses.get(key)
+            if use is None:
+                # What is at hand is taken here and now, without a task. Cancelled all the same, another of those
+                # waiting tries.
+                mine: list[Any] = [] if way.is_at_hand(lender) else Attempt(way)
+                use = uses.setdefault(key, mine)
+                if use is mine:
+                    leading = self._lead_attempt(way, lender, key, options, mine)
+                    if not isinstance(mine, Attempt):
+                        value = await leading
+                        break
+                    mine.begin(leading, uses, key)
+            if isinstance(use, tuple):
+                value = use[2]
+                break
+            await afollow(use, uses, key)
+        if slot is not None:
+            self.put(slot, value)
+        return value
+
+    async def _lead_attempt(self, way: Way, lender: Any, key: Any, options: dict[str, Any], mine: list[Any]) -> Any:
+        """Take a value for all who wait for it."""
+        lead = self._lead or self
+        uses = lead._uses
+        try:
+            if way.is_async:
+                value = await way.take(lender, self, options)
+            else:
+                value = await in_worker(
+                    partial(way.take, lender, self, options), unwanted=lambda value: way.give(lender, value, None)
+                )
+        except BaseException as error:
+            if uses.get(key) is mine:
+                uses.pop(key, None)
+            wake(mine, error if isinstance(error, Exception) or isinstance(mine, Attempt) else None)
+            raise
+        if uses.get(key) is mine:
+            uses[key] = way, lender, value
+            wake(mine)
+            if not lead._is_closed:
+                return value
+            if uses.pop(key, None) is None:  # another thread ended it, and found the value
+                raise ended(self)
+        ending = way.agive(lender, value, None)
+        if ending is not None:
+            await ending
+        raise ended(self)
+
+    def put(self, slot: Any, value: Any) -> None:
+        """
+        Note a value for whoever asks as `slot`.
+
+        Raises:
+            RequestContextError: The request has ended.
+        """
+        resolved = self._resolved  # before the look at its end, lest it be the empty one that all have after that
+        if not self._is_closed:
+            resolved[slot] = value
+        if self._is_closed:
+            raise ended(self)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -342,10 +375,10 @@ class RequestContext:
         """
         if self._is_closed:
             raise ended(self)
-        item = Callback(callback)
-        if item.is_async:
-            self._must_await = True
-        self._held[item] = item
+        way = CALLBACK
+        if inspect.iscoroutinefunction(callback):
+            way, self._must_await = ASYNC_CALLBACK, True
+        self._uses[object()] = way, callback, None
         return callback
 
     def close(self, exc: BaseException | None = None) -> None:
@@ -363,8 +396,8 @@ class RequestContext:
         """
         if self._is_closed:
             return
-        held = self._held
-        if self._must_await and any(item.is_async for item in tuple(held.values())):
+        uses = self._uses
+        if self._must_await and any(is_to_be_awaited(use) for use in tuple(uses.values())):
             raise RequestContextError(
                 f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
                 "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
@@ -373,16 +406,20 @@ class RequestContext:
         if exc is None:
             exc = self.error
         errors: list[BaseException] | None = None
-        while held:
-            item = held.popitem()[1]
+        while uses:
+            use = uses.popitem()[1]
             try:
-                if exc is None and item.done and item.is_direct:
-                    item.lender.release(item.value)
-                elif item.done or item.abandon(ended(self)):
-                    item.give(exc)
+                if use.__class__ is tuple:
+                    way, lender, value = use
+                    if exc is None and way.is_direct:
+                        lender.release(value)
+                    else:
+                        way.give(lender, value, exc)
+                else:
+                    wake(use, ended(self))
             except BaseException as error:  # noqa: BLE001 - raised below, after the others had their turn
                 errors = [*(errors or ()), error]
-        self._drop_scope()
+        self._resolved = ENDED
         if errors:
             _raise(errors, self, exc)
 
@@ -398,32 +435,23 @@ class RequestContext:
         self._is_closed = True
         if exc is None:
             exc = self.error
-        held = self._held
+        uses = self._uses
         errors: list[BaseException] | None = None
-        while held:
-            item = held.popitem()[1]
+        while uses:
+            use = uses.popitem()[1]
             try:
-                if exc is None and item.done and item.is_direct and item.is_async:
-                    await item.lender.release(item.value)
-                elif item.done or item.abandon(ended(self)):
-                    await item.agive(exc)
-                elif item.task is not None:
-                    item.task.cancel()
-                    await asyncio.wait((item.task,))
+                if use.__class__ is tuple:
+                    way, lender, value = use
+                    ending = way.agive(lender, value, exc)
+                else:
+                    ending = abandon(use, ended(self))
+                if ending is not None:
+                    await ending
             except BaseException as error:  # noqa: BLE001 - raised below, after the others had their turn
                 errors = [*(errors or ()), error]
-        self._drop_scope()
+        self._resolved = ENDED
         if errors:
             _raise(errors, self, exc)
-
-    def _drop_scope(self) -> None:
-        """Whoever still has the scope finds the ended request in it, and none of its values."""
-        scope = self._scope
-        if scope is not None:
-            self._scope = None
-            if len(scope) > 1:
-                scope.clear()
-                scope[CONTEXT] = self
 
     # --- being the current one -----------------------------------------------------------------------------------
 
@@ -435,23 +463,12 @@ class RequestContext:
         """
         return Active(self)
 
-    def enter_scope(self) -> dict[Any, Any]:
-        """What is resolved for this request, as the context variable holds it."""
-        scope = self._scope
-        if scope is None:
-            return {CONTEXT: self}
-        scope[CONTEXT] = self  # from here to its end, the request and its scope are a cycle
-        return scope
-
     def __enter__(self) -> Self:
         if self._token is not None or self._is_closed:
             raise RequestContextError(
                 f"{self} was entered before. A request is entered once; `with ctx.active()` makes it current elsewhere."
             )
-        scope = self._scope
-        assert scope is not None
-        scope[CONTEXT] = self
-        self._token = scope_var.set(scope)
+        self._token = current_var.set(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
@@ -460,23 +477,18 @@ class RequestContext:
         except RequestContextError:
             if not self._is_closed and in_loop():
                 # Nobody can be expected to come back for what this request holds.
-                task = asyncio.get_running_loop().create_task(self.aclose(exc))
-                _closing.add(task)
-                task.add_done_callback(_closing.discard)
+                _finish(self.aclose(exc))
             raise
         finally:
             try:
-                scope_var.reset(self._token)  # type: ignore[arg-type]
+                current_var.reset(self._token)  # type: ignore[arg-type]
             except ValueError:  # ended from another task or thread: there is nothing to put back here
                 pass
 
     async def __aenter__(self) -> Self:
         if self._token is not None or self._is_closed:
             return self.__enter__()
-        scope = self._scope
-        assert scope is not None
-        scope[CONTEXT] = self
-        self._token = scope_var.set(scope)
+        self._token = current_var.set(self)
         return self
 
     async def __aexit__(
@@ -486,7 +498,7 @@ class RequestContext:
             await self.aclose(exc)
         finally:
             try:
-                scope_var.reset(self._token)  # type: ignore[arg-type]
+                current_var.reset(self._token)  # type: ignore[arg-type]
             except ValueError:  # ended from another task
                 pass
 
@@ -494,8 +506,15 @@ class RequestContext:
         return "the request" if self.name is None else f"request {self.name!r}"
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else f"{len(self._held)} held"
+        state = "closed" if self._is_closed else f"{len(self._uses)} held"
         return f"<RequestContext {self.name!r} values={list(self.values)} {state}>"
+
+
+#: What the context variable holds outside of any request.
+NO_REQUEST: Final = RequestContext()
+NO_REQUEST._is_closed, NO_REQUEST._resolved = True, ENDED
+
+current_var: ContextVar[RequestContext] = ContextVar("pooling.request", default=NO_REQUEST)
 
 
 class Active:
@@ -507,24 +526,39 @@ class Active:
         self._ctx = ctx
 
     def __enter__(self) -> RequestContext:
-        self._token = scope_var.set(self._ctx.enter_scope())
+        self._token = current_var.set(self._ctx)
         return self._ctx
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         try:
-            scope_var.reset(self._token)
+            current_var.reset(self._token)
         except ValueError:  # left from another task or thread
             pass
 
 
-def _may_not_wait(held: Held) -> RequestContextError:
-    if held.is_async:
+def _finish(ending: Awaitable[Any] | None) -> None:
+    """See to the end of something that nobody here can await."""
+    if ending is not None:
+        task = asyncio.ensure_future(ending)
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+
+def ended(ctx: RequestContext) -> RequestContextError:
+    return RequestContextError(
+        f"{ctx} has ended, and with it the use of its pooled values. Work that outlives a request needs a request of "
+        "its own: open one around it."
+    )
+
+
+def _may_not_wait(way: Way, lender: Any) -> RequestContextError:
+    if way.is_async:
         return RequestContextError(
-            f"the value of {_name(held.lender)} has not been taken in this request yet, and taking it must be awaited: "
+            f"the value of {_name(lender)} has not been taken in this request yet, and taking it must be awaited: "
             "use pooling.di.inject on an async function, or `await ctx.aacquire(pool)`, before synchronous code uses it"
         )
     return RequestContextError(
-        f"the value of {_name(held.lender)}, a pool for threads, has not been taken in this request yet, and taking it "
+        f"the value of {_name(lender)}, a pool for threads, has not been taken in this request yet, and taking it "
         "here would block the event loop: use pooling.di.inject on an async function, or `await ctx.aacquire(pool)`, "
         "which ask it from a worker thread; or make the pool an asyncio one"
     )

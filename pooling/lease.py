@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
 from .errors import ReleaseError
 
@@ -19,7 +19,8 @@ T = TypeVar("T")
 S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
 
 log = logging.getLogger("pooling")
-_NOTHING: Any = object()
+#: No value: not taken yet, or given back.
+NOTHING: Final[Any] = object()
 
 
 class _Lease(Generic[T, S]):
@@ -32,7 +33,7 @@ class _Lease(Generic[T, S]):
         self._ctx = ctx
         self._timeout = timeout
         self._priority = priority
-        self._value: Any = _NOTHING
+        self._value: Any = NOTHING
         self._loan: int | None = None
 
     def _in_use(self) -> ReleaseError:
@@ -43,7 +44,7 @@ class _Lease(Generic[T, S]):
         )
 
     def __del__(self) -> None:
-        if getattr(self, "_value", _NOTHING) is not _NOTHING:  # interrupted in `__init__`, it has no value at all
+        if getattr(self, "_value", NOTHING) is not NOTHING:  # interrupted in `__init__`, it has no value at all
             self._service._abandoned(self._value, self._loan)
 
 
@@ -53,7 +54,7 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
     __slots__ = ()
 
     def __enter__(self) -> T:
-        if self._value is not _NOTHING:
+        if self._value is not NOTHING:
             raise self._in_use()
         # Kept in the same line: should an interrupt come after it, `__del__` gives it up.
         value: T
@@ -69,12 +70,12 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
         try:
             service.release(value, error)
         except Exception as failure:
-            self._value = _NOTHING
+            self._value = NOTHING
             if error is None or not isinstance(failure, ReleaseError):
                 raise
             log.warning("%s", failure)  # the block's own error is the one to be seen
         # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
-        self._value = _NOTHING
+        self._value = NOTHING
         return False
 
 
@@ -84,7 +85,7 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
     __slots__ = ()
 
     async def __aenter__(self) -> T:
-        if self._value is not _NOTHING:
+        if self._value is not NOTHING:
             raise self._in_use()
         value: T  # kept in the line it comes in, as in `Lease`
         value = self._value = await self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
@@ -99,12 +100,12 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
         try:
             await service.release(value, error)
         except Exception as failure:
-            self._value = _NOTHING
+            self._value = NOTHING
             if error is None or not isinstance(failure, ReleaseError):
                 raise
             log.warning("%s", failure)  # the block's own error is the one to be seen
         # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
-        self._value = _NOTHING
+        self._value = NOTHING
         return False
 
 

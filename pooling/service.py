@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import weakref
+from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -27,7 +28,7 @@ from ._ledger import LIVE, RUNNING, STOPPED, Slot
 from ._sites import note
 from .errors import ConfigurationError, PoolingError
 from .factory import PoolFactory, as_factory
-from .lease import AsyncLease, Lease
+from .lease import NOTHING, AsyncLease, Lease
 from .options import PoolingServiceOptions
 
 if TYPE_CHECKING:
@@ -550,8 +551,18 @@ class AsyncPoolingService(_Service[T]):
         Raises:
             PoolingError: The pool belongs to another event loop.
         """
+        value: T = self._take_idle()
+        if value is not NOTHING:
+            return value
+        self._bind()
+        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        ctx = self._context if request_ctx is None else request_ctx
+        return await self._flows.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
+
+    def _take_idle(self) -> T:
+        """An idle resource, where one can be handed over here and now and nobody waits; else `NOTHING`."""
         ledger = self._ledger
-        if ledger.fast and self._env.loop is asyncio.get_running_loop() and ledger.idle:
+        if ledger.fast and ledger.idle and self._env.loop is _get_running_loop():
             slot: Slot | None = None
             try:
                 slot = ledger.pop()
@@ -566,10 +577,23 @@ class AsyncPoolingService(_Service[T]):
                 if slot is not None:
                     self._rescue(slot, on_way_out=True)
                 raise
-        self._bind()
-        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
-        ctx = self._context if request_ctx is None else request_ctx
-        return await self._flows.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
+        return NOTHING  # type: ignore[no-any-return]
+
+    def _put_idle(self, value: T) -> bool:
+        """Give a resource back, where that needs nothing but putting it there; whether it was done."""
+        ledger = self._ledger
+        if ledger.fast:
+            slot: Slot | None = None
+            try:
+                slot = ledger.out.pop(id(value), None)
+                if slot is not None:
+                    ledger.put(slot)
+                    return True
+            except BaseException:
+                if slot is not None:
+                    self._rescue(slot, on_way_out=False)
+                raise
+        return False
 
     async def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`; it suspends only for the hooks."""
@@ -580,18 +604,8 @@ class AsyncPoolingService(_Service[T]):
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""
-        ledger = self._ledger
-        if ledger.fast and exc is None:
-            slot: Slot | None = None
-            try:
-                slot = ledger.out.pop(id(value), None)
-                if slot is not None:
-                    ledger.put(slot)
-                    return
-            except BaseException:
-                if slot is not None:
-                    self._rescue(slot, on_way_out=False)
-                raise
+        if exc is None and self._put_idle(value):
+            return
         self._bind()
         if not await self._flows.give_back(value, exc):
             self._refuse(value)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dependency_injector import providers
 
+from ..binding import is_provider
+from ._compiled import compiled
 from ._kept import Kept
 from ._slots import Pooled
+
+if TYPE_CHECKING:
+    from ..context import RequestContext
 
 
 def effective(provider: Any) -> Any:
@@ -27,13 +32,17 @@ def dependencies(provider: Any) -> Iterator[Any]:
 
 class Reach:
     """
-    The pooled values a call of one provider needs, and how to know that this still holds.
+    What a call of one provider comes to: the pooled values it needs, and how to make it.
 
     Overrides are followed: only what answers is looked at. Behind a `Selector` only the
     selected branch is, which makes the answer good for one call alone.
+
+    Attributes:
+        call: `call(ctx)` is what `root()` gives in that request, which is the current one, once `slots` was asked.
+        resolve: The same, of itself.
     """
 
-    __slots__ = ("_free", "_is_settled", "_root", "_slots")
+    __slots__ = ("_is_as_seen", "_root", "_slots", "call", "resolve")
 
     def __init__(self, root: Any) -> None:
         self._root = root
@@ -41,45 +50,55 @@ class Reach:
 
     def slots(self) -> tuple[Pooled[Any], ...]:
         """The pooled values needed now, dependencies first."""
-        if not self._is_settled:
+        if not self._is_as_seen():
             self._look()
-            return self._slots
-        for provider in self._free:
-            if provider.last_overriding is not None:
-                self._look()
-                break
         return self._slots
 
     def _look(self) -> None:
-        self._free: list[Any] = []  # what was asked itself; once overridden, the answer is another
-        self._is_settled = True
+        root = self._root
+        nodes: list[Any] = []  # what is asked itself; once overridden, the answer is another
         found: list[Pooled[Any]] = []
-        self._visit(self._root, found, set())
+        is_settled = self._visit(root, nodes, found, set())
         self._slots = tuple(found)
+        if is_settled:
+            self._is_as_seen, self.call, self.resolve = compiled(root, nodes, self._look_again)
+        else:
+            self._is_as_seen, self.call, self.resolve = _never, self._look_again, self._look_again
 
-    def _visit(self, provider: Any, found: list[Pooled[Any]], seen: set[Any]) -> None:
+    def _look_again(self, ctx: RequestContext) -> Any:
+        self._look()
+        return self._root()
+
+    def _visit(self, provider: Any, nodes: list[Any], found: list[Pooled[Any]], seen: set[Any]) -> bool:
+        """Whether what is found holds until something is overridden."""
         if provider in seen:
-            return
+            return True
         seen.add(provider)
         if provider.last_overriding is not None:
-            self._is_settled = False  # tests override, and may look each time
-            self._visit(provider.last_overriding, found, seen)
-            return
-        self._free.append(provider)
+            self._visit(provider.last_overriding, nodes, found, seen)
+            return False  # tests override, and may look each time
+        nodes.append(provider)
         if isinstance(provider, providers.Configuration | providers.Object | Kept):
-            return  # none of them depends on a request
+            return True  # none of them depends on a request
         if isinstance(provider, Pooled):
             found.append(provider)
-            return
+            return True
         if isinstance(provider, providers.Selector):
-            self._is_settled = False
-            self._visit(provider.selector, found, seen)
-            branch = provider.providers.get(provider.selector())  # type: ignore[misc]
+            selector: Any = provider.selector
+            if is_provider(selector):
+                self._visit(selector, nodes, found, seen)
+            branch = provider.providers.get(selector())
             if branch is not None:
-                self._visit(branch, found, seen)
-            return
+                self._visit(branch, nodes, found, seen)
+            return False
+        is_settled = True
         for child in dependencies(provider):
-            self._visit(child, found, seen)
+            is_settled &= self._visit(child, nodes, found, seen)
+        return is_settled
+
+
+def _never() -> bool:
+    return False
 
 
 def path_to_pooled(provider: Any) -> list[Any] | None:

@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin, overload
 
 from ..binding import is_provider
-from ..context import CONTEXT, RequestContext, scope_var
+from ..context import RequestContext, current_var
 from ..errors import ConfigurationError
 from ._active import container_for
 from ._graph import Reach
@@ -34,7 +34,7 @@ __all__ = ["Inject", "Marker", "Spec", "aresolve", "inject", "specs"]
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_get_scope = scope_var.get
+_get_current = current_var.get
 
 
 class Marker:
@@ -64,10 +64,10 @@ class Marker:
         known = None if container is None else container.plans.get(self)
         if known is None:
             source, provider = _provider_of(self, repr(self))
-            known = provider, Reach(provider)
+            known = Reach(provider)
             if container is not None and source is container:
                 container.plans[self] = known
-        return await aresolve(*known)
+        return await aresolve(known)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Marker):
@@ -115,42 +115,42 @@ Inject: Final = _MakesMarkers()
 
 
 class Entry(NamedTuple):
-    """One argument: its name, its place among the positional ones, its provider and what that needs."""
+    """One argument: its name, its place among the positional ones, and where it comes from."""
 
     name: str
     place: int
-    provider: Any
     reach: Reach
 
 
-async def aresolve(provider: Any, reach: Reach) -> Any:
+async def aresolve(reach: Reach) -> Any:
     """Take the pooled values that a provider needs, then resolve it."""
+    ctx = _get_current()
     for slot in reach.slots():
-        await slot.aget()
-    value = provider()
+        taking = slot.begin(ctx)
+        if taking is not None:
+            await taking
+    value = reach.call(ctx)
     return await value if isinstance(value, asyncio.Future) else value
 
 
 class Spec:
     """What a function wants injected."""
 
-    __slots__ = ("__weakref__", "function", "is_eager", "markers")
+    __slots__ = ("__weakref__", "_key", "function", "is_eager", "markers")
 
     def __init__(self, function: Callable[..., Any], markers: dict[str, tuple[int, Marker]], *, is_eager: bool) -> None:
         self.function = function
         self.markers = markers
         self.is_eager = is_eager
+        self._key = id(self)
         specs.add(self)
 
-    def plan(self, scope: dict[Any, Any]) -> tuple[Entry, ...]:
+    def plan(self, ctx: RequestContext) -> tuple[Entry, ...]:
         """Where the arguments come from in this call."""
-        container = scope[CONTEXT].container if CONTEXT in scope else None
-        if container is not None:
-            plans = container.plans
-            key = id(self)
-            if key in plans:
-                return plans[key][0]  # type: ignore[no-any-return]
-        return self._make_plan(container)
+        try:
+            return ctx.container.plans[self._key][0]  # type: ignore[no-any-return]
+        except (KeyError, AttributeError):  # its first call there, or no container
+            return self._make_plan(ctx.container)
 
     def _make_plan(self, container: Any) -> tuple[Entry, ...]:
         where = f"{self.function.__module__}.{self.function.__qualname__}"
@@ -159,11 +159,11 @@ class Spec:
         for name, (place, marker) in self.markers.items():
             source, provider = _provider_of(marker, f"{where}({name})")
             answering.append(source)
-            entries.append(Entry(name, place, provider, Reach(provider)))
+            entries.append(Entry(name, place, Reach(provider)))
         plan = tuple(entries)
         if container is not None and all(source is container for source in answering):
             # Nobody else had a part in it: it holds as long as this container and this function do.
-            plans, key = container.plans, id(self)
+            plans, key = container.plans, self._key
             plans[key] = plan, weakref.ref(self, lambda _: plans.pop(key, None))
         return plan
 
@@ -231,28 +231,32 @@ def _inject(function: Any, eager: bool, frame: Any) -> Any:
 def _wrap_function(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         given = len(args)
-        for name, place, provider, _ in spec.plan(_get_scope()):
+        ctx = _get_current()
+        for name, place, reach in spec.plan(ctx):
             if given <= place and name not in kwargs:
-                kwargs[name] = provider()
+                kwargs[name] = reach.resolve(ctx)
         return function(*args, **kwargs)
 
     return wrapper
 
 
 def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    is_eager = spec.is_eager
+
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         given = len(args)
-        scope = _get_scope()
-        entries = spec.plan(scope)
-        if spec.is_eager:
-            for name, place, _, reach in entries:
+        ctx = _get_current()
+        entries = spec.plan(ctx)
+        if is_eager:
+            for name, place, reach in entries:
                 if given <= place and name not in kwargs:
                     for slot in reach.slots():
-                        if slot not in scope:
-                            await slot.aget()
-        for name, place, provider, _ in entries:
+                        taking = slot.begin(ctx)
+                        if taking is not None:
+                            await taking
+        for name, place, reach in entries:
             if given <= place and name not in kwargs:
-                value = provider()
+                value = reach.call(ctx) if is_eager else reach.resolve(ctx)
                 kwargs[name] = value if not isinstance(value, asyncio.Future) else await value
         return await function(*args, **kwargs)
 
@@ -261,22 +265,26 @@ def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., A
 
 async def _fill(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     given = len(args)
-    wanted = [entry for entry in spec.plan(_get_scope()) if given <= entry.place and entry.name not in kwargs]
+    ctx = _get_current()
+    wanted = [entry for entry in spec.plan(ctx) if given <= entry.place and entry.name not in kwargs]
     if spec.is_eager:
         for entry in wanted:
             for slot in entry.reach.slots():
-                await slot.aget()
+                taking = slot.begin(ctx)
+                if taking is not None:
+                    await taking
     for entry in wanted:
-        value = entry.provider()
+        value = entry.reach.resolve(ctx)
         kwargs[entry.name] = value if not isinstance(value, asyncio.Future) else await value
 
 
 def _wrap_generator(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         given = len(args)
-        for entry in spec.plan(_get_scope()):
+        ctx = _get_current()
+        for entry in spec.plan(ctx):
             if given <= entry.place and entry.name not in kwargs:
-                kwargs[entry.name] = entry.provider()
+                kwargs[entry.name] = entry.reach.resolve(ctx)
         return (yield from function(*args, **kwargs))
 
     return wrapper

@@ -94,7 +94,7 @@ class Kept(providers.Provider[T]):
 
     def declared_as(self, name: str) -> None:
         """Note that this is part of a container's class, and so not for use itself."""
-        self._declared = name
+        self._declared = self._declared or name  # where it was declared first
 
     # --- being a provider ----------------------------------------------------------------------------------------
 

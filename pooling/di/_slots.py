@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dependency_injector import providers
 
-from .._held import ended
 from .._lenders import is_single_use
 from ..binding import is_provider
-from ..context import CONTEXT, RequestContext, scope_var
+from ..context import NO_REQUEST, RequestContext, current_var, ended
 from ..errors import ConfigurationError, PoolClosedError, RequestContextError
+from ..lease import NOTHING
 from ._kept import Kept
 
 __all__ = ["Pooled"]
 
 T = TypeVar("T")
 
-_get_scope = scope_var.get
+_get_current = current_var.get
 
 
 class Pooled(providers.Provider[T]):
@@ -70,12 +70,12 @@ class Pooled(providers.Provider[T]):
     # --- resolving -----------------------------------------------------------------------------------------------
 
     def _overrides_changed(self) -> None:
-        answer: Any = self._by_scope() if self.last_overriding is None else super().__call__
+        answer: Any = self._by_request() if self.last_overriding is None else super().__call__
         self.__call__ = answer  # type: ignore[method-assign]
 
-    def _by_scope(self) -> Callable[[], Any]:
+    def _by_request(self) -> Callable[[], Any]:
         """What calling the provider does while nothing overrides it."""
-        source, options, is_plain = self._source, self._options, self._is_plain
+        first = self.first
 
         def value() -> Any:
             """
@@ -85,43 +85,64 @@ class Pooled(providers.Provider[T]):
                 RequestContextError: No request is open, it has ended, or the value must be awaited or would block
                     an event loop and has not been taken yet.
             """
-            scope = _get_scope()
-            if self in scope:
-                return scope[self]
-            if CONTEXT not in scope:
-                raise self._no_request()
-            ctx: RequestContext = scope[CONTEXT]
-            if is_plain:
-                lender = source._ready or source()
-                taken = ctx.take(lender, id(lender), options)
-            else:
-                taken = self._take_chosen(ctx)
-            scope[self] = taken
-            if ctx._is_closed:  # its end may have emptied the scope just before
-                scope.pop(self, None)
-                raise ended(ctx)
-            return taken
+            try:
+                return _get_current()._resolved[self]
+            except KeyError:
+                pass
+            return first(_get_current())
 
         return value
 
+    def first(self, ctx: RequestContext) -> Any:
+        """A request's value, where it has none yet; errors as for calling the provider."""
+        resolved = ctx._resolved
+        if ctx is NO_REQUEST:
+            raise self._no_request()
+        if self._is_plain:
+            lender = self._source._ready or self._source()
+            value = ctx.take(lender, id(lender), self._options)
+        else:
+            value = self._take_chosen(ctx)
+        resolved[self] = value
+        if ctx._is_closed:
+            raise ended(ctx)
+        return value
+
     def _provide(self, args: Any, kwargs: Any) -> Any:
-        return self._by_scope()()
+        return self._by_request()()
+
+    def begin(self, ctx: RequestContext) -> Awaitable[T] | None:
+        """
+        Have a request take its value if it has none yet; what is to be awaited, or `None` if nothing is.
+
+        Raises:
+            RequestContextError: No request is open, or it has ended.
+        """
+        if self in ctx._resolved:
+            return None
+        over = self.last_overriding
+        if over is not None:
+            return over.begin(ctx) if isinstance(over, Pooled) else None
+        if ctx is NO_REQUEST:
+            raise self._no_request()
+        if not self._is_plain:
+            return self._atake_chosen(ctx)
+        lender = self._source._ready or self._source()
+        key = id(lender)
+        if not self._options:
+            value = ctx.take_idle(lender, key)
+            if value is not NOTHING:
+                ctx.put(self, value)
+                return None
+        return ctx.atake(lender, key, self._options, self)
 
     def aget(self) -> Awaitable[T]:
         """This request's value, to be awaited; the event loop is not blocked meanwhile."""
         over = self.last_overriding
         if over is not None:
             return over.aget() if isinstance(over, Pooled) else _at_hand(over())
-        scope = _get_scope()
-        if CONTEXT not in scope:
-            raise self._no_request()
-        if self in scope:
-            return _at_hand(scope[self])
-        ctx: RequestContext = scope[CONTEXT]
-        if self._is_plain:
-            lender = self._source._ready or self._source()
-            return ctx.atake(lender, id(lender), self._options, self)
-        return self._atake_chosen(ctx)
+        ctx = _get_current()
+        return self.begin(ctx) or _at_hand(ctx._resolved[self])
 
     # Between the choice of a pool and its use another request may have had it replaced, as with a user's new token: the
     # choice is then made anew. The same closed pool twice is the pool's own end, and an error.
@@ -229,7 +250,7 @@ class Pooled(providers.Provider[T]):
 
     def declared_as(self, name: str) -> None:
         """Note that this is part of a container's class, and so not for use itself."""
-        self._declared = name
+        self._declared = self._declared or name  # where it was declared first
         self._is_plain = False
         self._overrides_changed()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dependency_injector import containers, providers
 
 from ..binding import is_provider
-from ..context import RequestContext
+from ..context import RequestContext, current_var
 from ..errors import ConfigurationError
 from . import _active, _checks, _lifecycle
 from ._graph import Reach
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Container"]
 
 _required: Any = object()
+_get_current = current_var.get
 
 
 class _Methods:
@@ -154,7 +155,6 @@ class _Methods:
             raise ConfigurationError(f"bind({key!r}): expected a key such as 'services.pooling.audit'", field="key")
         provider = binding if is_provider(binding) else providers.Object(binding)
         self.set_provider(key, provider)
-        self.plans.clear()
         return provider
 
     def configure(self, key: str, options: Mapping[str, Any] | None = None, **settings: Any) -> None:
@@ -189,15 +189,24 @@ class _Methods:
 
     def get(self, key: str) -> Any:
         """What is under a key, resolved: for a pool the service, for a pooled slot this request's value."""
-        return self.find(key)()
+        try:
+            known = self.plans[key]
+        except KeyError:
+            known = self._plan(key)
+        return known.resolve(_get_current())
 
     async def aget(self, key: str) -> Any:
         """As `get`, awaiting the pooled values it needs first."""
         known = self.plans.get(key)
         if known is None:
-            provider = self.find(key)
-            known = self.plans[key] = provider, Reach(provider)
-        return await aresolve(*known)
+            known = self._plan(key)
+        return await aresolve(known)
+
+    def _plan(self, key: str) -> Reach:
+        reach = Reach(self.find(key))
+        if key in self.providers:  # what is inside another container can be replaced without our knowing
+            self.plans[key] = reach
+        return reach
 
     # --- for injection -------------------------------------------------------------------------------------------
 
@@ -250,6 +259,7 @@ class _Methods:
     def _begin(self) -> bool:
         if self._is_running:
             return False
+        self.plans.clear()
         self.check()
         self._is_running = True
         return True
@@ -271,15 +281,17 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     """What a `Container` class makes: its own copy of every provider."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._is_running = False
         #: How functions, markers and keys are served; see `_injection`.
         self.plans: dict[Any, Any] = {}
+        super().__init__()
+        self._is_running = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if isinstance(value, Kept) and name != "parent":
-            value.attach(self, name)
+        if is_provider(value) and name != "parent":
+            self.plans.clear()
+            if isinstance(value, Kept):
+                value.attach(self, name)
 
     def __repr__(self) -> str:
         return f"<{_name(self)}{' running' if self._is_running else ''}>"

@@ -1,0 +1,335 @@
+"""Injected functions and keys make what the library's own call makes, whatever the graph is built of."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from abc import ABC
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+from dependency_injector import providers
+
+from pooling import PoolingService, RequestContextError, di
+from pooling.di._graph import Reach
+from tests.di.parts import Repo, Threaded, User
+
+
+class Parts:
+    """Keeps what it was made with, by name and by place."""
+
+    def __init__(self, first=None, second=None, *rest, third=None, **more):
+        self.given = (first, second, rest, third, more)
+
+
+class ByName:
+    def __init__(self, *, first, second="x"):
+        self.given = (first, second)
+
+
+class ByPlace:
+    def __init__(self, first, /, second):
+        self.given = (first, second)
+
+
+class Abstract(ABC):  # noqa: B024 - it is the metaclass that counts
+    def __init__(self, first, second):
+        self.given = (first, second)
+
+
+class Inherits(Abstract):
+    pass
+
+
+class Calls(type):
+    def __call__(cls, *args, **kwargs):
+        made = super().__call__()
+        made.given = (args, kwargs)
+        return made
+
+
+class Metaclassed(metaclass=Calls):
+    def __init__(self, first=None):
+        pass
+
+
+class News:
+    def __new__(cls, *args, **kwargs):
+        made = super().__new__(cls)
+        made.new = (args, kwargs)
+        return made
+
+    def __init__(self, first, second):
+        self.given = (first, second, self.new)
+
+
+def by_name_only(init):
+    @functools.wraps(init)
+    def wrapped(self, **kwargs):
+        return init(self, **kwargs)
+
+    return wrapped
+
+
+class Decorated:
+    @by_name_only
+    def __init__(self, first, second):
+        self.given = (first, second)
+
+
+@dataclass
+class Data:
+    first: Any
+    second: Any = 2
+
+    @property
+    def given(self):
+        return (self.first, self.second)
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+    @property
+    def given(self):
+        return tuple(self)
+
+
+CLASSES = [Parts, ByName, Inherits, Metaclassed, News, Decorated, Data, Pair]
+
+
+def plain(value):
+    """What an object was made with, all the way down."""
+    if isinstance(value, tuple):
+        return tuple(map(plain, value))
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return list(map(plain, value))
+    if isinstance(value, Repo):
+        return Repo, plain(value.user)
+    return (type(value), plain(value.given)) if hasattr(value, "given") else value
+
+
+def graphs():
+    """Graphs by what is special about them; each is over the one pooled slot it is given."""
+
+    def of(kind, *args, **kwargs):
+        return lambda user: providers.Factory(
+            kind,
+            *(user if part is ... else part for part in args),
+            **{n: user if p is ... else p for n, p in kwargs.items()},
+        )
+
+    for kind in CLASSES:
+        yield kind.__name__, of(kind, first=..., second=1)
+        yield f"{kind.__name__} in another order", of(kind, second=1, first=...)
+    yield "by place", of(Parts, ..., 2, 3, third=4)
+    yield "by place and by name", of(Parts, 1, second=..., third=4)
+    yield "by place where it must be", of(ByPlace, ..., second=2)
+    yield "names that are none of its arguments", of(Parts, zero=..., first=1)
+    yield "a keyword as a name", of(Parts, **{"class": ..., "first": 1})
+    yield "no name at all", of(Parts, **{"not a name": ...})
+    yield "nothing", of(Parts)
+    yield "a function", lambda user: providers.Factory(lambda user: Repo(user), user)
+    yield "a class method", lambda user: providers.Factory(Made.of, user)
+    yield "attributes", lambda user: providers.Factory(Parts).add_attributes(given=user)
+    yield "the slot itself", lambda user: user
+    yield "an object", lambda user: providers.Factory(Parts, providers.Object("given"), user)
+    yield "a factory handed on", lambda user: providers.Factory(Parts, providers.Factory(Repo, user).provider, 2)
+    yield "a delegated factory", lambda user: providers.Factory(Parts, providers.DelegatedFactory(Repo, user), 2)
+    yield (
+        "a configuration option",
+        lambda user: providers.Factory(Parts, providers.Configuration(default={"a": 1}).a, user),
+    )
+    yield "a callable", lambda user: providers.Factory(Parts, providers.Callable(lambda user: user, user))
+    yield (
+        "a selector",
+        lambda user: providers.Factory(Parts, providers.Selector(lambda: "a", a=user, b=providers.Object(1))),
+    )
+    yield "a list", lambda user: providers.Factory(Parts, providers.List(user, 2))
+    yield "an attribute", lambda user: providers.Factory(Parts, providers.Factory(Repo, user).provided.user)
+    yield "the container's pool", lambda user: providers.Factory(Parts, Threaded.users, user)
+    yield "a resource", lambda user: providers.Factory(Parts, providers.Resource(opened, 5), user)
+
+
+class Made:
+    def __init__(self, user):
+        self.given = user
+
+    @classmethod
+    def of(cls, user):
+        return cls(user)
+
+
+def opened(value):
+    yield value
+
+
+GRAPHS = dict(graphs())
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_what_comes_of_a_graph_is_what_the_library_makes(graph):
+    class App(Threaded):
+        made = GRAPHS[graph](Threaded.user)
+        outer = providers.Factory(Parts, first=made, third=made)
+
+    @di.inject
+    def injected(made=di.Inject[App.made], outer=di.Inject[App.outer]):
+        return made, outer
+
+    app = App()
+    with app.running():
+        for _ in range(2):  # as seen first, and by the plan of that
+            with app.request():
+                expected = [plain(app.made()), plain(app.outer())]
+                assert [plain(app.get("made")), plain(app.get("outer"))] == expected
+                assert list(map(plain, injected())) == expected
+            with app.request():  # where nothing was taken before
+                made, outer = injected()
+                assert [plain(made), plain(outer)] == [plain(app.made()), plain(app.outer())]
+                assert app.users().borrowed == (
+                    0 if graph == "nothing" or "handed" in graph or "delegated" in graph else 1
+                )
+
+
+def test_a_graph_of_classes_is_called_as_one_expression():
+    class App(Threaded):
+        single = providers.Singleton(dict)
+        made = providers.Factory(Parts, Threaded.repo, second=single, third=Threaded.users)
+
+    app = App()
+    assert Reach(app.made).call.__code__.co_filename == "<pooling.di>"
+    assert "__call__" not in Reach(app.made).call.__code__.co_names
+
+
+def test_objects_are_made_in_the_order_in_which_the_library_makes_them():
+    order: list[str] = []
+
+    class Noted:
+        def __init__(self, name, *_, **__):
+            order.append(name)
+
+    def noted(name, **parts):
+        return providers.Factory(Noted, name, **parts)
+
+    class App(Threaded):
+        made = noted("root", b=noted("b", y=noted("y"), x=noted("x")), a=noted("a"))
+
+    app = App()
+    with app.running(), app.request():
+        app.made()
+        expected = order.copy()
+        order.clear()
+        app.get("made")
+        assert order == expected == ["y", "x", "b", "a", "root"]
+
+
+# --- what is overridden after the first call -------------------------------------------------------------------------
+
+
+class Site(Threaded):
+    single = providers.Singleton(Parts, 1)
+    config = providers.Configuration(default={"name": "x"})
+    constant = providers.Object("constant")
+    inner = providers.Factory(Parts, Threaded.user, single, constant, third=config.name)
+    outer = providers.Factory(Parts, first=inner, second=Threaded.repo)
+
+
+@di.inject
+def site(outer=di.Inject[Site.outer]):
+    return outer
+
+
+@di.inject
+async def asite(outer=di.Inject[Site.outer]):
+    return outer
+
+
+@pytest.mark.parametrize("name", ["single", "constant", "inner", "outer", "user", "repo", "users"])
+def test_an_override_of_any_part_is_seen_at_the_next_call_and_its_end_too(name):
+    app = Site()
+    fake = PoolingService(lambda: "pooled") if name == "users" else "fake"
+    with app.running():
+        with app.request():
+            before = plain(site()), plain(app.get("outer"))
+        with getattr(app, name).override(fake), app.request():
+            expected = plain(app.outer())
+            assert (plain(site()), plain(app.get("outer"))) == (expected, expected)
+            assert ("pooled" if name == "users" else "fake") in str(expected)
+        with app.request():
+            assert (plain(site()), plain(app.get("outer"))) == before
+    if name == "users":
+        fake.stop()
+
+
+@pytest.mark.parametrize("name", ["single", "constant", "inner", "user"])
+async def test_a_part_overridden_by_something_asynchronous_is_awaited(name):
+    async def fake():
+        await asyncio.sleep(0)
+        return "fake"
+
+    app = Site()
+    async with app.running():
+        async with app.request():
+            await asite()
+        with getattr(app, name).override(providers.Coroutine(fake)):
+            async with app.request():
+                assert "fake" in str(plain(await asite()))
+    # The library remembers that a provider has once been asynchronous.
+
+
+def test_what_was_overridden_once_can_be_overridden_again():
+    app = Site()
+    with app.running(), app.request():
+        site()
+        with app.single.override("uno"):
+            assert "uno" in str(plain(site()))
+            with app.single.override("due"):
+                assert "due" in str(plain(site()))
+            assert "uno" in str(plain(site()))
+        assert "uno" not in str(plain(site()))
+
+
+def test_a_key_bound_anew_is_got_anew():
+    app = Site()
+    with app.running(), app.request():
+        app.bind("audit.log", providers.Object("first"))
+        assert app.get("audit.log") == "first"
+        app.bind("audit.log", providers.Object("second"))
+        assert app.get("audit.log") == "second"
+        app.set_provider("constant", providers.Object("third"))
+        assert app.get("constant") == "third"
+
+
+def test_arguments_given_before_the_start_are_seen_after_it():
+    app = Site()
+    with app.running(), app.request():
+        site()
+    app.outer.add_kwargs(third="more")
+    with app.running(), app.request():
+        assert site().given[3] == "more"
+
+
+def test_a_graph_without_a_request_says_how_to_open_one():
+    app = Site()
+    with app.running(), pytest.raises(RequestContextError, match="no request is open here"):
+        app.get("outer")
+
+
+def test_a_constructor_that_fails_leaves_the_request_its_value():
+    class App(Threaded):
+        made = providers.Factory(int, providers.Object("no number"), base=Threaded.user)
+
+    app = App()
+    with app.running():
+        with app.request():
+            for _ in range(2):
+                with pytest.raises(TypeError):
+                    app.get("made")
+            assert isinstance(app.user(), User)
+            assert app.users().borrowed == 1
+        assert app.users().borrowed == 0
