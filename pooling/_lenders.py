@@ -59,6 +59,10 @@ class Way:
             return self.give(lender, value, exc)  # type: ignore[no-any-return]
         return through(in_worker(partial(self.give, lender, value, exc)))
 
+    def is_out(self, lender: Any, value: Any) -> bool:
+        """Whether the value is known not to have been given back."""
+        return False
+
 
 class FromService(Way):
     """From a pool for threads: `acquire(ctx)`, `release(value, exc=...)`."""
@@ -67,6 +71,9 @@ class FromService(Way):
 
     def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
         return lender.acquire(ctx, **options) if options else lender.acquire(ctx)
+
+    def is_out(self, lender: Any, value: Any) -> bool:
+        return isinstance(lender, PoolingService) and lender.is_borrowed(value)
 
     def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
         if exc is None:

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from ._lenders import ASYNC_CALLBACK, CALLBACK, service_ways, way_of
 from ._offload import in_loop, in_worker
 from ._uses import Attempt, abandon, afollow, follow, is_to_be_awaited, wake
-from .errors import RequestContextError
+from .errors import ConfigurationError, RequestContextError
 from .lease import NOTHING
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ logger = logging.getLogger("pooling")
 
 C = TypeVar("C", bound=Callable[..., Any])
 
+_once_more: Final = object()  # the key of a value whose release was interrupted
 _no_default: Final = object()
 _closing: set[asyncio.Future[Any]] = set()  # the loop itself keeps only weak references
 
@@ -85,7 +86,7 @@ class RequestContext:
         self.name = name
         self.parent = parent
         #: The container it was opened on, or `None`.
-        self.container: Any = None if parent is None else parent.container
+        self.container: Any = None if parent is None else _checked(parent).container
         #: What ended the request, where a framework made a response of it and its code ends normally: a
         #: `close` without an exception takes this one.
         self.error: BaseException | None = None
@@ -97,6 +98,22 @@ class RequestContext:
         self._lead: RequestContext | None = None  # who holds the pooled values, if not this one
         self._resolved: dict[Any, Any] = {}  # values by who asks
         self._token: Token[RequestContext] | None = None
+
+    @classmethod
+    def served_by(cls, container: Any, name: str | None = None, values: Mapping[str, Any] | None = None) -> Self:
+        """
+        A request of that container, if it is not `None`, with values of any names.
+
+        Args:
+            container: What serves it.
+            name: For messages and logs.
+            values: What is known about the request.
+        """
+        ctx = cls(name)
+        ctx.container = container
+        if values:
+            ctx.values.update(values)
+        return ctx
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -406,9 +423,11 @@ class RequestContext:
         if exc is None:
             exc = self.error
         errors: list[BaseException] | None = None
+        key: Any = None
         while uses:
-            use = uses.popitem()[1]
+            use: Any = None
             try:
+                key, use = uses.popitem()
                 if use.__class__ is tuple:
                     way, lender, value = use
                     if exc is None and way.is_direct:
@@ -418,7 +437,11 @@ class RequestContext:
                 else:
                     wake(use, ended(self))
             except BaseException as error:  # noqa: BLE001 - raised below, after the others had their turn
+                if use is None and isinstance(error, KeyError):
+                    break  # another thread took back what came too late
                 errors = [*(errors or ()), error]
+                if isinstance(use, tuple) and use[0].is_out(*use[1:]) and key is not _once_more:
+                    uses[_once_more] = use  # interrupted before the release had begun
         self._resolved = ENDED
         if errors:
             _raise(errors, self, exc)
@@ -438,7 +461,10 @@ class RequestContext:
         uses = self._uses
         errors: list[BaseException] | None = None
         while uses:
-            use = uses.popitem()[1]
+            try:
+                use = uses.popitem()[1]
+            except KeyError:  # another thread took back what came too late
+                break
             try:
                 if use.__class__ is tuple:
                     way, lender, value = use
@@ -468,8 +494,13 @@ class RequestContext:
             raise RequestContextError(
                 f"{self} was entered before. A request is entered once; `with ctx.active()` makes it current elsewhere."
             )
-        self._token = current_var.set(self)
-        return self
+        try:
+            self._token = current_var.set(self)
+            return self
+        except BaseException:  # interrupted after all
+            if self._token is not None:
+                current_var.reset(self._token)
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         try:
@@ -478,6 +509,11 @@ class RequestContext:
             if not self._is_closed and in_loop():
                 # Nobody can be expected to come back for what this request holds.
                 _finish(self.aclose(exc))
+            raise
+        except BaseException:
+            if self._uses:  # interrupted between two lines
+                self._is_closed = False
+                self.close(exc)
             raise
         finally:
             try:
@@ -534,6 +570,16 @@ class Active:
             current_var.reset(self._token)
         except ValueError:  # left from another task or thread
             pass
+
+
+def _checked(parent: Any) -> RequestContext:
+    if not isinstance(parent, RequestContext):
+        raise ConfigurationError(
+            f"parent: expected a RequestContext, not {type(parent).__qualname__}. A value of that name is set "
+            "afterwards: ctx['parent'] = ...",
+            field="parent",
+        )
+    return parent
 
 
 def _finish(ending: Awaitable[Any] | None) -> None:

@@ -80,7 +80,7 @@ def _markers(container: Any, injected: Iterable[Any]) -> Iterator[str]:
     modules |= {given.__name__ for given in injected if isinstance(given, ModuleType)}
     functions = [given.__injected__ for given in injected if hasattr(given, "__injected__")]
     kind = container.declarative_parent
-    for spec in (*functions, *list(specs)):
+    for spec in dict.fromkeys((*functions, *list(specs))):
         for name, (_, marker) in spec.markers.items():
             is_ours = marker.owner is not None and isinstance(marker.owner, type) and issubclass(kind, marker.owner)
             if not (is_ours or spec in functions or spec.function.__module__ in modules):

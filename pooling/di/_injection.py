@@ -18,7 +18,20 @@ import sys
 import weakref
 from collections import ChainMap
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin, overload
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    NamedTuple,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from ..binding import is_provider
 from ..context import RequestContext, current_var
@@ -210,6 +223,11 @@ def inject(function: Any = None, /, *, eager: bool = True) -> Any:
 def _inject(function: Any, eager: bool, frame: Any) -> Any:
     if isinstance(function, staticmethod | classmethod):
         return type(function)(_inject(function.__func__, eager, frame))
+    if not inspect.isroutine(function):
+        raise ConfigurationError(
+            f"inject: expected a function or method, not {function!r}. Decorate the function that it calls.",
+            field="inject",
+        )
     spec = Spec(function, _markers_of(function, frame), is_eager=eager)
     if inspect.isasyncgenfunction(function):
         wrapper: Any = _wrap_async_generator(function, spec)
@@ -345,8 +363,12 @@ def _place(place: int, parameter: inspect.Parameter) -> int:
 
 
 def _marker_in(annotation: Any) -> Marker | None:
-    if get_origin(annotation) is Annotated:
-        return next((part for part in get_args(annotation)[1:] if isinstance(part, Marker)), None)
+    """The marker of an annotation, or of a part of it: `Annotated[Repo, Inject(App.repo)] | None` has one, too."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return next((part for part in parts[1:] if isinstance(part, Marker)), None) or _marker_in(parts[0])
+    if kind is Union or kind is UnionType:
+        return next(filter(None, map(_marker_in, parts)), None)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import Any, ClassVar, Self, TypeVar
@@ -10,10 +11,13 @@ from dependency_injector import providers
 
 from .._offload import in_worker
 from ..errors import ConfigurationError
+from ..service import members
 
 __all__ = ["Kept"]
 
 T = TypeVar("T")
+
+_all: weakref.WeakSet[Kept[Any]] = weakref.WeakSet()
 
 
 class Kept(providers.Provider[T]):
@@ -23,7 +27,7 @@ class Kept(providers.Provider[T]):
     The object is made on first use or at start, whichever comes first, by one thread while others wait.
     """
 
-    __slots__ = ("_building", "_container", "_declared", "_key", "_object", "_ready", "group")
+    __slots__ = ("__weakref__", "_building", "_container", "_declared", "_key", "_object", "_ready", "group")
 
     is_async: ClassVar[bool] = False
 
@@ -37,6 +41,7 @@ class Kept(providers.Provider[T]):
         self._container: weakref.ref[Any] | None = None
         self._key: str | None = None
         self._declared: str | None = None
+        _all.add(self)
 
     def __call__(self) -> Any:  # it was made with its arguments
         """The container's own object."""
@@ -132,3 +137,13 @@ class Kept(providers.Provider[T]):
 
     def _overrides_changed(self) -> None:
         self._ready = self._object if self.last_overriding is None else None
+
+
+def _after_fork() -> None:
+    """In the child: a lock that a thread of the parent's had is nobody's here."""
+    for kept in members(_all):
+        kept._building = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

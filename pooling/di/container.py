@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -36,6 +37,7 @@ class _Methods:
         providers: dict[str, Any]
         declarative_parent: Any
         _is_running: bool
+        _starting: threading.RLock
 
         def set_provider(self, name: str, provider: Any) -> None: ...
 
@@ -46,19 +48,21 @@ class _Methods:
         Check the container and start its pools and services, each after those it depends on.
 
         Blocks. If one fails, those already started are stopped again, and its error is raised with
-        notes about stops that failed too. Starting a container that runs does nothing.
+        notes about stops that failed too. Starting a container that runs does nothing; where another thread is starting
+        it, this waits for that.
 
         Raises:
             ConfigurationError: A check failed (see `check`), or something needs `astart()`.
         """
-        if self._begin():
-            try:
-                self._check_is_sync("start")
-                _lifecycle.start(self._kept(), self._order())
-            except BaseException:
-                self._is_running = False
-                raise
-            _active.enlist(self)
+        with self._starting:
+            if self._begin():
+                try:
+                    self._check_is_sync("start")
+                    _lifecycle.start(self._kept(), self._order())
+                except BaseException:
+                    self._is_running = False
+                    raise
+                _active.enlist(self)
 
     async def astart(self) -> None:
         """As `start`, for containers with asyncio pools; what blocks is run on a worker thread."""
@@ -283,6 +287,7 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     def __init__(self) -> None:
         #: How functions, markers and keys are served; see `_injection`.
         self.plans: dict[Any, Any] = {}
+        self._starting = threading.RLock()
         super().__init__()
         self._is_running = False
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..context import RequestContext
 from ..errors import ConfigurationError
+from .outcome import note_status, note_unfinished
 
 __all__ = ["ContainerLifespan", "RequestContextMiddleware", "headers"]
 
@@ -22,13 +23,18 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Values = Callable[[Scope], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 
 
+#: Messages that carry a body, or a part of it; also those of the extensions for sending files.
+_BODIES = {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
+
+
 class RequestContextMiddleware:
     """
     Opens a `RequestContext` around each HTTP request and websocket, and ends it after the last use.
 
     That is when the app returns: after a streamed body and after background tasks, when a websocket closes, on an
     error or a cancellation, which the release hooks of the pools get to see. When the client has gone, the request
-    ends with the code that serves it.
+    ends with the code that serves it; a response that was not sent to its end counts as an error, and so does one of
+    status 500 or more.
 
     Args:
         app: The ASGI app inside.
@@ -62,10 +68,13 @@ class RequestContextMiddleware:
         values: Any = self.values(scope) if self.values is not None else {}
         if inspect.isawaitable(values):
             values = await values
-        ctx = RequestContext(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", **values)
-        ctx.container = self.container
+        title = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
+        ctx = RequestContext.served_by(self.container, title, values)
+        response = _Response(ctx, send)
         async with ctx:
-            await self.app(scope, receive, send if self.release == "end" else _ending_with_the_response(ctx, send))
+            await self.app(scope, receive, response.send if self.release == "end" else response.send_and_end)
+            if response.is_begun and not response.is_complete:
+                note_unfinished(ctx)
 
 
 class ContainerLifespan:
@@ -166,11 +175,28 @@ def headers(scope: Scope) -> dict[str, str]:
     return found
 
 
-def _ending_with_the_response(ctx: RequestContext, send: Send) -> Send:
-    async def forward(message: Message) -> None:
-        await send(message)
-        kind = message["type"]
-        if (kind == "http.response.body" and not message.get("more_body", False)) or kind == "websocket.close":
-            await ctx.aclose()
+class _Response:
+    """What is known of a response by what was sent of it."""
 
-    return forward
+    __slots__ = ("_ctx", "_send", "is_begun", "is_complete")
+
+    def __init__(self, ctx: RequestContext, send: Send) -> None:
+        self._ctx = ctx
+        self._send = send
+        self.is_begun = False
+        self.is_complete = False
+
+    def send(self, message: Message) -> Awaitable[None]:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.is_begun = True
+            note_status(self._ctx, message["status"])
+        elif kind in _BODIES:
+            self.is_complete = not message.get("more_body", False)
+        return self._send(message)
+
+    async def send_and_end(self, message: Message) -> None:
+        """Send, and end the request with the last part."""
+        await self.send(message)
+        if self.is_complete or message["type"] == "websocket.close":
+            await self._ctx.aclose()

@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 
 from .._offload import in_loop
 from ..context import RequestContext
+from .outcome import note_error, note_status
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -63,12 +64,11 @@ class RequestContextMiddleware:
         """Called by the framework before it makes a response of what a view raised."""
         ctx: RequestContext | None = getattr(request, "pooling_context", None)
         if ctx is not None:
-            ctx.error = exception
+            note_error(exception, ctx)
 
     def _open(self, request: HttpRequest) -> RequestContext:
         values = {} if self.values is None else self.values(request)
-        ctx = RequestContext(f"{request.method} {request.path}", **values)
-        ctx.container = self.container
+        ctx = RequestContext.served_by(self.container, f"{request.method} {request.path}", values)
         vars(request)["pooling_context"] = ctx  # for `process_exception`
         return ctx
 
@@ -80,6 +80,7 @@ class RequestContextMiddleware:
         except BaseException as error:
             ctx.close(error)
             raise
+        note_status(ctx, response.status_code)
         if response.streaming:
             _keep_open(response, ctx, None)
         else:
@@ -94,6 +95,7 @@ class RequestContextMiddleware:
         except BaseException as error:
             await ctx.aclose(error)
             raise
+        note_status(ctx, response.status_code)
         if response.streaming:
             _keep_open(response, ctx, asyncio.get_running_loop())
         else:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 
 from ..context import RequestContext
 from ..di import Inject
 from ..errors import RequestContextError
+from . import starlette
 from .asgi import RequestContextMiddleware, headers
 from .starlette import lifespan
 
@@ -53,12 +55,16 @@ def install(app: FastAPI, container: Any, *, values: Values | None = None, timeo
     """
     Give an app its container: started and stopped with it, and a request of it for every connection.
 
+    What a handler raises counts as an error for the release hooks of the pools, also where an exception handler makes
+    a response of it, as of an `HTTPException`.
+
     Args:
         app: The app, before it serves.
         container: What serves its requests.
         values: Makes a request's values from the ASGI scope.
         timeout: As for `Container.stop`.
     """
-    inner = app.router.lifespan_context
-    app.router.lifespan_context = lifespan(container, inner, timeout=timeout)
-    app.add_middleware(RequestContextMiddleware, container=container, values=values)
+    starlette.install(app, container, values=values, timeout=timeout)
+    # These are raised before a handler has begun.
+    harmless = (RequestValidationError, WebSocketRequestValidationError)
+    app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, harmless)

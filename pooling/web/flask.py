@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flask import got_request_exception
-
-from ..context import RequestContext
+from .outcome import note_error
 from .wsgi import RequestContextMiddleware
 
 if TYPE_CHECKING:
@@ -49,17 +48,17 @@ class Pooling:
         app.wsgi_app = RequestContextMiddleware(  # type: ignore[method-assign]
             app.wsgi_app, self.container, values=self.values
         )
-        got_request_exception.connect(_note_error, app)
+        answer = app.handle_user_exception
+
+        @functools.wraps(answer)
+        def answer_noted(error: Exception) -> Any:
+            note_error(error)  # the app makes a response of it; the release hooks are to see it all the same
+            return answer(error)
+
+        app.handle_user_exception = answer_noted  # type: ignore[method-assign,assignment]
         if self.container is not None:
             atexit.register(self._stop)
 
     def _stop(self) -> None:
         if self.container.is_running:
             self.container.stop()
-
-
-def _note_error(_sender: Any, exception: BaseException, **_: Any) -> None:
-    """The app makes a response of what a view raised; the release hooks are to see it all the same."""
-    ctx = RequestContext.current()
-    if ctx is not None:
-        ctx.error = exception

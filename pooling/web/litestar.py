@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from litestar.middleware import DefineMiddleware
 from litestar.plugins import InitPlugin
 
-from ..context import RequestContext
 from .asgi import RequestContextMiddleware, headers
+from .outcome import note_error
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -47,12 +47,5 @@ class PoolingPlugin(InitPlugin):
         app_config.lifespan.insert(0, lifespan)
         middleware: Any = RequestContextMiddleware  # typed for any ASGI app, not for this framework's messages
         app_config.middleware.insert(0, DefineMiddleware(middleware, container=self.container, values=self.values))
-        app_config.after_exception.append(_note_error)
+        app_config.after_exception.append(lambda error, _scope: note_error(error))
         return app_config
-
-
-def _note_error(exception: Exception, _scope: Any) -> None:
-    """The framework makes a response of what a handler raised; the release hooks are to see it all the same."""
-    ctx = RequestContext.current()
-    if ctx is not None and getattr(exception, "status_code", 500) >= 500:
-        ctx.error = exception

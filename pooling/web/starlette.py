@@ -1,17 +1,45 @@
-"""Starlette, and what is built on it: a container that lives as long as the app."""
+"""Starlette, and what is built on it: a container that lives as long as the app, and a request for each of its own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
+
 from .asgi import RequestContextMiddleware, headers
+from .outcome import note_error
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-__all__ = ["RequestContextMiddleware", "headers", "lifespan"]
+    from .asgi import Values
+
+__all__ = ["RequestContextMiddleware", "headers", "install", "lifespan"]
+
+
+def install(app: Starlette, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
+    """
+    Give an app its container: started and stopped with it, and a request of it for every connection.
+
+    What a handler raises counts as an error for the release hooks of the pools, also where an exception handler makes
+    a response of it.
+
+    Args:
+        app: The app, before it serves.
+        container: What serves its requests.
+        values: Makes a request's values from the ASGI scope.
+        timeout: As for `Container.stop`.
+    """
+    inner = app.router.lifespan_context
+    app.router.lifespan_context = lifespan(container, inner, timeout=timeout)
+    app.add_middleware(RequestContextMiddleware, container=container, values=values)
+    app.exception_handlers.setdefault(HTTPException, ExceptionMiddleware(app.router).http_exception)
+    app.exception_handlers = NotingHandlers(app.exception_handlers)
 
 
 def lifespan(
@@ -24,6 +52,7 @@ def lifespan(
     A lifespan for the app: `Starlette(lifespan=lifespan(container))`.
 
     The container starts before the app serves and stops after its last request; it is `app.state.container` meanwhile.
+    For an app that adds `RequestContextMiddleware` where it wants it; `install` does both.
 
     Args:
         container: What to start and stop.
@@ -42,3 +71,46 @@ def lifespan(
                 yield state
 
     return run
+
+
+class NotingHandlers(dict[Any, Any]):
+    """
+    An app's exception handlers, which tell the request of each exception before they answer it.
+
+    The framework asks for the items when it serves for the first time, so handlers added until then are in.
+
+    Args:
+        handlers: By exception class or status.
+        harmless: Exceptions that say nothing of how something was used.
+    """
+
+    def __init__(self, handlers: Mapping[Any, Any], harmless: tuple[type[Exception], ...] = ()) -> None:
+        super().__init__(handlers)
+        self._harmless = harmless
+
+    def items(self) -> Any:
+        """The handlers as the framework is to call them."""
+        return {key: self._noting(handler) for key, handler in super().items()}.items()
+
+    def _noting(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def note(error: Exception) -> None:
+            if not isinstance(error, self._harmless):
+                note_error(error)
+
+        if inspect.iscoroutinefunction(inspect.unwrap(handler)) or inspect.iscoroutinefunction(
+            getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine function
+        ):
+
+            @functools.wraps(handler)
+            async def answer(connection: Any, error: Exception) -> Any:
+                note(error)
+                return await handler(connection, error)
+
+            return answer
+
+        @functools.wraps(handler)
+        def answer_in_thread(connection: Any, error: Exception) -> Any:
+            note(error)
+            return handler(connection, error)
+
+        return answer_in_thread

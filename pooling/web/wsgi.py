@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..context import RequestContext
+from .outcome import note_status
 
 __all__ = ["RequestContextMiddleware"]
 
@@ -18,7 +19,8 @@ class RequestContextMiddleware:
     """
     Opens a `RequestContext` around each request, and ends it when the server closes the body.
 
-    So a body that is made while it is sent still has its pooled values. It is current while the app runs and
+    So a body that is made while it is sent still has its pooled values. A response of status 500 or more counts as an
+    error, which the release hooks of the pools get to see. The request is current while the app runs and
     while each part of the body is made, and nowhere in between: a server may make parts of several bodies by turns
     in one thread, or the parts of one in several.
 
@@ -38,11 +40,16 @@ class RequestContextMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         values = self.values(environ) if self.values is not None else {}
-        ctx = RequestContext(f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}", **values)
-        ctx.container = self.container
+        title = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
+        ctx = RequestContext.served_by(self.container, title, values)
+
+        def start(status: str, *rest: Any, **named: Any) -> Any:
+            note_status(ctx, int(status[:3]) if status[:3].isdigit() else 0)
+            return start_response(status, *rest, **named)
+
         try:
             with ctx.active():
-                body = self.app(environ, start_response)
+                body = self.app(environ, start)
         except BaseException as error:
             ctx.close(error)
             raise

@@ -18,12 +18,15 @@ from .measure import Metric, Race, Racer, Scale, Target, timed
 from .peers import Resource
 from .uncontended import in_loop
 
-OURS_RESOLVED = "pooling.di"
+OURS_RESOLVED = "pooling.di, app.get(key)"
 OURS_INJECTED = "pooling.di, @inject"
+OURS_USED = "pooling.di"
+OURS_CALLED = "pooling.di, app.service()"
 BY_HAND = "by hand"
 DISHKA, SVCS = "dishka", "svcs"
 GRAPH = (
-    "A service made of a repository made of a pooled value; the pool is the same kind for all, ours with 8 resources."
+    "A service made of a repository made of a pooled value; the pool is the same kind for all, ours with 8 resources. "
+    "`app.service()` is dependency-injector's own call of the two factories."
 )
 PER_LOOK_UP = Metric("seconds", "per use", "ns", 1e9)
 PER_REQUEST = Metric("seconds", "per request", "µs", 1e6)
@@ -127,6 +130,11 @@ def request(scale: Scale) -> Iterator[Race]:
     def resolved(repetitions: int) -> None:
         for _ in range(repetitions):
             with app.request():
+                app.get("service")
+
+    def called(repetitions: int) -> None:
+        for _ in range(repetitions):
+            with app.request():
                 app.service()
 
     def injected(repetitions: int) -> None:
@@ -143,6 +151,7 @@ def request(scale: Scale) -> Iterator[Race]:
         Racer(BY_HAND, timed(by_hand)),
         Racer(OURS_RESOLVED, timed(resolved), is_ours=True),
         Racer(OURS_INJECTED, timed(injected), is_ours=True),
+        Racer(OURS_CALLED, timed(called), is_ours=True),
     ]
     missing = []
     for name, build in ((DISHKA, dishka_loop), (SVCS, svcs_loop)):
@@ -158,7 +167,11 @@ def request(scale: Scale) -> Iterator[Race]:
             racers,
             metrics=(PER_REQUEST,),
             reference=BY_HAND,
-            targets=[Target("seconds", OURS_RESOLVED, 1.0, DISHKA), Target("seconds", OURS_RESOLVED, 1.0, SVCS)],
+            targets=[
+                Target("seconds", OURS_RESOLVED, 1.0, DISHKA),
+                Target("seconds", OURS_RESOLVED, 1.0, SVCS),
+                Target("seconds", OURS_INJECTED, 1.0, SVCS),
+            ],
             missing=missing,
         )
     finally:
@@ -234,6 +247,11 @@ def request_asyncio(scale: Scale) -> Iterator[Race]:
     with asyncio.Runner() as runner:
         pool = runner.run(set_up())
 
+        async def resolved(repetitions: int) -> None:
+            for _ in range(repetitions):
+                async with app.request():
+                    await app.aget("service")
+
         async def injected(repetitions: int) -> None:
             for _ in range(repetitions):
                 async with app.request():
@@ -246,6 +264,7 @@ def request_asyncio(scale: Scale) -> Iterator[Race]:
 
         racers = [
             Racer(BY_HAND, in_loop(runner, by_hand)),
+            Racer(OURS_RESOLVED, in_loop(runner, resolved), is_ours=True),
             Racer(OURS_INJECTED, in_loop(runner, injected), is_ours=True),
         ]
         missing = []
@@ -262,7 +281,11 @@ def request_asyncio(scale: Scale) -> Iterator[Race]:
                 racers,
                 metrics=(PER_REQUEST,),
                 reference=BY_HAND,
-                targets=[Target("seconds", OURS_INJECTED, 1.0, DISHKA), Target("seconds", OURS_INJECTED, 1.0, SVCS)],
+                targets=[
+                    Target("seconds", OURS_RESOLVED, 1.0, DISHKA),
+                    Target("seconds", OURS_INJECTED, 1.0, DISHKA),
+                    Target("seconds", OURS_INJECTED, 1.0, SVCS),
+                ],
                 missing=missing,
             )
         finally:
@@ -297,9 +320,9 @@ def second_use(scale: Scale) -> Iterator[Race]:
             "second-use",
             "the request's value again",
             "`app.value()` where the request has it already, beside `var.get()['value']`.",
-            [Racer(reference, timed(looked_up)), Racer(OURS_RESOLVED, timed(resolved), is_ours=True)],
+            [Racer(reference, timed(looked_up)), Racer(OURS_USED, timed(resolved), is_ours=True)],
             metrics=(PER_LOOK_UP,),
             reference=reference,
-            targets=[Target("seconds", OURS_RESOLVED, 3.0, reference)],
+            targets=[Target("seconds", OURS_USED, 3.0, reference)],
         )
     app.stop()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import weakref
-from typing import Annotated
+from typing import Annotated, Optional
 
 import pytest
 from dependency_injector import providers
@@ -141,6 +142,25 @@ def test_an_annotation_that_cannot_be_evaluated_is_an_error_at_decoration():
 
     with pytest.raises(ConfigurationError, match=r"function: the annotation .* of repo cannot be evaluated .*Nowhere"):
         di.inject(function)
+
+
+def test_a_marker_inside_an_optional_annotation_is_found(threaded):
+    @di.inject
+    def function(
+        repo: Annotated[Repo, di.Inject(Threaded.repo)] | None = None,
+        other: Optional[Annotated[Repo, di.Inject(Threaded.repo)]] = None,  # noqa: UP045 - as it is written too
+    ):
+        return repo, other
+
+    with threaded.request():
+        assert [type(part) for part in function()] == [Repo, Repo]
+        assert function(repo=None)[0] is None
+
+
+@pytest.mark.parametrize("thing", [functools.partial(print), Repo(None), Repo])
+def test_what_is_no_function_is_refused(thing):
+    with pytest.raises(ConfigurationError, match="expected a function or method"):
+        di.inject(thing)
 
 
 def test_nothing_to_inject_is_an_error_at_decoration():

@@ -370,6 +370,36 @@ def test_a_failing_task_tells_the_release_hook():
     assert factory.ends == [problem]
 
 
+def test_a_generator_function_is_no_task():
+    def rows():
+        yield 1
+
+    async def arows():
+        yield 1
+
+    for function in (rows, arows):
+        with pytest.raises(ConfigurationError, match=f"{function.__name__} is a generator function"):
+            di.task(function)
+
+
+def test_tasks_may_be_methods_of_a_class():
+    class Jobs:
+        @di.task(Threaded)
+        @classmethod
+        def of_class(cls):
+            return cls, RequestContext.current()
+
+        @di.task(Threaded)
+        @staticmethod
+        def static():
+            return RequestContext.current()
+
+    with Threaded().running() as app:
+        kind, ctx = Jobs.of_class()
+        assert kind is Jobs
+        assert ctx.container is Jobs.static().container is app
+
+
 def test_a_task_without_a_running_container_says_so():
     @di.task
     def job():

@@ -247,6 +247,32 @@ os._exit(0)
     assert lines.count("destroyed by child made by child") == 3
 
 
+def test_a_child_does_not_wait_for_a_service_that_a_thread_of_its_parents_was_making():
+    lines = lines_of("""
+from pooling import di
+inside, forgotten = threading.Event(), threading.Event()
+def make():
+    if os.getpid() == parent:
+        inside.set()
+        forgotten.wait()
+    return "service"
+class App(di.Container):
+    service = di.Managed(make)
+app = App()
+maker = threading.Thread(target=app.service)
+maker.start()
+inside.wait()
+def child():
+    user = threading.Thread(target=lambda: say("has the", app.service()), daemon=True)
+    user.start()
+    user.join(20)
+forked(child)
+forgotten.set()
+maker.join()
+""")
+    assert lines == ["has the service"]
+
+
 def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parents_held():
     lines = lines_of("""
 import lakebase

@@ -9,8 +9,9 @@ from typing import Annotated
 import httpx
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from websockets.sync.client import connect
@@ -18,8 +19,17 @@ from websockets.sync.client import connect
 from pooling import ConfigurationError, PoolFactory, RequestContext, di
 from pooling.web import asgi, starlette
 from pooling.web.fastapi import CurrentRequest, Injected, install
+from pooling.web.outcome import ResponseError
 from tests.web.apps import Ends, Repo, Site, Thing, ThreadSite
 from tests.web.servers import Uvicorn, eventually
+
+
+class AnsweredInLoopError(Exception):
+    pass
+
+
+class AnsweredInThreadError(Exception):
+    pass
 
 
 class Served:
@@ -79,10 +89,39 @@ def add_routes(served: Served) -> None:
     async def error(repo: Repo = di.Inject[Site.repo]):
         raise LookupError("in the handler")
 
-    @app.get("/http-error")
+    @app.get("/http-error/{status}")
     @di.inject
-    async def http_error(repo: Repo = di.Inject[Site.repo]):
-        raise HTTPException(404)
+    async def http_error(status: int, repo: Repo = di.Inject[Site.repo]):
+        raise HTTPException(status, headers={"location": "/plain"})
+
+    @app.get("/answered/{kind}")
+    async def answered(kind: str, repo: Annotated[Repo, Injected[Site.repo]]):
+        raise {"async": AnsweredInLoopError, "plain": AnsweredInThreadError}[kind]("in the handler")
+
+    @app.exception_handler(AnsweredInLoopError)
+    async def in_loop(request, error):
+        return JSONResponse({}, 409)
+
+    @app.exception_handler(AnsweredInThreadError)
+    def in_thread(request, error):
+        return JSONResponse({"thread": threading.current_thread().name}, 409)
+
+    @app.get("/status/{status}")
+    async def status(status: int, repo: Annotated[Repo, Injected[Site.repo]]):
+        return JSONResponse({}, status)
+
+    @app.get("/number/{number}")
+    async def number(number: int, repo: Annotated[Repo, Injected[Site.repo]]):
+        return number
+
+    @app.get("/waiting")
+    async def waiting(repo: Annotated[Repo, Injected[Site.repo]]):
+        async def body():
+            yield b"first"
+            served.inside.set()
+            await asyncio.Event().wait()  # in the middle of something when the client goes
+
+        return StreamingResponse(body())
 
     @app.get("/stream")
     @di.inject
@@ -187,7 +226,7 @@ def test_the_marker_is_neither_in_the_schema_nor_asked_of_the_client(served, cli
         for operation in path.values()
         for parameter in operation.get("parameters", ())
     }
-    assert names == {"item", "q"}
+    assert names == {"item", "q", "status", "kind", "number"}
     assert not any("requestBody" in operation for path in schema["paths"].values() for operation in path.values())
 
 
@@ -204,9 +243,41 @@ def test_an_error_in_a_handler_gives_back_and_is_seen_by_the_release_hook(served
     assert [str(end) for end in served.ends] == ["in the handler"]
 
 
-def test_an_http_error_is_an_answer(served, client):
-    assert client.get("/http-error").status_code == 404
+@pytest.mark.parametrize("kind", ["async", "plain"])
+def test_an_error_that_an_exception_handler_answers_is_seen_by_the_release_hook(served, client, kind):
+    answer = client.get(f"/answered/{kind}")
+    assert answer.status_code == 409
+    if kind == "plain":
+        assert "AnyIO" in answer.json()["thread"]  # it runs where it would have
     nothing_is_out(served)
+    assert [str(end) for end in served.ends] == ["in the handler"]
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_an_http_error_is_answered_and_seen_by_the_release_hook(served, client, status):
+    assert client.get(f"/http-error/{status}").status_code == status
+    nothing_is_out(served)
+    assert [end.status_code for end in served.ends] == [status]
+
+
+def test_a_redirect_that_is_raised_is_an_answer(served, client):
+    assert client.get("/http-error/303", follow_redirects=False).status_code == 303
+    nothing_is_out(served)
+    assert served.ends == [None]
+
+
+def test_a_request_that_is_refused_before_its_handler_begins_is_no_error(served, client):
+    assert client.get("/number/x").status_code == 422
+    nothing_is_out(served)
+    assert set(served.ends) <= {None}
+
+
+@pytest.mark.parametrize(("status", "is_error"), [(200, False), (404, False), (500, True), (503, True)])
+def test_an_answer_of_500_or_more_is_an_error(served, client, status, is_error):
+    assert client.get(f"/status/{status}").status_code == status
+    nothing_is_out(served)
+    (end,) = served.ends
+    assert (str(end) == f"request 'GET /status/{status}' was answered with status {status}") is is_error
 
 
 def test_a_streamed_body_keeps_its_value_until_its_last_part(served, client):
@@ -248,6 +319,16 @@ def test_a_client_gone_in_the_middle_of_a_stream_gives_back(served, client):
         assert served.pool.borrowed == 1
     nothing_is_out(served)
     assert served.log == ["out=True"]
+
+
+def test_a_client_gone_in_the_middle_of_something_ends_the_request_with_an_error(served, client):
+    with client.stream("GET", "/waiting") as response:
+        next(response.iter_raw())
+        assert served.inside.wait(30)
+    nothing_is_out(served)
+    (end,) = served.ends
+    assert isinstance(end, ResponseError)
+    assert "was not sent to its end" in str(end)
 
 
 def test_a_client_gone_while_the_handler_works_gives_back_when_it_ends(served, server):
@@ -380,6 +461,53 @@ async def test_values_may_come_from_a_coroutine_and_their_error_reaches_the_serv
     assert len(await call(wrapped, "/open")) == 2
     with pytest.raises(PermissionError):
         await call(wrapped, "/secret")
+
+
+async def test_values_may_have_any_name():
+    async def app(scope, receive, send):
+        ctx = RequestContext.current()
+        assert (ctx["name"], ctx["parent"], ctx.name) == ("ann", "bob", "GET /")
+        await answer(send)
+
+    await call(asgi.RequestContextMiddleware(app, values=lambda scope: {"name": "ann", "parent": "bob"}))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"type": "http.response.body", "body": b"all"}],
+        [{"type": "http.response.body", "body": b"a", "more_body": True}, {"type": "http.response.body"}],
+        [{"type": "http.response.pathsend", "path": "/file"}],
+        [{"type": "http.response.zerocopysend", "file": 3, "more_body": True}, {"type": "http.response.zerocopysend"}],
+    ],
+)
+@pytest.mark.parametrize("release", ["end", "response"])
+async def test_a_response_sent_whole_is_no_error_and_one_cut_short_is(messages, release):
+    sent: list[dict] = []
+
+    async def app(scope, receive, send):
+        await container.thing.aget()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for message in sent:
+            await send(message)
+
+    async with Site().running() as container:
+        wrapped = asgi.RequestContextMiddleware(app, container, release=release)
+        for message in [*messages, None]:
+            await call(wrapped)
+            sent.append(message)
+        ends = container.factory().ends
+        assert [type(end) for end in ends] == [*[ResponseError] * len(messages), type(None)]
+        assert container.things().borrowed == 0
+
+
+async def test_an_app_that_begins_no_response_is_left_to_its_server():
+    async def app(scope, receive, send):
+        await container.thing.aget()
+
+    async with Site().running() as container:
+        await call(asgi.RequestContextMiddleware(app, container))
+        assert container.factory().ends == [None]
 
 
 async def test_what_is_neither_http_nor_websocket_passes_through():
@@ -519,6 +647,32 @@ def test_starlettes_lifespan_runs_the_container_around_the_apps_own():
     assert not container.is_running
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_starlette_can_be_given_its_container_with_all_that_belongs_to_it(own):
+    container = Site()
+
+    @di.inject
+    async def home(request, repo: Repo = di.Inject[Site.repo]):
+        if "status" in request.query_params:
+            raise StarletteHTTPException(int(request.query_params["status"]), "raised")
+        return PlainTextResponse(str(repo.thing.is_out))
+
+    async def mine(request, error):
+        return PlainTextResponse("mine", 400)
+
+    app = Starlette(routes=[Route("/", home)])
+    starlette.install(app, container)
+    if own:
+        app.add_exception_handler(StarletteHTTPException, mine)
+    with Uvicorn(app) as server:
+        assert httpx.get(server.url).text == "True"
+        assert httpx.get(server.url + "/nowhere").status_code == (400 if own else 404)
+        assert httpx.get(server.url + "?status=404").text == ("mine" if own else "raised")
+        eventually(lambda: container.things().borrowed == 0)
+        assert [type(end) for end in container.factory().ends] == [type(None), StarletteHTTPException]
+    assert not container.is_running
+
+
 def test_litestar_serves_requests_of_the_container():
     import litestar
 
@@ -536,12 +690,21 @@ def test_litestar_serves_requests_of_the_container():
         await container.thing.aget()
         raise LookupError("in the handler")
 
-    app = litestar.Litestar([home, error], plugins=[PoolingPlugin(container, values=lambda scope: {"user": "ann"})])
+    @litestar.get("/missing")
+    async def missing() -> str:
+        await container.thing.aget()
+        raise litestar.exceptions.NotFoundException("raised")
+
+    app = litestar.Litestar(
+        [home, error, missing], plugins=[PoolingPlugin(container, values=lambda scope: {"user": "ann"})]
+    )
     with Uvicorn(app) as server:
         assert httpx.get(server.url).text == "True ann"
         assert httpx.get(server.url + "/error").status_code == 500
+        assert httpx.get(server.url + "/missing").status_code == 404
         eventually(lambda: container.things().borrowed == 0)
-        assert [type(end) for end in container.factory().ends] == [type(None), LookupError]
+        errors = [LookupError, litestar.exceptions.NotFoundException]
+        assert [type(end) for end in container.factory().ends] == [type(None), *errors]
     assert not container.is_running
 
 

@@ -216,6 +216,20 @@ def site(container):
     def missing(repo: Repo = di.Inject[ThreadSite.repo]):
         flask.abort(404)
 
+    @app.get("/answered")
+    @di.inject
+    def answered(repo: Repo = di.Inject[ThreadSite.repo]):
+        raise KeyError("in the view")
+
+    @app.errorhandler(KeyError)
+    def conflict(error):
+        return "conflict", 409
+
+    @app.get("/status/<int:status>")
+    @di.inject
+    def answer(status: int, repo: Repo = di.Inject[ThreadSite.repo]):
+        return "", status
+
     with waitress_server(app) as url:
         yield url
 
@@ -238,8 +252,31 @@ def test_a_flask_view_has_its_value_to_the_end_of_its_body(site, container, path
 def test_an_error_in_a_flask_view_is_seen_by_the_release_hook(site, container):
     assert get(site, "/error").status_code == 500
     assert get(site, "/missing").status_code == 404
+    assert get(site, "/answered").status_code == 409
+    assert get(site, "/status/503").status_code == 503
     nothing_is_out(container)
-    assert [type(end) for end in container.factory().ends] == [LookupError, type(None)]
+    ends = container.factory().ends
+    assert [type(end).__name__ for end in ends] == ["LookupError", "NotFound", "KeyError", "ResponseError"]
+    assert str(ends[-1]) == "request 'GET /status/503' was answered with status 503"
+
+
+@pytest.mark.parametrize("status", [200, 302, 404])
+def test_an_answer_of_less_than_500_is_no_error(site, container, status):
+    assert get(site, f"/status/{status}").status_code == status
+    nothing_is_out(container)
+    assert container.factory().ends == [None]
+
+
+def test_values_may_have_any_name():
+    def app(environ, start_response):
+        ctx = RequestContext.current()
+        assert (ctx["name"], ctx["parent"]) == ("ann", "bob")
+        start_response("200 OK", [])
+        return []
+
+    wrapped = wsgi.RequestContextMiddleware(app, values=lambda environ: {"name": "ann", "parent": "bob"})
+    body = wrapped({"REQUEST_METHOD": "GET"}, lambda status, headers: None)
+    assert list(body) == []
 
 
 def test_the_extension_can_be_given_its_app_later_and_serves_flasks_test_client(container):

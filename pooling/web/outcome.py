@@ -1,0 +1,37 @@
+"""
+How a request ended, where its framework has made an answer of what went wrong.
+
+The release side of a pool is to know of an error whoever caught it: what a handler had begun must not be committed,
+and a resource in the middle of something must not be the next borrower's. Redirects raised as exceptions are no errors.
+"""
+
+from __future__ import annotations
+
+from ..context import RequestContext
+
+__all__ = ["ResponseError", "note_error", "note_status", "note_unfinished"]
+
+
+class ResponseError(Exception):
+    """What a request ended with, where nothing was raised: an answer of 500 or more, or one that was not sent whole."""
+
+
+def note_error(error: BaseException, ctx: RequestContext | None = None) -> None:
+    """Have a request, by default the current one, end with an error that its framework answers."""
+    ctx = ctx or RequestContext.current()
+    if ctx is not None and getattr(error, "status_code", getattr(error, "code", None)) not in range(300, 400):
+        ctx.error = error
+
+
+def note_status(ctx: RequestContext, status: int) -> None:
+    """Have a request that was answered with a server's error end with one."""
+    if status >= 500 and ctx.error is None:
+        ctx.error = ResponseError(f"{ctx} was answered with status {status}")
+
+
+def note_unfinished(ctx: RequestContext) -> None:
+    """Have a request end with an error whose response was begun, and not sent to its end."""
+    if ctx.error is None:
+        ctx.error = ResponseError(
+            f"the response of {ctx} was not sent to its end: its client has gone, or what makes its body gave up"
+        )
