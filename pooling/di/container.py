@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,6 +39,7 @@ class _Methods:
         declarative_parent: Any
         _is_running: bool
         _starting: threading.RLock
+        _being_started: asyncio.Event | None
 
         def set_provider(self, name: str, provider: Any) -> None: ...
 
@@ -48,8 +50,8 @@ class _Methods:
         Check the container and start its pools and services, each after those it depends on.
 
         Blocks. If one fails, those already started are stopped again, and its error is raised with
-        notes about stops that failed too. Starting a container that runs does nothing; where another thread is starting
-        it, this waits for that.
+        notes about stops that failed too. Starting a container that runs does nothing; where another thread is
+        starting it, this waits for that.
 
         Raises:
             ConfigurationError: A check failed (see `check`), or something needs `astart()`.
@@ -66,13 +68,20 @@ class _Methods:
 
     async def astart(self) -> None:
         """As `start`, for containers with asyncio pools; what blocks is run on a worker thread."""
-        if self._begin():
-            try:
-                await _lifecycle.astart(self._kept(), self._order())
-            except BaseException:
-                self._is_running = False
-                raise
-            _active.enlist(self)
+        while not self._begin():
+            if self._being_started is None:
+                return
+            await self._being_started.wait()  # by another task; if that fails, this one tries
+        started = self._being_started = asyncio.Event()
+        try:
+            await _lifecycle.astart(self._kept(), self._order())
+        except BaseException:
+            self._is_running = False
+            raise
+        finally:
+            self._being_started = None
+            started.set()
+        _active.enlist(self)
 
     def stop(self, timeout: float | None = None) -> None:
         """
@@ -287,7 +296,8 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     def __init__(self) -> None:
         #: How functions, markers and keys are served; see `_injection`.
         self.plans: dict[Any, Any] = {}
-        self._starting = threading.RLock()
+        self._starting = threading.RLock()  # for threads
+        self._being_started: asyncio.Event | None = None  # for tasks
         super().__init__()
         self._is_running = False
 

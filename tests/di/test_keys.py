@@ -306,6 +306,19 @@ def test_functions_and_modules_can_be_checked_too():
     app.check(by_key)
 
 
+def test_what_is_checked_twice_is_found_once():
+    class Own(di.Container):
+        pass
+
+    @di.inject
+    def function(value=di.Inject[Own, "no.such.key"]):
+        pass
+
+    with pytest.raises(ConfigurationError) as caught:
+        Own().check(function)
+    assert str(caught.value).count("no.such.key") == 1
+
+
 def test_all_findings_come_at_once():
     class Wrong(di.Container):
         users = di.Pool(User)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from dependency_injector import providers
@@ -60,6 +61,67 @@ def layered():
         c = Chain.cache
 
     return Shuffled()
+
+
+def test_a_second_thread_that_starts_a_container_waits_for_the_first():
+    inside, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def start(self):
+            inside.set()
+            assert go.wait(20)
+            LOG.append("started")
+
+    class One(di.Container):
+        slow = di.Managed(Slow)
+
+    app = One()
+
+    def second():
+        app.start()
+        LOG.append("second")
+
+    first = threading.Thread(target=app.start)
+    other = threading.Thread(target=second)
+    first.start()
+    assert inside.wait(20)
+    other.start()
+    other.join(0.02)  # time to get it wrong
+    go.set()
+    for thread in (first, other):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert LOG == ["started", "second"]
+    app.stop()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_second_task_that_starts_a_container_waits_for_the_first_and_tries_if_that_fails(fails):
+    inside, go, starts = asyncio.Event(), asyncio.Event(), []
+
+    class Slow:
+        async def start(self):
+            starts.append(len(starts))
+            inside.set()
+            await go.wait()
+            if fails and len(starts) == 1:
+                raise OSError("the first one")
+
+    class One(di.Container):
+        slow = di.Managed(Slow)
+
+    app = One()
+    first = asyncio.create_task(app.astart())
+    await inside.wait()
+    second = asyncio.create_task(app.astart())
+    await asyncio.sleep(0)
+    assert not second.done()
+    go.set()
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(result) for result in results] == [OSError if fails else type(None), type(None)]
+    assert app.is_running
+    assert len(starts) == 1 + fails
+    await app.astop()
 
 
 def test_each_service_starts_after_what_it_depends_on_and_stops_before_it(log):
