@@ -46,13 +46,12 @@ def compiled(root: Any, nodes: Sequence[Any], look_again: Resolve) -> tuple[Call
     as_seen = " is ".join([*overriding, "None"])
     try:
         code = _expression(root, names)
-    except _Unknown:
+        call = _made(f"lambda ctx: {code}", names)
+    except (_Unknown, SyntaxError, RecursionError, MemoryError):  # the latter where it is nested too deep for Python
         code = f"{_named(root, names)}()"
-    return (
-        _made(f"lambda: {as_seen}", names),
-        _made(f"lambda ctx: {code}", names),
-        _made(f"lambda ctx: {code} if {as_seen} else look_again(ctx)", names),
-    )
+        call = _made(f"lambda ctx: {code}", names)
+    resolve = _made(f"lambda ctx: {code} if {as_seen} else look_again(ctx)", names)
+    return _made(f"lambda: {as_seen}", names), call, resolve
 
 
 class _Unknown(Exception):  # noqa: N818 - it says that the library's own way is to be taken

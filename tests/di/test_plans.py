@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from dependency_injector import providers
 
-from pooling import PoolingService, RequestContextError, di
+from pooling import PoolingService, RequestContext, RequestContextError, di
 from pooling.di._graph import Reach
 from tests.di.parts import Repo, Threaded, User
 
@@ -204,6 +204,18 @@ def test_a_graph_of_classes_is_called_as_one_expression():
     app = App()
     assert Reach(app.made).call.__code__.co_filename == "<pooling.di>"
     assert "__call__" not in Reach(app.made).call.__code__.co_names
+
+
+@pytest.mark.parametrize("depth", [50, 250])
+def test_a_graph_may_be_deeper_than_an_expression_can_be(depth):
+    with PoolingService(User) as pool, RequestContext() as ctx:
+        made = di.Pooled(pool)
+        for _ in range(depth):
+            made = providers.Factory(Repo, made)
+        value = Reach(made).resolve(ctx)
+        for _ in range(depth):
+            value = value.user
+        assert isinstance(value, User)
 
 
 def test_objects_are_made_in_the_order_in_which_the_library_makes_them():
