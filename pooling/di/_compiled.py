@@ -107,7 +107,9 @@ def _is_synchronous(provider: Any) -> bool:
     """Whether it is sure to give no future and no coroutine."""
     if provider.last_overriding is not None:
         return False
-    if isinstance(provider, Pooled | Kept | providers.Configuration | providers.ConfigurationOption):
+    if isinstance(
+        provider, Pooled | Kept | providers.Delegate | providers.Configuration | providers.ConfigurationOption
+    ):
         return True
     if isinstance(provider, providers.Object):
         return not inspect.isawaitable(provider.provides)

@@ -64,6 +64,38 @@ def test_what_calling_does_may_be_a_function_of_each_instance():
     assert super(Chosen, two).__call__() == "one"
 
 
+def test_a_factory_shows_what_it_calls_with_which_arguments_in_their_order():
+    """Else a graph that is called as one expression makes other objects than the library does."""
+    user = providers.Object(1)
+    factory = providers.Factory(dict, user, b=2, a=user)
+    assert factory.provides is dict
+    assert factory.args == (user,)
+    assert list(factory.kwargs.items()) == [("b", 2), ("a", user)]
+    assert factory.attributes == {}
+    assert list(factory.related) == [user, user]
+    assert not factory.is_async_mode_enabled()
+    assert factory.add_attributes(c=user).attributes == {"c": user}
+
+
+def test_what_is_handed_on_instead_of_called_can_be_told():
+    """Else a graph that is called as one expression calls a provider that its receiver wants to call."""
+    factory = providers.Factory(dict)
+    assert isinstance(factory.provider, providers.Delegate)
+    assert factory.provider() is factory
+    assert providers.is_delegated(providers.DelegatedFactory(dict))
+    assert not providers.is_delegated(factory)
+
+
+async def test_a_factory_waits_for_the_future_that_a_part_gives():
+    """Else it does not matter any more which parts are synchronous, and every graph can be one expression."""
+
+    async def user():
+        return 1
+
+    made = providers.Factory(Repo, user=providers.Coroutine(user))()
+    assert (await made).user == 1
+
+
 def test_an_override_answers_before_provide_and_last_overriding_tells_of_it():
     """Else overriding a pool or a slot in tests has no effect, or pre-acquiring follows the wrong graph."""
     provider, other = Plain(1), providers.Object(2)
