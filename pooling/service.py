@@ -551,9 +551,16 @@ class AsyncPoolingService(_Service[T]):
         Raises:
             PoolingError: The pool belongs to another event loop.
         """
-        value: T = self._take_idle()
-        if value is not NOTHING:
-            return value
+        value: T = NOTHING
+        try:
+            value = self._take_idle()
+            if value is not NOTHING:
+                return value
+        except BaseException:
+            slot = self._ledger.out.get(id(value))
+            if slot is not None:
+                self._rescue(slot, on_way_out=True)
+            raise
         self._bind()
         site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
