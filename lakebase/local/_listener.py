@@ -22,22 +22,41 @@ class Listener:
     Args:
         host: An address of this machine.
         port: 0 takes a free one.
+
+    Raises:
+        OSError: Somebody has the port, listening or not, another local Lakebase included; or it may not be had.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        # Bound and never listening: it holds the port while nobody listens, and no connection is ever given to it.
-        self._holder = self._bound(host, port)
+        self._holder = self._claimed(host, port)
         self.host: str = host
         self.port: int = self._holder.getsockname()[1]
         self._server: asyncio.Server | None = None
         _live.add(self)
 
+    @classmethod
+    def _claimed(cls, host: str, port: int) -> socket.socket:
+        """
+        A socket that is bound and never listens: it holds the port while nobody does, and gets no connection.
+
+        What listens beside it shares the port with it (`SO_REUSEPORT`), and so could any other process of this user,
+        another local Lakebase for one, which would get half of the clients. So the port is first taken by a socket
+        that shares it with nobody and listens, which only one can; and the holder does not share it with those who
+        come later and set nothing but `SO_REUSEADDR`, as this first socket does.
+        """
+        with cls._bound(host, port, is_shared=False) as first:
+            first.listen(0)
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder = cls._bound(host, first.getsockname()[1])
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            return holder
+
     @staticmethod
-    def _bound(host: str, port: int) -> socket.socket:
+    def _bound(host: str, port: int, *, is_shared: bool = True) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
             sock.bind((host, port))
         except BaseException:
             sock.close()

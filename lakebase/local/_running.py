@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -209,7 +210,10 @@ class Running:
         self.workspace = Workspace(self.issuer, place, lambda: self.workspace_url, self.loop.run)
         server = HttpServer(self.workspace.answer)
         stack.callback(lambda: self.loop.run(server.close()))
-        port = self.loop.run(server.open(DIRECT_HOST, settings.workspace_port))
+        try:
+            port = self.loop.run(server.open(DIRECT_HOST, settings.workspace_port))
+        except OSError as error:
+            raise _taken(DIRECT_HOST, "workspace_port", settings.workspace_port, error) from error
         self.workspace_url = f"http://{DIRECT_HOST}:{port}"
 
 
@@ -239,6 +243,10 @@ def _listener(host: str, port: int) -> Listener:
     try:
         return Listener(host, port)
     except OSError as error:
-        raise LocalLakebaseError(
-            f"cannot listen on {host}:{port}: {error.strerror}. Give another port=, or 0 for any free one"
-        ) from error
+        raise _taken(host, "port", port, error) from error
+
+
+def _taken(host: str, name: str, port: int, error: OSError) -> LocalLakebaseError:
+    # asyncio puts the address into `strerror` once more.
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return LocalLakebaseError(f"cannot listen on {host}:{port}: {why}. Give another {name}=, or 0 for any free one")

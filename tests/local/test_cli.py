@@ -188,6 +188,23 @@ def test_two_at_once_do_not_clash(home):
     assert left_behind(home) == []
 
 
+def test_a_port_that_runs_already_is_one_line(home):
+    with Up() as up:
+        taken = {
+            "--port": up.environment["PGPORT"],
+            "--workspace-port": up.environment["DATABRICKS_HOST"].rpartition(":")[2],
+        }
+        for option, port in taken.items():
+            status, text, errors = lakebase("local", "up", option, port)
+            name = option.removeprefix("--").replace("-", "_")
+            assert (status, text) == (1, "")
+            assert errors == (
+                f"lakebase local up: cannot listen on 127.0.0.1:{port}: Address already in use. "
+                f"Give another {name}=, or 0 for any free one\n"
+            )
+        assert lakebase("local", "status")[1].startswith("local: ACTIVE")
+
+
 def test_a_name_that_runs_already_is_refused(home):
     with Up("--name", "mine"):
         status, text, errors = lakebase("local", "up", "--name", "mine")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -143,13 +144,42 @@ def test_bad_settings_are_refused_at_construction(settings, words):
 
 
 def test_a_taken_port_is_named_and_nothing_stays(own_tempdir):
-    import socket
-
     running = below(os.getpid())
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(LocalLakebaseError, match=rf"cannot listen on 127.0.0.1:{port}.*port="):
             LocalLakebase(port=port).start()
+    assert (below(os.getpid()), traces()) == (running, set())
+
+
+@pytest.mark.parametrize("state", ["listening", "refusing", "waking"])
+def test_a_port_that_another_local_lakebase_has_is_taken_whether_it_listens_or_not(own_tempdir, state):
+    with LocalLakebase(pooler="off") as one:
+        if state == "refusing":
+            one.refuse()
+        elif state == "waking":
+            one.suspend(wake_after=None, while_waking="refused")
+        with pytest.raises(LocalLakebaseError, match=rf"cannot listen on 127.0.0.1:{one.port}.*port="):
+            LocalLakebase(port=one.port, pooler="off").start()
+        one.clear_faults()
+        psycopg.connect(**connection_settings(one, one.admin_user)).close()
+
+
+def test_a_port_is_free_again_as_soon_as_its_local_lakebase_has_stopped(own_tempdir):
+    with LocalLakebase(pooler="off") as lake:
+        port = lake.port
+        psycopg.connect(**connection_settings(lake, lake.admin_user)).close()
+    with LocalLakebase(port=port, pooler="off") as lake:
+        psycopg.connect(**connection_settings(lake, lake.admin_user)).close()
+
+
+def test_a_taken_port_of_the_workspace_is_named_and_nothing_stays(own_tempdir):
+    running = below(os.getpid())
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        words = rf"cannot listen on 127.0.0.1:{port}: Address already in use\. Give another workspace_port="
+        with pytest.raises(LocalLakebaseError, match=words):
+            LocalLakebase(workspace_port=port, pooler="off").start()
     assert (below(os.getpid()), traces()) == (running, set())
 
 
