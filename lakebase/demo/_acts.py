@@ -47,7 +47,8 @@ def run(users: int, requests: int, screen: Screen) -> Report:
     """
     start = monotonic()
     screen.say("starting a local Lakebase: Postgres, a gateway that takes minted tokens, a workspace API")
-    with LocalLakebase(pooler="off") as lake:
+    # The database's own start must not meet another's settings either, as PGSERVICE.
+    with surroundings({}), LocalLakebase(pooler="off") as lake:
         screen.say(f"Postgres {lake.postgres_version} at {lake.host}:{lake.port}, workspace at {lake.workspace_url}")
         with surroundings(lake.environment()), Stage(lake) as stage:
             tokens = {name: lake.add_user(name) for name in names(users)}

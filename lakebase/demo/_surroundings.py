@@ -10,6 +10,8 @@ __all__ = ["surroundings"]
 
 # What these say about another database or workspace must not get in.
 _OTHERS = ("PG", "DATABRICKS_", "LAKEBASE_", "ARM_", "GOOGLE_CREDENTIALS")
+# Which programs a local Lakebase is to run.
+_LOCAL = "LAKEBASE_LOCAL_"
 
 
 @contextmanager
@@ -21,7 +23,7 @@ def surroundings(variables: Mapping[str, str]) -> Iterator[None]:
     """
     before = dict(os.environ)
     for name in before:
-        if name.startswith(_OTHERS):
+        if name.startswith(_OTHERS) and not name.startswith(_LOCAL):
             del os.environ[name]
     os.environ.update(variables)
     os.environ["DATABRICKS_CONFIG_FILE"] = os.devnull

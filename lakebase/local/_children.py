@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._libpq import without_libpq
 from .errors import LocalLakebaseError
 
 if TYPE_CHECKING:
@@ -45,12 +46,16 @@ class Children:
             stdout=subprocess.PIPE,
             start_new_session=True,
             # Servers take defaults from there, as the port from PGPORT: those are a client's.
-            env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
+            env=without_libpq(os.environ),
             text=True,
             bufsize=1,
         )
         _live.add(self)
-        answer = self._ask("prepare", paths=[str(p) for p in paths], remove=[str(p) for p in remove])
+        try:
+            answer = self._ask("prepare", paths=[str(p) for p in paths], remove=[str(p) for p in remove])
+        except BaseException:
+            self.close()
+            raise
         #: How the servers run: as this user (`own`), in a user `namespace`, or as `nobody`.
         self.identity: str = answer["identity"]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
+from ._libpq import plain_settings
 from .errors import LocalLakebaseError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Address:
     def superuser_settings(self, database: str = "postgres") -> dict[str, Any]:
         """What to connect with as the superuser, whatever libpq's environment variables say."""
         return {
+            **plain_settings(),
             "host": self.host,
             "hostaddr": "",
             "port": self.port,
@@ -269,6 +271,11 @@ def wait_until_ready(address: Address, check: _Check) -> None:
             psycopg.connect(**address.superuser_settings()).close()
         except psycopg.OperationalError as error:
             check()
+            # The address is in what libpq says of a server that it could not reach.
+            if os.environ.get("PGSERVICE") and address.host not in str(error):
+                raise LocalLakebaseError(
+                    f"with PGSERVICE={os.environ['PGSERVICE']!r} this process can connect to nothing: {error}. Unset it"
+                ) from error
             if time.monotonic() > deadline:
                 raise LocalLakebaseError(f"Postgres took no connection within {_START:g} s: {error}") from error
             time.sleep(pause)

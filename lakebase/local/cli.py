@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ._desk import Desk, order
 from ._instances import Record, claimed, records
 from ._lake import LocalLakebase
+from ._libpq import without_libpq
 from ._postgres import find_binaries
 from .errors import LocalLakebaseError
 
@@ -141,6 +142,8 @@ def _up(arguments: argparse.Namespace) -> int:
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
+    for name in os.environ.keys() - without_libpq(os.environ).keys():
+        del os.environ[name]  # this process is a server, and a client of its own Postgres only
     _allow_many_files()
     began = time.monotonic()
     try:
@@ -318,4 +321,4 @@ def _psql(arguments: argparse.Namespace) -> int:
             "PGSSLMODE": "disable",
         }
     sys.stdout.flush()
-    os.execve(program, [program, *extra], {**os.environ, **environment, "PGUSER": user})  # noqa: S606
+    os.execve(program, [program, *extra], {**without_libpq(os.environ), **environment, "PGUSER": user})  # noqa: S606

@@ -155,10 +155,13 @@ def test_psql_opens_as_the_owner_or_as_a_user(home, tmp_path, monkeypatch):
     fake = tmp_path / "bin" / "psql"
     fake.parent.mkdir()
     fake.write_text(
-        '#!/bin/sh\necho "$PGUSER $PGSSLMODE $PGDATABASE $*"; test -n "$PGPASSWORD" && test -f "$PGSSLROOTCERT"\n'
+        '#!/bin/sh\necho "$PGUSER $PGSSLMODE $PGDATABASE $PGSERVICE$PGOPTIONS$*"\n'
+        'test -n "$PGPASSWORD" && test -f "$PGSSLROOTCERT"\n'
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PGSERVICE", "nobody_has_defined_this")  # a client's, which neither command is
+    monkeypatch.setenv("PGOPTIONS", "-c nonsense=1")
     with Up():
         owner = (0, "admin@lakebase.local verify-full databricks_postgres -c select 1\n")
         assert lakebase("local", "psql", "--", "-c", "select 1")[:2] == owner

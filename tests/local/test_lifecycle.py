@@ -1,5 +1,6 @@
 """Starting and stopping: complete, repeatable, and leaving nothing behind, however it ends."""
 
+import json
 import os
 import signal
 import socket
@@ -198,6 +199,61 @@ def test_the_environment_of_one_does_not_keep_another_from_starting(own_tempdir,
             monkeypatch.delenv("PGOPTIONS")
             monkeypatch.delenv("PGHOSTADDR")
             psycopg.connect(**connection_settings(second, "ann@corp.example")).close()
+
+
+#: What a client of another database may have set, and what makes no sense to this one.
+FOREIGN = {
+    "PGCHANNELBINDING": "require",
+    "PGCLIENTENCODING": "LATIN1",
+    "PGCONNECT_TIMEOUT": "x",
+    "PGGSSENCMODE": "require",
+    "PGLOADBALANCEHOSTS": "x",
+    "PGPASSFILE": "/nowhere",
+    "PGREQUIREAUTH": "scram-sha-256",
+    "PGREQUIREPEER": "nobody-at-all",
+    "PGSSLMAXPROTOCOLVERSION": "TLSv1.1",
+    "PGSSLMODE": "verify-full",
+    "PGSSLNEGOTIATION": "direct",
+    "PGTARGETSESSIONATTRS": "standby",
+}
+
+
+def test_no_variable_and_no_service_of_a_client_keeps_it_from_working(own_tempdir, tmp_path, monkeypatch):
+    services = tmp_path / "pg_service.conf"
+    services.write_text(
+        "[theirs]\nhost=db.example\nsslcert=/nowhere\nrequirepeer=nobody-at-all\noptions=-c nonsense=1\n"
+    )
+    for name, value in {**FOREIGN, "PGSERVICEFILE": str(services), "PGSERVICE": "theirs"}.items():
+        monkeypatch.setenv(name, value)
+    with LocalLakebase(pooler="off") as lake:
+        password = lake.mint(lake.admin_user)
+        lake.add_password_role("reporting", "secret")
+        for name in (*FOREIGN, "PGSERVICE"):
+            monkeypatch.delenv(name)  # the test's own client honours them
+        # That one has no effect on its connection by TLS; it would on what the gateway asks Postgres meanwhile.
+        monkeypatch.setenv("PGREQUIREPEER", "nobody-at-all")
+        psycopg.connect(**connection_settings(lake, lake.admin_user, password)).close()
+
+
+def test_a_service_that_nobody_has_defined_is_named_at_once(own_tempdir, monkeypatch):
+    running = below(os.getpid())
+    monkeypatch.setenv("PGSERVICE", "nobody_has_defined_this")
+    with pytest.raises(LocalLakebaseError, match=r"PGSERVICE='nobody_has_defined_this'.*Unset it"):
+        LocalLakebase(pooler="off").start()
+    assert (below(os.getpid()), traces()) == (running, set())
+
+
+def test_the_supervisor_has_nothing_to_say_to_an_owner_that_does_not_listen_any_more(tmp_path):
+    (tmp_path / "doomed").mkdir()
+    command = [sys.executable, "-I", "-S", ROOT / "lakebase" / "local" / "_supervisor.py"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+        process.stdout.close()
+        orders = {"do": "prepare", "paths": [], "remove": [str(tmp_path / "doomed")]}
+        process.stdin.write(json.dumps(orders) + "\n")
+        process.stdin.close()
+        assert process.stderr.read() == ""
+        assert process.wait(20) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_at_once_do_not_clash(own_tempdir):
