@@ -192,6 +192,7 @@ class Gateway:
         if self.compute.knock():
             return
         if self.compute.while_waking == "refused":
+            await self.apply()  # the next one finds nobody listening
             raise ConnectionResetError
         if self.compute.while_waking == "57P03":
             raise Refusal(*STARTING_UP)

@@ -32,6 +32,8 @@ class Listener:
         self.host: str = host
         self.port: int = self._holder.getsockname()[1]
         self._server: asyncio.Server | None = None
+        # Both ways take more than one step of the loop: two that open would leave one server that nobody knows of.
+        self._turn = asyncio.Lock()
         _live.add(self)
 
     @classmethod
@@ -65,23 +67,29 @@ class Listener:
 
     async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
         """Let clients in; each gets a protocol of its own."""
-        if self._server is None:
-            sock = self._bound(self.host, self.port)
-            self._server = await asyncio.get_running_loop().create_server(protocol, sock=sock, backlog=_BACKLOG)
+        async with self._turn:
+            if self._server is None:
+                sock = self._bound(self.host, self.port)
+                loop = asyncio.get_running_loop()
+                # Known before it listens, so that `close` finds it at any moment.
+                self._server = await loop.create_server(protocol, sock=sock, backlog=_BACKLOG, start_serving=False)
+                await self._server.start_serving()
 
     async def shut(self) -> None:
         """Refuse clients from now on; those inside stay."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        # A client that is being let in as the server closes would leave half a transport behind: stop letting in, let
-        # those on the threshold pass, and close then.
-        loop = asyncio.get_running_loop()
-        for sock in server.sockets:
-            loop.remove_reader(sock.fileno())
-        for _ in range(3):
-            await asyncio.sleep(0)
-        server.close()
+        async with self._turn:
+            server = self._server
+            if server is None:
+                return
+            # A client that is being let in as the server closes would leave half a transport behind: stop letting in,
+            # let those on the threshold pass, and close then.
+            loop = asyncio.get_running_loop()
+            for sock in server.sockets:
+                loop.remove_reader(sock.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            server.close()
+            self._server = None
 
     def close(self) -> None:
         """Refuse clients and give the port back."""

@@ -1,5 +1,6 @@
 """Each fault, as a client meets it, and the end of it."""
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 from lakebase.local import LocalLakebaseError
+from lakebase.local._listener import Listener
 from tests.local.conftest import connection_settings
 
 
@@ -278,3 +280,17 @@ def eventually_connects(settings, user):
         with contextlib.suppress(psycopg.OperationalError):
             assert connect(settings) == user
             return
+
+
+def test_a_port_that_is_opened_twice_at_once_is_shut_by_shutting_it_once():
+    async def play():
+        listener = Listener("127.0.0.1", 0)
+        try:
+            await asyncio.gather(*(listener.open(asyncio.Protocol) for _ in range(2)))
+            await asyncio.gather(*(listener.shut() for _ in range(2)))
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(listener.host, listener.port)
+        finally:
+            listener.close()
+
+    asyncio.run(play())
