@@ -11,7 +11,7 @@ from psycopg import sql
 
 from ._postgres import SUPERUSER, Address
 
-__all__ = ["DATABASE", "IDENTITY_GROUP", "Control", "Inquiry", "RoleFacts"]
+__all__ = ["DATABASE", "IDENTITY_GROUP", "SUPERUSER_GROUP", "Control", "Inquiry", "RoleFacts"]
 
 DATABASE = "databricks_postgres"
 #: Members may log in with a minted token. Lakebase keeps this fact in an extension of its own.

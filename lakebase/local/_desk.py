@@ -10,6 +10,8 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, Self
 
+import psycopg
+
 from ._http import HttpServer, Request, Response
 from ._loop import LoopThread
 from .errors import LocalLakebaseError
@@ -66,7 +68,7 @@ class Desk:
         try:
             # Away from the loop: the lake's methods wait for a loop of their own.
             return Response(200, await asyncio.to_thread(orders[request.path], request.json()))
-        except (LocalLakebaseError, ValueError) as error:
+        except (LocalLakebaseError, ValueError, OSError, psycopg.Error) as error:
             return Response(400, {"message": str(error)})
 
     def _status(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ._checks import check_seconds, check_while_waking, check_whole
 from ._faults import Fault
 
 if TYPE_CHECKING:
@@ -138,10 +139,8 @@ class FaultMethods:
             while_waking: What clients meet till then, the first one included: the server's error `57P03`; `refused`
                 (the first is dropped without an answer, since somebody has to notice it); or `wait`, until it is awake.
         """
-        if while_waking not in ("57P03", "refused", "wait"):
-            raise ValueError(f"while_waking={while_waking!r}: expected '57P03', 'refused' or 'wait'")
-        if wake_after is not None and wake_after < 0:
-            raise ValueError(f"wake_after={wake_after!r}: expected seconds, 0 or more, or None for never")
+        check_while_waking(while_waking)
+        check_seconds("wake_after", wake_after, none="never")
         parts = self._parts
         parts.loop.run(parts.gateway.suspend(wake_after, while_waking))
 
@@ -171,8 +170,8 @@ class FaultMethods:
             count: So many requests, then no more; `None` until cleared.
             retry_after: Seconds in a `Retry-After` header; the SDK obeys it.
         """
-        if not 400 <= status <= 599:
-            raise ValueError(f"status={status!r}: expected an error, 400 to 599")
+        check_whole("status", status, 400, 599)
+        check_seconds("retry_after", retry_after, none="no such header")
         code, text = _STATUS.get(status, ("ERROR", f"HTTP status {status}."))
         faults = self._parts.workspace.faults
         fault = Fault(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from ._checks import check_seconds, check_whole
 from .errors import LocalLakebaseError
 
 if TYPE_CHECKING:
@@ -39,10 +40,9 @@ class Fault:
         status: int = 0,
         retry_after: float | None = None,
     ) -> None:
-        if count is not None and count < 1:
-            raise ValueError(f"count={count!r}: expected 1 or more, or None for until it is cleared")
-        if seconds < 0:
-            raise ValueError(f"seconds={seconds!r}: expected 0 or more")
+        if count is not None:
+            check_whole("count", count, 1)
+        check_seconds("seconds", seconds)
         self.kind = kind
         self.user = user
         self.path = path

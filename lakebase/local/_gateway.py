@@ -159,7 +159,7 @@ class Gateway:
             await self._be_awake(wire)
             fault = self.faults.take("error", user=user)
             if fault is not None:
-                raise Refusal(fault.code, fault.message.format(user=user))
+                raise Refusal(fault.code, fault.message.replace("{user}", user))
             await self._login.check_password(wire, user, is_pooled=door.is_pooled)
             await self._connect(door, wire, greeting)
         except Refusal as refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -11,6 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 __all__ = ["HttpServer", "Request", "Response"]
+
+logger = logging.getLogger("lakebase.local")
 
 _LIMIT = 1_000_000
 
@@ -84,7 +87,7 @@ class HttpServer:
             while keep_alive:
                 head = await reader.readuntil(b"\r\n\r\n")
                 request, keep_alive = await self._read(head, reader)
-                response = await self._handler(request)
+                response = await self._handled(request)
                 await self._write(writer, response, keep_alive=keep_alive)
         except ValueError as error:
             await self._write(
@@ -97,6 +100,14 @@ class HttpServer:
             raise
         finally:
             writer.close()
+
+    async def _handled(self, request: Request) -> Response:
+        try:
+            return await self._handler(request)
+        except Exception:
+            # Never no answer at all: clients take that for a broken network and try again for as long as they may.
+            logger.exception("no answer to %s %s", request.method, request.path)
+            return Response(500, {"error_code": "INTERNAL_ERROR", "message": "the local server failed; see its log"})
 
     async def _read(self, head: bytes, reader: asyncio.StreamReader) -> tuple[Request, bool]:
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -119,7 +130,6 @@ class HttpServer:
 
     async def _write(self, writer: asyncio.StreamWriter, response: Response, *, keep_alive: bool) -> None:
         body = json.dumps(response.body).encode()
-        phrase = HTTPStatus(response.status).phrase
         headers = {
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
@@ -127,5 +137,12 @@ class HttpServer:
             **response.headers,
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        writer.write(f"HTTP/1.1 {response.status} {phrase}\r\n{head}\r\n".encode() + body)
+        writer.write(f"HTTP/1.1 {response.status} {_phrase(response.status)}\r\n{head}\r\n".encode() + body)
         await writer.drain()
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # not every error that can be asked for is in the registry
+        return "Unknown"

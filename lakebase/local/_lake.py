@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from ._checks import check_path, check_seconds, check_while_waking, check_whole, check_yes_or_no
 from ._fault_methods import FaultMethods
 from ._limits import connection_limit
 from ._running import Running, Settings
@@ -50,6 +51,7 @@ class LocalLakebase(UserMethods, FaultMethods):
         while_waking: What clients meet till then; see `suspend`.
 
     Raises:
+        ValueError: A value that cannot be meant.
         LocalLakebaseError: From `start`: something it needs is missing, or a port or directory is taken.
     """
 
@@ -70,14 +72,17 @@ class LocalLakebase(UserMethods, FaultMethods):
         while_waking: WhileWaking = "57P03",
     ) -> None:
         for name, number in (("port", port), ("workspace_port", workspace_port)):
-            if not 0 <= number <= 65535:
-                raise ValueError(f"{name}={number!r}: expected 0 to 65535")
-        if max_connections < 1:
-            raise ValueError(f"max_connections={max_connections!r}: expected 1 or more")
-        if token_lifetime <= 0:
-            raise ValueError(f"token_lifetime={token_lifetime!r}: expected seconds, more than 0")
-        if suspend_timeout is not None and suspend_timeout <= 0:
-            raise ValueError(f"suspend_timeout={suspend_timeout!r}: expected seconds, more than 0, or None for never")
+            check_whole(name, number, 0, 65535)
+        check_whole("max_connections", max_connections, 1)
+        check_seconds("token_lifetime", token_lifetime, least="more than 0")
+        check_seconds("suspend_timeout", suspend_timeout, least="more than 0", none="never")
+        check_seconds("wake_after", wake_after)
+        check_while_waking(while_waking)
+        check_yes_or_no("read_only", read_only)
+        for name, path in (("pooler", pooler), ("postgres", postgres)):
+            check_path(name, path)
+        if data_dir is not None:
+            check_path("data_dir", data_dir)
         self._settings = Settings(
             data_dir=None if data_dir is None else Path(data_dir).absolute(),
             port=port,

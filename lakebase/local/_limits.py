@@ -13,6 +13,6 @@ _BYTES_PER_CONNECTION = 9_531_392
 
 def connection_limit(compute_units: float) -> int:
     """Direct connections at once, as Lakebase derives them from the compute's largest size."""
-    if not 0.5 <= compute_units <= 112:
+    if not isinstance(compute_units, (int, float)) or not 0.5 <= compute_units <= 112:
         raise ValueError(f"compute_units={compute_units!r}: expected 0.5 to 112")
     return min(_MOST, int(compute_units * _BYTES_PER_UNIT / _BYTES_PER_CONNECTION))

@@ -103,19 +103,20 @@ class Running:
             raise LocalLakebaseError("a local Lakebase runs on Linux and macOS; on Windows, run it in WSL")
         pooler = find_pooler(settings.pooler)
         binaries = None if settings.postgres == "docker" else find_binaries(settings.postgres)
-        self.identities = Identities.kept_in(settings.data_dir)
         self.home = _private_directory()
         stack.callback(shutil.rmtree, self.home, ignore_errors=True)
         keep = settings.data_dir or self.home
-        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
         data, run, share = keep / "pgdata", self.home / "run", self.home / "share"
-        if settings.data_dir is not None:
-            stack.enter_context(_locked(settings.data_dir))
+        with _named(settings.data_dir):
+            keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if settings.data_dir is not None:
+                stack.enter_context(_locked(settings.data_dir))
+            self.identities = Identities.kept_in(settings.data_dir)
+            data.mkdir(mode=0o700, exist_ok=True)
+            certificates = Certificates(keep / "tls", _NAMES)
         self.run = run
-        for directory in (data, run):
-            directory.mkdir(mode=0o700, exist_ok=True)
+        run.mkdir(mode=0o700)
         write_extension(share)
-        certificates = Certificates(keep / "tls", _NAMES)
         self.ca_file = certificates.ca_file
 
         self.children = Children([data, run, share], [self.home])
@@ -215,6 +216,20 @@ class Running:
         except OSError as error:
             raise _taken(DIRECT_HOST, "workspace_port", settings.workspace_port, error) from error
         self.workspace_url = f"http://{DIRECT_HOST}:{port}"
+
+
+@contextmanager
+def _named(data_dir: Path | None) -> Iterator[None]:
+    """An error of the operating system, in words about the directory that was given."""
+    try:
+        yield
+    except OSError as error:
+        if data_dir is None:
+            raise
+        raise LocalLakebaseError(
+            f"data_dir {str(data_dir)!r} cannot be used: {error.strerror or error}. Give a directory of this user's "
+            "own, or one that can be made"
+        ) from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from ._checks import check_new_role, check_seconds
 from ._control import DATABASE
 from ._running import ENDPOINT, INSTANCE
 from .errors import LocalLakebaseError
@@ -56,7 +57,11 @@ class UserMethods:
         A new workspace token of that user, made with a role of the same name where they are missing.
 
         Earlier tokens stay valid: this is also how a user's token is rotated.
+
+        Raises:
+            LocalLakebaseError: The name cannot be a role's.
         """
+        check_new_role(name)
         parts = self._parts
         parts.control.ensure_identity(name)
         parts.issuer.add(name)
@@ -65,9 +70,15 @@ class UserMethods:
         return token
 
     def add_service_principal(self, client_id: str | None = None) -> tuple[str, str]:
-        """The client id, which is also the role, and OAuth secret of a new service principal."""
+        """
+        The client id, which is also the role, and OAuth secret of a new service principal.
+
+        Raises:
+            LocalLakebaseError: The client id cannot be a role's name.
+        """
+        name = str(uuid.uuid4()) if client_id is None else client_id
+        check_new_role(name)
         parts = self._parts
-        name = client_id or str(uuid.uuid4())
         parts.control.ensure_identity(name)
         parts.issuer.add(name, is_service=True)
         self._parts.identities.tokens[name] = parts.issuer.workspace_token(name)
@@ -76,7 +87,15 @@ class UserMethods:
         return name, secret
 
     def add_password_role(self, name: str, password: str) -> None:
-        """Make a role that logs in with a native password, as the pooler wants; or change its password."""
+        """
+        Make a role that logs in with a native password, as the pooler wants; or change its password.
+
+        Raises:
+            LocalLakebaseError: The name cannot be a role's, or the password is empty.
+        """
+        check_new_role(name)
+        if not isinstance(password, str) or not password or "\0" in password:
+            raise LocalLakebaseError(f"the password of {name!r} must be text, and not empty")
         self._parts.control.ensure_password_role(name, password)
 
     def revoke(self, user: str) -> None:
@@ -102,6 +121,7 @@ class UserMethods:
 
     def mint(self, user: str, *, lifetime: float | None = None) -> str:
         """A database credential without the workspace API, good for so many seconds (`None`: `token_lifetime`)."""
+        check_seconds("lifetime", lifetime, none="token_lifetime")
         self.token(user)
         return self._parts.issuer.mint(user, lifetime=lifetime).token
 

@@ -231,7 +231,10 @@ class Workspace:
                 raise ValueError("ttl must be a duration in seconds, as '600s'")
             lifetime = float(found[1])
         elif body.get("expire_time"):
-            lifetime = (datetime.fromisoformat(str(body["expire_time"])) - datetime.now(UTC)).total_seconds()
+            until = datetime.fromisoformat(str(body["expire_time"]))
+            if until.tzinfo is None:
+                raise ValueError("expire_time must have its offset from UTC, as '2026-01-01T00:00:00Z'")
+            lifetime = (until - datetime.now(UTC)).total_seconds()
         else:
             return None
         if not _SHORTEST <= lifetime <= _LONGEST:
@@ -241,6 +244,8 @@ class Workspace:
     def _mint_for_instances(self, request: Request, principal: Principal) -> dict[str, Any]:
         body = request.json()
         names = body.get("instance_names") or []
+        if not isinstance(names, list):
+            raise ValueError("instance_names must be a list of names")  # noqa: TRY004
         if not names and not body.get("claims"):
             raise ValueError("at least one of instance_names or claims must be specified")
         for name in names:

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import psycopg
+
 from ._desk import Desk, order
 from ._instances import Record, claimed, records
 from ._lake import LocalLakebase
@@ -106,8 +108,11 @@ def _guarded(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse
     def run(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
-        except (LocalLakebaseError, ValueError) as error:
-            print(f"lakebase local {arguments.local_command}: {error}", file=sys.stderr)
+        except BrokenPipeError:
+            raise  # the reader of our output has seen enough
+        except (LocalLakebaseError, ValueError, OSError, psycopg.Error) as error:
+            # libpq's messages have lines of their own.
+            print(f"lakebase local {arguments.local_command}: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
 
     return run

@@ -150,6 +150,21 @@ def test_the_commands_for_one_that_runs(home):
     assert left_behind(home) == []
 
 
+def test_an_order_that_cannot_be_carried_out_is_one_line_on_the_side_that_gave_it(home):
+    with Up() as up:
+        for arguments, words in (
+            (("token", ""), "'' is no name of a role or user"),
+            (("token", "pg_x", "--password"), "'pg_x' is a name that"),
+            (("psql", "--user", "pg_x"), "'pg_x' is a name that"),
+            (("suspend", "--wake-after", "nan"), "wake_after=nan: expected seconds"),
+        ):
+            status, text, errors = lakebase("local", *arguments)
+            assert (status, text) == (1, "")
+            assert errors.startswith(f"lakebase local {arguments[0]}: {words}")
+            assert errors.count("\n") == 1
+        assert up.end() == (0, "\n# stopped\n")
+
+
 def test_psql_opens_as_the_owner_or_as_a_user(home, tmp_path, monkeypatch):
     """What psql is given, seen by one that prints it: not every machine has the real one."""
     fake = tmp_path / "bin" / "psql"
@@ -249,6 +264,11 @@ def test_what_cannot_work_is_one_line(home):
         (("up", "--port", "70000"), "port=70000"),
         (("up", "--postgres", "/nowhere"), "no Postgres found for postgres='/nowhere'"),
         (("up", "--name", "../x"), "'../x' is no name"),
+        (("up", "--data-dir", "/etc/passwd"), "data_dir '/etc/passwd' cannot be used: "),
+        (("up", "--data-dir", "/proc/x"), "data_dir '/proc/x' cannot be used: "),
+        (("up", "--wake-after", "nan"), "wake_after=nan: expected seconds"),
+        (("up", "--user", ""), "'' is no name of a role or user"),
+        (("up", "--user", "pg_x"), "'pg_x' is a name that Postgres or the local Lakebase keeps to itself"),
         (("down",), "no local Lakebase runs: `lakebase local up` starts one"),
         (("token", "ann@corp.example"), "no local Lakebase runs"),
     ):

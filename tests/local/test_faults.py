@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -294,3 +295,23 @@ def test_a_port_that_is_opened_twice_at_once_is_shut_by_shutting_it_once():
             listener.close()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("message", ["weird {x}", "{", "{user!r:>99}", "100 % of {0}", "for {user}"])
+def test_a_message_is_taken_as_it_is_but_for_the_user(lake, user, settings, message):
+    with lake.refuse("57P03", message):
+        assert message.replace("{user}", user) in refusal(settings)
+
+
+def test_times_counts_and_states_that_cannot_be_are_refused(lake):
+    for arrange, words in (
+        (lambda: lake.suspend(math.nan), "wake_after=nan: expected seconds, 0 or more"),
+        (lambda: lake.suspend(0.1, while_waking="x"), "while_waking='x'"),
+        (lambda: lake.delay(math.nan), "seconds=nan"),
+        (lambda: lake.hang(count=1.5), "count=1.5: expected 1 or more, a whole number"),
+        (lambda: lake.fail_workspace("503"), "status='503': expected 400 to 599"),
+        (lambda: lake.fail_workspace(503, retry_after=-1), "retry_after=-1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            arrange()
+    assert lake.state == "ACTIVE"

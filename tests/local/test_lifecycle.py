@@ -1,6 +1,7 @@
 """Starting and stopping: complete, repeatable, and leaving nothing behind, however it ends."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -137,6 +138,20 @@ def test_a_representation_shows_no_secret():
         ({"token_lifetime": 0}, "token_lifetime=0"),
         ({"suspend_timeout": 0}, "suspend_timeout=0"),
         ({"compute_units": 0.25}, "compute_units=0.25"),
+        ({"compute_units": "1"}, "compute_units='1': expected 0.5 to 112"),
+        ({"port": "5432"}, "port='5432': expected 0 to 65535, a whole number"),
+        ({"workspace_port": True}, "workspace_port=True: expected 0 to 65535"),
+        ({"max_connections": 2.5}, r"max_connections=2\.5: expected 1 or more, a whole number"),
+        ({"token_lifetime": math.nan}, "token_lifetime=nan: expected seconds, more than 0"),
+        ({"token_lifetime": math.inf}, "token_lifetime=inf: expected seconds, more than 0 and at most"),
+        ({"token_lifetime": "60"}, "token_lifetime='60'"),
+        ({"suspend_timeout": math.nan}, "suspend_timeout=nan: .*, or None for never"),
+        ({"wake_after": -1}, "wake_after=-1: expected seconds, 0 or more"),
+        ({"wake_after": math.nan}, "wake_after=nan"),
+        ({"while_waking": "x"}, "while_waking='x': expected '57P03', 'refused' or 'wait'"),
+        ({"read_only": "no"}, "read_only='no': expected True or False"),
+        ({"pooler": None}, "pooler=None"),
+        ({"data_dir": ""}, "data_dir=''"),
     ],
 )
 def test_bad_settings_are_refused_at_construction(settings, words):
@@ -182,6 +197,15 @@ def test_a_taken_port_of_the_workspace_is_named_and_nothing_stays(own_tempdir):
         with pytest.raises(LocalLakebaseError, match=words):
             LocalLakebase(workspace_port=port, pooler="off").start()
     assert (below(os.getpid()), traces()) == (running, set())
+
+
+def test_a_data_directory_that_cannot_be_is_named_and_nothing_stays(own_tempdir, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for impossible in (file, file / "below", Path("/proc/x")):
+        with pytest.raises(LocalLakebaseError, match=f"data_dir '{impossible}' cannot be used: "):
+            LocalLakebase(impossible).start()
+    assert traces() == set()
 
 
 def test_a_missing_postgres_is_named_with_what_to_install(own_tempdir, tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 import struct
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from lakebase.local import LocalLakebaseError
 from tests.local.conftest import connection_settings
 
 ACTIVE = "select 1 from pg_stat_activity where usename = %s and state = 'active'"
@@ -293,3 +295,30 @@ def test_a_client_that_leaves_during_the_login_is_forgotten(lake, user, settings
             assert receive(sock)[0] == b"R"
     psycopg.connect(**settings).close()
     lake.wait_for_connections(0, user)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "'' is no name of a role or user"),
+        (7, "7 is no name of a role or user"),
+        ("pg_x", "'pg_x' is a name that Postgres or the local Lakebase keeps to itself"),
+        ("public", "'public' is a name that"),
+        ("postgres", "'postgres' is a name that"),
+        ("databricks_superuser", "'databricks_superuser' is a name that"),
+        ("a\0b", "has characters that Postgres does not take"),
+        ("\udcff", "has characters that Postgres does not take"),
+        ("é" * 32, "is too long for a role: Postgres takes 63 bytes"),
+    ],
+)
+def test_a_name_that_no_role_can_have_is_refused_in_words(lake, name, words):
+    for make in (lake.add_user, lake.add_service_principal, lambda name: lake.add_password_role(name, "secret")):
+        with pytest.raises(LocalLakebaseError, match=words):
+            make(name)
+    lake.add_user("é" * 31)
+
+
+def test_a_lifetime_that_is_none_is_refused(lake, user):
+    for lifetime in (math.nan, -1, "60"):
+        with pytest.raises(ValueError, match="lifetime="):
+            lake.mint(user, lifetime=lifetime)

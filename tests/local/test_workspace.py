@@ -239,3 +239,44 @@ def test_no_token_is_in_an_answer_that_is_no_credential(lake, user):
     for path in ("/api/2.0/preview/scim/v2/Me", f"/api/2.0/postgres/{lake.endpoint}", "/nothing"):
         _, body = raw(lake, path, Authorization=f"Bearer {token}")
         assert token not in json.dumps(body)
+
+
+def posted(lake, user, path, body):
+    request = urllib.request.Request(
+        lake.workspace_url + path, body, {"Authorization": f"Bearer {lake.token(user)}"}, method="POST"
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(request, timeout=10):
+        pass
+    with refused.value as error:
+        return error.code, json.load(error)["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("database", b'{"instance_names": 5}', "instance_names must be a list"),
+        ("database", b'{"instance_names": "local"}', "instance_names must be a list"),
+        ("database", b"[]", "not a JSON object"),
+        ("database", b"{", "Expecting property name"),
+        ("postgres", b'{"endpoint": "ENDPOINT", "expire_time": "2030-01-01T00:00:00"}', "offset from UTC"),
+        ("postgres", b'{"endpoint": "ENDPOINT", "ttl": {"seconds": 600}}', "ttl must be a duration"),
+    ],
+)
+def test_a_body_that_makes_no_sense_is_answered_with_400(lake, user, path, body, words):
+    body = body.replace(b"ENDPOINT", lake.endpoint.encode())
+    status, message = posted(lake, user, f"/api/2.0/{path}/credentials", body)
+    assert status == 400
+    assert words in message
+
+
+def test_a_failure_of_our_own_is_logged_and_answered_with_500(lake, user, caplog):
+    # Nested too deep for Python's parser: nothing that anybody looks out for.
+    status, message = posted(lake, user, "/api/2.0/database/credentials", b'{"claims":' + b"[" * 200_000)
+    assert (status, message) == (500, "the local server failed; see its log")
+    assert "no answer to POST /api/2.0/database/credentials" in caplog.text
+    assert lake.workspace_client(user).current_user.me().user_name == user
+
+
+def test_any_status_of_an_error_can_be_asked_for(lake, user):
+    with lake.fail_workspace(499, "gone", path="/credentials"):
+        assert posted(lake, user, "/api/2.0/database/credentials", b"{}") == (499, "gone")
