@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TextIO
 
 from . import _workspace
-from .config import LakebasePoolConfig
+from .config import ENVIRONMENT, LakebasePoolConfig
 from .credentials import DatabaseCredential, credential_source, generate_database_credential
 from .errors import ConfigurationError, ConnectFailure, CredentialError, classify_connect_error
 from .hosts import EndpointHosts, endpoint_hosts, host_problem
@@ -100,6 +100,9 @@ def examine(
         budget: Most connections of one process; the configuration's `max_size` if `None`.
     """
     environ = os.environ if environ is None else environ
+    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
+        yield Finding("configuration", Verdict.FAILED, f"budget={budget!r}: expected a whole number, 1 or more")
+        return
     try:
         patient = _Patient(LakebasePoolConfig.of(config), environ, budget)
     except ConfigurationError as error:
@@ -116,18 +119,36 @@ def examine(
 def _configuration(patient: _Patient) -> Finding:
     check = "configuration"
     config = patient.config
+    # First what can be told at once, and all of it; who the user is may be a question to the workspace.
+    if missing := _missing(config, patient.environ):
+        return Finding(check, Verdict.FAILED, f"missing: {', '.join(missing)}", "set them, in the environment or here")
     try:
         if config.user is None and config.password is None:
             config = config.merged({"user": resolve_username(config, environ=patient.environ)})
         resolved = config.resolved(patient.environ)
     except ConfigurationError as error:
-        return Finding(check, Verdict.FAILED, str(error))
+        if error.__cause__ is None:
+            return Finding(check, Verdict.FAILED, str(error))
+        name = type(error.__cause__).__name__
+        found = str(error).replace(f"({name})", f"({name}: {_reason(error.__cause__)})")
+        return Finding(check, Verdict.FAILED, found, _identity_advice(patient, error.__cause__))
     patient.resolved = resolved
     way = "the pooler" if resolved.pooled else "directly"
     secret = "a minted token" if resolved.is_oauth else "a native password"
     return Finding(
         check, Verdict.OK, f"{resolved.user} to {resolved.database} on {resolved.server_host}, {way}, with {secret}"
     )
+
+
+def _missing(config: LakebasePoolConfig, environ: Mapping[str, str]) -> list[str]:
+    names = ["host", "database"]
+    if config.is_oauth and config.instance_name is None:
+        names.append("endpoint")
+    return [
+        f"{name}= ({', '.join(ENVIRONMENT[name])})"
+        for name in names
+        if getattr(config, name) is None and not any(environ.get(variable) for variable in ENVIRONMENT[name])
+    ]
 
 
 def _workspace_access(patient: _Patient) -> Finding:
@@ -141,12 +162,9 @@ def _workspace_access(patient: _Patient) -> Finding:
         patient.client = config.workspace_client or _workspace.new_client(host=config.workspace_url, token=config.token)
         name = _workspace.user_name(patient.client)
     except Exception as error:  # noqa: BLE001
-        return Finding(
-            check,
-            Verdict.FAILED,
-            f"{type(error).__name__}: {_first_line(error)}",
-            "set DATABRICKS_HOST and an identity: a profile, DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and _SECRET",
-        )
+        advice = _identity_advice(patient, error)
+        patient.client = None  # what needs it is skipped, instead of failing once more
+        return Finding(check, Verdict.FAILED, f"{type(error).__name__}: {_reason(error)}", advice)
     url = patient.client.config.host
     if name and config.user and name != config.user:
         return Finding(
@@ -156,6 +174,37 @@ def _workspace_access(patient: _Patient) -> Finding:
             "a minted token opens the role of its own identity only, unless that role was granted otherwise",
         )
     return Finding(check, Verdict.OK, f"{url} knows this identity as {name}")
+
+
+def _identity_advice(patient: _Patient, error: BaseException) -> str:
+    """What to do about an identity that the workspace did not confirm: set one, or look after the one that is set."""
+    environ, config = patient.environ, patient.config
+    service = bool(environ.get("DATABRICKS_CLIENT_ID") and environ.get("DATABRICKS_CLIENT_SECRET"))
+    token = "token=" if config.token is not None else "DATABRICKS_TOKEN" if environ.get("DATABRICKS_TOKEN") else ""
+    where = "workspace_url= (DATABRICKS_HOST)" if config.workspace_url is not None else "DATABRICKS_HOST"
+    if not (service or token or config.workspace_client):
+        return "set DATABRICKS_HOST and an identity: a profile, DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and _SECRET"
+    if _workspace.is_transient(error) or not _is_refusal(error):
+        return f"check that {where} is the workspace's address and answers from here, by way of a proxy or without"
+    if token:
+        return f"check {token}: it may have expired, been revoked, or be of another workspace than {where}"
+    return (
+        "check DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET: the secret may be another's, deleted or expired, "
+        f"or both of another workspace than {where}"
+    )
+
+
+def _is_refusal(error: BaseException) -> bool:
+    from databricks.sdk.errors import PermissionDenied, Unauthenticated
+
+    # The SDK makes a ValueError of what the OAuth endpoint says, and of an address that is none.
+    words = ("invalid_client", "invalid_grant", "invalid_request", "unauthorized_client", "access_denied")
+    return isinstance(error, (PermissionDenied, Unauthenticated)) or any(word in str(error) for word in words)
+
+
+def _reason(error: BaseException) -> str:
+    """The SDK's words, without the settings that it adds."""
+    return _first_line(error).partition(" Config: ")[0].rstrip(".")
 
 
 def _host(patient: _Patient) -> Finding:
@@ -183,8 +232,20 @@ def _host(patient: _Patient) -> Finding:
             )
         if problem := host_problem(config, patient.hosts):
             return Finding(check, Verdict.FAILED, problem, "correct host=, or pooled= and read_only=")
+        if patient.hosts.wanted(pooled=config.pooled, read_only=config.read_only) is None:
+            return Finding(
+                check,
+                Verdict.WARNING,
+                f"{shown}; the workspace names no {_kind(config)} host of {config.endpoint or config.instance_name}",
+                "read-only hosts need readable secondaries, the pooler an autoscaling endpoint: without them, connect "
+                "without pooled= and read_only=",
+            )
         shown += ", as the workspace says"
     return Finding(check, Verdict.OK, shown)
+
+
+def _kind(config: LakebasePoolConfig) -> str:
+    return " ".join(kind for kind, is_it in (("pooled", config.pooled), ("read-only", config.read_only)) if is_it)
 
 
 def _credential(patient: _Patient) -> Finding:
@@ -231,7 +292,21 @@ def _login(patient: _Patient) -> Finding:
             time.sleep(_WAKE_PAUSE)
     took = time.monotonic() - begun
     version = patient.connection.info.server_version
-    return Finding(check, Verdict.OK, f"Postgres {version // 10000}, connected in {took * 1000:.0f} ms")
+    found = f"Postgres {version // 10000}, connected in {took * 1000:.0f} ms"
+    if other := _other_than_wanted(config, patient.connection):
+        return Finding(check, Verdict.WARNING, f"{found}; {other}", f"check that host= is the {_kind(config)} one")
+    return Finding(check, Verdict.OK, found)
+
+
+def _other_than_wanted(config: LakebasePoolConfig, connection: Any) -> str:
+    """What shows that a connection leads elsewhere than it should: somewhere that works, but differently."""
+    pid, read_only = connection.execute("SELECT pg_backend_pid(), current_setting('transaction_read_only')").fetchone()
+    # A pooler gives its clients numbers of its own.
+    if config.pooled and connection.info.backend_pid == pid:
+        return "this is the server itself and no pooler"
+    if config.read_only and read_only != "on":
+        return "this server takes writes and is no read-only one"
+    return ""
 
 
 def _tls(patient: _Patient) -> Finding:
@@ -303,6 +378,8 @@ def _limits(patient: _Patient) -> Finding:
     if reason is not None:
         return Finding(check, Verdict.WARNING, reason)
     if patient.connection is None or config.pooled:
+        if units is None and patient.connection is not None:
+            return Finding(check, Verdict.SKIPPED, "the pooler's depend on the size of the compute, which is not known")
         if units is None:
             return _skipped(check, "login")
         return Finding(check, Verdict.OK, f"{asked} of {direct_connections(units)} at {units:g} CU")
@@ -369,6 +446,11 @@ _FIELDS = (
 )
 
 
+def _is_given(value: Any) -> bool:
+    # By identity: 0 equals False, and is a mistake to be told of.
+    return value is not None and value is not False
+
+
 def main(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     """
     Print a line for each check as it is made.
@@ -376,7 +458,7 @@ def main(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     Returns 0 if a pool would work, warnings or not, and 1 if it would not.
     """
     stream = out or sys.stdout
-    given = {name: getattr(arguments, name) for name in _FIELDS if getattr(arguments, name) not in (None, False)}
+    given = {name: getattr(arguments, name) for name in _FIELDS if _is_given(getattr(arguments, name))}
     if arguments.native_password:
         given["password"] = os.environ.get("PGPASSWORD") or getpass.getpass("Password: ")
     status = 0

@@ -127,3 +127,75 @@ def test_a_suspended_endpoint_is_waited_for(lakebase_user, while_waking: str) ->
         assert found.verdict is Verdict.OK, found
     finally:
         lakebase_user.lake.resume()
+
+
+@pytest.mark.parametrize("option", ["--port", "--replicas", "--budget"])
+@pytest.mark.parametrize("number", ["0", "-3"])
+def test_a_number_that_cannot_be_is_not_taken_for_one_that_was_not_given(option: str, number: str) -> None:
+    status, text = run(["--host", "db.example", "--database", "d", "--user", "u", f"{option}={number}"])
+    assert status == 1
+    assert text.startswith(f"FAIL  configuration  {option.removeprefix('--')}={number}: expected a whole number")
+    assert text.count("\n") == 1
+
+
+def test_all_that_is_missing_is_named_before_the_workspace_is_asked() -> None:
+    class Unasked:
+        @property
+        def current_user(self) -> None:
+            raise AssertionError("the workspace was asked")
+
+    found = findings({"workspace_client": Unasked()}, environ={})["configuration"]
+    assert found.verdict is Verdict.FAILED
+    assert found.found == "missing: host= (PGHOST), database= (PGDATABASE), endpoint= (LAKEBASE_ENDPOINT)"
+    found = findings({"password": "p"}, environ={"PGHOST": "db.example"})["configuration"]
+    assert found.found == "missing: database= (PGDATABASE)"
+
+
+def test_a_user_whom_the_workspace_does_not_tell_is_missing_for_the_sdks_reason(lakebase_local, monkeypatch) -> None:
+    for name, value in {**lakebase_local.environment(), "DATABRICKS_TOKEN": "dapi-of-nobody"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("PGUSER", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"):
+        monkeypatch.delenv(name)
+    found = findings({})["configuration"]
+    assert "(PermissionDenied: Invalid access token)" in found.found
+    assert found.advice.startswith("check DATABRICKS_TOKEN: ")
+
+
+def test_what_is_set_is_to_be_checked_and_not_to_be_set(lakebase_local, monkeypatch) -> None:
+    for name, value in {**lakebase_local.environment(), "DATABRICKS_CLIENT_SECRET": "wr0ng"}.items():
+        monkeypatch.setenv(name, value)
+    found = findings({})
+    assert found["workspace"].found == "ValueError: invalid_client: Client authentication failed"
+    assert found["workspace"].advice.startswith("check DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET: ")
+    assert found["credential"].verdict is Verdict.SKIPPED
+    monkeypatch.delenv("DATABRICKS_CLIENT_SECRET")
+    found = findings({})
+    assert found["workspace"].advice.startswith("set DATABRICKS_HOST and an identity")
+
+
+def test_a_workspace_that_does_not_answer_is_not_an_identity_that_it_refuses(lakebase_user) -> None:
+    with lakebase_user.lake.fail_workspace(500, path="/Me"):
+        found = findings(lakebase_user.config(), environ={})["workspace"]
+    assert found.verdict is Verdict.FAILED
+    assert found.advice.startswith("check that workspace_url= (DATABRICKS_HOST) is the workspace's address and answers")
+
+
+def test_a_read_only_host_that_there_is_not_is_a_warning(lakebase_user) -> None:
+    config = lakebase_user.config().merged({"read_only": True})
+    found = findings(config, environ={})
+    assert found["host"].verdict is Verdict.WARNING
+    assert "the workspace names no read-only host of " in found["host"].found
+    assert found["login"].verdict is Verdict.WARNING
+    assert "this server takes writes" in found["login"].found
+
+
+def test_a_pooler_that_there_is_not_is_a_warning(lakebase_local) -> None:
+    lakebase_local.add_password_role("doctors_pooled_role", "d0ct0r-pw")
+    direct = lakebase_local.config("doctors_pooled_role", password="d0ct0r-pw")
+    found = findings(direct.merged({"pooled": True}), environ={})
+    assert found["login"].verdict is Verdict.WARNING
+    assert "no pooler" in found["login"].found
+    assert found["limits"].found.startswith("the pooler's depend on the size of the compute")
+    if lakebase_local.pooled_host is not None:
+        pooled = lakebase_local.config("doctors_pooled_role", password="d0ct0r-pw", pooled=True)
+        assert findings(pooled, environ={})["login"].verdict is Verdict.OK
