@@ -20,6 +20,9 @@ __all__ = ["Server"]
 _TICK = 0.005
 # Clients are gone by then, or gone wrong.
 _PATIENCE = 10
+# Longer than clients keep an idle connection: whoever closes it first must not be this side, which could do so just as
+# the next request is on its way. The 5 s of both uvicorn and httpx are a race.
+_KEEP_ALIVE = 75
 
 
 class _Quiet(uvicorn.Server):
@@ -39,7 +42,14 @@ class Server:
     def __init__(self, app: FastAPI) -> None:
         self._socket = socket.socket()
         self._server = _Quiet(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=_PATIENCE)
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=_PATIENCE,
+            )
         )
         self._serving: asyncio.Task[Any] | None = None
 

@@ -59,9 +59,9 @@ def check_yes_or_no(name: str, value: Any) -> None:
 
 
 def check_path(name: str, value: Any) -> None:
-    """Raise ValueError unless it is a path, or a word in the place of one."""
+    """Raise ValueError unless it is a path, or the word that stands for one."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise ValueError(f"{name}={value!r}: expected a path or a word")
+        raise ValueError(f"{name}={value!r}: expected a path, or what the documentation lists")
 
 
 def check_new_role(name: Any) -> None:

@@ -117,7 +117,12 @@ def records() -> list[Record]:
 def _folder(*, create: bool = True) -> Path:
     folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"lakebase-local-{os.geteuid()}")
     if create:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise LocalLakebaseError(
+                f"{folder} cannot be made ({error.strerror}): set XDG_RUNTIME_DIR to a directory of this user's"
+            ) from error
     if folder.exists():
         facts = folder.lstat()
         if facts.st_uid != os.geteuid() or facts.st_mode & 0o077 or folder.is_symlink():

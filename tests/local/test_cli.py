@@ -279,6 +279,15 @@ def test_what_cannot_work_is_one_line(home):
     assert left_behind(home) == []
 
 
+def test_a_place_for_its_records_that_cannot_be_made_is_one_line(home, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "nowhere"))
+    status, _, errors = lakebase("local", "up")
+    assert status == 1
+    assert errors.startswith(f"lakebase local up: {home / 'nowhere'}{os.sep}lakebase-local-")
+    assert "cannot be made (No such file or directory): set XDG_RUNTIME_DIR" in errors
+    assert errors.count("\n") == 1
+
+
 def test_when_postgres_dies_it_says_so_and_ends(home):
     with Up() as up:
         next(
