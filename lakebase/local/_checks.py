@@ -39,9 +39,9 @@ def check_seconds(name: str, value: Any, *, least: str = "0 or more", none: str 
     """
     if value is None and none:
         return
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # A NaN compares with nothing.
-    if not (good and (value > 0 if least == "more than 0" else value >= 0) and value <= _MOST_SECONDS):
+    # A NaN compares with nothing, and so is refused too.
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MOST_SECONDS
+    if not good or (value == 0 and least == "more than 0"):
         otherwise = f", or None for {none}" if none else ""
         raise ValueError(f"{name}={value!r}: expected seconds, {least} and at most {_MOST_SECONDS:.0f}{otherwise}")
 
