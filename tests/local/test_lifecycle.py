@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def below(pid):
-    """The processes under this one, by name."""
-    return {child.pid: child.name() for child in psutil.Process(pid).children(recursive=True)}
+    """Its own children, by name. What the Postgres of another local Lakebase starts meanwhile is no matter of ours."""
+    return {child.pid: child.name() for child in psutil.Process(pid).children()}
 
 
 def traces(before=frozenset()):
