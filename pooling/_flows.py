@@ -69,6 +69,7 @@ class Flows:
         "__weakref__",
         "armed_at",
         "create_time",
+        "door",
         "env",
         "hooks",
         "key",
@@ -122,6 +123,9 @@ class Flows:
         #: Seconds a resource may have been idle before it is validated; `inf` for never.
         validates = options.validate_on_acquire
         self.threshold = inf if validates is False else -inf if validates is True else float(validates)
+        #: The service, once its key was closed or forgotten: it is to live as long as there is a slot, whose home
+        #: this pool is, and nobody else may have it.
+        self.door: Any = None
         self.armed_at = inf
         self.waited = 0
         self.timeouts = 0
@@ -182,7 +186,7 @@ class Flows:
                                 waiter = Waiter(env.latch(), priority)
                                 ledger.enqueue(waiter, now, first=is_back)
                 if refusal == "closed":
-                    raise messages.closed(self.name, self.key, ledger, step=step)
+                    raise self._closed(now - began, step)
                 if refusal:
                     self.rejected += 1
                     ledger.notes = True
@@ -198,7 +202,7 @@ class Flows:
                         if slot is None and waiter.verdict is None:
                             ledger.withdraw(waiter, env.now())
                     if slot is None:
-                        raise self._verdict(waiter, timeout, step)
+                        raise self._verdict(waiter, timeout, step, env.now() - began)
                     step = QUEUEING
                 if is_back and env.now() >= deadline:
                     step = VALIDATING
@@ -274,11 +278,16 @@ class Flows:
             return ""
         return f"max_waiting={most}" if queues else "acquire_nowait"
 
-    def _verdict(self, waiter: Waiter, timeout: float, step: str) -> Exception:
+    def _closed(self, waited: float, step: str) -> Exception:
+        return messages.closed(
+            self.name, self.key, self.ledger, waited=waited, is_off_the_map=self.door is not None, step=step
+        )
+
+    def _verdict(self, waiter: Waiter, timeout: float, step: str, waited: float) -> Exception:
         if waiter.verdict is None:
             return self._timed_out(timeout, step)
         if isinstance(waiter.verdict, str):
-            return messages.closed(self.name, self.key, self.ledger)
+            return self._closed(waited, QUEUEING)
         error = messages.create_failed(self.name, self.key, self.ledger, waiter.verdict)
         error.__cause__ = waiter.verdict
         return error

@@ -539,6 +539,11 @@ class Ledger:
         self.mixed = True
         self.settle(now)
 
+    def let_go(self, now: float) -> None:
+        """Keep nothing any more: as `expire`, and nothing is made but for who waits."""
+        self.min_size = 0
+        self.expire(now)
+
     def resize(self, min_size: int, max_size: int, now: float) -> None:
         """Other limits from now on; what is above the new ones is destroyed, what is out as it comes back."""
         self.fast = False

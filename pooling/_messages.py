@@ -101,14 +101,18 @@ def exhausted(name: str, key: Any, ledger: Ledger, now: float, *, limit: str) ->
     )
 
 
-def closed(name: str, key: Any, ledger: Ledger, *, step: str = QUEUEING) -> PoolClosedError:
+def closed(
+    name: str, key: Any, ledger: Ledger, *, waited: float, is_off_the_map: bool, step: str = QUEUEING
+) -> PoolClosedError:
     """The pool is stopped."""
+    advice = ": its key was closed; ask the keyed service again" if is_off_the_map else ". Call start() to use it again"
     return PoolClosedError(
-        f"{title(name, key)} is stopped: nothing can be acquired (step: {step}). Call start() to use it again.",
+        f"{title(name, key)} is stopped: nothing can be acquired (step: {step}){advice}.",
         pool=name,
         key=key,
         step=step,
         counts=counts_of(ledger),
+        waited=waited,
     )
 
 

@@ -85,7 +85,16 @@ class PoolTimeoutError(PoolingError, TimeoutError):
 
 
 class PoolClosedError(PoolingError):
-    """The pool was stopped before or during the call."""
+    """
+    The pool was stopped before or during the call.
+
+    Attributes:
+        waited: Seconds that the borrower had waited.
+    """
+
+    def __init__(self, message: str, *, waited: float = 0.0, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.waited = waited
 
 
 class PoolExhaustedError(PoolingError):

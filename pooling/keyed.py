@@ -22,6 +22,7 @@ from ._env import Ring
 from ._quiet import Entry, QuietKeys
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
+from .lease import NOTHING, AsyncLease, Lease
 from .options import PoolingServiceOptions
 from .service import AsyncPoolingService, PoolingService, members
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from .events import PoolObserver
     from .factory import PoolFactory
-    from .lease import AsyncLease, Lease
     from .stats import PoolStats
 
 __all__ = ["AsyncKeyedPoolingService", "KeyedPoolStats", "KeyedPoolingService"]
@@ -43,7 +43,6 @@ S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
 
 log = logging.getLogger("pooling")
 
-NOTHING: Any = object()
 _numbers = itertools.count(1)
 #: Keys forgotten in one go by the timer, which has other pools to serve.
 BATCH = 500
@@ -235,11 +234,7 @@ class _Keyed(Generic[K, T, S]):
         forgotten: list[Entry[S]] = []
         with self._lock:
             if self._is_stopped:
-                raise PoolClosedError(
-                    f"pool {self._name!r} is stopped: key {key!r} gets no pool. Call start() to use it again.",
-                    pool=self._name,
-                    key=key,
-                )
+                raise self._stopped(key)
             entry = self._entries.get(key)
             if entry is None:
                 if len(self._entries) >= self._max_keys:
@@ -259,27 +254,57 @@ class _Keyed(Generic[K, T, S]):
             self._arm(entry.service)
         return entry.service
 
+    def _stopped(self, key: K) -> PoolClosedError:
+        return PoolClosedError(
+            f"pool {self._name!r} is stopped: key {key!r} gets no pool. Call start() to use it again.",
+            pool=self._name,
+            key=key,
+        )
+
+    def _seconds_left(self, key: K, service: S, error: PoolClosedError, timeout: float | None) -> float:
+        """
+        How long a borrower may still wait that has found the key's pool closed, and is to look the key up again.
+
+        Raises:
+            PoolClosedError: That was not it: all are stopped, or this pool was by itself.
+        """
+        if self._is_stopped:
+            raise self._stopped(key) from error
+        entry = self._entries.get(key)
+        if error.pool != service.name or error.key is not service._key or (entry and entry.service is service):
+            raise error
+        return max((service.options.timeout if timeout is None else timeout) - error.waited, 0.0)
+
     def _forget(self, *, before: float = math.inf, most: float = math.inf) -> list[Entry[S]]:
         """Take quiet keys off the map; `_part_with` is to follow, without the lock."""
 
         def is_quiet(entry: Entry[S]) -> bool:
-            if entry.service.pending or (entry.service.size if before < math.inf else entry.service.borrowed):
+            service, ledger = entry.service, entry.service._ledger
+            in_use = service.borrowed if before == math.inf else ledger.live - len(ledger.idle)
+            if service.pending or in_use or (before < math.inf and service.size > ledger.min_size):
                 entry.touched = self._now()
                 return False
-            return True
+            if before < math.inf:  # what `min_size` keeps is there, and may be used past this map
+                entry.touched = max([entry.touched, *(slot.taken_at for slot in list(ledger.idle) if slot.uses)])
+            return entry.touched <= before
 
         taken = self._quiet.take(is_quiet, before=before, most=most)
         for entry in taken:
-            self._entries.pop(entry.key, None)
-            self._others.add(entry.service)
+            self._leaves(entry)
         return taken
+
+    def _leaves(self, entry: Entry[S]) -> None:
+        """Take an entry off the map; whoever stops all still finds its pool."""
+        self._others.add(entry.service)
+        entry.service._leave_the_map()
+        self._entries.pop(entry.key, None)
 
     def _part_with(self, forgotten: list[Entry[S]]) -> None:
         """Whoever still has such a pool may use it; idle resources go now."""
         for entry in forgotten:
             self._tell_dropped(entry)
-            if entry.service.size:
-                entry.service.expire()
+            if entry.service.size or entry.service._ledger.min_size:
+                entry.service._let_go()
 
     def _tell_dropped(self, entry: Entry[S]) -> None:
         with self._lock:
@@ -304,10 +329,10 @@ class _Keyed(Generic[K, T, S]):
         The next use of the key makes a new pool. Returns whether there was one.
         """
         with self._lock:
-            entry = self._entries.pop(key, None)
+            entry = self._entries.get(key)
             if entry is None:
                 return False
-            self._others.add(entry.service)
+            self._leaves(entry)
         self._tell_dropped(entry)
         entry.service.retire()
         return True
@@ -405,7 +430,9 @@ class _Keyed(Generic[K, T, S]):
 
     def _empty(self) -> None:
         with self._lock:
-            self._entries.clear()
+            for entry in self._entries.copy().values():
+                self._created_before += entry.service._ledger.created
+                self._leaves(entry)
             self._quiet.clear()
 
     def start(self) -> Any:
@@ -426,7 +453,8 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
         options: Settings of each key's pool, as an object or a mapping.
         max_total: Most resources of all keys together; `None` is no limit.
         max_keys: Most keys that have a pool; one more has a quiet one forgotten. `None` is no limit.
-        max_key_idle: Seconds after which a key without resources and borrowers is forgotten; `None` takes `max_idle`.
+        max_key_idle: Seconds after which a key without borrowers is forgotten that has no resources, or no more than
+            `min_size`, unused for as long; those are destroyed. `None` takes `max_idle`.
         budget: A limit shared with further pools, instead of `max_total`.
         context: Handed to acquire hooks where the borrower gives no context.
         name: For texts and statistics; every key's pool has it.
@@ -443,31 +471,37 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `PoolingService.acquire`, of the key's pool; also waits where the budget is spent."""
-        service = self.pool(key)
-        value: Any = NOTHING
-        try:
-            value = service.acquire(request_ctx, timeout=timeout, priority=priority)
-            self._out[id(value)] = service
-            return value  # type: ignore[no-any-return]
-        except BaseException:
-            if value is not NOTHING:  # interrupted between these lines
-                self._out.pop(id(value), None)
-                service.release(value)
-            raise
+        while True:
+            service = self.pool(key)
+            value: Any = NOTHING
+            try:
+                value = service.acquire(request_ctx, timeout=timeout, priority=priority)
+                self._out[id(value)] = service
+                return value  # type: ignore[no-any-return]
+            except PoolClosedError as error:
+                timeout = self._seconds_left(key, service, error, timeout)
+            except BaseException:
+                if value is not NOTHING:  # interrupted between these lines
+                    self._out.pop(id(value), None)
+                    service.release(value)
+                raise
 
     def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`, of the key's pool."""
-        service = self.pool(key)
-        value: Any = NOTHING
-        try:
-            value = service.acquire_nowait(request_ctx, priority=priority)
-            self._out[id(value)] = service
-            return value  # type: ignore[no-any-return]
-        except BaseException:
-            if value is not NOTHING:  # interrupted between these lines
-                self._out.pop(id(value), None)
-                service.release(value)
-            raise
+        while True:
+            service = self.pool(key)
+            value: Any = NOTHING
+            try:
+                value = service.acquire_nowait(request_ctx, priority=priority)
+                self._out[id(value)] = service
+                return value  # type: ignore[no-any-return]
+            except PoolClosedError as error:
+                self._seconds_left(key, service, error, None)
+            except BaseException:
+                if value is not NOTHING:  # interrupted between these lines
+                    self._out.pop(id(value), None)
+                    service.release(value)
+                raise
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`; the value knows its key."""
@@ -490,12 +524,12 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
             raise
 
     def lease(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
-        """As `PoolingService.lease`, of the key's pool."""
-        return self.pool(key).lease(request_ctx, timeout=timeout, priority=priority)
+        """As `PoolingService.lease`, of the pool that the key has on entry."""
+        return _KeyedLease(self, key, request_ctx, timeout, priority)
 
     def run(self, key: K, task: Callable[[T], R], request_ctx: Any = None) -> R:
         """As `PoolingService.run`, with the key's pool."""
-        return self.pool(key).run(task, request_ctx)
+        return _KeyedLease(self, key, request_ctx, None, 0)._run(task)
 
     def stop(self, timeout: float = 5.0) -> None:
         """Stop every key's pool, all within `timeout` seconds; afterwards the map is empty."""
@@ -515,6 +549,56 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
         return False
 
 
+class _KeyedLease(Lease[T]):
+    """`Lease` of a key, which is looked up on entry."""
+
+    __slots__ = ("_key", "_keyed")
+
+    def __init__(self, keyed: KeyedPoolingService[Any, T], key: Any, ctx: Any, timeout: float | None, priority: int):
+        super().__init__(keyed, ctx, timeout, priority)  # type: ignore[arg-type] # until there is the key's
+        self._keyed = keyed
+        self._key = key
+
+    def __enter__(self) -> T:
+        if self._value is not NOTHING:
+            raise self._in_use()
+        timeout = self._timeout
+        while True:
+            service = self._service = self._keyed.pool(self._key)
+            try:  # the value is kept in the line it comes in, as in `Lease`
+                value: T
+                value = self._value = service.acquire(self._ctx, timeout=timeout, priority=self._priority)
+                return value
+            except PoolClosedError as error:
+                timeout = self._keyed._seconds_left(self._key, service, error, timeout)
+
+
+class _AsyncKeyedLease(AsyncLease[T]):
+    """`_KeyedLease` for `async with`."""
+
+    __slots__ = ("_key", "_keyed")
+
+    def __init__(
+        self, keyed: AsyncKeyedPoolingService[Any, T], key: Any, ctx: Any, timeout: float | None, priority: int
+    ):
+        super().__init__(keyed, ctx, timeout, priority)  # type: ignore[arg-type] # until there is the key's
+        self._keyed = keyed
+        self._key = key
+
+    async def __aenter__(self) -> T:
+        if self._value is not NOTHING:
+            raise self._in_use()
+        timeout = self._timeout
+        while True:
+            service = self._service = self._keyed.pool(self._key)
+            try:  # the value is kept in the line it comes in, as in `Lease`
+                value: T
+                value = self._value = await service.acquire(self._ctx, timeout=timeout, priority=self._priority)
+                return value
+            except PoolClosedError as error:
+                timeout = self._keyed._seconds_left(self._key, service, error, timeout)
+
+
 class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     """`KeyedPoolingService` for asyncio; belongs to the first loop that uses it."""
 
@@ -522,31 +606,37 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
     async def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire`."""
-        service = self.pool(key)
-        value: Any = NOTHING
-        try:
-            value = await service.acquire(request_ctx, timeout=timeout, priority=priority)
-            self._out[id(value)] = service
-            return value  # type: ignore[no-any-return]
-        except BaseException:
-            if value is not NOTHING:  # interrupted between these lines
-                self._out.pop(id(value), None)
-                await service.release(value)
-            raise
+        while True:
+            service = self.pool(key)
+            value: Any = NOTHING
+            try:
+                value = await service.acquire(request_ctx, timeout=timeout, priority=priority)
+                self._out[id(value)] = service
+                return value  # type: ignore[no-any-return]
+            except PoolClosedError as error:
+                timeout = self._seconds_left(key, service, error, timeout)
+            except BaseException:
+                if value is not NOTHING:  # interrupted between these lines
+                    self._out.pop(id(value), None)
+                    await service.release(value)
+                raise
 
     async def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire_nowait`."""
-        service = self.pool(key)
-        value: Any = NOTHING
-        try:
-            value = await service.acquire_nowait(request_ctx, priority=priority)
-            self._out[id(value)] = service
-            return value  # type: ignore[no-any-return]
-        except BaseException:
-            if value is not NOTHING:  # interrupted between these lines
-                self._out.pop(id(value), None)
-                await service.release(value)
-            raise
+        while True:
+            service = self.pool(key)
+            value: Any = NOTHING
+            try:
+                value = await service.acquire_nowait(request_ctx, priority=priority)
+                self._out[id(value)] = service
+                return value  # type: ignore[no-any-return]
+            except PoolClosedError as error:
+                self._seconds_left(key, service, error, None)
+            except BaseException:
+                if value is not NOTHING:  # interrupted between these lines
+                    self._out.pop(id(value), None)
+                    await service.release(value)
+                raise
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `KeyedPoolingService.release`."""
@@ -572,11 +662,11 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
         self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0
     ) -> AsyncLease[T]:
         """As `KeyedPoolingService.lease`."""
-        return self.pool(key).lease(request_ctx, timeout=timeout, priority=priority)
+        return _AsyncKeyedLease(self, key, request_ctx, timeout, priority)
 
     async def run(self, key: K, task: Callable[[T], Awaitable[R]] | Callable[[T], R], request_ctx: Any = None) -> R:
         """As `KeyedPoolingService.run`."""
-        return await self.pool(key).run(task, request_ctx)
+        return await _AsyncKeyedLease(self, key, request_ctx, None, 0)._run(task)
 
     async def start(self) -> None:
         """As `KeyedPoolingService.start`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, overload
 
 from .errors import ReleaseError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncLease", "AsyncPooledValue", "Lease", "PooledValue", "get_pooled_value"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
 
 log = logging.getLogger("pooling")
@@ -42,6 +43,11 @@ class _Lease(Generic[T, S]):
             pool=self._service.name,
             step="acquiring",
         )
+
+    def _note_loan(self) -> None:
+        """From here on the value may go, and come back as another's."""
+        slot = self._service._ledger.out.get(id(self._value))
+        self._loan = -1 if slot is None else slot.uses
 
     def __del__(self) -> None:
         if getattr(self, "_value", NOTHING) is not NOTHING:  # interrupted in `__init__`, it has no value at all
@@ -78,6 +84,25 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
         self._value = NOTHING
         return False
 
+    def _run(self, task: Callable[[T], R]) -> R:
+        """The task's result; if it raises, the resource is destroyed."""
+        value = self.__enter__()
+        try:
+            result = task(value)
+        except BaseException:
+            self._destroy()
+            raise
+        self.__exit__(None, None, None)
+        return result
+
+    def _destroy(self) -> None:
+        self._note_loan()
+        try:
+            self._service.destroy(self._value)
+        except ReleaseError as failure:
+            log.warning("%s", failure)  # the task's own error is the one to be seen
+        self._value = NOTHING
+
 
 class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
     """`Lease` for `async with`."""
@@ -108,22 +133,94 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
         self._value = NOTHING
         return False
 
+    async def _run(self, task: Callable[[T], Awaitable[R]] | Callable[[T], R]) -> R:
+        """The task's result; if it raises, the resource is destroyed."""
+        value = await self.__aenter__()
+        try:
+            result: Any = task(value)
+            if isinstance(result, Awaitable):
+                result = await result
+        except BaseException:
+            await self._destroy()
+            raise
+        await self.__aexit__(None, None, None)
+        return result  # type: ignore[no-any-return]
 
-class PooledValue(Generic[T]):
+    async def _destroy(self) -> None:
+        self._note_loan()
+        try:
+            await self._service.destroy(self._value)
+        except ReleaseError as failure:
+            log.warning("%s", failure)  # the task's own error is the one to be seen
+        self._value = NOTHING
+
+
+class _Pooled(Generic[T, S]):
+    """
+    What both kinds of pooled value have in common: the ticket for the way back, and being given up when dropped.
+
+    Of two threads that give it back one gets the ticket. The same resource may be out again by then, in somebody
+    else's hands, so the pool alone could not tell.
+    """
+
+    __slots__ = ("_loan", "_ticket", "service", "value")
+
+    def __init__(self, service: S, value: T) -> None:
+        self._ticket: list[bool] = []
+        self._loan: int | None = None
+        self.service = service
+        self.value = value
+        self._note_loan()
+        self._ticket.append(True)
+
+    @classmethod
+    def _expected(cls, service: S) -> Self:
+        """One whose value is about to come; should an interrupt come after it, `__del__` gives the value up."""
+        pooled = cls.__new__(cls)
+        pooled._ticket = [True]
+        pooled._loan = None
+        pooled.service = service
+        pooled.value = NOTHING
+        return pooled
+
+    def _note_loan(self) -> None:
+        slot = self.service._ledger.out.get(id(self.value))
+        self._loan = -1 if slot is None else slot.uses
+
+    def _take_ticket(self) -> bool:
+        try:
+            return self._ticket.pop()
+        except IndexError:
+            raise ReleaseError(
+                f"pool {self.service.name!r}: this pooled value was given back before; acquire another one",
+                pool=self.service.name,
+                step="releasing",
+            ) from None
+
+    def _keep(self, ticket: bool | None) -> None:
+        """After an interrupt: what had not been given back still can be."""
+        slot = self.service._ledger.out.get(id(self.value))
+        if ticket and slot is not None and slot.uses == self._loan:
+            self._ticket.append(ticket)
+
+    def __del__(self) -> None:
+        if getattr(self, "_ticket", None) and self.value is not NOTHING:
+            self.service._abandoned(self.value, self._loan)
+
+
+class PooledValue(_Pooled[T, "PoolingService[Any]"]):
     """
     A borrowed resource together with its pool. Release or destroy it once; also a context manager.
+
+    An interrupted release or destroy may be called again. One that is dropped while its resource is out is found when
+    it is garbage, and the resource destroyed.
 
     Attributes:
         service: The pool it came from.
         value: The resource.
     """
 
-    __slots__ = ("_ticket", "service", "value")
-
-    def __init__(self, service: PoolingService[T], value: T) -> None:
-        self.service = service
-        self.value = value
-        self._ticket = [True]
+    __slots__ = ()
 
     def release(self, exc: BaseException | None = None) -> None:
         """
@@ -132,8 +229,13 @@ class PooledValue(Generic[T]):
         Raises:
             ReleaseError: It was given back or destroyed before, or its release hook failed.
         """
-        self._leave()
-        self.service.release(self.value, exc)
+        ticket = None
+        try:
+            ticket = self._take_ticket()
+            self.service.release(self.value, exc)
+        except BaseException:
+            self._keep(ticket)
+            raise
 
     def destroy(self) -> None:
         """
@@ -142,16 +244,13 @@ class PooledValue(Generic[T]):
         Raises:
             ReleaseError: It was given back or destroyed before.
         """
-        self._leave()
-        self.service.destroy(self.value)
-
-    def _leave(self) -> None:
-        # Checked here too: the same resource may be out again, in somebody else's hands. Of two threads, one gets
-        # the ticket.
+        ticket = None
         try:
-            self._ticket.pop()
-        except IndexError:
-            raise _given_back_before(self.service.name) from None
+            ticket = self._take_ticket()
+            self.service.destroy(self.value)
+        except BaseException:
+            self._keep(ticket)
+            raise
 
     def __enter__(self) -> T:
         return self.value
@@ -164,30 +263,30 @@ class PooledValue(Generic[T]):
         return False
 
 
-class AsyncPooledValue(Generic[T]):
+class AsyncPooledValue(_Pooled[T, "AsyncPoolingService[Any]"]):
     """`PooledValue` of an asyncio pool: `release` and `destroy` are awaited, and it is for `async with`."""
 
-    __slots__ = ("_is_out", "service", "value")
-
-    def __init__(self, service: AsyncPoolingService[T], value: T) -> None:
-        self.service = service
-        self.value = value
-        self._is_out = True
+    __slots__ = ()
 
     async def release(self, exc: BaseException | None = None) -> None:
         """As `PooledValue.release`."""
-        self._leave()
-        await self.service.release(self.value, exc)
+        ticket = None
+        try:
+            ticket = self._take_ticket()
+            await self.service.release(self.value, exc)
+        except BaseException:
+            self._keep(ticket)
+            raise
 
     async def destroy(self) -> None:
         """As `PooledValue.destroy`."""
-        self._leave()
-        await self.service.destroy(self.value)
-
-    def _leave(self) -> None:
-        if not self._is_out:
-            raise _given_back_before(self.service.name)
-        self._is_out = False
+        ticket = None
+        try:
+            ticket = self._take_ticket()
+            await self.service.destroy(self.value)
+        except BaseException:
+            self._keep(ticket)
+            raise
 
     async def __aenter__(self) -> T:
         return self.value
@@ -195,15 +294,9 @@ class AsyncPooledValue(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        if self._is_out:
+        if self._ticket:
             await self.release(error)
         return False
-
-
-def _given_back_before(pool: str) -> ReleaseError:
-    return ReleaseError(
-        f"pool {pool!r}: this pooled value was given back before; acquire another one", pool=pool, step="releasing"
-    )
 
 
 @overload
@@ -216,11 +309,16 @@ def get_pooled_value(service: Any, request_ctx: Any = None) -> Any:
 
     Errors as in `acquire`.
     """
-    taken = service.acquire(request_ctx)
-    if isinstance(taken, Awaitable) and hasattr(type(service), "__aenter__"):
-        return _pooled(service, taken)
-    return PooledValue(service, taken)
+    if hasattr(type(service), "__aenter__"):
+        return _pooled(service, request_ctx)
+    pooled: PooledValue[Any] = PooledValue._expected(service)
+    pooled.value = service.acquire(request_ctx)
+    pooled._note_loan()
+    return pooled
 
 
-async def _pooled(service: AsyncPoolingService[T], taken: Awaitable[T]) -> AsyncPooledValue[T]:
-    return AsyncPooledValue(service, await taken)
+async def _pooled(service: AsyncPoolingService[T], request_ctx: Any) -> AsyncPooledValue[T]:
+    pooled: AsyncPooledValue[T] = AsyncPooledValue._expected(service)
+    pooled.value = await service.acquire(request_ctx)
+    pooled._note_loan()
+    return pooled

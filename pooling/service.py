@@ -107,11 +107,13 @@ class _Service(Generic[T]):
         if old.slots:
             self._inherited |= frozenset(id(slot.value) for slot in old.slots)  # a grandparent's stay known
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(old))
-        is_stopped = old.state == STOPPED
+        is_stopped, was_off_the_map = old.state == STOPPED, self._flows.door is not None
         self._build()
         if is_stopped:
             self._ledger.state = STOPPED
         self._ledger.min_size, self._ledger.max_size = old.min_size, old.max_size
+        if was_off_the_map:
+            self._leave_the_map()
 
     # -- numbers -------------------------------------------------------------
 
@@ -190,6 +192,20 @@ class _Service(Generic[T]):
     def _begin_stop(self) -> None:
         """The part of `stop` that does not wait."""
         self._flows.change(self._ledger.stop)
+
+    def _leave_the_map(self) -> None:
+        """
+        Belong to no key any more: whoever has this pool may go on using it.
+
+        It then lives as long as what it lent, for whoever stops all.
+        """
+        self._flows.door = self
+
+    def _let_go(self) -> None:
+        """Keep no resources but for those who use it."""
+        if self._ledger.min_size:
+            self._options = self._options.replaced(min_size=0)
+        self._flows.change(self._ledger.let_go)
 
     def retire(self) -> None:
         """
@@ -474,14 +490,7 @@ class PoolingService(_Service[T]):
 
         If the task raises, the resource is destroyed.
         """
-        value = self.acquire(request_ctx)
-        try:
-            result = task(value)
-        except BaseException:
-            self.destroy(value)
-            raise
-        self.release(value)
-        return result
+        return Lease(self, request_ctx, None, 0)._run(task)
 
     def __enter__(self) -> PoolingService[T]:
         self.start()
@@ -551,14 +560,14 @@ class AsyncPoolingService(_Service[T]):
         Raises:
             PoolingError: The pool belongs to another event loop.
         """
-        value: T = NOTHING
+        value: Any = NOTHING
         try:
             value = self._take_idle()
             if value is not NOTHING:
-                return value
+                return value  # type: ignore[no-any-return]
         except BaseException:
             slot = self._ledger.out.get(id(value))
-            if slot is not None:
+            if slot is not None:  # interrupted between these lines
                 self._rescue(slot, on_way_out=True)
             raise
         self._bind()
@@ -638,16 +647,7 @@ class AsyncPoolingService(_Service[T]):
         request_ctx: Any = None,
     ) -> R:
         """As `PoolingService.run`; what `task` returns is awaited if it can be."""
-        value = await self.acquire(request_ctx)
-        try:
-            result: Any = task(value)
-            if isinstance(result, Awaitable):
-                result = await result
-        except BaseException:
-            await self.destroy(value)
-            raise
-        await self.release(value)
-        return result  # type: ignore[no-any-return]
+        return await AsyncLease(self, request_ctx, None, 0)._run(task)
 
     async def __aenter__(self) -> AsyncPoolingService[T]:
         await self.start()

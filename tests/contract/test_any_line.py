@@ -15,7 +15,7 @@ import threading
 import pytest
 
 from pooling import PoolClosedError, PoolExhaustedError, PoolTimeoutError, ReleaseError, get_pooled_value
-from tests.contract.harness import InterruptedBySignal, on_both, on_threads
+from tests.contract.harness import InterruptedBySignal, _Entered, on_both, on_threads
 from tests.contract.lines import BeforeLine
 from tests.contract.workshop import Workshop
 
@@ -164,6 +164,98 @@ async def test_an_interrupt_before_any_line_of_a_lease_loses_nothing(side, way):
         if not line.has_acted:
             break
     assert number > 3
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+@on_both
+async def test_an_interrupt_before_any_line_of_run_loses_nothing(side, way, fails):
+    hooks, options = WAYS[way]
+    pool = side.pool(Workshop(side, **hooks), max_size=2, **options)
+
+    async def task(_):
+        if fails:
+            raise LookupError
+
+    for number in lines_of(len(way)):
+        with tracing(side, number, raises) as line:
+            try:
+                await pool.run(task)
+            except (InterruptedBySignal, LookupError):
+                pass
+            else:
+                assert not line.has_acted, f"the interrupt before {line.where} was swallowed"
+        await is_whole(pool, line.where)
+        if not line.has_acted:
+            break
+    assert number > 3
+
+
+async def pooled_value(pool):
+    pooled = get_pooled_value(pool.service)
+    return await pooled if hasattr(pooled, "__await__") else pooled
+
+
+async def give(pooled, how):
+    done = getattr(pooled, how)()
+    if done is not None:
+        await done
+
+
+@pytest.mark.parametrize("how", ["release", "destroy", "with"])
+@pytest.mark.parametrize("way", WAYS)
+@on_both
+async def test_an_interrupt_before_any_line_of_a_pooled_value_loses_nothing(side, way, how):
+    hooks, options = WAYS[way]
+    pool = side.pool(Workshop(side, **hooks), max_size=2, **options)
+    for number in lines_of(len(way)):
+        pooled = None
+        with tracing(side, number, raises) as line:
+            try:
+                pooled = await pooled_value(pool)
+                if how == "with":
+                    async with _Entered(pooled):
+                        pass
+                else:
+                    await give(pooled, how)
+            except InterruptedBySignal:
+                pass
+            else:
+                assert not line.has_acted, f"the interrupt before {line.where} was swallowed"
+        if pooled is not None and pool.is_borrowed(pooled.value):  # it had not begun: it can be called again
+            await give(pooled, "destroy" if how == "destroy" else "release")
+            assert not pool.is_borrowed(pooled.value), line.where
+        del pooled
+        await is_whole(pool, line.where)
+        if not line.has_acted:
+            break
+    assert number > 3
+
+
+@on_both
+async def test_a_pooled_value_that_is_dropped_while_its_resource_is_out_gives_it_up(side):
+    workshop = Workshop(side)
+    pool = side.pool(workshop, max_size=1)
+    pooled = await pooled_value(pool)
+    value = pooled.value
+    del pooled
+    gc.collect()
+    other = await pool.acquire()
+    assert (workshop.unmade, other is value) == ([value], False)
+    await pool.release(other)
+
+
+@on_both
+async def test_a_pooled_value_that_is_dropped_after_its_resource_came_back_takes_it_from_nobody(side):
+    pool = side.pool(Workshop(side), max_size=1)
+    pooled = await pooled_value(pool)
+    await pool.release(pooled.value)  # past it
+    value = await pool.acquire()
+    del pooled
+    gc.collect()
+    pool.service.sweep()
+    assert pool.is_borrowed(value)
+    await pool.release(value)
 
 
 # -- another thread between any two lines ----------------------------------------

@@ -1,0 +1,194 @@
+"""What becomes of a key's pool when its key is forgotten or closed, and of those who are about to use it."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+
+import pytest
+
+from pooling import PoolClosedError, PoolTimeoutError
+from tests.contract.harness import on_both, on_threads, raising
+from tests.contract.lines import BeforeLine
+from tests.contract.workshop import Clock, Workshop
+from tests.keyed.doors import keyed
+
+
+@on_both
+async def test_a_pool_that_is_used_after_its_key_was_forgotten_is_stopped_with_all_others(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_keys=1)
+    looked_up = pool.of("first")
+    await pool.release(await pool.acquire("second"))
+    assert pool.keys() == ["second"]
+    await looked_up.release(await looked_up.acquire())
+    del looked_up
+    gc.collect()
+    assert pool.size == 2
+    await pool.stop()
+    assert pool.budget.used == 0
+    assert workshop.is_even(), workshop.uneven()
+
+
+@on_both
+async def test_a_value_of_a_forgotten_pool_that_nobody_has_any_more_can_be_given_back(side):
+    pool = keyed(side, Workshop(side), max_keys=1)
+    looked_up = pool.of("first")
+    await pool.release(await pool.acquire("second"))
+    value = await looked_up.acquire()
+    del looked_up
+    gc.collect()
+    assert pool.service.is_borrowed(value)
+    await pool.release(value)
+    assert not pool.service.is_borrowed(value)
+
+
+@on_both
+async def test_what_is_out_when_all_are_stopped_can_be_given_back_under_the_stopped_keys(side):
+    pool = keyed(side, Workshop(side))
+    value = await pool.of("key").acquire()
+    await pool.stop(0.0)
+    gc.collect()
+    await pool.release(value)
+    await side.until(lambda: pool.budget.used == 0)
+    assert pool.stats().created == 1
+
+
+@on_both
+async def test_a_forgotten_key_does_not_fill_its_pool_up_again(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, min_size=1, max_size=2, max_keys=2)
+    for key in range(10):
+        await pool.release(await pool.acquire(key))
+    await side.until(lambda: workshop.standing <= 2)
+    assert pool.size <= 2
+    await pool.stop()
+    assert workshop.is_even(), workshop.uneven()
+
+
+@on_both
+async def test_a_quiet_key_is_forgotten_with_what_min_size_keeps(side):
+    clock, workshop = Clock(), Workshop(side)
+    pool = keyed(side, workshop, min_size=1, max_key_idle=10.0, max_idle=5.0, clock=clock)
+    await pool.release(await pool.acquire("idle"))
+    held = await pool.acquire("used")
+    view = pool.of("viewed")
+    await view.release(await view.acquire())
+    clock.move(6, pool)
+    await view.release(await view.acquire())  # past the map
+    clock.move(6, pool)
+    assert pool.keys() == ["viewed", "used"]
+    await side.until(lambda: workshop.standing == 2)
+    clock.move(11, pool)
+    assert pool.keys() == ["used"]
+    await pool.release(held)
+
+
+@pytest.mark.parametrize("how", ["acquire", "lease", "run"])
+@on_both
+async def test_whoever_waits_for_a_key_that_is_closed_and_stopped_has_it_looked_up_again(side, how):
+    pool = keyed(side, Workshop(side), max_size=1)
+    old = pool.of("key")
+    held = await old.acquire()
+    got = []
+
+    async def borrow():
+        if how == "run":
+            await pool._call("run", "key", got.append)
+        elif how == "lease":
+            async with pool.lease("key") as value:
+                got.append(value)
+        else:
+            got.append(await pool.acquire("key"))
+            await pool.release(got[0])
+
+    waiter = side.go(borrow)
+    await side.until(lambda: old.pending == 1)
+    pool.close_key("key")
+    await old.stop(0.0)
+    await waiter.result()
+    assert got != [held]
+    await old.release(held)
+
+
+@on_both
+async def test_a_look_up_after_a_closed_key_does_not_start_the_clock_again(side):
+    clock = Clock()
+    pool = keyed(side, Workshop(side), max_size=1, max_total=1, clock=clock)
+    old = pool.of("key")
+    held = await old.acquire()
+    waiter = side.go(pool.acquire, "key", timeout=20.0)
+    await side.until(lambda: old.pending == 1)
+    clock.move(20.0)
+    pool.close_key("key")
+    await old.stop(0.0)
+    with pytest.raises(PoolTimeoutError):
+        await waiter.result()
+    await old.release(held)
+
+
+@on_both
+async def test_a_lease_looks_its_key_up_on_entry(side):
+    pool = keyed(side, Workshop(side))
+    lease = pool.lease("key")
+    assert pool.keys() == []
+    pool.of("key")
+    pool.close_key("key")
+    async with lease as value:
+        assert pool.of("key").service.is_borrowed(value)
+
+
+@pytest.mark.parametrize("how", ["acquire", "acquire_nowait", "lease", "run"])
+@on_threads
+async def test_a_key_that_is_closed_between_any_two_lines_is_looked_up_again(side, how):
+    service = keyed(side, Workshop(side)).service
+
+    async def closes():
+        service.close_key("key")
+
+    def interlude():
+        side.go(closes)._thread.join(0.01)  # it may be in need of what this thread holds
+
+    for number in itertools.count(1):
+        with BeforeLine(number, interlude) as line:
+            if how == "run":
+                service.run("key", lambda value: value)
+            elif how == "lease":
+                with service.lease("key"):
+                    pass
+            else:
+                service.release(getattr(service, how)("key"))
+        assert service.stats().borrowed == 0, line.where
+        if not line.has_acted:
+            break
+    assert number > 10
+
+
+@on_both
+async def test_a_pool_whose_key_was_closed_says_whom_to_ask(side):
+    pool = keyed(side, Workshop(side), name="sessions")
+    old = pool.of("db1")
+    await old.release(await old.acquire())
+    pool.close_key("db1")
+    with raising(PoolClosedError, "'sessions' key 'db1'", "its key was closed; ask the keyed service again"):
+        await old.acquire()
+
+
+@on_both
+async def test_a_borrower_who_waits_while_all_keys_are_stopped_is_told_so(side):
+    pool = keyed(side, Workshop(side), max_size=1, name="sessions")
+    held = await pool.acquire("db1")
+    waiter = side.go(pool.acquire, "db1")
+    await side.until(lambda: pool.pending == 1)
+    await pool.stop(0.0)
+    with raising(PoolClosedError, "pool 'sessions' is stopped", "Call start()"):
+        await waiter.result()
+    await pool.release(held)
+
+
+@on_both
+async def test_a_keys_pool_that_was_stopped_by_itself_stays_stopped(side):
+    pool = keyed(side, Workshop(side))
+    await pool.of("key").stop()
+    with raising(PoolClosedError, "Call start()"):
+        await pool.acquire("key")
