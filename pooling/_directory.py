@@ -94,6 +94,15 @@ class Directory:
         if not ledger.slots:
             self.active.pop(ledger, None)
 
+    def room_for(self, ledger: Ledger, now: float) -> float:
+        """How many places this ledger could have without waiting for what borrowers give back."""
+        limit = self.max_total if self.relax_at <= now else self.limit
+        active = list(self.active)
+        spare = sum(len(other.idle) for other in active if other is not ledger and not any(other.queues))
+        freed = sum(len(other.closing) for other in active)
+        others = self.demand - self.starving.get(ledger, 0) - self.peckish.get(ledger, 0)
+        return limit - self.used + freed + spare - others
+
     def wants(self, ledger: Ledger, places: int) -> None:
         """Note how many places more this ledger would open at once; 0 takes it off the list."""
         queue, other = (self.peckish, self.starving) if ledger.slots else (self.starving, self.peckish)

@@ -181,7 +181,7 @@ class Flows:
                         if not is_back:
                             slot = ledger.take(now)
                         if slot is None:
-                            refusal = "" if is_back else self._refusal(queues)
+                            refusal = "" if is_back else self._refusal(queues, now)
                             if not refusal:
                                 waiter = Waiter(env.latch(), priority)
                                 ledger.enqueue(waiter, now, first=is_back)
@@ -197,7 +197,7 @@ class Flows:
                     if not waiter.is_settled:
                         await env.wait(waiter.latch, deadline)
                     with env.lock:
-                        step = CREATING if ledger.opening or ledger.late or ledger.failures else QUEUEING
+                        step = self._step()
                         slot = ledger.claim(waiter)
                         if slot is None and waiter.verdict is None:
                             ledger.withdraw(waiter, env.now())
@@ -264,17 +264,18 @@ class Flows:
                 raise error  # noqa: TRY201 - not always the one that was caught
             raise
 
-    def _refusal(self, queues: bool) -> str:
+    def _refusal(self, queues: bool, now: float) -> str:
         """Why one more borrower may not queue behind others; empty if it may, or need not."""
         most = self.options.max_waiting if queues else 0
         ledger = self.ledger
         if most is None or (ledger.idle and not ledger.waiting and ledger.state == RUNNING):
             return ""
         # Those for whom a place is free, or being made or unmade, do not wait for another borrower.
-        covered = ledger.max_size - (len(ledger.slots) - len(ledger.closing)) + len(ledger.opening)
-        if ledger.state != RUNNING:
-            covered = 0
-        if ledger.waiting + 1 - max(covered, 0) <= most:
+        room: float = ledger.max_size - (len(ledger.slots) - len(ledger.closing))
+        if ledger.directory is not None:
+            room = min(room, ledger.directory.room_for(ledger, now))
+        covered = max(room, 0) + len(ledger.opening) if ledger.state == RUNNING else 0
+        if ledger.waiting + 1 - covered <= most:
             return ""
         return f"max_waiting={most}" if queues else "acquire_nowait"
 
@@ -292,11 +293,16 @@ class Flows:
         error.__cause__ = waiter.verdict
         return error
 
-    def _timed_out(self, timeout: float, step: str) -> PoolTimeoutError:
+    def _step(self) -> str:
+        """What a borrower waits for that has nothing yet."""
+        ledger = self.ledger
+        return CREATING if ledger.opening or ledger.late or ledger.failures else QUEUEING
+
+    def _timed_out(self, timeout: float, step: str, *, fills: bool = False) -> PoolTimeoutError:
         last = self.ledger.last_error
         self.ledger.notes = True
         error = messages.timed_out(
-            self.name, self.key, self.ledger, self.env.now(), timeout=timeout, step=step, error=last
+            self.name, self.key, self.ledger, self.env.now(), timeout=timeout, step=step, error=last, fills=fills
         )
         error.__cause__ = last
         return error
@@ -757,7 +763,7 @@ class Flows:
                 error = messages.create_failed(self.name, self.key, ledger, fatal[0])
                 error.__cause__ = fatal[0]
             else:
-                error = self._timed_out(timeout, CREATING)
+                error = self._timed_out(timeout, self._step(), fills=True)
             raise error
         except BaseException:
             with env.lock:

@@ -19,6 +19,7 @@ def title(name: str, key: Any) -> str:
 
 def counts_of(ledger: Ledger) -> PoolCounts:
     """The pool's numbers now."""
+    directory = ledger.directory
     return PoolCounts(
         borrowed=max(ledger.live - len(ledger.idle), 0),
         idle=len(ledger.idle),
@@ -26,6 +27,10 @@ def counts_of(ledger: Ledger) -> PoolCounts:
         closing=len(ledger.closing),
         waiting=ledger.waiting,
         max_size=ledger.max_size,
+        max_total=None if directory is None else directory.max_total,
+        squeezed_to=None if directory is None or directory.limit >= directory.max_total else directory.limit,
+        total=0 if directory is None else directory.used,
+        pools=0 if directory is None else len(directory.active),
     )
 
 
@@ -49,50 +54,104 @@ def holders(ledger: Ledger, now: float, *, most: int = 3) -> str:
     return text + (f"; and {len(out) - most} more" if len(out) > most else "")
 
 
+def is_short(ledger: Ledger, now: float) -> bool:
+    """Whether the budget, and not the pool's own limit, leaves no room for one more."""
+    directory = ledger.directory
+    return directory is not None and len(ledger.slots) < ledger.max_size and directory.room_for(ledger, now) < 1
+
+
+def longest_out(ledger: Ledger, now: float, *, of_all: bool) -> str:
+    """Who has had something for longest, of this pool or of all that share its budget; empty where nothing is out."""
+    if ledger.directory is None or not of_all:
+        oldest = next(iter(by_age(ledger)), None)
+        return "" if oldest is None else f"; oldest borrowed {holder(oldest, now)}"
+    firsts = [(slot, member.owner) for member in list(ledger.directory.active) for slot in by_age(member)[:1]]
+    if not firsts:
+        return ""
+    slot, owner = min(firsts, key=lambda first: (first[0].noted != first[0].uses, first[0].taken_at))
+    return f"; oldest of all borrowed from {title(owner.name, owner.key)} {holder(slot, now)}"
+
+
 def timed_out(
-    name: str, key: Any, ledger: Ledger, now: float, *, timeout: float, step: str, error: BaseException | None
+    name: str,
+    key: Any,
+    ledger: Ledger,
+    now: float,
+    *,
+    timeout: float,
+    step: str,
+    error: BaseException | None,
+    fills: bool = False,
 ) -> PoolTimeoutError:
-    """Time ran out at this step."""
+    """Time ran out at this step; `fills` where it was for `min_size`."""
     counts = counts_of(ledger)
-    oldest = next(iter(by_age(ledger)), None)
-    moment = f"At that moment: {counts}"
-    if oldest is not None:
-        moment += f"; oldest borrowed {holder(oldest, now)}"
-    if ledger.state == SUSPENDED:
-        advice = "The pool is suspended: call resume()."
-    elif step == VALIDATING:
-        advice = "validate() took or failed until the end: see what it waits for, or raise timeout."
-    elif step == ACQUIRE_HOOK:
-        advice = "The acquire hook did not end: see what it waits for, or raise timeout."
-    elif error is not None:
-        advice = (
-            f"Creating failed {ledger.failures} times in a row, last with {type(error).__name__}: "
-            "that error is the cause of this one."
-        )
-    elif step == CREATING:
-        advice = "create() has not ended: see what it waits for, raise timeout, or bound it by create_timeout."
-    elif counts.borrowed >= counts.max_size:
-        advice = "Release that one sooner or raise max_size."
-    else:
-        advice = "See whether destroy() hangs, or raise timeout."
+    # Filling up takes nothing away from other pools, also not what is idle there.
+    is_spent = fills and ledger.directory is not None and ledger.directory.used >= ledger.directory.limit
+    short = step == QUEUEING and (is_spent or is_short(ledger, now))
+    limit = None
+    if step == QUEUEING and ledger.state != SUSPENDED:
+        if short:
+            limit = f"max_total={counts.max_total}"
+        elif counts.borrowed >= counts.max_size:
+            limit = f"max_size={counts.max_size}"
+    wanted = f"min_size={ledger.min_size} was not reached" if fills else "no resource"
     return PoolTimeoutError(
-        f"{title(name, key)}: no resource within timeout={timeout} s (step: {step}).\n{moment}.\n{advice}",
+        f"{title(name, key)}: {wanted} within timeout={timeout} s (step: {step}).\n"
+        f"At that moment: {counts}{longest_out(ledger, now, of_all=short)}.\n"
+        f"{_advice(ledger, step, error, counts, short=short, fills=fills)}",
         pool=name,
         key=key,
         step=step,
         counts=counts,
         timeout=timeout,
+        limit=limit,
     )
+
+
+def _advice(
+    ledger: Ledger, step: str, error: BaseException | None, counts: PoolCounts, *, short: bool, fills: bool
+) -> str:
+    """The likeliest cause of a timeout, and what to try."""
+    if ledger.state == SUSPENDED:
+        return "The pool is suspended: call resume()."
+    if step == ACQUIRE_HOOK:
+        return "The acquire hook did not end: see what it waits for, or raise timeout."
+    if step == VALIDATING and error is not None:
+        return (
+            f"Validation refused {ledger.failures} new resources in a row, last with {type(error).__name__}, which is "
+            "the cause of this error: see what validate() asks of a resource that create() has just made."
+        )
+    if step == VALIDATING:
+        return "validate() took or failed until the end: see what it waits for, or raise timeout."
+    if error is not None:
+        return (
+            f"Creating failed {ledger.failures} times in a row, last with {type(error).__name__}: "
+            "that error is the cause of this one."
+        )
+    if step == CREATING:
+        return "create() has not ended: see what it waits for, raise timeout, or bound it by create_timeout."
+    if short:
+        return "Raise max_total, or lower min_size." if fills else "Raise max_total, or have all release sooner."
+    if counts.borrowed >= counts.max_size:
+        return "Release that one sooner or raise max_size."
+    return "See whether destroy() hangs, or raise timeout."
 
 
 def exhausted(name: str, key: Any, ledger: Ledger, now: float, *, limit: str) -> PoolExhaustedError:
     """The borrower may not queue."""
     counts = counts_of(ledger)
-    out = holders(ledger, now, most=1)
-    advice = "Release sooner, raise max_size, or let borrowers wait."
+    short = is_short(ledger, now)
+    if ledger.state == SUSPENDED:
+        why, advice = "it is suspended", "Call resume(), or let borrowers wait."
+    elif short:
+        why = f"nothing idle, no room for one more under max_total={counts.max_total}"
+        advice = "Release sooner, raise max_total, or let borrowers wait."
+    else:
+        why = "nothing idle, no room for one more"
+        advice = "Release sooner, raise max_size, or let borrowers wait."
     return PoolExhaustedError(
-        f"{title(name, key)}: nothing idle, no room for one more, and {limit} allows no further waiting "
-        f"(step: {QUEUEING}).\nAt that moment: {counts}{'; ' + out if out else ''}.\n{advice}",
+        f"{title(name, key)}: {why}, and {limit} allows no further waiting (step: {QUEUEING}).\n"
+        f"At that moment: {counts}{longest_out(ledger, now, of_all=short)}.\n{advice}",
         pool=name,
         key=key,
         step=QUEUEING,

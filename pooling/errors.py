@@ -9,6 +9,7 @@ same facts are attributes, so that code need not parse text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 __all__ = [
@@ -26,7 +27,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolCounts:
-    """The pool's numbers at the instant an error was raised."""
+    """
+    The pool's numbers at the instant an error was raised.
+
+    Args:
+        max_total: The limit that this pool shares with others, or `None`.
+        squeezed_to: What that limit is for a while, after `PoolBudget.squeeze`, or `None`.
+        total: Places taken by all pools that share it.
+        pools: How many of them have any.
+    """
 
     borrowed: int
     idle: int
@@ -34,13 +43,22 @@ class PoolCounts:
     closing: int
     waiting: int
     max_size: int
+    max_total: float | None = None
+    squeezed_to: float | None = None
+    total: int = 0
+    pools: int = 0
 
     def __str__(self) -> str:
         closing = f", {self.closing} being destroyed" if self.closing else ""
-        return (
+        text = (
             f"{self.borrowed} of max_size={self.max_size} borrowed, {self.idle} idle, "
             f"{self.creating} being created{closing}, {self.waiting} queued"
         )
+        if self.max_total is None or self.max_total == inf:
+            return text
+        squeezed = "" if self.squeezed_to is None else f" (squeezed to {self.squeezed_to} for now)"
+        pools = "1 pool" if self.pools == 1 else f"{self.pools} pools"
+        return f"{text}; {self.total} of max_total={self.max_total}{squeezed} used by {pools}"
 
 
 class PoolingError(Exception):
@@ -77,11 +95,16 @@ class PoolTimeoutError(PoolingError, TimeoutError):
 
     `step` says where the time went. `__cause__` is the last create failure, if
     there was one since the last success.
+
+    Attributes:
+        timeout: The seconds that were not enough.
+        limit: The limit that kept the borrower waiting, as in `max_size=8` or `max_total=50`; `None` where none did.
     """
 
-    def __init__(self, message: str, *, timeout: float | None = None, **facts: Any) -> None:
+    def __init__(self, message: str, *, timeout: float | None = None, limit: str | None = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.timeout = timeout
+        self.limit = limit
 
 
 class PoolClosedError(PoolingError):
