@@ -38,8 +38,14 @@ class Env(Protocol):
     async def wait(self, latch: Any, deadline: float) -> bool:
         """Wait until the latch is opened or the deadline has passed; whether it was opened."""
 
-    async def call(self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float) -> Any:
-        """Run a hook of the user's; `StepTimeoutError` if the deadline passes first."""
+    async def call(
+        self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float, *, stays: bool = False
+    ) -> Any:
+        """
+        Run a hook of the user's; `StepTimeoutError` if the deadline passes first.
+
+        A hook that cannot be stopped is left behind then, unless the caller `stays` for what it may still give.
+        """
 
     def spawn(self, flow: Coroutine[Any, Any, Any], name: str) -> Any:
         """Run a flow in the background; a job to join."""

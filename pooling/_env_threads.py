@@ -251,7 +251,14 @@ class ThreadEnv:
         """Block until the latch is opened or the deadline has passed; whether it was opened."""
         return latch.wait(deadline - self.now())
 
-    async def call(self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float) -> Any:
+    async def call(
+        self,
+        hook: Callable[..., Any],
+        args: tuple[Any, ...],
+        deadline: float,
+        *,
+        stays: bool = False,
+    ) -> Any:
         """
         Run a hook; its result.
 

@@ -530,7 +530,7 @@ class Flows:
         found: ValueHooks | None = None
         value: Any = None
         try:
-            value = await env.call(self.hooks.create, (), self._until(self.options.create_timeout))
+            value = await env.call(self.hooks.create, (), self._until(self.options.create_timeout), stays=True)
             if any(other.value is value and other is not slot for other in list(ledger.slots)):
                 raise CreateError(
                     f"{messages.title(self.name, self.key)}: create() returned an object that is in the pool already. "

@@ -118,7 +118,9 @@ class ScriptedEnv:
 
         return bool(await self._step("wait", effect))
 
-    async def call(self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float) -> Any:
+    async def call(
+        self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float, *, stays: bool = False
+    ) -> Any:
         async def effect() -> Any:
             result = hook(*args)
             if isinstance(result, Hang):
