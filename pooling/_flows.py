@@ -214,8 +214,8 @@ class Flows:
                 if flaw is not None and not isinstance(flaw, StepTimeoutError):
                     with env.lock:
                         now = env.now()
-                        if slot.uses == 0 and slot.born_at >= began:  # made for us and no good: a failed create
-                            ledger.failed(flaw, now, after=slot.failures)
+                        if slot.uses == 0 and slot.born_at >= began:  # made for us and no good
+                            ledger.refused(slot, flaw, now)
                         ledger.condemn(slot, "invalid", now)
                     slot, waiter, is_back, step = None, None, True, QUEUEING
                     self.dispatch()
@@ -296,6 +296,8 @@ class Flows:
     def _step(self) -> str:
         """What a borrower waits for that has nothing yet."""
         ledger = self.ledger
+        if ledger.failures and ledger.last_was_made and not ledger.opening:
+            return VALIDATING
         return CREATING if ledger.opening or ledger.late or ledger.failures else QUEUEING
 
     def _timed_out(self, timeout: float, step: str, *, fills: bool = False) -> PoolTimeoutError:
@@ -366,6 +368,7 @@ class Flows:
         slots: list[Slot] = []
         try:
             with self.env.lock:
+                self.ledger.retry(self.env.now())
                 for _ in range(len(self.ledger.idle)):
                     try:
                         slots.insert(0, self.ledger.pop())
@@ -749,6 +752,8 @@ class Flows:
 
         with env.lock:
             ledger.start(env.now())
+            if waits:
+                ledger.retry(env.now())
             if waits and ledger.state == RUNNING and ledger.live < ledger.min_size:
                 watcher = Watcher(env.latch(), is_filled)
                 ledger.watchers.append(watcher)

@@ -50,6 +50,8 @@ SHORTEST_LOOK = 0.01  # seconds between two looks at the idle ones, however shor
 
 DROPPED_LOOK = 1.0  # seconds between two looks for resources whose borrowers are garbage, while somebody waits
 
+TRIES_APART = 0.2  # seconds at least from a failed create to the next for who came during the pause after it
+
 REFILL_LOOK = 1.0  # seconds between two looks whether a spent budget has room for `min_size` again
 
 NEW, RUNNING, SUSPENDED, RETIRING, STOPPED = "new", "running", "suspended", "retiring", "stopped"
@@ -189,6 +191,7 @@ class Ledger:
         "directory",
         "doomed",
         "dropped",
+        "failed_at",
         "failures",
         "fast",
         "fill_at",
@@ -197,6 +200,7 @@ class Ledger:
         "jitter",
         "last_error",
         "last_is_final",
+        "last_was_made",
         "late",
         "max_size",
         "min_size",
@@ -209,6 +213,7 @@ class Ledger:
         "owner",
         "plain",
         "pop",
+        "probe_at",
         "put",
         "queues",
         "retired_uses",
@@ -265,10 +270,13 @@ class Ledger:
         self.outbox: list[Work] = [] if directory is None else directory.outbox
         self.serial = 0
         self.failures = 0  # creates failed in a row
-        self.retry_at = -inf  # no open for a waiter before this
+        self.failed_at = -inf  # when the last of them did
+        self.retry_at = -inf  # no open for a waiter before this, but
+        self.probe_at = inf  # one at this instant, for who came too late for the last attempt
         self.fill_at = -inf  # no open for min_size before this
         self.last_error: BaseException | None = None
         self.last_is_final = False
+        self.last_was_made = False  # whether it was of a resource that had been made and was no good
         self.alarm = inf  # when `sweep` wants to be called
         self.created = 0
         self.create_failures = 0
@@ -316,6 +324,8 @@ class Ledger:
         self._look_at(now + DROPPED_LOOK)
         if first:
             queue.move_to_end(waiter, last=False)
+        elif now < self.retry_at and not self.opening:
+            self._probe(now)
         self.settle(now)
 
     def withdraw(self, waiter: Waiter, now: float) -> None:
@@ -414,7 +424,7 @@ class Ledger:
         self._look_at_idle(now)
         self.created += 1
         slot.failures, self.failures = self.failures, 0
-        self.retry_at = self.fill_at = -inf
+        self._end_pause()
         self.last_error, self.last_is_final = None, False
         self.put(slot)
         self.settle(now)
@@ -428,6 +438,8 @@ class Ledger:
         self.failed(error, now, final=final)
         if final:
             self._reject(slot, error)
+        elif any(queue and next(reversed(queue)).serial >= slot.serial for queue in self.queues):
+            self._probe(now)  # for who came after this attempt had begun
         self.settle(now)
 
     def _reject(self, slot: Slot, error: BaseException) -> None:
@@ -460,21 +472,41 @@ class Ledger:
         self._close(slot, "start failed", now)
         self.settle(now)
 
-    def failed(self, error: BaseException, now: float, *, final: bool = False, after: int = 0) -> None:
-        """
-        Count a failed create and pause before the next.
-
-        A new resource that is no good counts as one, `after` as many as had failed before it was made.
-        """
+    def failed(self, error: BaseException, now: float, *, final: bool = False) -> None:
+        """Count a failed create and pause before the next."""
         self.create_failures += 1
-        self.failures = max(self.failures, after) + 1
-        self.last_error, self.last_is_final = error, final
+        self._pause(error, now, final=final)
+
+    def refused(self, slot: Slot, error: BaseException, now: float) -> None:
+        """A new resource was no good: the create has not failed, but the pauses go on from those before it."""
+        self.failures = max(self.failures, slot.failures)
+        self._pause(error, now, was_made=True)
+
+    def _pause(self, error: BaseException, now: float, *, final: bool = False, was_made: bool = False) -> None:
+        self.failures += 1
+        self.failed_at, self.probe_at = now, inf
+        self.last_error, self.last_is_final, self.last_was_made = error, final, was_made
         options = self.options
         pause = min(options.create_backoff * 2.0 ** min(self.failures - 1, 30), options.create_backoff_max)
         self.fill_at = now + pause * (0.75 + 0.5 * self.jitter())
         self._look_at(self.fill_at)
         # An interrupted create says nothing about the next, for which a loop that is shutting down has no time.
         self.retry_at = -inf if final and isinstance(error, Exception) else self.fill_at
+
+    def _probe(self, now: float) -> None:
+        """Have one attempt made during the pause: who came after the last does not know that it failed."""
+        apart = max(TRIES_APART, self.options.create_backoff)
+        self.probe_at = min(self.probe_at, max(now, self.failed_at + apart))
+        self._look_at(self.probe_at)
+
+    def _end_pause(self) -> None:
+        self.retry_at = self.fill_at = -inf
+        self.probe_at = inf
+
+    def retry(self, now: float) -> None:
+        """Make what is wanted at once, without the pause after a failed create: somebody has asked for that."""
+        self._end_pause()
+        self.settle(now)
 
     def condemn(self, slot: Slot, reason: str, now: float) -> None:
         """A resource in the caller's hands is to be destroyed."""
@@ -497,7 +529,7 @@ class Ledger:
         if self.state in (NEW, STOPPED):
             self.state = RUNNING
             self.failures = 0
-            self.retry_at = self.fill_at = -inf
+            self._end_pause()
             self.settle(now)
 
     def stop(self, now: float) -> None:
@@ -624,14 +656,18 @@ class Ledger:
             return
         fills = self.state == RUNNING and now >= self.fill_at
         missing = self.min_size - self.live - len(self.opening) if fills else 0
-        wanted = max(waiting - len(self.opening) if now >= self.retry_at else 0, missing)
+        unserved = waiting - len(self.opening)
+        if now < self.retry_at:
+            unserved = 1 if unserved > 0 and now >= self.probe_at and not self.opening else 0
+        wanted = max(unserved, missing)
         room = min(self.options.max_creating - len(self.opening), self.max_size - len(self.slots))
         directory = self.directory
-        short = min(waiting - len(self.opening), room) if now >= self.retry_at else 0
+        short = min(unserved, room)
         for _ in range(min(wanted, room)):
             if directory is not None and not directory.grant(self):
                 break
             short -= 1
+            self.probe_at = inf
             self.serial += 1
             slot = Slot(self.generation, self.serial, now)
             if directory is not None:
@@ -731,6 +767,8 @@ class Ledger:
                 self._look_at(slot.due)
         if now < self.fill_at:
             self._look_at(self.fill_at)
+        if now < self.probe_at:
+            self._look_at(self.probe_at)
         if any(self.queues):
             self._look_at(now + DROPPED_LOOK)
         self.settle(now)

@@ -105,6 +105,20 @@ async def test_a_timeout_after_failed_creates_counts_them_and_has_the_last_as_it
 
 
 @on_both
+async def test_a_timeout_because_validation_refuses_all_that_is_made_says_so(side):
+    async def validate(_):
+        return False
+
+    pool = side.pool(Workshop(side, validate=validate), validate_on_acquire=True, create_backoff=0.001, name="orders")
+    with raising(
+        PoolTimeoutError, "(step: validating)", "Validation refused", "new resources in a row", "what validate()"
+    ) as caught:
+        await pool.acquire(timeout=0.1)
+    assert caught.value.step == "validating"
+    assert "validate() said no" in str(caught.value.__cause__)
+
+
+@on_both
 async def test_a_timeout_while_destroying_says_so(side):
     gate = side.gate()
 

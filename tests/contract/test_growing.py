@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pooling import CreateError, PoolExhaustedError, PoolingError, PoolTimeoutError, ReleaseError
-from tests.contract.harness import on_asyncio, on_both, raising, whole
-from tests.contract.workshop import Workshop
+from tests.contract.harness import LIMIT, on_asyncio, on_both, raising, whole
+from tests.contract.workshop import Clock, Workshop
 
 
 class RefusedError(Exception):
@@ -367,3 +367,59 @@ async def test_a_waiter_behind_a_pool_made_smaller_is_served_once_it_has_shrunk(
     assert not waiter.is_done
     await pool.release(held[2])
     assert await waiter.result() is held[2]
+
+
+class Outage:
+    """A server that refuses until it is up; counts."""
+
+    def __init__(self):
+        self.is_up = False
+        self.refused = 0
+
+    async def create(self):
+        if not self.is_up:
+            self.refused += 1
+            raise ConnectionRefusedError
+
+
+@on_both
+async def test_a_borrower_that_comes_after_an_outage_is_served_although_the_pause_is_longer_than_its_timeout(side):
+    clock, outage = Clock(), Outage()
+    options = {"create_backoff": 0.05, "create_backoff_max": 500.0, "clock": clock}
+    pool = side.pool(Workshop(side, create=outage.create), **options)
+    waiter = side.go(pool.acquire, timeout=LIMIT)
+    for count in range(1, 12):
+        await side.until(lambda count=count: pool.stats().create_failures == count)
+        clock.move(600.0 if count < 11 else 0.0, pool)
+    outage.is_up = True
+    clock.move(5.0)
+    await pool.release(await pool.acquire(timeout=LIMIT))
+    await pool.release(await waiter.result())
+    assert outage.refused == 11
+
+
+@pytest.mark.parametrize("how", ["start", "check"])
+@on_both
+async def test_starting_and_checking_end_the_pause_after_a_failed_create(side, how):
+    outage = Outage()
+    options = {"min_size": 1, "create_backoff": 600.0, "create_backoff_max": 600.0}
+    pool = side.pool(Workshop(side, create=outage.create), **options)
+    await pool._call("start", wait=False)
+    await side.until(lambda: pool.stats().create_failures == 1)
+    outage.is_up = True
+    await pool._call(how)
+    await side.until(lambda: pool.available == 1)
+
+
+@on_both
+async def test_a_resource_that_validation_refuses_is_no_failed_create(side):
+    refused = []
+
+    async def validate(thing):
+        refused.append(thing)
+        return len(refused) > 3
+
+    pool = side.pool(Workshop(side, validate=validate), validate_on_acquire=True, create_backoff=0.001)
+    await pool.release(await pool.acquire())
+    stats = pool.stats()
+    assert (stats.created, stats.create_failures, stats.destroyed_by) == (4, 0, {"invalid": 3})

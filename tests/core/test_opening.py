@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from pooling._ledger import CHECKING, CLOSING, GONE, LATE, LIVE, OPENING, Overdue
+from pooling._ledger import CHECKING, CLOSING, GONE, LATE, LIVE, OPENING, TRIES_APART, Overdue
 
 from .books import Books, Resource, filled
 
@@ -158,7 +158,7 @@ def test_the_pause_also_grows_where_each_new_resource_turns_out_to_be_no_good():
     for _ in range(4):
         slot = books.open(*books.opens())
         assert books.ledger.claim(waiter) is slot
-        books.ledger.failed(OSError("invalid"), books.now, after=slot.failures)
+        books.ledger.refused(slot, OSError("invalid"), books.now)
         books.ledger.condemn(slot, "invalid", books.now)
         waiter = books.queue(first=True)
         books.close_all()
@@ -175,6 +175,109 @@ def test_during_the_pause_a_new_waiter_opens_nothing_and_a_returned_resource_ser
     assert not books.opens()
     books.give_back(out)
     assert first.slot is out
+
+
+def in_a_long_pause(**options):
+    """Books of a pool that has failed to create for so long that its pauses are 60 s."""
+    books = Books(**{"create_backoff": 0.05, "create_backoff_max": 60.0, **options})
+    waiter = books.queue()
+    for number in range(12):
+        (slot,) = books.opens()
+        books.fail(slot)
+        if number < 11:
+            books.turn(books.ledger.retry_at - books.now)
+    books.ledger.withdraw(waiter, books.now)
+    assert not books.opens()
+    return books
+
+
+def test_who_comes_during_a_long_pause_has_one_attempt_made_at_once():
+    books = in_a_long_pause()
+    books.turn(1.0)
+    waiters = [books.queue(), books.queue()]
+    (slot,) = books.opens()
+    books.open(slot)
+    assert waiters[0].slot is slot
+    assert len(books.opens()) == 1  # the pause is over
+
+
+def test_who_comes_right_after_a_failure_has_an_attempt_made_a_little_later():
+    books = in_a_long_pause()
+    books.queue()
+    books.turn(TRIES_APART - 0.01)
+    assert not books.opens()
+    books.turn(0.02)
+    assert len(books.opens()) == 1
+
+
+def test_who_came_while_the_attempt_that_failed_was_under_way_has_another_one():
+    books = in_a_long_pause()
+    books.turn(1.0)
+    first = books.queue()
+    (slot,) = books.opens()
+    books.ledger.withdraw(first, books.now)
+    books.turn(5.0)
+    books.queue()
+    books.fail(slot)
+    assert not books.opens()
+    books.turn(TRIES_APART)
+    assert len(books.opens()) == 1
+
+
+def test_who_has_had_an_attempt_waits_out_the_pause():
+    books = in_a_long_pause()
+    books.turn(1.0)
+    books.queue()
+    (slot,) = books.opens()
+    books.fail(slot)
+    books.turn(40.0)
+    assert not books.opens()
+
+
+def test_however_many_come_attempts_are_apart_while_all_fail():
+    books = in_a_long_pause()
+    attempts, until = 0, books.now + 20.0
+    while books.now < until:
+        waiter = books.queue()
+        books.turn(0.01)
+        for slot in books.opens():
+            attempts += 1
+            books.fail(slot)
+        books.ledger.withdraw(waiter, books.now)
+    assert 50 < attempts <= 20.0 / TRIES_APART
+
+
+def test_attempts_for_newcomers_are_at_least_the_shortest_pause_apart():
+    books = in_a_long_pause(create_backoff=5.0)
+    books.queue()
+    books.turn(4.9)
+    assert not books.opens()
+    books.turn(0.2)
+    assert len(books.opens()) == 1
+
+
+def test_a_refused_resource_gives_nobody_an_attempt_before_the_pause_is_over():
+    books = in_a_long_pause()
+    books.turn(1.0)
+    waiter = books.queue()
+    slot = books.open(*books.opens())
+    assert books.ledger.claim(waiter) is slot
+    books.ledger.refused(slot, OSError("invalid"), books.now)
+    books.ledger.condemn(slot, "invalid", books.now)
+    books.queue(first=True)
+    books.close_all()
+    books.turn(40.0)
+    assert not books.opens()
+    assert books.ledger.create_failures == 12
+
+
+def test_whoever_asks_for_it_has_the_pause_ended():
+    books = Books(min_size=1, create_backoff=60.0, create_backoff_max=60.0)
+    books.fail(*books.opens())
+    books.turn(1.0)
+    assert not books.opens()
+    books.ledger.retry(books.now)
+    assert len(books.opens()) == 1
 
 
 def test_a_final_failure_reaches_the_waiter_at_once():

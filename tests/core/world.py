@@ -207,8 +207,7 @@ class World:
         self.holding.remove(borrower)
         self.free(borrower.slot)
         if fresh and borrower.slot.uses == 0:
-            self.failures += 1
-            self.ledger.failed(OSError("invalid"), self.now)
+            self.ledger.refused(borrower.slot, OSError("invalid"), self.now)
         self.ledger.condemn(borrower.slot, "invalid", self.now)
         if again:
             borrower.slot, borrower.was_served = None, True
@@ -465,6 +464,8 @@ class World:
         if ledger.state in (RUNNING, RETIRING):
             if self.queue and ledger.retry_at > self.now:
                 due.append((ledger.retry_at, "retry"))
+                if self.now < ledger.probe_at:
+                    due.append((ledger.probe_at, "an attempt for who came during the pause"))
             missing = ledger.min_size - ledger.live - len(ledger.opening)
             if ledger.state == RUNNING and missing > 0 and ledger.fill_at > self.now:
                 due.append((ledger.fill_at, "refill"))
