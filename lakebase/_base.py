@@ -153,10 +153,10 @@ class PoolBase:
     def _counted(self) -> dict[str, int]:
         stats = self._service.stats()
         return {
-            "requests_num": stats.acquired + stats.timeouts + stats.rejected,
-            "requests_queued": stats.waited + stats.timeouts,
-            "requests_wait_ms": round((stats.wait_time.sum + self._waited_in_vain) * 1000),
-            "requests_errors": stats.timeouts + stats.rejected,
+            "requests_num": stats.requested,
+            "requests_queued": stats.queued,
+            "requests_wait_ms": round((stats.wait_time.sum + stats.waited_in_vain) * 1000),
+            "requests_errors": stats.timeouts + stats.rejected + stats.cancelled + stats.dismissed,
             "usage_ms": round(self._usage * 1000),
             "returns_bad": self._returned_bad,
             "connections_num": stats.created + stats.create_failures,

@@ -39,7 +39,8 @@ from ._ledger import (
 )
 from ._messages import ACQUIRE_HOOK, CREATING, QUEUEING, RELEASE_HOOK, VALIDATING
 from .errors import ConfigurationError, CreateError, PoolTimeoutError
-from .events import PoolEvent, PoolObserver
+from .events import EVENTS, PoolEvent, PoolObserver
+from .options import checked_seconds
 from .stats import Histogram, PoolStats
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ class Flows:
     __slots__ = (
         "__weakref__",
         "armed_at",
+        "asked",
+        "cancelled",
         "create_time",
+        "dismissed",
         "door",
         "env",
         "hooks",
@@ -77,13 +81,16 @@ class Flows:
         "name",
         "observer",
         "options",
+        "queued",
         "rejected",
+        "served",
         "threshold",
         "timeouts",
         "use_time",
         "wait_time",
-        "wanted",
         "waited",
+        "waited_in_vain",
+        "wanted",
     )
 
     def __init__(
@@ -127,9 +134,16 @@ class Flows:
         #: this pool is, and nobody else may have it.
         self.door: Any = None
         self.armed_at = inf
+        # Of what does not take the fast path: how many have come, and what became of them.
+        self.asked = 0
+        self.served = 0
+        self.queued = 0
         self.waited = 0
+        self.waited_in_vain = 0.0
         self.timeouts = 0
         self.rejected = 0
+        self.cancelled = 0
+        self.dismissed = 0
         self.wait_time = Histogram()
         self.create_time = Histogram()
         self.use_time = Histogram()
@@ -153,14 +167,14 @@ class Flows:
         after this has ended and before it has the result.
         """
         env, ledger = self.env, self.ledger
-        if timeout is None:
-            timeout = self.options.timeout
-        if not 0 <= priority < self.options.priorities:
+        timeout = self._seconds(timeout)
+        if not isinstance(priority, int) or not 0 <= priority < self.options.priorities:
             raise ConfigurationError(
                 f"{messages.title(self.name, self.key)}: priority={priority!r}: expected 0 (served first) to "
                 f"priorities - 1 = {self.options.priorities - 1}",
                 field="priority",
                 pool=self.name,
+                key=self.key,
             )
         now = began = env.now()
         deadline = began + timeout
@@ -168,11 +182,14 @@ class Flows:
         waiter: Waiter | None = None
         step = QUEUEING
         is_back = False  # whether it was served before, and what it got was no good
+        has_queued = False
+        refusal = ""
         try:
             while True:
-                refusal = ""
                 with env.lock:
                     now = env.now()
+                    if not is_back:
+                        self.asked += 1
                     if ledger.state == NEW:
                         ledger.start(now)
                     if ledger.state == STOPPED or (ledger.state == RETIRING and not is_back):
@@ -184,11 +201,13 @@ class Flows:
                             refusal = "" if is_back else self._refusal(queues, now)
                             if not refusal:
                                 waiter = Waiter(env.latch(), priority)
+                                if not has_queued:
+                                    has_queued = True
+                                    self.queued += 1
                                 ledger.enqueue(waiter, now, first=is_back)
                 if refusal == "closed":
                     raise self._closed(now - began, step)
                 if refusal:
-                    self.rejected += 1
                     ledger.notes = True
                     raise messages.exhausted(self.name, self.key, ledger, now, limit=refusal)
                 self.dispatch()
@@ -233,6 +252,7 @@ class Flows:
                     now = env.now()
                     slot.code, slot.lasti, slot.stack = site
                     ledger.lend(slot, now)
+                    self.served += 1
                 break
             if waiter is not None:
                 self.waited += 1
@@ -255,11 +275,23 @@ class Flows:
                         ledger.condemn(slot, step, now)
                 elif waiter is not None:
                     ledger.withdraw(waiter, now)
+                is_late = isinstance(error, StepTimeoutError) or (
+                    isinstance(error, PoolTimeoutError) and error.pool == self.name
+                )
+                if has_queued:
+                    self.waited_in_vain += now - began
+                if is_late:
+                    self.timeouts += 1
+                elif not isinstance(error, Exception):
+                    self.cancelled += 1
+                elif refusal and refusal != "closed":
+                    self.rejected += 1
+                else:
+                    self.dismissed += 1
             self.dispatch()
             if isinstance(error, StepTimeoutError):
                 error = self._timed_out(timeout, step)
-            if isinstance(error, PoolTimeoutError) and error.pool == self.name:
-                self.timeouts += 1
+            if is_late:
                 self.tell("on_timeout", duration=timeout, reason=step)
                 raise error  # noqa: TRY201 - not always the one that was caught
             raise
@@ -292,6 +324,12 @@ class Flows:
         error = messages.create_failed(self.name, self.key, self.ledger, waiter.verdict)
         error.__cause__ = waiter.verdict
         return error
+
+    def _seconds(self, timeout: float | None) -> float:
+        """What a caller has given as `timeout`, checked; the pool's own for `None`."""
+        if timeout is None:
+            return self.options.timeout
+        return checked_seconds(timeout, "timeout", messages.title(self.name, self.key))
 
     def _step(self) -> str:
         """What a borrower waits for that has nothing yet."""
@@ -738,8 +776,7 @@ class Flows:
         A pool that cannot be filled is stopped again, and the error raised.
         """
         env, ledger = self.env, self.ledger
-        if timeout is None:
-            timeout = self.options.timeout
+        timeout = self._seconds(timeout)
         failed_before = ledger.create_failures
         watcher: Watcher | None = None
         fatal: list[BaseException] = []
@@ -778,9 +815,14 @@ class Flows:
             self.dispatch()
             raise
 
-    async def stop(self, timeout: float, *, drains: bool) -> None:
-        """Refuse borrowers, destroy what is idle, wait for what is out; then say who still holds what."""
+    async def stop(self, timeout: float, *, drains: bool, given: float | None = None) -> None:
+        """
+        Refuse borrowers, destroy what is idle, wait for what is out; then say who still holds what.
+
+        `given` is the timeout that the caller has named, where this pool has only a part of it.
+        """
         env, ledger = self.env, self.ledger
+        checked_seconds(timeout, "timeout", messages.title(self.name, self.key))
 
         def is_empty(ledger: Ledger) -> bool:
             return not ledger.slots or (not drains and not ledger.closing and not ledger.idle)
@@ -803,12 +845,14 @@ class Flows:
             stacks = "".join(
                 "\n" + "".join(slot.stack.format()) for slot in list(ledger.out.values()) if slot.stack is not None
             )
+            counts = messages.counts_of(ledger)
             log.warning(
-                "%s was stopped, and after timeout=%s s: %s. What is out is destroyed when it comes back.%s%s",
+                "%s was stopped, and after timeout=%s s: %s.%s%s%s",
                 messages.title(self.name, self.key),
-                timeout,
-                messages.counts_of(ledger),
-                f" {messages.holders(ledger, now, most=10)}." if ledger.out else "",
+                timeout if given is None else given,
+                counts,
+                " What is out is destroyed when it comes back" if counts.borrowed else " See whether a hook hangs.",
+                f": {messages.holders(ledger, now, most=10)}." if ledger.out else "." if counts.borrowed else "",
                 stacks,
             )
 
@@ -816,6 +860,7 @@ class Flows:
         """The pool's numbers now."""
         ledger = self.ledger
         counts = messages.counts_of(ledger)
+        acquired = ledger.uses
         return PoolStats(
             name=self.name,
             min_size=ledger.min_size,
@@ -826,10 +871,15 @@ class Flows:
             pending=counts.waiting,
             creating=counts.creating,
             closing=counts.closing,
-            acquired=ledger.uses,
+            requested=self.asked - self.served + acquired,
+            acquired=acquired,
+            queued=self.queued,
             waited=self.waited,
+            waited_in_vain=self.waited_in_vain,
             timeouts=self.timeouts,
             rejected=self.rejected,
+            cancelled=self.cancelled,
+            dismissed=self.dismissed,
             created=ledger.created,
             create_failures=ledger.create_failures,
             destroyed=sum(ledger.closed_by.values()),
@@ -853,8 +903,4 @@ class Flows:
 
 def overrides(observer: PoolObserver) -> frozenset[str]:
     """Names of the events this observer wants."""
-    return frozenset(
-        name
-        for name in vars(PoolObserver)
-        if name.startswith("on_") and getattr(type(observer), name, None) is not getattr(PoolObserver, name)
-    )
+    return frozenset(name for name in EVENTS if getattr(type(observer), name, None) is not getattr(PoolObserver, name))

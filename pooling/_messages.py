@@ -34,6 +34,24 @@ def counts_of(ledger: Ledger) -> PoolCounts:
     )
 
 
+def sum_of(ledgers: list[Ledger], max_size: int) -> PoolCounts:
+    """The numbers of all these together, which have as many places each."""
+    every = [counts_of(ledger) for ledger in ledgers]
+    budget = every[0] if every else None
+    return PoolCounts(
+        borrowed=sum(counts.borrowed for counts in every),
+        idle=sum(counts.idle for counts in every),
+        creating=sum(counts.creating for counts in every),
+        closing=sum(counts.closing for counts in every),
+        waiting=sum(counts.waiting for counts in every),
+        max_size=max_size,
+        max_total=None if budget is None else budget.max_total,
+        squeezed_to=None if budget is None else budget.squeezed_to,
+        total=0 if budget is None else budget.total,
+        pools=0 if budget is None else budget.pools,
+    )
+
+
 def holder(slot: Slot, now: float) -> str:
     """Since when and where a resource is out."""
     if slot.noted != slot.uses:

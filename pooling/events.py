@@ -60,3 +60,7 @@ class PoolObserver:
 
     def on_leaked(self, event: PoolEvent) -> None:
         """A resource has been out for longer than `leak_timeout`."""
+
+
+#: What an observer can be told of.
+EVENTS = tuple(name for name in vars(PoolObserver) if name.startswith("on_"))

@@ -18,13 +18,14 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
+from . import _messages as messages
 from ._env import Ring
 from ._quiet import Entry, QuietKeys
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
 from .lease import NOTHING, AsyncLease, Lease
-from .options import PoolingServiceOptions
-from .service import AsyncPoolingService, PoolingService, members
+from .options import PoolingServiceOptions, checked_seconds, is_seconds
+from .service import AsyncPoolingService, PoolingService, check_parts, members
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -104,14 +105,19 @@ class _Keyed(Generic[K, T, S]):
             )
         if max_keys is not None and (isinstance(max_keys, bool) or not isinstance(max_keys, int) or max_keys < 1):
             raise ConfigurationError(f"max_keys={max_keys!r}: expected a whole number, at least 1", field="max_keys")
-        if max_key_idle is not None and not (
-            isinstance(max_key_idle, (int, float)) and not isinstance(max_key_idle, bool) and max_key_idle >= 0
-        ):
+        if max_key_idle is not None and not (is_seconds(max_key_idle) and max_key_idle >= 0):
             raise ConfigurationError(
                 f"max_key_idle={max_key_idle!r}: expected a number of seconds, 0 or more", field="max_key_idle"
             )
         if budget is not None and max_total is not None:
             raise ConfigurationError("max_total and budget exclude each other: a budget has its own", field="max_total")
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ConfigurationError(f"name={name!r}: expected a text that is not empty", field="name")
+        if on_dropped is not None and not callable(on_dropped):
+            raise ConfigurationError(
+                f"on_dropped={on_dropped!r}: expected a callable that gets key and pool", field="on_dropped"
+            )
+        check_parts(budget, observer)
         self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
         self._factory_for_key = factory_for_key
         self._max_keys = math.inf if max_keys is None else max_keys
@@ -383,6 +389,9 @@ class _Keyed(Generic[K, T, S]):
         self._sweep(most=math.inf)
 
     def _sweep(self, most: float) -> None:
+        for number, service in list(self._out.items()):
+            if number not in service._ledger.out:  # it was given back past this map
+                self._out.pop(number, None)
         with self._lock:
             forgotten = self._forget(before=self._now() - self._max_key_idle, most=most)
         self._part_with(forgotten)
@@ -395,19 +404,23 @@ class _Keyed(Generic[K, T, S]):
 
     def _lender(self, value: T) -> S | None:
         service = self._out.get(id(value))
-        if service is not None and service.is_borrowed(value):
-            return service
+        if service is not None:
+            if service.is_borrowed(value):
+                return service
+            self._out.pop(id(value), None)  # it was given back past this map
         # A lease, and whoever has a key's pool, borrow past this map.
         return next((one for one in self._every() if one.is_borrowed(value)), None)
 
     def _service_of(self, value: T) -> S:
-        service = self._out.get(id(value)) or self._lender(value)
+        service = self._lender(value)
         if service is None:
             raise ReleaseError(
                 f"pool {self._name!r}: <{type(value).__name__} object at {id(value):#x}> is not out under any key: it "
-                "was given back before, or is not this pool's.",
+                "was given back before, or is not this pool's. Give back the very object that acquire() returned, "
+                "once; `lease()` does.",
                 pool=self._name,
                 step="releasing",
+                counts=messages.sum_of([one._ledger for one in self._every()], self._options.max_size),
             )
         return service
 
@@ -533,9 +546,9 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def stop(self, timeout: float = 5.0) -> None:
         """Stop every key's pool, all within `timeout` seconds; afterwards the map is empty."""
-        deadline = self._now() + timeout
+        deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
         for service in self._closing():
-            service.stop(max(deadline - self._now(), 0.0))
+            service._stop_last(max(deadline - self._now(), 0.0), timeout)
         self._empty()
 
     def __enter__(self) -> Self:
@@ -674,9 +687,9 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
     async def stop(self, timeout: float = 5.0) -> None:
         """As `KeyedPoolingService.stop`."""
-        deadline = self._now() + timeout
+        deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
         for service in self._closing():
-            await service.stop(max(deadline - self._now(), 0.0))
+            await service._stop_last(max(deadline - self._now(), 0.0), timeout)
         self._empty()
 
     async def __aenter__(self) -> Self:

@@ -118,7 +118,7 @@ class PoolingServiceOptions:
 
     def _seconds(self, name: str) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        if not is_seconds(value) or value < 0:
             raise _refused(name, value, "a number of seconds, 0 or more (math.inf for no limit)")
 
     def replaced(self, **changes: Any) -> PoolingServiceOptions:
@@ -150,10 +150,34 @@ def _known(given: Mapping[str, Any]) -> Mapping[str, Any]:
     names = [field.name for field in fields(PoolingServiceOptions)]
     for name in given:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
+            near = get_close_matches(name, names, n=1) if isinstance(name, str) else []
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
-            raise ConfigurationError(f"unknown pool option {name!r}{hint}", field=name)
+            raise ConfigurationError(f"unknown pool option {name!r}{hint}", field=str(name))
     return given
+
+
+def is_seconds(value: object) -> bool:
+    """Whether this is a number that a clock can be compared with."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:  # a whole number beyond what a float can hold
+        return False
+
+
+def checked_seconds(value: float, field: str, where: str) -> float:
+    """
+    The seconds that a call was given; below 0 nothing is left of them.
+
+    Raises:
+        ConfigurationError: It is no number.
+    """
+    if not is_seconds(value):
+        raise ConfigurationError(
+            f"{where}: {field}={value!r}: expected a number of seconds (math.inf for no limit)", field=field
+        )
+    return value
 
 
 def _refused(field: str, value: object, allowed: str) -> ConfigurationError:

@@ -26,7 +26,9 @@ from ._flows import Flows
 from ._hooks import Hooks, refuse_coroutines
 from ._ledger import LIVE, RUNNING, STOPPED, Slot
 from ._sites import note
+from .budget import PoolBudget
 from .errors import ConfigurationError, PoolingError
+from .events import EVENTS
 from .factory import PoolFactory, as_factory
 from .lease import NOTHING, AsyncLease, Lease
 from .options import PoolingServiceOptions
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from ._directory import Directory
-    from .budget import PoolBudget
     from .events import PoolObserver
     from .stats import PoolStats
 
@@ -70,6 +71,7 @@ class _Service(Generic[T]):
         self._name = f"pool-{next(_numbers)}" if name is None else name
         if not isinstance(self._name, str) or not self._name:
             raise ConfigurationError(f"name={name!r}: expected a text that is not empty", field="name")
+        check_parts(budget, observer)
         self._context = context
         self._observer = observer
         self._now = clock
@@ -337,6 +339,10 @@ class PoolingService(_Service[T]):
         """
         finish(self._flows.stop(timeout, drains=drain))
 
+    def _stop_last(self, seconds: float, given: float) -> None:
+        """As `stop`, with what is left of the timeout `given` for several pools."""
+        finish(self._flows.stop(seconds, drains=True, given=given))
+
     def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
         Set one resource aside for the caller.
@@ -551,6 +557,10 @@ class AsyncPoolingService(_Service[T]):
         self._bind()
         await self._flows.stop(timeout, drains=drain)
 
+    async def _stop_last(self, seconds: float, given: float) -> None:
+        self._bind()
+        await self._flows.stop(seconds, drains=True, given=given)
+
     async def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
         As `PoolingService.acquire`; suspends instead of blocking.
@@ -658,6 +668,19 @@ class AsyncPoolingService(_Service[T]):
     ) -> Literal[False]:
         await self.stop()
         return False
+
+
+def check_parts(budget: object, observer: object) -> None:
+    """
+    Refuse what is neither a budget nor an observer.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if budget is not None and not isinstance(budget, PoolBudget):
+        raise ConfigurationError(f"budget={budget!r}: expected a PoolBudget", field="budget")
+    if observer is not None and not any(callable(getattr(observer, name, None)) for name in EVENTS):
+        raise ConfigurationError(f"observer={observer!r}: expected a PoolObserver", field="observer")
 
 
 def members(weak: weakref.WeakSet[R]) -> list[R]:

@@ -88,6 +88,12 @@ class PoolStats:
         waited: Of these, how many had to wait for theirs.
         timeouts: Borrowers that went away empty-handed because their time was up.
         rejected: Borrowers turned away because of `max_waiting` or by `acquire_nowait`.
+        requested: Borrowers that have come; those still waiting count at once.
+        queued: Of these, how many had to queue, counted as they begin to.
+        cancelled: Borrowers that were interrupted.
+        dismissed: Borrowers sent away with another error: the pool was stopped, no resource can be created, the
+            acquire hook failed.
+        waited_in_vain: Seconds that borrowers had queued who went away empty-handed.
         created, create_failures, destroyed: What became of creates and resources.
         destroyed_by: `destroyed` by reason: `max_idle`, `max_lifetime`, `max_uses`, `invalid`, `broken`,
             `expired`, `resized`, `stopped`, ….
@@ -112,6 +118,11 @@ class PoolStats:
     created: int
     create_failures: int
     destroyed: int
+    requested: int = 0
+    queued: int = 0
+    cancelled: int = 0
+    dismissed: int = 0
+    waited_in_vain: float = 0.0
     destroyed_by: Mapping[str, int] = field(default_factory=dict)
     wait_time: Histogram = field(default_factory=Histogram)
     create_time: Histogram = field(default_factory=Histogram)

@@ -149,6 +149,15 @@ async def test_a_refusal_says_which_limit(side):
 
 
 @on_both
+async def test_a_suspended_pool_says_so_to_who_may_not_wait(side):
+    pool = side.pool(Workshop(side), name="orders")
+    pool.suspend()
+    with raising(PoolExhaustedError, "pool 'orders': it is suspended", "acquire_nowait", "resume()") as caught:
+        await pool.acquire_nowait()
+    assert caught.value.limit == "acquire_nowait"
+
+
+@on_both
 async def test_a_stopped_pool_says_what_to_call(side):
     pool = side.pool(Workshop(side), name="orders")
     await pool.stop()

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from functools import partial
 
 import pytest
 
 from pooling import (
+    AsyncKeyedPoolingService,
     AsyncPoolingService,
     ConfigurationError,
+    KeyedPoolingService,
+    PoolClosedError,
     PoolExhaustedError,
     PoolingService,
     PoolingServiceOptions,
     PoolTimeoutError,
 )
-from tests.contract.harness import on_asyncio, on_both, on_threads, raising, whole
+from tests.contract.harness import LIMIT, on_asyncio, on_both, on_threads, raising, whole
 from tests.contract.workshop import Clock, Watch, Workshop
 
 
@@ -50,6 +54,7 @@ BAD = [
     ("max_uses", 1.5),
     ("validate_on_acquire", -1),
     ("validate_on_acquire", "always"),
+    ("validate_on_acquire", 10**400),
     ("validate_on_acquire", None),
     ("validate_on_release", 1),
     ("validate_idle", 0),
@@ -90,6 +95,9 @@ def test_an_option_that_does_not_exist_is_refused_with_the_one_that_may_be_meant
         kind(object, {"colour": "red"})
     with raising(ConfigurationError, "options=7"):
         kind(object, 7)
+    with raising(ConfigurationError, "unknown pool option 3") as caught:
+        kind(object, {3: "three"})
+    assert caught.value.field == "3"
 
 
 @pytest.mark.parametrize("kind", [PoolingService, AsyncPoolingService])
@@ -101,12 +109,55 @@ def test_options_come_as_an_object_as_a_mapping_or_as_keywords_and_keywords_win(
     assert (mixed.max_size, mixed.timeout) == (5, 7)
 
 
-@pytest.mark.parametrize("kind", [PoolingService, AsyncPoolingService])
+@pytest.mark.parametrize("kind", [PoolingService, AsyncPoolingService, KeyedPoolingService, AsyncKeyedPoolingService])
 @pytest.mark.parametrize("name", ["", 7, b"orders"])
 def test_a_name_is_a_text(kind, name):
     with raising(ConfigurationError, f"name={name!r}") as caught:
         kind(object, name=name)
     assert caught.value.field == "name"
+
+
+@pytest.mark.parametrize("kind", [PoolingService, AsyncPoolingService, KeyedPoolingService, AsyncKeyedPoolingService])
+@pytest.mark.parametrize(("field", "expected"), [("budget", "a PoolBudget"), ("observer", "a PoolObserver")])
+def test_what_is_no_budget_or_observer_is_refused(kind, field, expected):
+    with raising(ConfigurationError, f"{field}=3: expected {expected}") as caught:
+        kind(object, **{field: 3})
+    assert caught.value.field == field
+
+
+BAD_SECONDS = [math.nan, "x", True, 10**400]
+
+
+@pytest.mark.parametrize("timeout", BAD_SECONDS)
+@on_both
+async def test_a_timeout_that_is_no_number_of_seconds_is_refused(side, timeout):
+    pool = side.pool(Workshop(side), max_size=1, min_size=1, name="orders")
+    for call in (pool.acquire, lambda timeout: borrow(pool, timeout=timeout), partial(pool._call, "start")):
+        with raising(ConfigurationError, f"pool 'orders': timeout={timeout!r}: expected") as caught:
+            await call(timeout=timeout)
+        assert caught.value.field == "timeout"
+    assert pool.size == 0
+
+
+@pytest.mark.parametrize("timeout", [None, *BAD_SECONDS])
+@on_both
+async def test_a_pool_is_not_stopped_with_a_timeout_that_is_no_number_of_seconds(side, timeout):
+    pool = side.pool(Workshop(side), name="orders")
+    held = await pool.acquire()
+    with raising(ConfigurationError, f"pool 'orders': timeout={timeout!r}: expected"):
+        await pool.stop(timeout)
+    await pool.release(held)
+    await pool.release(await pool.acquire())
+
+
+@pytest.mark.parametrize("priority", [0.5, None, 2, -1, "first"])
+@on_both
+async def test_a_priority_that_has_no_queue_is_refused(side, priority):
+    pool = side.pool(Workshop(side), priorities=2, name="orders")
+    with raising(ConfigurationError, f"priority={priority!r}: expected 0", "priorities - 1 = 1") as caught:
+        await pool.acquire(priority=priority)
+    assert caught.value.field == "priority"
+    assert pool.size == 0
 
 
 @on_both
@@ -598,6 +649,47 @@ async def test_statistics_count_what_happened(side):
     assert stats.waited == 2, "what was read stays as it was"
     await pool.destroy(held[1])
     assert pool.stats().destroyed_by == {"destroyed": 1}
+
+
+@on_both
+async def test_borrowers_are_counted_when_they_come_and_again_for_what_becomes_of_them(side):
+    async def acquire(_, ctx):
+        if ctx == "fails":
+            raise LookupError
+
+    pool = side.pool(Workshop(side, acquire=acquire), max_size=1, priorities=2)
+    with pytest.raises(LookupError):
+        await pool.acquire("fails")
+    held = await pool.acquire()
+    before = pool.stats()
+    assert (before.requested, before.queued, before.acquired, before.dismissed) == (2, 2, 1, 1)
+    interrupt = await side.interrupted(partial(pool.acquire, timeout=LIMIT), when=lambda: pool.pending)
+    with pytest.raises(PoolTimeoutError):
+        await pool.acquire(timeout=0)
+    with pytest.raises(PoolExhaustedError):
+        await pool.acquire_nowait()
+    waiter = side.go(pool.acquire)
+    await side.until(lambda: pool.pending == 1)
+    stats = pool.stats()
+    assert not isinstance(interrupt, Exception)
+    assert (stats.requested, stats.queued, stats.acquired) == (6, 5, 1), "who waits is counted"
+    assert (stats.cancelled, stats.timeouts, stats.rejected, stats.dismissed) == (1, 1, 1, 1)
+    assert stats.waited_in_vain > 0
+    stopping = side.go(pool.stop)
+    with pytest.raises(PoolClosedError):
+        await waiter.result()
+    assert (pool.stats().requested, pool.stats().dismissed) == (6, 2)
+    await pool.release(held)
+    await stopping.result()
+
+
+@on_both
+async def test_borrowers_on_the_fast_path_are_counted_too(side):
+    pool = side.pool(Workshop(side))
+    for _ in range(3):
+        await pool.release(await pool.acquire())
+    stats = pool.stats()
+    assert (stats.requested, stats.queued, stats.acquired) == (3, 1, 3)
 
 
 @on_both

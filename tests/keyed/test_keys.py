@@ -11,6 +11,7 @@ import pytest
 
 from pooling import (
     AsyncKeyedPoolingService,
+    ConfigurationError,
     KeyedPoolingService,
     PoolClosedError,
     PoolExhaustedError,
@@ -378,6 +379,71 @@ async def test_a_value_given_back_under_no_key_is_an_error(side):
         await pool.release(value)
     with raising(ReleaseError, "not out under any key"):
         await pool.destroy(object())
+
+
+@on_both
+async def test_a_value_given_back_past_the_map_is_not_looked_for_under_its_old_key(side):
+    pool = keyed(side, Workshop(side), max_key_idle=1000.0)
+    value = await pool.acquire("a")
+    await pool.of("a").release(value)
+    pool.service._out[id(value)] = pool.pool("b")  # as of another object that was at this address
+    held = await pool.of("a").acquire()
+    assert held is value
+    await pool.release(held)
+    stale = await pool.acquire("a")
+    await pool.of("a").release(stale)
+    pool.sweep()
+    assert pool.service._out == {}
+
+
+@on_both
+async def test_a_value_that_is_not_out_has_numbers_and_advice_in_its_error(side):
+    pool = keyed(side, Workshop(side), max_total=5, name="sessions")
+    held = [await pool.acquire("a"), await pool.acquire("b")]
+    with raising(ReleaseError, "pool 'sessions'", "acquire() returned", "lease()") as caught:
+        await pool.release(object())
+    counts = caught.value.counts
+    assert (counts.borrowed, counts.idle, counts.total, counts.max_total) == (2, 0, 2, 5)
+    for value in held:
+        await pool.release(value)
+
+
+@pytest.mark.parametrize("timeout", [None, "x", float("nan")])
+@on_both
+async def test_keys_are_not_stopped_with_a_timeout_that_is_no_number_of_seconds(side, timeout):
+    pool = keyed(side, Workshop(side), name="sessions")
+    with raising(ConfigurationError, f"pool 'sessions': timeout={timeout!r}"):
+        await pool.stop(timeout)
+    await pool.release(await pool.acquire("key"))
+
+
+@on_both
+async def test_a_stop_that_took_too_long_names_the_timeout_that_was_given(side, caplog):
+    gate = side.gate()
+
+    async def destroy(_):
+        await gate()
+
+    pool = keyed(side, Workshop(side, destroy=destroy), name="sessions")
+    held = await pool.acquire("out")
+    await pool.release(await pool.acquire("idle"))
+    await pool.stop(0.02)
+    (out,) = [text for text in caplog.messages if "key 'out'" in text]
+    (hangs,) = [text for text in caplog.messages if "key 'idle'" in text]
+    assert "after timeout=0.02 s" in out
+    assert "What is out is destroyed when it comes back: borrowed" in out
+    assert "after timeout=0.02 s" in hangs
+    assert "1 being destroyed" in hangs
+    assert "is out" not in hangs
+    gate.open()
+    await pool.release(held)
+
+
+@pytest.mark.parametrize("kind", [KeyedPoolingService, AsyncKeyedPoolingService])
+def test_a_callback_for_dropped_keys_is_callable(kind):
+    with raising(ConfigurationError, "on_dropped=3") as caught:
+        kind(lambda key: object, on_dropped=3)
+    assert caught.value.field == "on_dropped"
 
 
 @on_both
