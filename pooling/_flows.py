@@ -183,6 +183,7 @@ class Flows:
         step = QUEUEING
         is_back = False  # whether it was served before, and what it got was no good
         has_queued = False
+        refused: BaseException | None = None  # why what it got last was no good
         refusal = ""
         try:
             while True:
@@ -225,7 +226,7 @@ class Flows:
                     step = QUEUEING
                 if is_back and env.now() >= deadline:
                     step = VALIDATING
-                    raise self._timed_out(timeout, step)
+                    raise self._timed_out(timeout, step, refused)
                 flaw = self.flaw_at_once(slot)
                 if flaw is None and self._is_to_validate(slot):
                     step = VALIDATING
@@ -236,7 +237,7 @@ class Flows:
                         if slot.uses == 0 and slot.born_at >= began:  # made for us and no good
                             ledger.refused(slot, flaw, now)
                         ledger.condemn(slot, "invalid", now)
-                    slot, waiter, is_back, step = None, None, True, QUEUEING
+                    refused, slot, waiter, is_back, step = flaw, None, None, True, QUEUEING
                     self.dispatch()
                     continue
                 if flaw is None and slot.hooks.acquire is not None:
@@ -338,8 +339,10 @@ class Flows:
             return VALIDATING
         return CREATING if ledger.opening or ledger.late or ledger.failures else QUEUEING
 
-    def _timed_out(self, timeout: float, step: str, *, fills: bool = False) -> PoolTimeoutError:
-        last = self.ledger.last_error
+    def _timed_out(
+        self, timeout: float, step: str, refused: BaseException | None = None, *, fills: bool = False
+    ) -> PoolTimeoutError:
+        last = refused or self.ledger.last_error
         self.ledger.notes = True
         error = messages.timed_out(
             self.name, self.key, self.ledger, self.env.now(), timeout=timeout, step=step, error=last, fills=fills

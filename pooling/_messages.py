@@ -136,7 +136,7 @@ def _advice(
         return "The acquire hook did not end: see what it waits for, or raise timeout."
     if step == VALIDATING and error is not None and ledger.last_was_made:
         return (
-            f"Validation refused {ledger.failures} new resources in a row, last with {type(error).__name__}, which is "
+            f"Validation refused whatever was made, last with {type(error).__name__}, which is "
             "the cause of this error: see what validate() or is_alive() asks of a resource that was just made."
         )
     if step == VALIDATING:
