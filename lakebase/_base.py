@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import psycopg_pool
 
 from pooling import (
     CreateError,
+    PoolBudget,
     PoolClosedError,
     PoolExhaustedError,
     PoolingError,
@@ -18,9 +20,12 @@ from pooling import (
     ReleaseError,
 )
 
-from .errors import ConnectError, CredentialError
+from .credentials import credential_source, is_async_function
+from .errors import ConfigurationError, ConnectError, CredentialError, LakebaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from .config import LakebasePoolConfig
 
 __pooling_internal__ = True
@@ -56,12 +61,20 @@ class PoolBase:
     timeout: float
     reconnect_timeout: float
     num_workers: int
+    conninfo: Any
+    kwargs: Any
+    connection_class: Any
+    config: LakebasePoolConfig | None
+    _is_async: bool
+    _renewal = "create another one"  # where a closed pool's user gets one that is open
     _service: Any
+    _key: Any
     _closed: bool
     _opened: bool
     _check: Any
     _configure: Any
     _reset: Any
+    _reconnect_failed: Any
     _base_stats: dict[str, int]
     _usage: float
     _waited_in_vain: float
@@ -70,7 +83,66 @@ class PoolBase:
     max_lifetime: float
     max_idle: float
 
-    def _set_up(self, given: dict[str, Any], config: LakebasePoolConfig | None, *, inline: bool) -> dict[str, Any]:
+    def _make(
+        self,
+        connector_class: Any,
+        service_class: Callable[..., Any],
+        *,
+        config: LakebasePoolConfig | None,
+        credentials: Any,
+        sizes: dict[str, Any],
+        on_crowded: Callable[[], Any] | None,
+        service: dict[str, Any],
+    ) -> None:
+        """
+        Make the engine's service, from what the constructor has put in place.
+
+        Args:
+            connector_class: Of what makes the connections.
+            service_class: Of the service.
+            config: A complete one, if there is one.
+            credentials: Those given.
+            sizes: psycopg_pool's sizes and times, `None` where not given.
+            on_crowded: That given.
+            service: The service's arguments.
+        """
+        if self.num_workers < 1:
+            raise ValueError("num_workers must be at least 1")
+        given = {name: getattr(self, f"_{name}") for name in CALLBACKS}
+        # These two may be values as well.
+        given |= {name: value for name in ("conninfo", "kwargs") if callable(value := getattr(self, name))}
+        check_callables(given, is_async=self._is_async)
+        budget = service.get("budget")
+        if budget is not None and not isinstance(budget, PoolBudget):
+            raise ConfigurationError(
+                f"budget={budget!r}: expected a PoolBudget, such as a manager's .budget; for a number, give "
+                "budget=PoolBudget(number), or max_size= where it is this pool's alone",
+                field="budget",
+            )
+        self.config = config
+        options = self._options(sizes, config)
+        if config is not None:
+            credentials = credentials or credential_source(config, is_async=self._is_async)
+        connector = connector_class(
+            self.connection_class,
+            self.conninfo,
+            self.kwargs,
+            credentials=credentials,
+            configure=self._configure,
+            settings=config,
+            check=self._check,
+            owner=weakref.ref(self),
+            is_guarded=config is not None and config.transaction_mode_guard,
+            patience=self.reconnect_timeout,
+            on_crowded=on_crowded or (None if budget is None else budget.squeeze),
+        )
+        self._service = service_class(connector, options=options, **service)
+        self.name = self._service.name
+        self._key = service["key"]
+        self._closed = True
+        self._opened = False
+
+    def _options(self, given: dict[str, Any], config: LakebasePoolConfig | None) -> PoolingServiceOptions:
         """Work out settings from psycopg_pool's arguments or a configuration; the service's options."""
         if config is not None:
             options = config.options()
@@ -90,7 +162,7 @@ class PoolBase:
         if self._check is not None:
             changes["validate_on_acquire"] = True
         changed = _changed if isinstance(options.validate_on_acquire, bool) else PoolingServiceOptions.replaced
-        options = changed(options, inline_hooks=inline, **changes)
+        options = changed(options, inline_hooks=not self._is_async, **changes)
         self.timeout = options.timeout
         self.max_waiting = given["max_waiting"] or 0
         self.max_lifetime = options.max_lifetime
@@ -99,7 +171,7 @@ class PoolBase:
         self._usage = 0.0
         self._waited_in_vain = 0.0
         self._returned_bad = 0
-        return {"options": options}
+        return options
 
     if not TYPE_CHECKING:  # there, they are psycopg_pool's
         # Private there, and looked at all the same.
@@ -117,6 +189,10 @@ class PoolBase:
         @property
         def _nconns(self) -> int:
             return self._service.size
+
+    @property
+    def _connector(self) -> Any:
+        return self._service.factory
 
     @property
     def min_size(self) -> int:
@@ -181,9 +257,9 @@ class PoolBase:
         translated: Exception
         if isinstance(error, PoolTimeoutError):
             self._waited_in_vain += error.timeout or 0.0
-            translated = LakebasePoolTimeout(str(error), timeout=error.timeout, **facts)
+            translated = LakebasePoolTimeout(self._timed_out(error), timeout=error.timeout, **facts)
         elif isinstance(error, PoolClosedError):
-            translated = LakebasePoolClosed(f"the pool {self.name!r} was closed", **facts)
+            translated = LakebasePoolClosed(f"the {self._title} was closed; {self._renewal}", **facts)
         elif isinstance(error, PoolExhaustedError):
             translated = LakebaseTooManyRequests(str(error), limit=error.limit, **facts)
         elif isinstance(error, CreateError) and isinstance(error.__cause__, (ConnectError, CredentialError)):
@@ -196,35 +272,74 @@ class PoolBase:
             translated.__cause__ = cause.__cause__
             return translated
         elif isinstance(error, ReleaseError):
-            translated = ValueError(f"can't return connection to pool {self.name!r}: {error}")
+            translated = ValueError(f"can't return connection to {self._title}: {error}")
         else:
             return error
         translated.__cause__ = error.__cause__
         return translated
 
+    def _timed_out(self, error: PoolTimeoutError) -> str:
+        """The engine's words, with what was under way by its own name, and the cause's words."""
+        text, cause = str(error), error.__cause__
+        if error.step == "creating":
+            text = text.replace("(step: creating)", f"(step: {self._connector.doing})")
+        # These have been cleared of secrets; a driver's own, or a callback's, have not.
+        if isinstance(cause, LakebaseError):
+            text += f"\n{type(cause).__name__}: {cause}"
+        return text
+
+    @property
+    def _title(self) -> str:
+        return f"pool {self.name!r}" if self._key is None else f"pool {self.name!r} of key {self._key!r}"
+
     def _not_ours(self, conn: Any) -> ValueError:
         pool = getattr(conn, "_pool", None)
-        where = f"it comes from pool {pool.name!r}" if pool else "it doesn't come from any pool"
-        return ValueError(f"can't return connection to pool {self.name!r}, {where}: {conn}")
+        if pool:
+            where = f"it comes from {pool._title if isinstance(pool, PoolBase) else f'pool {pool.name!r}'}"
+        else:
+            where = "it doesn't come from any pool"
+        return ValueError(f"can't return connection to {self._title}, {where}: {conn}")
 
     def _open(self) -> None:
         if not self._closed:
             return
         if self._opened:
             raise LakebasePoolClosed(
-                f"the pool {self.name!r} has already been opened/closed and cannot be reused; create another one",
+                f"the {self._title} has already been opened/closed and cannot be reused; {self._renewal}",
                 pool=self.name,
+                key=self._key,
             )
         self._closed = False
         self._opened = True
 
     def _check_open(self) -> None:
         if self._closed:
-            advice = "is already closed; create another one" if self._opened else "is not open yet; call open()"
-            raise LakebasePoolClosed(f"the pool {self.name!r} {advice}", pool=self.name)
+            advice = f"is already closed; {self._renewal}" if self._opened else "is not open yet; call open()"
+            raise LakebasePoolClosed(f"the {self._title} {advice}", pool=self.name, key=self._key)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} {'closed' if self._closed else 'open'}: {self._service!r}>"
+        key = "" if self._key is None else f" of key {self._key!r}"
+        state = "closed" if self._closed else "open"
+        return f"<{type(self).__name__} {self.name!r}{key} {state}: {self._service!r}>"
+
+
+#: Arguments that are functions.
+CALLBACKS = ("configure", "check", "reset", "reconnect_failed")
+
+
+def check_callables(given: Mapping[str, Any], *, is_async: bool) -> None:
+    """Refuse what cannot be called, and what a pool for threads would call and never run."""
+    for name, value in given.items():
+        if value is None:
+            continue
+        if not callable(value):
+            raise ConfigurationError(f"{name}={value!r}: expected a function", field=name)
+        if not is_async and is_async_function(value):
+            raise ConfigurationError(
+                f"{name}={value!r} is async, and this pool is for threads: it would never run. Give a plain function, "
+                "or use the asyncio pool",
+                field=name,
+            )
 
 
 @lru_cache(maxsize=256, typed=True)

@@ -6,8 +6,9 @@ import logging
 import math
 import re
 import select
-from collections.abc import Awaitable, Callable
-from inspect import isawaitable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from inspect import isawaitable, iscoroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from pooling import PoolFactory
 
 from .errors import (
+    ConfigurationError,
     ConnectError,
     ConnectFailure,
     CredentialError,
@@ -35,6 +37,7 @@ _OK = ConnStatus.OK
 _POLL = getattr(select, "poll", None)
 _OF_ONE = re.compile(r"too many connections for (role|database)", re.IGNORECASE)
 
+MINTING, CONNECTING, CONFIGURING = "minting a credential", "connecting", "configure()"
 LONGEST_PAUSE = 60.0  # seconds between two failed attempts of one series of them
 
 logger = logging.getLogger("lakebase")
@@ -53,10 +56,17 @@ class _Connector(PoolFactory[Any]):
         configure: Called with each new connection; must leave no transaction open.
         settings: A complete configuration, for arguments that `kwargs` does not give, and for error texts.
         check: Called with a connection before it is handed out; raises if that should not be.
-        patience: Seconds of failing connects after which `on_impatience` is called, once.
-        on_impatience: Without arguments.
+        owner: Gives the pool, or `None` if that has gone.
+        patience: Seconds of failing connects after which the pool's `reconnect_failed()` is called.
         on_crowded: Called where the server takes no more connections, from anybody.
     """
+
+    # Of the class where nothing has happened yet: most pools of many users are looked up, and not used.
+    _failing_since: float | None = None
+    _failed_at = -math.inf
+    _is_misfit_known = False
+    is_checking = False  # whether dead connections are told of in the log
+    doing = CONNECTING  # the latest attempt, in words
 
     def __init__(
         self,
@@ -68,8 +78,8 @@ class _Connector(PoolFactory[Any]):
         configure: Callable[[Any], Any] | None,
         settings: LakebasePoolConfig | None,
         check: Callable[[Any], Any] | None = None,
+        owner: Callable[[], Any] = lambda: None,
         patience: float = math.inf,
-        on_impatience: Callable[[], Any] | None = None,
         on_crowded: Callable[[], Any] | None = None,
         is_guarded: bool = False,
     ) -> None:
@@ -80,13 +90,10 @@ class _Connector(PoolFactory[Any]):
         self.configure = configure
         self.settings = settings
         self.check = check
+        self.owner = owner
         self.patience = patience
-        self.on_impatience = on_impatience
         self.on_crowded = on_crowded
         self.is_guarded = is_guarded
-        self._failing_since: float | None = None
-        self._failed_at = -math.inf
-        self._is_misfit_known = False
 
     @property
     def credentials(self) -> CredentialSource | None:
@@ -116,24 +123,21 @@ class _Connector(PoolFactory[Any]):
         What the server sends to an idle connection is read here, so that a notice is not mistaken for the end.
         """
         pgconn = value.pgconn
-        if pgconn.status != _OK:
-            return False
-        poll = value.__dict__.get("_idle_poll")
-        if poll is None:
-            if _POLL is None:  # Windows
-                poll = _SelectPoll(pgconn.socket)
-            else:
-                poll = _POLL()
-                poll.register(pgconn.socket, select.POLLIN)
-            value._idle_poll = poll
-        if not poll.poll(0):
-            return True
-        try:
-            pgconn.consume_input()
-        except psycopg.Error:
-            return False
-        # An end that arrived together with a last message shows at the second look only.
-        return pgconn.status == _OK and (not poll.poll(0) or _reads_on(pgconn, poll))
+        if pgconn.status == _OK:
+            poll = value.__dict__.get("_idle_poll")
+            if poll is None:
+                if _POLL is None:  # Windows
+                    poll = _SelectPoll(pgconn.socket)
+                else:
+                    poll = _POLL()
+                    poll.register(pgconn.socket, select.POLLIN)
+                value._idle_poll = poll
+            # An end that arrived together with a last message shows at the second look only.
+            if not poll.poll(0) or _reads_on(pgconn, poll):
+                return True
+        if self.is_checking:
+            logger.warning("discarding broken connection: %s", value)
+        return False
 
     def failed(self, error: Exception) -> ConnectError:
         """A failed connect, classified."""
@@ -156,7 +160,7 @@ class _Connector(PoolFactory[Any]):
             # The first only: attempts go on, and an outage concerns every pool of the process.
             logger.warning("connecting failed with %s: %s", type(error).__name__, error)
         self._failed_at = now
-        if self.on_impatience is None or now - self._failing_since < self.patience:
+        if now - self._failing_since < self.patience:
             return False
         self._failing_since = now
         return True
@@ -166,6 +170,15 @@ class _Connector(PoolFactory[Any]):
         is_first, self._is_misfit_known = not self._is_misfit_known, True
         return is_first
 
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """Meanwhile, tell in the log of each dead connection that is found."""
+        self.is_checking = True
+        try:
+            yield
+        finally:
+            self.is_checking = False
+
     def guard(self, connection: Any) -> None:
         """Have a connection refuse what the pooler would break, where the configuration says so."""
         if self.is_guarded:
@@ -174,10 +187,13 @@ class _Connector(PoolFactory[Any]):
             guard_connection(connection)
 
     def left_open(self, connection: Any) -> psycopg.ProgrammingError:
-        status = TransactionStatus(connection.pgconn.transaction_status).name
-        return psycopg.ProgrammingError(
-            f"connection left in status {status} by configure function {self.configure}: discarded"
-        )
+        return psycopg.ProgrammingError(left_open(connection, "configure", self.configure))
+
+
+def left_open(connection: Any, name: str, callback: Any) -> str:
+    """What is said of a callback that leaves a connection in the middle of something."""
+    status = TransactionStatus(connection.pgconn.transaction_status).name
+    return f"connection left in status {status} by {name} function {callback}: discarded"
 
 
 def _reads_on(pgconn: Any, poll: Any) -> bool:
@@ -215,18 +231,19 @@ class Connector(_Connector):
         try:
             connection = self._connect(conninfo, kwargs)
         except Exception as error:
-            if self.is_impatient(error):
-                assert self.on_impatience is not None
+            if self.is_impatient(error) and (pool := self.owner()) is not None:
                 try:
-                    self.on_impatience()
+                    pool.reconnect_failed()
                 except Exception:
                     logger.exception("reconnect_failed() failed")
             raise
+        connection._pool = None  # a pool's, and idle: the driver does not mind if it is dropped with the pool
         self._failing_since = None
         try:
             self.guard(connection)
             if self.configure is not None:
-                self.configure(connection)
+                self.doing = CONFIGURING
+                self.call(self.configure, connection)
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                     raise self.left_open(connection)
         except BaseException as error:
@@ -239,9 +256,11 @@ class Connector(_Connector):
     def _connect(self, conninfo: str, kwargs: dict[str, Any]) -> Connection[Any]:
         source = self.credentials
         for may_mint_again in (True, False):
+            self.doing = MINTING
             password = None if source is None else source.password()
             if password is not None:
                 kwargs["password"] = password
+            self.doing = CONNECTING
             try:
                 return self.connection_class.connect(conninfo, **kwargs)  # type: ignore[no-any-return]
             except psycopg.Error as error:
@@ -252,10 +271,27 @@ class Connector(_Connector):
         raise AssertionError("unreachable")
 
     def validate(self, value: Connection[Any]) -> bool:
-        """As the pool's `check` sees it."""
+        """As the pool's `check` sees it, and the socket after that."""
         if self.check is not None:
-            self.check(value)
+            self.call(self.check, value)
+            return self.is_alive(value)
         return True
+
+    def call(self, callback: Callable[[Any], Any], connection: Connection[Any]) -> None:
+        """
+        Run a callback of the pool's.
+
+        Meanwhile the connection belongs to the pool, so that `with connection:` ends a transaction and does not close
+        it. An idle one belongs to nobody: else it and its pool would keep each other.
+        """
+        connection._pool = self.owner()
+        try:
+            got = callback(connection)
+        finally:
+            connection._pool = None
+        if iscoroutine(got):
+            got.close()
+            raise ConfigurationError(f"{callback!r} returned a coroutine, which a pool for threads does not run")
 
     def destroy(self, value: Connection[Any]) -> None:
         """Say goodbye to the server and close the socket; does not wait for the server."""
@@ -268,23 +304,24 @@ class AsyncConnector(_Connector):
 
     async def create(self) -> AsyncConnection[Any]:
         """As `Connector.create`, without blocking the loop."""
-        conninfo = await _awaited(self.conninfo() if callable(self.conninfo) else self.conninfo or "")
-        kwargs = self.arguments(await _awaited(self.kwargs()) if callable(self.kwargs) else self.kwargs)
+        conninfo = await awaited(self.conninfo() if callable(self.conninfo) else self.conninfo or "")
+        kwargs = self.arguments(await awaited(self.kwargs()) if callable(self.kwargs) else self.kwargs)
         try:
             connection = await self._connect(conninfo, kwargs)
         except Exception as error:
-            if self.is_impatient(error):
-                assert self.on_impatience is not None
+            if self.is_impatient(error) and (pool := self.owner()) is not None:
                 try:
-                    await _awaited(self.on_impatience())
+                    await awaited(pool.reconnect_failed())
                 except Exception:
                     logger.exception("reconnect_failed() failed")
             raise
+        connection._pool = None
         self._failing_since = None
         try:
             self.guard(connection)
             if self.configure is not None:
-                await self.configure(connection)
+                self.doing = CONFIGURING
+                await self.call(self.configure, connection)
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                     raise self.left_open(connection)
         except BaseException as error:
@@ -297,9 +334,11 @@ class AsyncConnector(_Connector):
     async def _connect(self, conninfo: str, kwargs: dict[str, Any]) -> AsyncConnection[Any]:
         source = self.credentials
         for may_mint_again in (True, False):
+            self.doing = MINTING
             password = None if source is None else await source.apassword()
             if password is not None:
                 kwargs["password"] = password
+            self.doing = CONNECTING
             try:
                 return await self.connection_class.connect(conninfo, **kwargs)  # type: ignore[no-any-return]
             except psycopg.Error as error:
@@ -312,8 +351,17 @@ class AsyncConnector(_Connector):
     async def validate(self, value: AsyncConnection[Any]) -> bool:
         """As `Connector.validate`."""
         if self.check is not None:
-            await self.check(value)
+            await self.call(self.check, value)
+            return self.is_alive(value)
         return True
+
+    async def call(self, callback: Callable[[Any], Any], connection: AsyncConnection[Any]) -> None:
+        """As `Connector.call`; the callback may be a plain function."""
+        connection._pool = self.owner()
+        try:
+            await awaited(callback(connection))
+        finally:
+            connection._pool = None
 
     async def destroy(self, value: AsyncConnection[Any]) -> None:
         """As `Connector.destroy`."""
@@ -321,5 +369,6 @@ class AsyncConnector(_Connector):
         await value.close()
 
 
-async def _awaited(value: Any | Awaitable[Any]) -> Any:
+async def awaited(value: Any | Awaitable[Any]) -> Any:
+    """The value, or what awaiting it gives."""
     return await value if isawaitable(value) else value

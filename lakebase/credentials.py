@@ -167,7 +167,7 @@ def credential_source(config: LakebasePoolConfig, *, is_async: bool = False) -> 
     if isinstance(password, str):
         return StaticPassword(password)
     if password is not None:
-        if _is_async(password):
+        if is_async_function(password):
             if not is_async:
                 raise ConfigurationError(
                     "password is an async callable, and this pool blocks: give a plain function, or use the asyncio "
@@ -186,7 +186,9 @@ def credential_source(config: LakebasePoolConfig, *, is_async: bool = False) -> 
     )
 
 
-def _is_async(call: Any) -> bool:
+def is_async_function(call: Any) -> bool:
+    """Whether calling this gives a coroutine, as far as can be told without calling it."""
+    call = getattr(call, "func", call)  # functools.partial
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 
 

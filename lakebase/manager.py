@@ -13,13 +13,22 @@ import threading
 import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from difflib import get_close_matches
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from psycopg import AsyncConnection, Connection
 
-from pooling import AsyncKeyedPoolingService, KeyedPoolingService, PoolBudget
+from pooling import (
+    AsyncKeyedPoolingService,
+    ConfigurationError,
+    KeyedPoolingService,
+    PoolBudget,
+    PoolExhaustedError,
+    PoolingServiceOptions,
+)
 
+from ._base import CALLBACKS, check_callables
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
 from .limits import warn_if_over_limit
@@ -39,6 +48,26 @@ P = TypeVar("P", bound="LakebasePool[Any] | AsyncLakebasePool[Any]")
 
 #: What a user's pool is by default, as in Databricks AppKit: a person has few requests at once, and goes away.
 PER_USER = {"max_size": 3, "max_idle": 30.0}
+
+#: Arguments of a pool that a manager hands on; the others are its own.
+_PER_POOL = (
+    "configure",
+    "check",
+    "reset",
+    "connection_class",
+    "kwargs",
+    "close_returns",
+    "timeout",
+    "max_waiting",
+    "max_lifetime",
+    "max_idle",
+    "min_size",
+    "max_size",
+    "reconnect_timeout",
+    "reconnect_failed",
+    "num_workers",
+    "observer",
+)
 
 _all: weakref.WeakSet[_Manager[Any]] = weakref.WeakSet()
 
@@ -69,6 +98,34 @@ class ManagerStats:
     per_key: Mapping[Any, Mapping[str, int]]
 
 
+def _check_arguments(
+    pool_class: type[Any], given: Mapping[str, Any], *, max_pools: object, max_pool_idle: object, budget: object
+) -> None:
+    """Refuse at once what would fail with the first user's pool."""
+    known = [*_PER_POOL, *PoolingServiceOptions.__dataclass_fields__]
+    for name in given:
+        if name in known:
+            continue
+        if name in LakebasePoolConfig.__dataclass_fields__:
+            hint = f"it is a setting; give it in the base configuration, as {{{name!r}: …}}"
+        elif near := get_close_matches(name, [*known, "max_total", "max_pools", "max_pool_idle"], n=1, cutoff=0.7):
+            hint = f"did you mean {near[0]!r}?"
+        else:
+            hint = f"known are max_total, max_pools, max_pool_idle, budget, name, and of each pool {', '.join(known)}"
+        raise ConfigurationError(f"unknown argument {name!r} of a manager: {hint}", field=name)
+    if max_pools is not None and (isinstance(max_pools, bool) or not isinstance(max_pools, int) or max_pools < 1):
+        raise ConfigurationError(f"max_pools={max_pools!r}: expected a whole number, at least 1", field="max_pools")
+    if isinstance(max_pool_idle, bool) or not isinstance(max_pool_idle, (int, float)) or not max_pool_idle >= 0:
+        raise ConfigurationError(
+            f"max_pool_idle={max_pool_idle!r}: expected a number of seconds, 0 or more", field="max_pool_idle"
+        )
+    if budget is not None and not isinstance(budget, PoolBudget):
+        raise ConfigurationError(
+            f"budget={budget!r}: expected a PoolBudget; for a number, give max_total=", field="budget"
+        )
+    check_callables({name: given.get(name) for name in CALLBACKS}, is_async=pool_class._is_async)
+
+
 class _Manager(Generic[P]):
     """What both front ends have in common; nothing here blocks."""
 
@@ -87,9 +144,11 @@ class _Manager(Generic[P]):
         name: str = "lakebase",
         **pool: Any,
     ) -> None:
+        _check_arguments(self._pool_class, pool, max_pools=max_pools, max_pool_idle=max_pool_idle, budget=budget)
         base = LakebasePoolConfig.of(base_config)
         self._base = LakebasePoolConfig(**{**PER_USER, **base.given()})
         if max_total is not None:
+            PoolBudget(max_total)  # refuses what is no number of connections
             warn_if_over_limit(self._base, budget=max_total)
         self._pool_arguments = pool
         # One object of each for all pools.
@@ -101,6 +160,7 @@ class _Manager(Generic[P]):
             max_key_idle=max_pool_idle,
             budget=budget,
             name=name,
+            observer=pool.pop("observer", None),
             on_dropped=self._dropped,
         )
         self._squeeze = self._keyed.budget.squeeze
@@ -190,10 +250,12 @@ class _Manager(Generic[P]):
                 config=config,
                 # A minted one is asked for with the first connection: many a pool is looked up and not used.
                 credentials=self._get_source if config.password is None else self._source_of(config),
-                service_class=partial(self._opened, key),
+                service_class=self._opened,
+                key=key,
                 on_crowded=self._squeeze,
                 **self._pool_arguments,
             )
+            made._renewal = "call get_pool again"
             self._pools[key] = (made, fingerprint)
             return made
 
@@ -203,8 +265,18 @@ class _Manager(Generic[P]):
     def _source_of(self, config: LakebasePoolConfig) -> CredentialSource:
         return self._credentials.source(config, is_async=self._is_async)
 
-    def _opened(self, key: Hashable, connector: Any, options: Any, **service: Any) -> Any:
-        return self._keyed.open_key(key, connector, options, **service)
+    def _opened(self, connector: Any, options: Any, *, key: Hashable, name: None, **service: Any) -> Any:
+        self._keyed.close_key(key)  # where an interrupt came between this map and that
+        try:
+            return self._keyed.open_key(key, connector, options, **service)
+        except PoolExhaustedError as error:
+            raise PoolExhaustedError(
+                f"{self!r} has no pool for key {key!r}: all of max_pools={self.size} are in use. Raise max_pools, or "
+                "give connections back sooner.",
+                pool=error.pool,
+                key=key,
+                limit="max_pools",
+            ) from error
 
     def _retire(self, key: Hashable, pool: P) -> None:
         """Take a pool off the map: closed for new borrowers, while those it has are served."""
@@ -233,11 +305,20 @@ class _Manager(Generic[P]):
             per_key={key: pool.get_stats() for key, (pool, _) in list(self._pools.items())},
         )
 
-    def _closing(self) -> None:
-        for key, (pool, _) in list(self._pools.items()):
-            pool._closed = True
-            self._pools.pop(key, None)
-        self._credentials.clear()
+    def _detach(self) -> list[Any]:
+        """
+        Part with all pools there are: whatever becomes of those, `get_pool` makes new ones from here on.
+
+        Returns their services, which are to be stopped; those that an earlier call was interrupted with are among them.
+        """
+        with self._lock:
+            for key, (pool, _) in list(self._pools.items()):
+                self._retire(key, pool)
+            self._credentials.clear()
+            services: list[Any] = self._keyed._every()
+        for service in services:
+            service._begin_stop()  # all at once, before any is waited for
+        return services
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.size} pools, {self.budget!r}>"
@@ -284,11 +365,12 @@ class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
         """
         Close every pool, and wait at most `timeout` seconds for connections that are out.
 
-        `get_pool` works afterwards, with new pools.
+        `get_pool` works meanwhile and afterwards, also where this is interrupted: it makes new pools, within the same
+        budget.
         """
-        self._closing()
-        self._keyed.stop(timeout)
-        self._keyed.start()
+        deadline = monotonic() + timeout
+        for service in self._detach():
+            service.stop(round(max(deadline - monotonic(), 0.0), 2))
 
     def __enter__(self) -> Self:
         return self
@@ -318,9 +400,9 @@ class AsyncLakebasePoolManager(_Manager[AsyncLakebasePool[AsyncConnection[Any]]]
 
     async def close_all(self, timeout: float = 5.0) -> None:
         """As `LakebasePoolManager.close_all`."""
-        self._closing()
-        await self._keyed.stop(timeout)
-        await self._keyed.start()
+        deadline = monotonic() + timeout
+        for service in self._detach():
+            await service.stop(round(max(deadline - monotonic(), 0.0), 2))
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,7 +8,6 @@ share with other pools, and errors that say what went wrong.
 from __future__ import annotations
 
 import logging
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
@@ -20,9 +19,8 @@ from psycopg_pool.abc import ACT, CT
 from pooling import AsyncPoolingService, PoolingError, PoolingService, ReleaseError
 
 from ._base import PoolBase, _sizes, seconds_left
-from ._connecting import AsyncConnector, Connector
+from ._connecting import AsyncConnector, Connector, awaited, left_open
 from .config import LakebasePoolConfig
-from .credentials import credential_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,6 +51,8 @@ class Borrowed:
 
     def __enter__(self) -> Any:
         pool = self._pool
+        if pool._closed:
+            pool._check_open()
         try:
             conn = pool._service.acquire(timeout=self._timeout)
         except PoolingError as error:
@@ -74,6 +74,17 @@ class Borrowed:
         return False
 
 
+class BorrowedByGetconn(Borrowed):
+    """`Borrowed` of a subclass that has a `getconn` of its own, as psycopg_pool's `connection` calls it."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Any:
+        self._conn = self._pool.getconn(timeout=self._timeout)
+        self._since = monotonic()
+        return self._conn.__enter__()
+
+
 class AsyncBorrowed:
     """`Borrowed` of an `AsyncLakebasePool`."""
 
@@ -85,6 +96,8 @@ class AsyncBorrowed:
 
     async def __aenter__(self) -> Any:
         pool = self._pool
+        if pool._closed:
+            pool._check_open()
         try:
             conn = await pool._service.acquire(timeout=self._timeout)
         except PoolingError as error:
@@ -104,6 +117,17 @@ class AsyncBorrowed:
             self._pool._usage += monotonic() - self._since
             await self._pool.putconn(conn)
         return False
+
+
+class AsyncBorrowedByGetconn(AsyncBorrowed):
+    """`BorrowedByGetconn` of an `AsyncLakebasePool`."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> Any:
+        self._conn = await self._pool.getconn(timeout=self._timeout)
+        self._since = monotonic()
+        return await self._conn.__aenter__()
 
 
 class LakebasePool(PoolBase, ConnectionPool[CT]):
@@ -137,8 +161,9 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         max_waiting: Most borrowers in the queue; 0 is unlimited, as in psycopg_pool.
         max_lifetime: Seconds after which a connection is replaced.
         max_idle: Seconds after which an idle connection is closed, above `min_size`.
-        reconnect_timeout: Seconds of failing connects after which `reconnect_failed` is called.
-        reconnect_failed: Called with the pool.
+        reconnect_timeout: Seconds of failing connects after which `reconnect_failed` is called. The pool goes on
+            trying, for whoever waits and up to `min_size`.
+        reconnect_failed: Called with the pool, in the background.
         num_workers: Accepted; there are no workers.
         on_crowded: Called when the server takes no more connections; by default it squeezes the `budget`, if there
             is one: an idle connection of another pool is closed, and the budget is smaller for a while.
@@ -151,6 +176,13 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
     """
 
     _service: PoolingService[CT]
+    _is_async = False
+    _block_class = Borrowed
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.getconn is not LakebasePool.getconn:
+            cls._block_class = BorrowedByGetconn
 
     def __init__(
         self,
@@ -180,21 +212,22 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         service_class: Callable[..., Any] | None = None,
         **service: Any,
     ) -> None:
-        if num_workers < 1:
-            raise ValueError("num_workers must be at least 1")
         self.conninfo = conninfo
         self.kwargs = kwargs
         self.connection_class = connection_class
         self.close_returns = close_returns
         self.reconnect_timeout = reconnect_timeout
         self.num_workers = num_workers
-        self._check = check
         self._configure = configure
+        self._check = check
         self._reset = reset
-        resolved = None if config is None else LakebasePoolConfig.of(config).resolved()
-        self.config = resolved
-        settings = self._set_up(
-            {
+        self._reconnect_failed = reconnect_failed
+        self._make(
+            Connector,
+            PoolingService if service_class is None else service_class,
+            config=None if config is None else LakebasePoolConfig.of(config).resolved(),
+            credentials=credentials,
+            sizes={
                 "min_size": min_size,
                 "max_size": max_size,
                 "timeout": timeout,
@@ -202,30 +235,9 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
                 "max_lifetime": max_lifetime,
                 "max_idle": max_idle,
             },
-            resolved,
-            inline=True,
+            on_crowded=on_crowded,
+            service={"name": name, "key": key, **service},
         )
-        if resolved is not None:
-            credentials = credentials or credential_source(resolved)
-        connector = Connector(
-            connection_class,
-            conninfo,
-            kwargs,
-            credentials=credentials,
-            configure=configure,
-            settings=resolved,
-            check=check,
-            is_guarded=resolved is not None and resolved.transaction_mode_guard,
-            patience=reconnect_timeout,
-            on_impatience=None if reconnect_failed is None else lambda: reconnect_failed(self),
-            on_crowded=on_crowded or (service["budget"].squeeze if service.get("budget") is not None else None),
-        )
-        if service_class is None:
-            service_class = partial(PoolingService, name=name, key=key)
-        self._service = service_class(connector, **settings, **service)
-        self.name = self._service.name
-        self._closed = True
-        self._opened = False
         if open is None or open:
             self._open()
 
@@ -287,9 +299,7 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
             LoginError: The server will have no connection of this pool's.
             CredentialError: There is no password to be had.
         """
-        if self._closed:
-            self._check_open()
-        return Borrowed(self, seconds_left(timeout))
+        return self._block_class(self, seconds_left(timeout))
 
     def getconn(self, timeout: float | None = None) -> CT:
         """A connection that must be given back by `putconn`. Errors as in `connection`, which is to be preferred."""
@@ -311,12 +321,15 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         Raises:
             ValueError: It is not out from this pool.
         """
-        if conn._pool is not self:
+        if getattr(conn, "_pool", None) is not self:
             raise self._not_ours(conn)
         conn._pool = None
         try:
             if conn.pgconn.transaction_status == _IDLE and self._reset is None and not self._closed:
                 self._service.release(conn)
+                return
+            if conn.__dict__.get("_in_reset"):  # `reset` closes it, where `close_returns`
+                conn.close()
                 return
             if self._closed and not self._service.pending:  # nobody will have it: close it here and now
                 self._service.destroy(conn)
@@ -341,21 +354,24 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
             try:
                 conn.rollback()
             except Exception as error:  # noqa: BLE001 - it goes the way of all broken ones
-                logger.warning("rollback failed (%s): closing connection %s", type(error).__name__, conn)
+                logger.warning("rollback failed: %s: %s. Closing connection %s", type(error).__name__, error, conn)
                 return False
         elif status != _IDLE:
             logger.warning("closing returned connection, which is broken or in use: %s", conn)
             return False
         if self._reset is None:
             return True
+        conn._in_reset = True  # type: ignore[attr-defined]
         try:
-            self._reset(conn)
+            self._connector.call(self._reset, conn)
         except Exception as error:  # noqa: BLE001 - a connection that cannot be reset is replaced
-            logger.warning("error resetting connection: %s; it is closed", type(error).__name__)
+            logger.warning("error resetting connection: %s: %s. It is closed", type(error).__name__, error)
             return False
+        finally:
+            del conn._in_reset  # type: ignore[attr-defined]
         if conn.pgconn.transaction_status == _IDLE:
             return True
-        logger.warning("connection left in a transaction by reset function %s: closed", self._reset)
+        logger.warning("%s", left_open(conn, "reset", self._reset))
         return False
 
     def drain(self) -> None:
@@ -368,7 +384,25 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
 
     def check(self) -> None:
         """Ask the server on every idle connection; those that do not answer are closed."""
-        self._service.check(self.check_connection)
+        with self._connector.checking():
+            self._service.check(self._told_if_broken)
+
+    def _told_if_broken(self, conn: CT) -> None:
+        try:
+            self._connector.call(self.check_connection, conn)
+        except Exception:
+            logger.warning("discarding broken connection: %s", conn)
+            raise
+
+    def reconnect_failed(self) -> None:
+        """
+        Call the function given as `reconnect_failed`; a subclass may do something else.
+
+        Called in the background when connecting has failed for `reconnect_timeout` seconds, and each time it has for
+        so long again. That is noticed when an attempt fails: up to one pause between two of them later.
+        """
+        if self._reconnect_failed is not None:
+            self._reconnect_failed(self)
 
     def __enter__(self) -> Self:
         self.open()
@@ -388,6 +422,13 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
     """
 
     _service: AsyncPoolingService[ACT]
+    _is_async = True
+    _block_class = AsyncBorrowed
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.getconn is not AsyncLakebasePool.getconn:
+            cls._block_class = AsyncBorrowedByGetconn
 
     def __init__(
         self,
@@ -417,21 +458,22 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
         service_class: Callable[..., Any] | None = None,
         **service: Any,
     ) -> None:
-        if num_workers < 1:
-            raise ValueError("num_workers must be at least 1")
         self.conninfo = conninfo
         self.kwargs = kwargs
         self.connection_class = connection_class
         self.close_returns = close_returns
         self.reconnect_timeout = reconnect_timeout
         self.num_workers = num_workers
-        self._check = check
         self._configure = configure
+        self._check = check
         self._reset = reset
-        resolved = None if config is None else LakebasePoolConfig.of(config).resolved()
-        self.config = resolved
-        settings = self._set_up(
-            {
+        self._reconnect_failed = reconnect_failed
+        self._make(
+            AsyncConnector,
+            AsyncPoolingService if service_class is None else service_class,
+            config=None if config is None else LakebasePoolConfig.of(config).resolved(),
+            credentials=credentials,
+            sizes={
                 "min_size": min_size,
                 "max_size": max_size,
                 "timeout": timeout,
@@ -439,30 +481,9 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
                 "max_lifetime": max_lifetime,
                 "max_idle": max_idle,
             },
-            resolved,
-            inline=False,
+            on_crowded=on_crowded,
+            service={"name": name, "key": key, **service},
         )
-        if resolved is not None:
-            credentials = credentials or credential_source(resolved, is_async=True)
-        connector = AsyncConnector(
-            connection_class,
-            conninfo,
-            kwargs,
-            credentials=credentials,
-            configure=configure,
-            settings=resolved,
-            check=check,
-            is_guarded=resolved is not None and resolved.transaction_mode_guard,
-            patience=reconnect_timeout,
-            on_impatience=None if reconnect_failed is None else lambda: reconnect_failed(self),
-            on_crowded=on_crowded or (service["budget"].squeeze if service.get("budget") is not None else None),
-        )
-        if service_class is None:
-            service_class = partial(AsyncPoolingService, name=name, key=key)
-        self._service = service_class(connector, **settings, **service)
-        self.name = self._service.name
-        self._closed = True
-        self._opened = False
         if open is None or open:
             self._open()
 
@@ -491,9 +512,7 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
 
     def connection(self, timeout: float | None = None) -> Any:
         """As `LakebasePool.connection`, for `async with`."""
-        if self._closed:
-            self._check_open()
-        return AsyncBorrowed(self, seconds_left(timeout))
+        return self._block_class(self, seconds_left(timeout))
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """As `LakebasePool.getconn`."""
@@ -508,12 +527,15 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
 
     async def putconn(self, conn: ACT) -> None:
         """As `LakebasePool.putconn`. Cancelled in a rollback or `reset`, it closes the connection."""
-        if conn._pool is not self:
+        if getattr(conn, "_pool", None) is not self:
             raise self._not_ours(conn)
         conn._pool = None
         try:
             if conn.pgconn.transaction_status == _IDLE and self._reset is None and not self._closed:
                 await self._service.release(conn)
+                return
+            if conn.__dict__.get("_in_reset"):
+                await conn.close()
                 return
             if self._closed and not self._service.pending:
                 await self._service.destroy(conn)
@@ -537,21 +559,24 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
             try:
                 await conn.rollback()
             except Exception as error:  # noqa: BLE001 - it goes the way of all broken ones
-                logger.warning("rollback failed (%s): closing connection %s", type(error).__name__, conn)
+                logger.warning("rollback failed: %s: %s. Closing connection %s", type(error).__name__, error, conn)
                 return False
         elif status != _IDLE:
             logger.warning("closing returned connection, which is broken or in use: %s", conn)
             return False
         if self._reset is None:
             return True
+        conn._in_reset = True  # type: ignore[attr-defined]
         try:
-            await self._reset(conn)
+            await self._connector.call(self._reset, conn)
         except Exception as error:  # noqa: BLE001 - a connection that cannot be reset is replaced
-            logger.warning("error resetting connection: %s; it is closed", type(error).__name__)
+            logger.warning("error resetting connection: %s: %s. It is closed", type(error).__name__, error)
             return False
+        finally:
+            del conn._in_reset  # type: ignore[attr-defined]
         if conn.pgconn.transaction_status == _IDLE:
             return True
-        logger.warning("connection left in a transaction by reset function %s: closed", self._reset)
+        logger.warning("%s", left_open(conn, "reset", self._reset))
         return False
 
     async def drain(self) -> None:
@@ -564,7 +589,20 @@ class AsyncLakebasePool(PoolBase, AsyncConnectionPool[ACT]):
 
     async def check(self) -> None:
         """As `LakebasePool.check`."""
-        await self._service.check(self.check_connection)
+        with self._connector.checking():
+            await self._service.check(self._told_if_broken)
+
+    async def _told_if_broken(self, conn: ACT) -> None:
+        try:
+            await self._connector.call(self.check_connection, conn)
+        except Exception:
+            logger.warning("discarding broken connection: %s", conn)
+            raise
+
+    async def reconnect_failed(self) -> None:
+        """As `LakebasePool.reconnect_failed`."""
+        if self._reconnect_failed is not None:
+            await awaited(self._reconnect_failed(self))
 
     async def __aenter__(self) -> Self:
         await self.open()

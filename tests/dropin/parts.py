@@ -74,6 +74,18 @@ class connection:
         return self.manager.__exit__(*error)
 
 
+class ending(connection):
+    """A connection of either kind as a block, which commits or rolls back."""
+
+    def __init__(self, conn: Any) -> None:
+        self.manager = conn
+
+
+async def enter(manager: Any) -> Any:
+    """Enter a block of either kind."""
+    return await manager.__aenter__() if hasattr(manager, "__aenter__") else manager.__enter__()
+
+
 class transaction(connection):
     """`conn.transaction()` of either kind."""
 

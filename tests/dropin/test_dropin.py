@@ -11,7 +11,18 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from lakebase import AsyncLakebasePool, LakebasePool, LoginError
-from tests.dropin.parts import Pools, ask, connection, on_asyncio, on_both, on_threads, pid, transaction, wait
+from tests.dropin.parts import (
+    Pools,
+    ask,
+    connection,
+    enter,
+    on_asyncio,
+    on_both,
+    on_threads,
+    pid,
+    transaction,
+    wait,
+)
 
 IDLE = TransactionStatus.IDLE
 
@@ -130,9 +141,9 @@ async def test_errors_are_psycopg_pools_by_type(side, lakebase_local):
         pool = await pools.open(opens=False, max_size=1, max_waiting=1)
         with pytest.raises(psycopg_pool.PoolClosed, match="is not open yet"):
             await wait(pool.getconn())
+        block = pool.connection()  # says nothing yet, as in psycopg_pool
         with pytest.raises(psycopg_pool.PoolClosed, match="is not open yet"):
-            async with connection(pool):
-                pass
+            await enter(block)
         await wait(pool.open())
         await wait(pool.open())  # does nothing
         async with connection(pool):
@@ -204,6 +215,7 @@ async def test_a_configure_that_fails_or_leaves_a_transaction_open_is_told(side,
             await wait(pool.wait(timeout=0.3))
         assert isinstance(caught.value.__cause__, psycopg.ProgrammingError)
         assert word in caplog.text
+        await side.until(lambda: pool._nconns == 0)
 
 
 @on_both
@@ -227,7 +239,7 @@ async def test_reset_is_called_on_return_and_one_that_fails_costs_the_connection
         async with connection(pool) as conn:
             assert conn.info.backend_pid == before
             assert await ask(conn, "show application_name") != "changed"
-        for query, word in (("select 1", "in a transaction"), ("wat", "error resetting")):
+        for query, word in (("select 1", "in status INTRANS by reset"), ("wat", 'syntax error at or near "wat"')):
             faults.append(query)
             before = await pid(pool)
             assert word in caplog.text
