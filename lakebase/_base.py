@@ -22,6 +22,7 @@ from pooling import (
 
 from .credentials import credential_source, is_async_function
 from .errors import ConfigurationError, ConnectError, CredentialError, LakebaseError
+from .hosts import note_unknown_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -122,6 +123,7 @@ class PoolBase:
         self.config = config
         options = self._options(sizes, config)
         if config is not None:
+            note_unknown_host(config)
             credentials = credentials or credential_source(config, is_async=self._is_async)
         connector = connector_class(
             self.connection_class,
@@ -262,11 +264,15 @@ class PoolBase:
             translated = LakebasePoolClosed(f"the {self._title} was closed; {self._renewal}", **facts)
         elif isinstance(error, PoolExhaustedError):
             translated = LakebaseTooManyRequests(str(error), limit=error.limit, **facts)
-        elif isinstance(error, CreateError) and isinstance(error.__cause__, (ConnectError, CredentialError)):
+        elif isinstance(error, CreateError) and isinstance(
+            error.__cause__, (ConnectError, CredentialError, ConfigurationError)
+        ):
             # One failed login answers everybody in the queue: each gets an error, and a traceback, of its own.
             cause = error.__cause__
             if isinstance(cause, ConnectError):
                 translated = type(cause)(str(cause), failure=cause.failure, **facts)
+            elif isinstance(cause, ConfigurationError):
+                translated = ConfigurationError(str(cause), field=cause.field, **facts)
             else:
                 translated = type(cause)(str(cause), is_transient=cause.is_transient, **facts)
             translated.__cause__ = cause.__cause__

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pooling.errors import ConfigurationError
 from pooling.options import PoolingServiceOptions
 
-from .hosts import is_pooled_host
+from .hosts import EndpointHost, is_pooled_host, pooled_host
 from .limits import direct_connections
 
 if TYPE_CHECKING:
@@ -163,13 +163,48 @@ def _check_credential(config: LakebasePoolConfig) -> None:
         raise ConfigurationError(
             "token and workspace_client exclude each other: it would be unclear who mints", field="token"
         )
-    if isinstance(config.claims, (str, Mapping)):
-        raise _refused("claims", config.claims, "a sequence of RequestedClaims or mappings")
+    check_claims(config.claims)
+
+
+def check_claims(claims: object) -> None:
+    """Refuse what is no sequence of claims."""
+    if claims is not None and (isinstance(claims, (str, bytes, Mapping)) or not isinstance(claims, Iterable)):
+        raise _refused("claims", claims, "a sequence of RequestedClaims or mappings")
 
 
 def _check_pooler(config: LakebasePoolConfig) -> None:
+    # A base configuration may leave the password to each pool's own part; what mints a token speaks for none.
+    if config.token or config.workspace_client or config.endpoint or config.instance_name:
+        check_pooler_has_password(config)
+    host = config.host
+    if isinstance(host, EndpointHost):
+        is_offered = host.hosts.wanted(pooled=config.pooled, read_only=config.read_only) is not None
+        if (config.pooled or config.read_only) and not is_offered:
+            kind = "pooled" if config.pooled else "read_only"
+            raise ConfigurationError(
+                f"host={str(host)!r} is of an endpoint that has, as the workspace says, no host for "
+                f"pooled={config.pooled}, read_only={config.read_only}",
+                field=kind,
+            )
+    elif config.pooled and config.instance_name is not None:
+        raise ConfigurationError(
+            f"pooled=True with instance_name={config.instance_name!r}: a provisioned instance has no built-in pooler. "
+            "Leave pooled= out, or connect to an autoscaling endpoint.",
+            field="pooled",
+        )
+    elif config.pooled and host is not None and not is_pooled_host(pooled_host(host)):
+        raise ConfigurationError(
+            f"pooled=True with host={host!r}: the pooler's host is not known, since this one is not named like an "
+            "endpoint's (ep-….), and the connection would be a direct one. Have the workspace asked: "
+            "with_endpoint_host(config).merged({'pooled': True}). A pooler of your own needs no pooled=.",
+            field="pooled",
+        )
+
+
+def check_pooler_has_password(config: LakebasePoolConfig) -> None:
+    """Refuse to have a minted token pass through the built-in pooler."""
     # https://docs.databricks.com/aws/en/oltp/projects/connection-pooling
-    if config.password is None and (config.pooled or (config.host is not None and is_pooled_host(config.host))):
+    if config.password is None and config.is_through_pooler:
         setting = "pooled=True" if config.pooled else f"host={config.host!r} is the built-in pooler's"
         raise ConfigurationError(
             f"{setting} without a password: the built-in pooler takes roles with a native Postgres password only "

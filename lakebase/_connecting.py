@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -17,6 +18,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory
 
+from .config import read_only_options
 from .errors import (
     ConfigurationError,
     ConnectError,
@@ -26,6 +28,7 @@ from .errors import (
     classify_connect_error,
     connect_error,
 )
+from .hosts import is_host_to_be_found, with_read_only_host
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
@@ -105,8 +108,29 @@ class _Connector(PoolFactory[Any]):
 
     def arguments(self, kwargs: Any) -> dict[str, Any]:
         """The driver's arguments for one more connection."""
-        own = {} if self.settings is None else self.settings.connect_kwargs()
-        return {**own, **(kwargs or {})}
+        settings = self.settings
+        if settings is None:
+            return dict(kwargs or {})
+        arguments = {**settings.connect_kwargs(), **(kwargs or {})}
+        if settings.read_only and "options" in (kwargs or {}) and not settings.is_through_pooler:
+            arguments["options"] = read_only_options(arguments["options"])
+        return arguments
+
+    @property
+    def begins_read_only(self) -> bool:
+        """Whether the driver begins read-only transactions: the pooler takes no option that has the server do it."""
+        settings = self.settings
+        return settings is not None and settings.read_only and settings.is_through_pooler
+
+    @property
+    def is_host_to_be_found(self) -> bool:
+        """Whether `find_host` is to be called before the next connection."""
+        return self.settings is not None and is_host_to_be_found(self.settings)
+
+    def find_host(self) -> None:
+        """Have the workspace asked for the host. Blocks for a request."""
+        assert self.settings is not None
+        self.settings = with_read_only_host(self.settings)
 
     def is_final(self, error: BaseException) -> bool:
         """A login that cannot succeed is told at once; a server that wakes up, or is full, is asked again."""
@@ -226,6 +250,8 @@ class Connector(_Connector):
 
         A login that is rejected is tried once more with a new password, since the one at hand may have expired.
         """
+        if self.is_host_to_be_found:
+            self.find_host()
         conninfo: Any = self.conninfo() if callable(self.conninfo) else self.conninfo or ""
         kwargs = self.arguments(self.kwargs() if callable(self.kwargs) else self.kwargs)
         try:
@@ -240,6 +266,8 @@ class Connector(_Connector):
         connection._pool = None  # a pool's, and idle: the driver does not mind if it is dropped with the pool
         self._failing_since = None
         try:
+            if self.begins_read_only:
+                connection.read_only = True
             self.guard(connection)
             if self.configure is not None:
                 self.doing = CONFIGURING
@@ -304,6 +332,8 @@ class AsyncConnector(_Connector):
 
     async def create(self) -> AsyncConnection[Any]:
         """As `Connector.create`, without blocking the loop."""
+        if self.is_host_to_be_found:
+            await asyncio.to_thread(self.find_host)
         conninfo = await awaited(self.conninfo() if callable(self.conninfo) else self.conninfo or "")
         kwargs = self.arguments(await awaited(self.kwargs()) if callable(self.kwargs) else self.kwargs)
         try:
@@ -318,6 +348,8 @@ class AsyncConnector(_Connector):
         connection._pool = None
         self._failing_since = None
         try:
+            if self.begins_read_only:
+                await connection.set_read_only(True)
             self.guard(connection)
             if self.configure is not None:
                 self.doing = CONFIGURING

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pooling.errors import ConfigurationError
 from pooling.options import PoolingServiceOptions
 
-from ._config_checks import OPTION_FIELDS, SECRET_FIELDS, check_names, check_values
-from .hosts import direct_host, pooled_host
+from ._config_checks import OPTION_FIELDS, SECRET_FIELDS, check_names, check_pooler_has_password, check_values
+from .hosts import EndpointHost, direct_host, is_pooled_host, pooled_host
 from .limits import warn_if_over_limit
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ class LakebasePoolConfig:
             passwords only.
         transaction_mode_guard: Refuse to send what the pooler would break (`transaction_mode_violations`); needs the
             extra `lakebase-pooling[sql]`.
-        read_only: Connect to the endpoint's readable secondaries.
+        read_only: Connect to the endpoint's readable secondaries, whose host the workspace is asked for before the
+            first connection, and have no transaction write. In autocommit through the pooler, that is up to the
+            secondary.
         application_name: Shown in `pg_stat_activity`. From `PGAPPNAME`.
         connect_timeout: Whole seconds for one attempt; libpq's minimum is 2. From `PGCONNECT_TIMEOUT`.
         libpq_params: Further connection parameters of libpq, as `{"keepalives_idle": 30}`.
@@ -267,6 +269,7 @@ class LakebasePoolConfig:
         """
         config = self._filled(os.environ if environ is None else environ)
         config._require("host", "database", "user")
+        check_pooler_has_password(config)
         if config.password is None and config.endpoint is None and config.instance_name is None:
             raise ConfigurationError(
                 "endpoint is missing: a credential is minted for one. Set endpoint= or LAKEBASE_ENDPOINT "
@@ -280,12 +283,12 @@ class LakebasePoolConfig:
     def _require(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) is None:
-                hint = " or ".join(ENVIRONMENT[name])
+                advice = f"set {name}= or {' or '.join(ENVIRONMENT[name])}"
                 if name == "user" and self.token is not None:
-                    hint = "the role of the token's owner; the environment names the app's"
+                    advice = "set user= to the role of the token's owner; the environment names the app's"
                 elif name == "user":
-                    hint += ", or ask the workspace: user=resolve_username(config)"
-                raise ConfigurationError(f"{name} is missing: set {name}= or {hint}", field=name)
+                    advice += ", or ask the workspace: user=resolve_username(config)"
+                raise ConfigurationError(f"{name} is missing: {advice}", field=name)
 
     # What it amounts to
 
@@ -296,14 +299,28 @@ class LakebasePoolConfig:
 
     @property
     def server_host(self) -> str | None:
-        """The host to connect to: `host`, or its pooler by the naming rule where `pooled` is set."""
-        return pooled_host(self.host) if self.pooled and self.host is not None else self.host
+        """The host to connect to: `host`, or the endpoint's for `pooled` and `read_only` where it is known."""
+        host = self.host
+        if isinstance(host, EndpointHost):
+            return str(host.hosts.wanted(pooled=self.pooled, read_only=self.read_only) or host)
+        return pooled_host(host) if self.pooled and host is not None else host
+
+    @property
+    def is_through_pooler(self) -> bool:
+        """Whether connections are those of the built-in pooler."""
+        host = self.server_host
+        return self.pooled or (host is not None and is_pooled_host(host))
 
     def direct_config(self) -> LakebasePoolConfig:
         """The same without the pooler, for what transaction mode cannot do: migrations, `pg_dump`, `LISTEN`."""
-        if self.host is None:
+        host = self.host
+        if host is None:
             return self.merged({"pooled": False})
-        return self.merged({"pooled": False, "host": direct_host(self.host)})
+        if isinstance(host, EndpointHost):
+            direct = host.hosts.wanted(pooled=False, read_only=self.read_only) or direct_host(host)
+            port = self.port if host.direct_port is None else host.direct_port
+            return self.merged({"pooled": False, "host": EndpointHost(direct, host.hosts), "port": port})
+        return self.merged({"pooled": False, "host": direct_host(host)})
 
     def options(self) -> PoolingServiceOptions:
         """The engine's options in it."""
@@ -321,6 +338,9 @@ class LakebasePoolConfig:
         """
         Keyword arguments of `psycopg.connect`, without the password.
 
+        With `read_only`, sessions are: the server refuses to write, whatever it is. Not so through the pooler, which
+        takes no such option: there a pool's connections begin each transaction as a read-only one.
+
         Through the pooler, prepared statements are off where this libpq cannot
         close them at protocol level, which it does from release 17 on.
         """
@@ -336,6 +356,8 @@ class LakebasePoolConfig:
             **self.libpq_params,
         }
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        if self.read_only and not self.is_through_pooler:
+            kwargs["options"] = read_only_options(kwargs.get("options"))
         if self.pooled:
             from psycopg import capabilities
 
@@ -357,6 +379,11 @@ class LakebasePoolConfig:
             else:
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def read_only_options(given: str | None) -> str:
+    """Libpq's `options` of a session that does not write."""
+    return f"{given or ''} -c default_transaction_read_only=on".strip()
 
 
 _FIELDS = tuple(item.name for item in fields(LakebasePoolConfig) if item.init)

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _workspace
+from ._config_checks import check_claims
 from .errors import ConfigurationError, CredentialError
 from .hosts import check_host_once
 from .identity import token_fingerprint
@@ -72,6 +73,15 @@ def generate_database_credential(
             "instance_name= instead",
             field="endpoint",
         )
+    service = "postgres" if instance_name is None else "database"
+    if not hasattr(workspace_client, service):
+        what = type(workspace_client).__name__
+        raise ConfigurationError(
+            f"workspace_client is of type {what}: expected a databricks.sdk.WorkspaceClient, of a release that has "
+            f".{service}",
+            field="workspace_client",
+        )
+    check_claims(claims)
     try:
         token, expires_at = _workspace.mint(
             workspace_client, endpoint=endpoint, instance_name=instance_name, claims=claims, ttl=ttl
@@ -127,7 +137,7 @@ class _Minter:
     def check_host(self) -> None:
         """Called once, after the first mint, when nobody waits any more."""
         client, self._latest, self._checks_host = self._latest, None, False
-        if client is not None:
+        if client is not None and not self._config.read_only:  # that host has been asked for already
             check_host_once(self._config, client)
 
     def _get_client(self) -> WorkspaceClient:

@@ -11,7 +11,9 @@ import logging
 import re
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
+
+from .errors import ConfigurationError, CredentialError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -78,6 +80,29 @@ class EndpointHosts:
         return self.pooled if pooled else self.direct
 
 
+class EndpointHost(str):  # noqa: SLOT000 - a `str` cannot have slots of its own
+    """
+    A host as the workspace gives it, which knows the endpoint's others: no rule about names is needed.
+
+    Args:
+        name: The host.
+        hosts: All of the endpoint's.
+        direct_port: Of the endpoint itself, where that is another than the host's, as on a developer's machine.
+    """
+
+    hosts: EndpointHosts
+    direct_port: int | None
+
+    def __new__(cls, name: str, hosts: EndpointHosts | None = None, direct_port: int | None = None) -> Self:
+        self = super().__new__(cls, name)
+        self.hosts = EndpointHosts(name) if hosts is None else hosts
+        self.direct_port = direct_port
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.hosts, self.direct_port)
+
+
 def endpoint_hosts(
     client: WorkspaceClient, *, endpoint: str | None = None, instance_name: str | None = None
 ) -> EndpointHosts:
@@ -123,8 +148,26 @@ def with_endpoint_host(config: LakebasePoolConfig, client: WorkspaceClient | Non
         ConfigurationError: The endpoint offers no such host.
         CredentialError: The workspace did not answer, or refused.
     """
+    hosts = _asked_for(config, client)
+    host = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
+    if host is None:
+        raise ConfigurationError(
+            no_host(config), field="read_only" if config.read_only else "pooled" if config.pooled else "host"
+        )
+    return config.merged({"host": EndpointHost(host, hosts)})
+
+
+def no_host(config: LakebasePoolConfig) -> str:
+    """What is said where the endpoint has no host of the kind wanted."""
+    return (
+        f"{config.endpoint or config.instance_name} has no host for pooled={config.pooled}, "
+        f"read_only={config.read_only}. Read-only hosts need readable secondaries (high availability), the pooler an "
+        "autoscaling endpoint."
+    )
+
+
+def _asked_for(config: LakebasePoolConfig, client: WorkspaceClient | None = None) -> EndpointHosts:
     from . import _workspace
-    from .errors import ConfigurationError, CredentialError
 
     target = config.endpoint or config.instance_name
     if target is None:
@@ -132,7 +175,7 @@ def with_endpoint_host(config: LakebasePoolConfig, client: WorkspaceClient | Non
     try:
         if client is None:
             client = config.workspace_client or _workspace.new_client(host=config.workspace_url, token=config.token)
-        hosts = endpoint_hosts(client, endpoint=config.endpoint, instance_name=config.instance_name)
+        return endpoint_hosts(client, endpoint=config.endpoint, instance_name=config.instance_name)
     except CredentialError:
         raise
     except Exception as error:
@@ -140,30 +183,102 @@ def with_endpoint_host(config: LakebasePoolConfig, client: WorkspaceClient | Non
             f"the workspace could not be asked for the hosts of {target}: {type(error).__name__}",
             is_transient=_workspace.is_transient(error),
         ) from error
-    host = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
-    if host is None:
-        raise ConfigurationError(
-            f"{target} has no host for pooled={config.pooled}, read_only={config.read_only}. Read-only hosts need "
-            "readable secondaries (high availability), the pooler an autoscaling endpoint.",
-            field="read_only" if config.read_only else "pooled",
-        )
-    return config.merged({"host": host})
 
 
-def host_problem(config: LakebasePoolConfig, hosts: EndpointHosts) -> str | None:
-    """What is wrong with the configured host, given the endpoint's; `None` if nothing is, or if it cannot be told."""
-    known = {
+# By endpoint, instance and workspace. Where it has a host for reading; one that has none may get one.
+_readable: dict[tuple[str | None, ...], EndpointHosts] = {}
+_noted: set[str] = set()
+
+
+def is_host_to_be_found(config: LakebasePoolConfig) -> bool:
+    """Whether it wants the readable secondaries, whose name no rule gives, and the workspace can be asked for it."""
+    if not config.read_only or isinstance(config.host, EndpointHost):
+        return False
+    return (config.endpoint or config.instance_name) is not None and (
+        config.is_oauth or config.workspace_client is not None
+    )
+
+
+def note_unknown_host(config: LakebasePoolConfig) -> None:
+    """Log a warning, once for each host, if nobody can tell whether a read-only configuration's is the secondaries'."""
+    host = config.server_host or ""
+    if not config.read_only or isinstance(config.host, EndpointHost) or is_host_to_be_found(config) or host in _noted:
+        return
+    _noted.add(host)
+    logger.warning(
+        "read_only=True: whether host=%r is that of readable secondaries cannot be known, since their name follows no "
+        "rule and there is no endpoint= and workspace to ask; with_endpoint_host(config) finds it. Transactions are "
+        "read-only all the same.",
+        host,
+    )
+
+
+def with_read_only_host(config: LakebasePoolConfig) -> LakebasePoolConfig:
+    """
+    A read-only configuration with the host of the readable secondaries, as the workspace has it.
+
+    Blocks for a request, in a process once for each endpoint. A host that is none of the endpoint's, such as a private
+    link's name for it, is kept. Where this identity may not ask, so is any; both with a warning.
+
+    Raises:
+        ConfigurationError: The endpoint has no such host.
+        CredentialError: The workspace did not answer.
+    """
+    key = (config.endpoint, config.instance_name, config.workspace_url)
+    hosts = _readable.get(key)
+    if hosts is None:
+        try:
+            hosts = _asked_for(config)
+        except CredentialError as error:
+            if error.is_transient:
+                raise
+            logger.warning(
+                "read_only=True: %s. Connecting to host=%r as it is, with read-only transactions.",
+                error,
+                config.server_host,
+            )
+            return config.merged({"host": EndpointHost(config.server_host or "", _only(config))})
+    wanted = hosts.wanted(pooled=config.pooled, read_only=True)
+    if wanted is None:
+        raise ConfigurationError(no_host(config), field="read_only")
+    _readable[key] = hosts
+    if not _is_one_of(config.server_host, hosts):
+        logger.warning("%s; it is kept", host_problem(config, hosts))
+        return config.merged({"host": EndpointHost(config.server_host or "", _only(config))})
+    return config.merged({"host": EndpointHost(wanted, hosts)})
+
+
+def _only(config: LakebasePoolConfig) -> EndpointHosts:
+    host = config.server_host
+    return EndpointHosts(host, host, host, host)
+
+
+def _is_one_of(host: str | None, hosts: EndpointHosts) -> bool:
+    return host is not None and host.lower() in {name.lower() for name in _names(hosts).values() if name is not None}
+
+
+def _names(hosts: EndpointHosts) -> dict[str, str | None]:
+    return {
         "direct": hosts.direct,
         "read-only": hosts.read_only,
         "pooled": hosts.pooled,
         "pooled read-only": hosts.read_only_pooled,
     }
+
+
+def host_problem(config: LakebasePoolConfig, hosts: EndpointHosts) -> str | None:
+    """What is wrong with the configured host, given the endpoint's; `None` if nothing is, or if it cannot be told."""
+    known = _names(hosts)
     target = config.endpoint or config.instance_name
     host = config.server_host
+    wanted = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
+    # Older releases of the SDK do not know the pooler's name, which follows the rule.
+    is_by_rule = config.pooled and hosts.direct is not None and host == pooled_host(hosts.direct) != hosts.direct
+    if wanted is None and (config.read_only or config.pooled):
+        return None if is_by_rule and not config.read_only else no_host(config)
     if host is None or not any(known.values()):
         return None
     found = [kind for kind, name in known.items() if name is not None and name.lower() == host.lower()]
-    wanted = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
     if not found:
         return f"host={host!r} is not one of {target}: it has {wanted or hosts.direct!r}"
     if wanted is not None and wanted.lower() != host.lower():

@@ -29,15 +29,25 @@ _LONGEST_OTHERS = 320
 _KEY = secrets.token_bytes(32)
 
 
-def token_fingerprint(token: str | None) -> str | None:
+def token_fingerprint(token: str | bytes | None) -> str | None:
     """
     A short name for a token that tells two of them apart without revealing either; `None` for `None`.
 
     It is stable within the process, and of no use outside it.
+
+    Args:
+        token: As text, or as the bytes of a header.
+
+    Raises:
+        IdentityError: It is neither.
     """
     if token is None:
         return None
-    return hashlib.blake2b(token.encode("utf-8", "surrogatepass"), key=_KEY, digest_size=12).hexdigest()
+    if isinstance(token, str):
+        token = token.encode("utf-8", "surrogatepass")
+    elif not isinstance(token, (bytes, bytearray)):
+        raise IdentityError(f"token is of type {type(token).__name__}: expected a string, or the bytes of a header")
+    return hashlib.blake2b(token, key=_KEY, digest_size=12).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,21 @@ class UserIdentity:
     display_name: str | None = field(default=None, compare=False)
     request_id: str | None = field(default=None, compare=False)
     from_request: bool = False
+
+    @staticmethod
+    def checked(given: object) -> UserIdentity:
+        """
+        What was given, if it is one.
+
+        Raises:
+            IdentityError: It is something else, such as a bare name.
+        """
+        if isinstance(given, UserIdentity):
+            return given
+        raise IdentityError(
+            f"an identity of type {type(given).__name__}: expected a UserIdentity, as "
+            "UserIdentity.from_headers(headers) or UserIdentity(user, token) makes it"
+        )
 
     def __post_init__(self) -> None:
         _check("user", self.user, _LONGEST_OTHERS)

@@ -31,6 +31,7 @@ from pooling import (
 from ._base import CALLBACKS, check_callables
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
+from .identity import UserIdentity
 from .limits import warn_if_over_limit
 from .pool import AsyncLakebasePool, LakebasePool
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .credentials import CredentialSource
-    from .identity import UserIdentity
 
 __pooling_internal__ = True
 
@@ -224,8 +224,9 @@ class _Manager(Generic[P]):
         The pool of whoever a request belongs to.
 
         Raises:
-            IdentityError: The identity proves nothing: its headers came without a token.
+            IdentityError: The identity proves nothing: its headers came without a token; or it is none.
         """
+        identity = UserIdentity.checked(identity)
         return self.get_pool(identity.pool_key(), identity.pool_config(), identity.fingerprint)
 
     def _made(

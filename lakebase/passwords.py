@@ -60,6 +60,15 @@ class DatabaseCredential:
     expires_at: datetime
 
     def __post_init__(self) -> None:
+        if not isinstance(self.token, str) or not self.token:
+            what = "empty" if isinstance(self.token, str) else f"of type {type(self.token).__name__}"
+            raise ConfigurationError(f"token is {what}: expected a string", field="token")
+        if not isinstance(self.expires_at, datetime):
+            raise ConfigurationError(
+                f"expires_at is of type {type(self.expires_at).__name__}: expected an aware datetime; a password "
+                "without an end is given as a string instead",
+                field="expires_at",
+            )
         if self.expires_at.tzinfo is None:
             raise ConfigurationError(
                 "expires_at has no time zone: an instant is meant; add tzinfo=datetime.UTC if it is UTC",

@@ -9,6 +9,7 @@ from psycopg_pool import PoolClosed
 
 from pooling import RequestContext
 
+from .errors import ConfigurationError
 from .identity import UserIdentity
 
 if TYPE_CHECKING:
@@ -23,6 +24,17 @@ __all__ = ["AsyncRoutingPool", "RoutingPool"]
 
 class _Routing:
     def __init__(self, app_pool: Any, resolve_user_pool: Callable[[UserIdentity], Any]) -> None:
+        if not callable(getattr(app_pool, "getconn", None)):
+            raise ConfigurationError(
+                f"app_pool is of type {type(app_pool).__name__}: expected a pool, such as create_lakebase_pool() makes",
+                field="app_pool",
+            )
+        if not callable(resolve_user_pool):
+            raise ConfigurationError(
+                f"resolve_user_pool={resolve_user_pool!r}: expected a function that gets a request's identity and "
+                "returns that user's pool, such as a manager's for_user",
+                field="resolve_user_pool",
+            )
         self.app_pool = app_pool
         self.resolve_user_pool = resolve_user_pool
 
@@ -34,12 +46,14 @@ class _Routing:
         An identity that selects no pool is an error, never a reason to fall back to another one's rights.
 
         Raises:
-            IdentityError: The request's identity proves nothing.
+            IdentityError: The request's identity proves nothing, or is a bare name.
         """
         context = RequestContext.current()
         identity = None if context is None else context.get("identity")
         if identity is None:
             return self.app_pool
+        if isinstance(identity, (str, bytes)):
+            UserIdentity.checked(identity)
         if isinstance(identity, UserIdentity):
             identity.pool_key()  # refuses one that proves nothing, before anybody's pool is looked up
         pool = self.resolve_user_pool(identity)
@@ -111,6 +125,9 @@ class RoutingPool(_Routing):
     Args:
         app_pool: Used outside requests, and in requests that belong to nobody.
         resolve_user_pool: Gets the request's `identity`, returns that user's pool: `manager.for_user`.
+
+    Raises:
+        ConfigurationError: Something else was given.
     """
 
     app_pool: LakebasePool[Any]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..hosts import EndpointHost, EndpointHosts
 from ._children import Children
 from ._control import Control, Inquiry
 from ._functions import CREATE_ROLE, write_extension
@@ -161,7 +162,8 @@ class Running:
             doors.append(Door("read-only", listener, self.postgres.address, settings=read_only))
         if self.pooler is not None:
             listener = self._another(POOLED_HOST)
-            self.pooled = Address(listener.host, listener.port)
+            hosts = EndpointHosts(DIRECT_HOST, self.hosts.get("read_only_host"), listener.host)
+            self.pooled = Address(EndpointHost(listener.host, hosts, self.port), listener.port)
             self.hosts["read_write_pooled_host"] = listener.host
             doors.append(Door("pooled", listener, self.pooler.address, is_pooled=True))
         for door in doors:
