@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import select
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable, iscoroutine
@@ -46,6 +47,21 @@ LONGEST_PAUSE = 60.0  # seconds between two failed attempts of one series of the
 logger = logging.getLogger("lakebase")
 
 
+class Outage:
+    """A series of failing connects, of all the pools that share this."""
+
+    def __init__(self) -> None:
+        self._failed_at = -math.inf
+        self._lock = threading.Lock()
+
+    def is_known(self, now: float) -> bool:
+        """Note a failed attempt; whether one failed not long before."""
+        with self._lock:
+            is_known = now - self._failed_at <= LONGEST_PAUSE
+            self._failed_at = now
+        return is_known
+
+
 class _Connector(PoolFactory[Any]):
     """
     What the two front ends have in common.
@@ -70,6 +86,7 @@ class _Connector(PoolFactory[Any]):
     _is_misfit_known = False
     is_checking = False  # whether dead connections are told of in the log
     doing = CONNECTING  # the latest attempt, in words
+    outage: Outage | None = None  # shared with other pools of the same server
 
     def __init__(
         self,
@@ -179,10 +196,14 @@ class _Connector(PoolFactory[Any]):
     def is_impatient(self, error: Exception) -> bool:
         """Note a failed attempt; whether attempts have failed for another `patience` seconds."""
         now = monotonic()
+        # What is final, or a role's own limit, is this pool's alone.
+        is_shared = self.outage is not None and not self.is_final(error) and not _OF_ONE.search(str(error))
+        is_told = is_shared and self.outage is not None and self.outage.is_known(now)
         if self._failing_since is None or now - self._failed_at > max(self.patience, LONGEST_PAUSE):
             self._failing_since = now
-            # The first only: attempts go on, and an outage concerns every pool of the process.
-            logger.warning("connecting failed with %s: %s", type(error).__name__, error)
+            # The first only: attempts go on, and an outage concerns every pool of a manager.
+            level = logging.DEBUG if is_told else logging.WARNING
+            logger.log(level, "connecting failed with %s: %s", type(error).__name__, error)
         self._failed_at = now
         if now - self._failing_since < self.patience:
             return False

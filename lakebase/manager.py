@@ -29,6 +29,7 @@ from pooling import (
 )
 
 from ._base import CALLBACKS, check_callables
+from ._connecting import Outage
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
 from .identity import UserIdentity
@@ -168,6 +169,7 @@ class _Manager(Generic[P]):
         self._credentials = CredentialCache()
         self._lock = threading.RLock()  # the map is told of a dropped key while another is put in
         self._rotations = 0
+        self._outage = Outage()
         _all.add(self)
 
     @property
@@ -256,6 +258,7 @@ class _Manager(Generic[P]):
                 on_crowded=self._squeeze,
                 **self._pool_arguments,
             )
+            made._connector.outage = self._outage
             made._renewal = "call get_pool again"
             self._pools[key] = (made, fingerprint)
             return made
@@ -313,10 +316,14 @@ class _Manager(Generic[P]):
         Returns their services, which are to be stopped; those that an earlier call was interrupted with are among them.
         """
         with self._lock:
-            for key, (pool, _) in list(self._pools.items()):
-                self._retire(key, pool)
-            self._credentials.clear()
+            pools = [(key, pool) for key, (pool, _) in self._pools.items()]
             services: list[Any] = self._keyed._every()
+            self._credentials.clear()
+        for key, pool in pools:
+            with self._lock:  # one by one: nobody waits in `get_pool` for all of them
+                found = self._pools.get(key)
+                if found is not None and found[0] is pool:
+                    self._retire(key, pool)
         for service in services:
             service._begin_stop()  # all at once, before any is waited for
         return services
@@ -419,6 +426,7 @@ def _after_fork() -> None:
     for manager in list(_all):  # whoever held a lock is the parent's
         manager._lock = threading.RLock()
         manager._credentials._lock = threading.Lock()
+        manager._outage._lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -139,7 +139,8 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
     never handed out; nothing keeps idle connections, and with them the compute, awake.
 
     Differences to psycopg_pool: a connect that cannot succeed is told at once (`LoginError`, `CredentialError`);
-    `reset` runs in the thread that gives back; `num_workers` is accepted and means nothing.
+    `reset` runs in the thread that gives back; `num_workers` is accepted and means nothing. All of them are in
+    docs/per-user-pools.md.
 
     Args:
         conninfo: A connection string, or what returns one, called for each connection.
@@ -161,8 +162,8 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         max_waiting: Most borrowers in the queue; 0 is unlimited, as in psycopg_pool.
         max_lifetime: Seconds after which a connection is replaced.
         max_idle: Seconds after which an idle connection is closed, above `min_size`.
-        reconnect_timeout: Seconds of failing connects after which `reconnect_failed` is called. The pool goes on
-            trying, for whoever waits and up to `min_size`.
+        reconnect_timeout: Seconds of failing connects after which `reconnect_failed` is called, within some 2.5 s. The
+            pool goes on trying, for whoever waits and up to `min_size`.
         reconnect_failed: Called with the pool, in the background.
         num_workers: Accepted; there are no workers.
         on_crowded: Called when the server takes no more connections; by default it squeezes the `budget`, if there
@@ -399,7 +400,8 @@ class LakebasePool(PoolBase, ConnectionPool[CT]):
         Call the function given as `reconnect_failed`; a subclass may do something else.
 
         Called in the background when connecting has failed for `reconnect_timeout` seconds, and each time it has for
-        so long again. That is noticed when an attempt fails: up to one pause between two of them later.
+        so long again. That is noticed when an attempt fails, so up to a pause between two of them later, some 2.5 s.
+        The pool does not give up: attempts go on while somebody waits, and for `min_size` without end.
         """
         if self._reconnect_failed is not None:
             self._reconnect_failed(self)

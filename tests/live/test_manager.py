@@ -268,6 +268,25 @@ async def test_a_full_server_is_the_cause_of_the_timeout(side, lakebase_local):
 
 
 @on_both
+async def test_an_outage_is_one_warning_for_all_users_pools(side, lakebase_local, caplog):
+    async with Managers(side, lakebase_local) as managers:
+        manager = managers.make(max_total=10)
+        pools = [managers.pool(manager, name) for name in users(lakebase_local, 3)]
+        with lakebase_local.too_many_connections():
+            for pool in pools:
+                with pytest.raises(psycopg_pool.PoolTimeout, match="too many"):
+                    await wait(pool.getconn(timeout=0.3))
+        warned = [record for record in caplog.records if record.getMessage().startswith("connecting failed")]
+        assert len(warned) == 1
+        for user in ("eve", "mallory"):
+            with pytest.raises(LoginError):
+                await who(manager.get_pool(user, {"user": user, "password": "wrong"}))
+        warned = [record for record in caplog.records if record.getMessage().startswith("connecting failed")]
+        assert len(warned) == 3, "a rejected login is that user's alone"
+        await side.until(lambda: manager.stats().connections == 0)
+
+
+@on_both
 async def test_a_roles_own_limit_is_nobody_elses_matter(side, lakebase_local):
     async with Managers(side, lakebase_local) as managers:
         manager = managers.make(max_total=10)
