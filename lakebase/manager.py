@@ -345,10 +345,10 @@ class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
         max_pool_idle: Seconds after which a pool without connections and borrowers is forgotten.
         budget: A limit shared with further pools, instead of `max_total`.
         name: For texts and statistics; every user's pool has it.
-        **pool: Arguments of each `LakebasePool`, such as `configure` or `check`.
+        **pool: Arguments of each `LakebasePool`, such as `configure` or `check`, and the engine's options.
 
     Raises:
-        ConfigurationError: A setting that cannot work.
+        ConfigurationError: A setting that cannot work, or an argument that no pool has.
     """
 
     _keyed_class = KeyedPoolingService

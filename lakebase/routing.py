@@ -24,7 +24,7 @@ __all__ = ["AsyncRoutingPool", "RoutingPool"]
 
 class _Routing:
     def __init__(self, app_pool: Any, resolve_user_pool: Callable[[UserIdentity], Any]) -> None:
-        if not callable(getattr(app_pool, "getconn", None)):
+        if not callable(getattr(app_pool, "connection", None)):
             raise ConfigurationError(
                 f"app_pool is of type {type(app_pool).__name__}: expected a pool, such as create_lakebase_pool() makes",
                 field="app_pool",

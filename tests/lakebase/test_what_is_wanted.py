@@ -109,7 +109,8 @@ def test_a_token_without_its_user_says_whose_role_is_wanted():
 
 
 def test_a_timeout_has_the_words_of_its_cause(lakebase_user):
-    with create_lakebase_pool(lakebase_user.config(), timeout=0.5) as pool, lakebase_user.lake.refuse():
+    config = lakebase_user.config(password="native", token=None, endpoint=None)
+    with create_lakebase_pool(config, timeout=1.0) as pool, lakebase_user.lake.refuse():
         with pytest.raises(psycopg_pool.PoolTimeout) as caught:
             pool.getconn()
     assert "refused" in str(caught.value)
