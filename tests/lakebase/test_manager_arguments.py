@@ -1,11 +1,11 @@
-"""What a manager refuses when it is made, and what it says where it has no pool to give."""
+"""What a manager refuses when it is made."""
 
 from __future__ import annotations
 
 import pytest
 
 from lakebase import AsyncLakebasePoolManager, ConfigurationError, LakebasePoolManager
-from pooling import PoolBudget, PoolExhaustedError, PoolObserver
+from pooling import PoolBudget, PoolObserver
 
 BASE = {"host": "h", "database": "d", "user": "u", "password": "p"}
 KINDS = [LakebasePoolManager, AsyncLakebasePoolManager]
@@ -55,21 +55,3 @@ def test_what_belongs_to_each_pool_reaches_it(kind):
     manager = kind(BASE, reconnect_timeout=7.0, max_size=2, leak_timeout=9.0, observer=PoolObserver())
     pool = manager.get_pool("ann")
     assert (pool.reconnect_timeout, pool.max_size) == (7.0, 2)
-
-
-def test_no_pool_is_given_beyond_max_pools_that_are_in_use():
-    manager = LakebasePoolManager(BASE, max_pools=1)
-    manager.get_pool("ann")
-    entry = manager._keyed._entries["ann"]
-    entry.service = InUse()
-    with pytest.raises(PoolExhaustedError, match="no pool for key 'bob': all of max_pools=1 are in use") as refused:
-        manager.get_pool("bob")
-    assert (refused.value.limit, refused.value.key) == ("max_pools", "bob")
-    assert "max_keys" not in str(refused.value)
-    assert not manager.has_pool("bob")
-
-
-class InUse:
-    """A pool with a connection out."""
-
-    pending, size, borrowed = 0, 1, 1

@@ -10,6 +10,7 @@ import psycopg_pool
 import pytest
 
 from lakebase import LakebasePoolManager
+from pooling import PoolExhaustedError
 from tests.contract.harness import on_asyncio, on_both, on_threads
 from tests.dropin.parts import ask, connection, wait
 from tests.live.manager_parts import Managers, users
@@ -167,3 +168,17 @@ async def test_a_closed_pool_of_a_managers_names_its_key_and_says_how_to_go_on(s
                 assert f"pool 'users' of key {ann!r}" in str(refused.value)
                 assert "call get_pool again" in str(refused.value)
                 assert (refused.value.pool, refused.value.key) == ("users", ann)
+
+
+@on_both
+async def test_no_pool_is_given_beyond_max_pools_that_are_in_use(side, lakebase_local):
+    async with Managers(side, lakebase_local) as managers:
+        manager = managers.make(max_pools=1)
+        ann, bob = users(lakebase_local, 2)
+        async with connection(managers.pool(manager, ann)):
+            with pytest.raises(PoolExhaustedError, match="all of max_pools=1 are in use") as refused:
+                managers.pool(manager, bob)
+            assert (refused.value.limit, refused.value.key) == ("max_pools", bob)
+            assert "max_keys" not in str(refused.value)
+            assert not manager.has_pool(bob)
+        assert await who(managers.pool(manager, bob)) == bob
