@@ -78,7 +78,6 @@ class PoolBase:
     _reconnect_failed: Any
     _base_stats: dict[str, int]
     _usage: float
-    _waited_in_vain: float
     _returned_bad: int
     max_waiting: int
     max_lifetime: float
@@ -171,7 +170,6 @@ class PoolBase:
         self.max_idle = options.max_idle
         self._base_stats = _NO_STATS
         self._usage = 0.0
-        self._waited_in_vain = 0.0
         self._returned_bad = 0
         return options
 
@@ -258,7 +256,6 @@ class PoolBase:
         facts = {"pool": error.pool, "key": error.key, "step": error.step, "counts": error.counts}
         translated: Exception
         if isinstance(error, PoolTimeoutError):
-            self._waited_in_vain += error.timeout or 0.0
             translated = LakebasePoolTimeout(self._timed_out(error), timeout=error.timeout, **facts)
         elif isinstance(error, PoolClosedError):
             translated = LakebasePoolClosed(f"the {self._title} was closed; {self._renewal}", **facts)
