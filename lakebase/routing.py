@@ -53,7 +53,7 @@ class _Routing:
         if identity is None:
             return self.app_pool
         if isinstance(identity, (str, bytes)):
-            UserIdentity.checked(identity)
+            identity = UserIdentity.checked(identity)
         if isinstance(identity, UserIdentity):
             identity.pool_key()  # refuses one that proves nothing, before anybody's pool is looked up
         pool = self.resolve_user_pool(identity)
