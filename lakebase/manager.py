@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from psycopg import AsyncConnection, Connection
@@ -309,24 +308,16 @@ class _Manager(Generic[P]):
             per_key={key: pool.get_stats() for key, (pool, _) in list(self._pools.items())},
         )
 
-    def _detach(self) -> list[Any]:
-        """
-        Part with all pools there are: whatever becomes of those, `get_pool` makes new ones from here on.
-
-        Returns their services, which are to be stopped; those that an earlier call was interrupted with are among them.
-        """
+    def _part_with_all(self) -> None:
+        """Whatever becomes of the pools there are, `get_pool` makes new ones from here on."""
         with self._lock:
             pools = [(key, pool) for key, (pool, _) in self._pools.items()]
-            services: list[Any] = self._keyed._every()
             self._credentials.clear()
         for key, pool in pools:
             with self._lock:  # one by one: nobody waits in `get_pool` for all of them
                 found = self._pools.get(key)
                 if found is not None and found[0] is pool:
                     self._retire(key, pool)
-        for service in services:
-            service._begin_stop()  # all at once, before any is waited for
-        return services
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.size} pools, {self.budget!r}>"
@@ -376,9 +367,8 @@ class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
         `get_pool` works meanwhile and afterwards, also where this is interrupted: it makes new pools, within the same
         budget.
         """
-        deadline = monotonic() + timeout
-        for service in self._detach():
-            service.stop(round(max(deadline - monotonic(), 0.0), 2))
+        self._part_with_all()
+        self._keyed.stop_closed(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -408,9 +398,8 @@ class AsyncLakebasePoolManager(_Manager[AsyncLakebasePool[AsyncConnection[Any]]]
 
     async def close_all(self, timeout: float = 5.0) -> None:
         """As `LakebasePoolManager.close_all`."""
-        deadline = monotonic() + timeout
-        for service in self._detach():
-            await service.stop(round(max(deadline - monotonic(), 0.0), 2))
+        self._part_with_all()
+        await self._keyed.stop_closed(timeout)
 
     async def __aenter__(self) -> Self:
         return self

@@ -52,6 +52,40 @@ if TYPE_CHECKING:
 log = logging.getLogger("pooling")
 
 
+class Tally:
+    """
+    How many borrowers have come that did not take the fast path, and what became of them.
+
+    A pool that had none shares `NO_TALLY` with all others.
+    """
+
+    __slots__ = (
+        "asked",
+        "cancelled",
+        "dismissed",
+        "queued",
+        "rejected",
+        "served",
+        "timeouts",
+        "waited",
+        "waited_in_vain",
+    )
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.served = 0
+        self.queued = 0
+        self.waited = 0
+        self.waited_in_vain = 0.0  # seconds
+        self.timeouts = 0
+        self.rejected = 0
+        self.cancelled = 0
+        self.dismissed = 0
+
+
+NO_TALLY = Tally()
+
+
 class Flows:
     """
     One pool at work: its ledger, its hooks and the environment they run in.
@@ -69,10 +103,7 @@ class Flows:
     __slots__ = (
         "__weakref__",
         "armed_at",
-        "asked",
-        "cancelled",
         "create_time",
-        "dismissed",
         "door",
         "env",
         "hooks",
@@ -81,15 +112,10 @@ class Flows:
         "name",
         "observer",
         "options",
-        "queued",
-        "rejected",
-        "served",
+        "tally",
         "threshold",
-        "timeouts",
         "use_time",
         "wait_time",
-        "waited",
-        "waited_in_vain",
         "wanted",
     )
 
@@ -134,16 +160,7 @@ class Flows:
         #: this pool is, and nobody else may have it.
         self.door: Any = None
         self.armed_at = inf
-        # Of what does not take the fast path: how many have come, and what became of them.
-        self.asked = 0
-        self.served = 0
-        self.queued = 0
-        self.waited = 0
-        self.waited_in_vain = 0.0
-        self.timeouts = 0
-        self.rejected = 0
-        self.cancelled = 0
-        self.dismissed = 0
+        self.tally = NO_TALLY
         self.wait_time = Histogram()
         self.create_time = Histogram()
         self.use_time = Histogram()
@@ -167,6 +184,10 @@ class Flows:
         after this has ended and before it has the result.
         """
         env, ledger = self.env, self.ledger
+        if self.tally is NO_TALLY:
+            with env.lock:
+                self.tally = Tally() if self.tally is NO_TALLY else self.tally
+        tally = self.tally
         timeout = self._seconds(timeout)
         if not isinstance(priority, int) or not 0 <= priority < self.options.priorities:
             raise ConfigurationError(
@@ -190,7 +211,7 @@ class Flows:
                 with env.lock:
                     now = env.now()
                     if not is_back:
-                        self.asked += 1
+                        tally.asked += 1
                     if ledger.state == NEW:
                         ledger.start(now)
                     if ledger.state == STOPPED or (ledger.state == RETIRING and not is_back):
@@ -204,7 +225,7 @@ class Flows:
                                 waiter = Waiter(env.latch(), priority)
                                 if not has_queued:
                                     has_queued = True
-                                    self.queued += 1
+                                    tally.queued += 1
                                 ledger.enqueue(waiter, now, first=is_back)
                 if refusal == "closed":
                     raise self._closed(now - began, step)
@@ -253,10 +274,10 @@ class Flows:
                     now = env.now()
                     slot.code, slot.lasti, slot.stack = site
                     ledger.lend(slot, now)
-                    self.served += 1
+                    tally.served += 1
                 break
             if waiter is not None:
-                self.waited += 1
+                tally.waited += 1
                 self.wait_time.record(now - began)
             self.dispatch()
             self.tell("on_acquired", value=slot.value, duration=now - began)
@@ -280,15 +301,15 @@ class Flows:
                     isinstance(error, PoolTimeoutError) and error.pool == self.name
                 )
                 if has_queued:
-                    self.waited_in_vain += now - began
+                    tally.waited_in_vain += now - began
                 if is_late:
-                    self.timeouts += 1
+                    tally.timeouts += 1
                 elif not isinstance(error, Exception):
-                    self.cancelled += 1
+                    tally.cancelled += 1
                 elif refusal and refusal != "closed":
-                    self.rejected += 1
+                    tally.rejected += 1
                 else:
-                    self.dismissed += 1
+                    tally.dismissed += 1
             self.dispatch()
             if isinstance(error, StepTimeoutError):
                 error = self._timed_out(timeout, step)
@@ -863,7 +884,7 @@ class Flows:
         """The pool's numbers now."""
         ledger = self.ledger
         counts = messages.counts_of(ledger)
-        acquired = ledger.uses
+        acquired, tally = ledger.uses, self.tally
         return PoolStats(
             name=self.name,
             min_size=ledger.min_size,
@@ -874,15 +895,15 @@ class Flows:
             pending=counts.waiting,
             creating=counts.creating,
             closing=counts.closing,
-            requested=self.asked - self.served + acquired,
+            requested=tally.asked - tally.served + acquired,
             acquired=acquired,
-            queued=self.queued,
-            waited=self.waited,
-            waited_in_vain=self.waited_in_vain,
-            timeouts=self.timeouts,
-            rejected=self.rejected,
-            cancelled=self.cancelled,
-            dismissed=self.dismissed,
+            queued=tally.queued,
+            waited=tally.waited,
+            waited_in_vain=tally.waited_in_vain,
+            timeouts=tally.timeouts,
+            rejected=tally.rejected,
+            cancelled=tally.cancelled,
+            dismissed=tally.dismissed,
             created=ledger.created,
             create_failures=ledger.create_failures,
             destroyed=sum(ledger.closed_by.values()),

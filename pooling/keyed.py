@@ -436,8 +436,14 @@ class _Keyed(Generic[K, T, S]):
         """All pools there are, and from here on no key gets another."""
         with self._lock:
             self._is_stopped = True
-        services = self._every()
-        for service in services:
+        return self._every()
+
+    def _parted_with(self) -> list[S]:
+        """Pools off the map that somebody may still use."""
+        return members(self._others)
+
+    def _begin_stop(self, services: list[S]) -> list[S]:
+        for service in services:  # all at once, before any is waited for
             service._begin_stop()
         return services
 
@@ -546,10 +552,21 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def stop(self, timeout: float = 5.0) -> None:
         """Stop every key's pool, all within `timeout` seconds; afterwards the map is empty."""
-        deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
-        for service in self._closing():
-            service._stop_last(max(deadline - self._now(), 0.0), timeout)
+        self._stop_all(self._closing, timeout)
         self._empty()
+
+    def stop_closed(self, timeout: float = 5.0) -> None:
+        """
+        Stop the pools that are off the map, closed or forgotten, all within `timeout` seconds; keys keep theirs.
+
+        So `close_key` for each key and then this gives every key a new pool, and waits for what is out of the old ones.
+        """
+        self._stop_all(self._parted_with, timeout)
+
+    def _stop_all(self, which: Callable[[], list[PoolingService[T]]], timeout: float) -> None:
+        deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
+        for service in self._begin_stop(which()):
+            service._stop_last(max(deadline - self._now(), 0.0), timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -687,10 +704,17 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
     async def stop(self, timeout: float = 5.0) -> None:
         """As `KeyedPoolingService.stop`."""
-        deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
-        for service in self._closing():
-            await service._stop_last(max(deadline - self._now(), 0.0), timeout)
+        await self._stop_all(self._closing, timeout)
         self._empty()
+
+    async def stop_closed(self, timeout: float = 5.0) -> None:
+        """As `KeyedPoolingService.stop_closed`."""
+        await self._stop_all(self._parted_with, timeout)
+
+    async def _stop_all(self, which: Callable[[], list[AsyncPoolingService[T]]], timeout: float) -> None:
+        deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
+        for service in self._begin_stop(which()):
+            await service._stop_last(max(deadline - self._now(), 0.0), timeout)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -81,7 +81,7 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
                 raise
             log.warning("%s", failure)  # the block's own error is the one to be seen
         # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
-        self._value = NOTHING
+        self._value, self._loan = NOTHING, None
         return False
 
     def _run(self, task: Callable[[T], R]) -> R:
@@ -130,7 +130,7 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
                 raise
             log.warning("%s", failure)  # the block's own error is the one to be seen
         # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
-        self._value = NOTHING
+        self._value, self._loan = NOTHING, None
         return False
 
     async def _run(self, task: Callable[[T], Awaitable[R]] | Callable[[T], R]) -> R:

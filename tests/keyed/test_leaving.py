@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from pooling import PoolClosedError, PoolTimeoutError
+from pooling import ConfigurationError, PoolClosedError, PoolTimeoutError
 from tests.contract.harness import on_both, on_threads, raising
 from tests.contract.lines import BeforeLine
 from tests.contract.workshop import Clock, Workshop
@@ -192,3 +192,40 @@ async def test_a_keys_pool_that_was_stopped_by_itself_stays_stopped(side):
     await pool.of("key").stop()
     with raising(PoolClosedError, "Call start()"):
         await pool.acquire("key")
+
+
+async def wait(result):
+    """What a method of either front end returned, awaited if it is to be."""
+    if result is not None:
+        await result
+
+
+@on_both
+async def test_closed_pools_are_waited_for_while_their_keys_have_new_ones(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop)
+    old = await pool.acquire("key")
+    assert pool.close_key("key")
+
+    async def end():
+        await wait(pool.stop_closed(20.0))
+
+    ending = side.go(end)
+    new = await pool.acquire("key")
+    assert new is not old
+    await pool.release(old)
+    await ending.result()
+    assert pool.service.is_borrowed(new)
+    await pool.release(new)
+    assert pool.stats().per_key["key"].available == 1
+
+
+@on_both
+async def test_a_wait_for_closed_pools_that_cannot_work_stops_nothing(side):
+    pool = keyed(side, Workshop(side))
+    looked_up = pool.of("key")
+    pool.close_key("key")
+    with pytest.raises(ConfigurationError, match="timeout=nan"):
+        await wait(pool.stop_closed(float("nan")))
+    with pytest.raises(PoolClosedError):
+        await looked_up.acquire()
