@@ -232,14 +232,6 @@ def _host(patient: _Patient) -> Finding:
             )
         if problem := host_problem(config, patient.hosts):
             return Finding(check, Verdict.FAILED, problem, "correct host=, or pooled= and read_only=")
-        if patient.hosts.wanted(pooled=config.pooled, read_only=config.read_only) is None:
-            return Finding(
-                check,
-                Verdict.WARNING,
-                f"{shown}; the workspace names no {_kind(config)} host of {config.endpoint or config.instance_name}",
-                "read-only hosts need readable secondaries, the pooler an autoscaling endpoint: without them, connect "
-                "without pooled= and read_only=",
-            )
         shown += ", as the workspace says"
     return Finding(check, Verdict.OK, shown)
 

@@ -180,22 +180,20 @@ def test_a_workspace_that_does_not_answer_is_not_an_identity_that_it_refuses(lak
     assert found.advice.startswith("check that workspace_url= (DATABRICKS_HOST) is the workspace's address and answers")
 
 
-def test_a_read_only_host_that_there_is_not_is_a_warning(lakebase_user) -> None:
+def test_a_read_only_host_that_there_is_not_is_found(lakebase_user) -> None:
     config = lakebase_user.config().merged({"read_only": True})
     found = findings(config, environ={})
-    assert found["host"].verdict is Verdict.WARNING
-    assert "the workspace names no read-only host of " in found["host"].found
-    assert found["login"].verdict is Verdict.WARNING
-    assert "this server takes writes" in found["login"].found
+    assert found["host"].verdict is Verdict.FAILED
+    assert "has no host for pooled=False, read_only=True" in found["host"].found
 
 
-def test_a_pooler_that_there_is_not_is_a_warning(lakebase_local) -> None:
+def test_a_pooler_that_there_is_not_is_found(lakebase_local) -> None:
     lakebase_local.add_password_role("doctors_pooled_role", "d0ct0r-pw")
     direct = lakebase_local.config("doctors_pooled_role", password="d0ct0r-pw")
-    found = findings(direct.merged({"pooled": True}), environ={})
-    assert found["login"].verdict is Verdict.WARNING
-    assert "no pooler" in found["login"].found
-    assert found["limits"].found.startswith("the pooler's depend on the size of the compute")
+    given = {"host": str(direct.host), "port": direct.port, "database": direct.database, "user": direct.user}
+    found = findings({**given, "password": "d0ct0r-pw", "pooled": True}, environ={})
+    assert found["configuration"].verdict is Verdict.FAILED
+    assert "the pooler's host is not known" in found["configuration"].found
     if lakebase_local.pooled_host is not None:
         pooled = lakebase_local.config("doctors_pooled_role", password="d0ct0r-pw", pooled=True)
         assert findings(pooled, environ={})["login"].verdict is Verdict.OK
