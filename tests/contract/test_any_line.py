@@ -23,7 +23,7 @@ from tests.contract.workshop import Workshop
 pytestmark = pytest.mark.filterwarnings(
     "ignore:coroutine .* was never awaited:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-STRIDE = 1 if os.environ.get("CI") == "true" else 7
+STRIDE = 5 if os.environ.get("CI") == "true" else 7
 
 
 def lines_of(number_of_test):
