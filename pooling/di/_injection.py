@@ -138,12 +138,17 @@ class Entry(NamedTuple):
 async def aresolve(reach: Reach) -> Any:
     """Take the pooled values that a provider needs, then resolve it."""
     ctx = _get_current()
+    await _take(reach, ctx)
+    value = reach.call(ctx)
+    return await value if isinstance(value, asyncio.Future) else value
+
+
+async def _take(reach: Reach, ctx: RequestContext) -> None:
+    """Take the pooled values that a provider needs."""
     for slot in reach.slots():
         taking = slot.begin(ctx)
         if taking is not None:
             await taking
-    value = reach.call(ctx)
-    return await value if isinstance(value, asyncio.Future) else value
 
 
 class Spec:
@@ -268,7 +273,7 @@ def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., A
         if is_eager:
             for name, place, reach in entries:
                 if given <= place and name not in kwargs:
-                    for slot in reach.slots():
+                    for slot in reach.slots():  # `_take`, without a coroutine of its own
                         taking = slot.begin(ctx)
                         if taking is not None:
                             await taking
@@ -287,10 +292,7 @@ async def _fill(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
     wanted = [entry for entry in spec.plan(ctx) if given <= entry.place and entry.name not in kwargs]
     if spec.is_eager:
         for entry in wanted:
-            for slot in entry.reach.slots():
-                taking = slot.begin(ctx)
-                if taking is not None:
-                    await taking
+            await _take(entry.reach, ctx)
     for entry in wanted:
         value = entry.reach.resolve(ctx)
         kwargs[entry.name] = value if not isinstance(value, asyncio.Future) else await value
