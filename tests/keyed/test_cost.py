@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
-import tracemalloc
 
 import pytest
 
-from pooling import AsyncKeyedPoolingService, KeyedPoolingService
 from tests.contract.harness import on_both
 from tests.keyed.doors import keyed
+from tests.platform.programs import heap_of
 
 
 class Calls:
@@ -58,23 +57,22 @@ async def test_the_work_for_one_borrower_is_the_same_for_ten_keys_and_for_ten_th
     assert many <= few * 1.25, counts
 
 
-@pytest.mark.parametrize("kind", [KeyedPoolingService, AsyncKeyedPoolingService])
+@pytest.mark.parametrize("kind", ["KeyedPoolingService", "AsyncKeyedPoolingService"])
 def test_memory_for_one_key_is_the_same_for_a_hundred_keys_and_for_three_thousand(kind):
-    sizes = {}
-    for keys in (100, 3_000):
-        pool = kind(lambda key: object, max_total=4, max_key_idle=1e9)
-        names = [f"user{number}" for number in range(keys)]
-        for key in range(50):
-            pool.pool(key)
-        gc.collect()
-        tracemalloc.start()
-        try:
-            before = tracemalloc.get_traced_memory()[0]
+    few, many = (
+        heap_of(f"""
+            from pooling import {kind} as kind
+
+            pool = kind(lambda key: object, max_total=4, max_key_idle=1e9)
+            names = [f"user{{number}}" for number in range({keys})]
+            for key in range(50):
+                pool.pool(key)
+            before = traced()
             for name in names:
                 pool.pool(name)
-            gc.collect()
-            sizes[keys] = (tracemalloc.get_traced_memory()[0] - before) / keys
-        finally:
-            tracemalloc.stop()
-    assert sizes[3_000] <= sizes[100] * 1.25, sizes
-    assert sizes[3_000] <= 3.5 * 1024, sizes
+            print((traced() - before) / {keys})
+        """)
+        for keys in (100, 3_000)
+    )
+    assert many <= few * 1.25, (few, many)
+    assert 512 < many <= 3.5 * 1024

@@ -22,11 +22,17 @@ class Outcome:
     seconds: float
 
 
-def run(source: str, *arguments: str) -> Outcome:
-    """Run a program with warnings as errors, and all that Python has to complain about switched on."""
+def run(source: str, *arguments: str, dev: bool = True) -> Outcome:
+    """
+    Run a program with warnings as errors.
+
+    Args:
+        dev: With all that Python has to complain about switched on, which makes it slower and its objects larger.
+    """
     began = time.monotonic()
+    options = ["-X", "dev", "-W", "error"] if dev else ["-W", "error"]
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(source), *arguments],
+        [sys.executable, *options, "-c", textwrap.dedent(source), *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -44,3 +50,24 @@ def exit_of(source: str) -> tuple[Outcome, float]:
     last = [line for line in outcome.out.splitlines() if line.startswith("the last line at")]
     assert last, f"it did not get there: {outcome}"
     return outcome, ended - float(last[0].rpartition(" ")[2])
+
+
+def heap_of(source: str) -> float:
+    """
+    Run a program that prints a number of bytes, with `traced()` for the bytes that Python's heap has now.
+
+    In a process of its own, since what an object takes depends on what went before: a class whose first instances were
+    made in odd ways lays out all later ones differently, and a registry that grows just then is counted with them.
+    """
+    traced = """
+        import gc, tracemalloc
+
+        def traced():
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+    """
+    outcome = run(textwrap.dedent(traced) + textwrap.dedent(source), dev=False)
+    assert (outcome.status, outcome.err) == (0, ""), outcome
+    return float(outcome.out)

@@ -2,85 +2,67 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import threading
 import time
-import tracemalloc
 
 import pytest
 
-from pooling import AsyncPoolingService, PoolingService
-from tests.platform.programs import run
+from pooling import PoolingService
+from tests.platform.programs import heap_of, run
 
 MOST = 4096  # bytes for a pool
 FIRST = 2048  # bytes for its first resource: the slot, and the books that were empty until then
 
 
-@pytest.mark.parametrize("kind", [PoolingService, AsyncPoolingService])
+@pytest.mark.parametrize("kind", ["PoolingService", "AsyncPoolingService"])
 def test_an_idle_pool_takes_at_most_4_kib(kind):
-    count = 200
-    kind(object)  # what is made once, and not for each pool
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        pools = [kind(object, max_size=4, name=f"pool of tenant {number}") for number in range(count)]
-        gc.collect()
-        each = (tracemalloc.get_traced_memory()[0] - before) / count
-    finally:
-        tracemalloc.stop()
-    assert len(pools) == count
-    assert each <= MOST
+    each = heap_of(f"""
+        from pooling import {kind} as kind
+
+        kind(object)  # what is made once, and not for each pool
+        before = traced()
+        pools = [kind(object, max_size=4, name=f"pool of tenant {{number}}") for number in range(200)]
+        print((traced() - before) / len(pools))
+    """)
+    assert 512 < each <= MOST
 
 
 def test_the_first_idle_resource_of_a_pool_takes_at_most_2_kib_more():
-    count = 200
-    tracemalloc.start()
-    try:
+    each = heap_of("""
+        from pooling import PoolingService
+
         pools = []
-        before = None
-        for number in range(-20, count):
-            if number == 0:
-                gc.collect()
-                before = tracemalloc.get_traced_memory()[0]
+        for number in range(220):
+            if number == 20:
+                before = traced()
             pool = PoolingService(object, max_size=4, name=f"pool of tenant {number}")
             pool.release(pool.acquire())
             pools.append(pool)
-        gc.collect()
-        each = (tracemalloc.get_traced_memory()[0] - before) / count
-    finally:
-        tracemalloc.stop()
-    for pool in pools:
-        pool.stop()
-    assert each <= MOST + FIRST
+        print((traced() - before) / 200)
+    """)
+    assert 512 < each <= MOST + FIRST
 
 
 def test_the_first_idle_resource_of_an_async_pool_takes_at_most_2_kib_more_and_no_task():
-    count = 200
+    each = heap_of("""
+        import asyncio
+        from pooling import AsyncPoolingService
 
-    async def main():
-        pools = []
-        tracemalloc.start()
-        try:
-            for number in range(-20, count):
-                if number == 0:
-                    gc.collect()
-                    before = tracemalloc.get_traced_memory()[0]
+        async def main():
+            pools = []
+            for number in range(220):
+                if number == 20:
+                    before = traced()
                 pool = AsyncPoolingService(object, max_size=4, name=f"pool of tenant {number}")
                 await pool.release(await pool.acquire())
                 pools.append(pool)
             await asyncio.sleep(0)
-            gc.collect()
-            each = (tracemalloc.get_traced_memory()[0] - before) / count
-        finally:
-            tracemalloc.stop()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        for pool in pools:
-            await pool.stop()
-        return each
+            print((traced() - before) / 200)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    assert asyncio.run(main()) <= MOST + FIRST
+        asyncio.run(main())
+    """)
+    assert 512 < each <= MOST + FIRST
 
 
 def pooling_threads():
