@@ -22,7 +22,7 @@ from django.utils.module_loading import import_string
 
 from .._offload import in_loop
 from ..context import RequestContext
-from .outcome import note_error, note_status
+from .outcome import note_error, note_status, note_unfinished
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -116,8 +116,11 @@ class _Body:
     """
     A streamed body that keeps its request open until it was made or given up.
 
-    The framework calls `close` with the response's, from whatever thread.
+    The framework calls `close` with the response's, from whatever thread; between the first part and the end, that is
+    an error.
     """
+
+    _parts: Any = None
 
     def __init__(self, content: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:
         self._content = content
@@ -125,6 +128,8 @@ class _Body:
         self._loop = loop
 
     def close(self) -> None:
+        if self._parts is not None and not self._ctx.is_closed:  # nobody asks for that of a HEAD
+            note_unfinished(self._ctx)
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
@@ -142,8 +147,6 @@ class _Body:
 
 class _Parts(_Body):
     """A body of a plain iterator."""
-
-    _parts: Iterator[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -164,8 +167,6 @@ class _Parts(_Body):
 
 class _AsyncParts(_Body):
     """A body of an async iterator."""
-
-    _parts: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..context import RequestContext
-from .outcome import note_status
+from .outcome import note_status, note_unfinished
 
 __all__ = ["RequestContextMiddleware"]
 
@@ -20,7 +20,8 @@ class RequestContextMiddleware:
     Opens a `RequestContext` around each request, and ends it when the server closes the body.
 
     So a body that is made while it is sent still has its pooled values. A response of status 500 or more counts as an
-    error, which the release hooks of the pools get to see. The request is current while the app runs and
+    error, which the release hooks of the pools get to see; so does a body that is closed between its first part and
+    its end, as when the client has gone. The request is current while the app runs and
     while each part of the body is made, and nowhere in between: a server may make parts of several bodies by turns
     in one thread, or the parts of one in several.
 
@@ -53,18 +54,24 @@ class RequestContextMiddleware:
         except BaseException as error:
             ctx.close(error)
             raise
-        return ClosingBody(body, ctx)
+        return ClosingBody(body, ctx, may_be_cut=environ.get("REQUEST_METHOD") == "HEAD")
 
 
 class ClosingBody:
-    """A response's body that ends its request when it is closed."""
+    """
+    A response's body that ends its request when it is closed.
 
-    __slots__ = ("_body", "_ctx", "_error", "_parts")
+    Args:
+        may_be_cut: Whether it is no error that it is closed after its first part and before its end.
+    """
 
-    def __init__(self, body: Iterable[bytes], ctx: RequestContext) -> None:
+    __slots__ = ("_body", "_ctx", "_error", "_is_whole", "_parts")
+
+    def __init__(self, body: Iterable[bytes], ctx: RequestContext, *, may_be_cut: bool = False) -> None:
         self._body = body
         self._ctx = ctx
         self._parts: Iterator[bytes] | None = None
+        self._is_whole = may_be_cut
         self._error: BaseException | None = None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -77,6 +84,7 @@ class ClosingBody:
                     self._parts = iter(self._body)
                 return next(self._parts)
         except StopIteration:
+            self._is_whole = True
             self.close()  # some test clients do not
             raise
         except BaseException as error:
@@ -87,6 +95,8 @@ class ClosingBody:
         """End the request; the server calls this, also when the client has gone."""
         if self._ctx.is_closed:
             return
+        if self._parts is not None and not self._is_whole:  # nobody asks for that of a 304
+            note_unfinished(self._ctx)
         try:
             close = getattr(self._body, "close", None)
             if close is not None:

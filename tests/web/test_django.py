@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 
 import httpx
 import pytest
 
 from pooling.web.asgi import ContainerLifespan
+from pooling.web.outcome import ResponseError
 from tests.web import django_site
 from tests.web.servers import Uvicorn, eventually, waitress_server
 
@@ -64,6 +66,7 @@ def test_a_client_gone_in_the_middle_of_a_plain_stream_gives_back(wsgi_url):
         parts = response.iter_raw()
         next(parts)
     eventually(lambda: django_site.threads.things().borrowed == 0)
+    assert ends(django_site.threads)[-1] is ResponseError
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,7 @@ def test_a_client_gone_in_the_middle_of_an_async_stream_gives_back(asgi_url):
         next(parts)
         assert django_site.loop.things().borrowed == 1
     eventually(lambda: django_site.loop.things().borrowed == 0)
+    assert ends(django_site.loop)[-1] in (asyncio.CancelledError, ResponseError)
 
 
 def ends(container):

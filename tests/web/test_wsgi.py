@@ -12,6 +12,7 @@ import pytest
 from pooling import RequestContext, di
 from pooling.web import wsgi
 from pooling.web.flask import Pooling
+from pooling.web.outcome import ResponseError
 from tests.web.apps import Repo, ThreadSite
 from tests.web.servers import eventually, waitress_server
 
@@ -154,6 +155,38 @@ def test_a_client_gone_in_the_middle_of_a_stream_gives_back(container):
         response.close()
         connection.close()
         nothing_is_out(container)
+        assert [type(end) for end in container.factory().ends] == [ResponseError]
+
+
+def streams(container):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        container.thing()
+        return iter([b"one", b"two"])
+
+    return wsgi.RequestContextMiddleware(app, container)
+
+
+def test_a_body_closed_after_its_first_part_ends_with_an_error_and_one_read_to_the_end_without(container):
+    served = streams(container)
+    for read in (1, 2):
+        body = served({}, lambda *_: None)
+        assert [next(body) for _ in range(read)] == [b"one", b"two"][:read]
+        body.close()
+    assert list(served({}, lambda *_: None)) == [b"one", b"two"]
+    cut, unfinished, whole = container.factory().ends
+    assert type(cut) is type(unfinished) is ResponseError, "its second part may not have been its last"
+    assert "not sent to its end" in str(cut)
+    assert whole is None
+
+
+def test_a_body_nobody_asks_for_is_no_error_nor_is_that_of_a_head(container):
+    served = streams(container)
+    served({}, lambda *_: None).close()
+    body = served({"REQUEST_METHOD": "HEAD"}, lambda *_: None)
+    next(body)
+    body.close()
+    assert container.factory().ends == [None, None]
 
 
 def test_many_requests_at_once_each_have_their_own_value(container):
