@@ -75,7 +75,7 @@ def build() -> App:
     app.configure(INDEX, max_size=2)
     app.configure(BUFFER, max_size=2)
     index, buffer = di.Pooled(app.find(INDEX)), di.Pooled(app.find(BUFFER))
-    app.bind("services.search", providers.Factory(Search, index, buffer))
+    app.bind("services.search", di.Factory(Search, index, buffer))
     return app
 
 

@@ -91,7 +91,7 @@ class App(di.Container):
         max_idle=60.0,
     )
     connection = di.Pooled(connections)
-    weather = providers.Factory(Weather, connection)
+    weather = di.Factory(Weather, connection)
 
 
 @di.task(App)

@@ -15,8 +15,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from dependency_injector import providers
-
 from pooling import PoolFactory, di
 
 WORKER = """
@@ -104,7 +102,7 @@ class Calculator:
 class App(di.Container):
     workers = di.Pool(WorkerFactory(), max_size=2, max_uses=1000)
     worker = di.Pooled(workers)
-    calculator = providers.Factory(Calculator, worker)
+    calculator = di.Factory(Calculator, worker)
 
 
 @di.task(App)

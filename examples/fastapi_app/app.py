@@ -32,7 +32,7 @@ from lakebase import (
     create_async_lakebase_pool,
 )
 from pooling import PoolExhaustedError, PoolTimeoutError, RequestContext
-from pooling.di import Container, Managed, Pooled
+from pooling.di import Container, Factory, Managed, Pooled
 from pooling.web.fastapi import Injected, install
 
 __all__ = ["App", "Notes", "Status", "Visits", "create_app"]
@@ -122,9 +122,9 @@ class App(Container):
     connection: Pooled[AsyncConnection[Any]] = Pooled(user_pools, select=pool_of_visitor)
     app_connection: Pooled[AsyncConnection[Any]] = Pooled(app_pool)
 
-    notes = providers.Factory(Notes, connection)
-    visits = providers.Factory(Visits, connection, providers.Callable(visitor))
-    status = providers.Factory(Status, app_connection)
+    notes = Factory(Notes, connection)
+    visits = Factory(Visits, connection, providers.Callable(visitor))
+    status = Factory(Status, app_connection)
 
 
 # --- routes --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ A `Container` declares pools (`Pool`, `AsyncPool`), the value a request takes fr
 on it; `inject` hands that to functions. See `docs/injection.md`.
 """
 
+from ._factory import Factory
 from ._injection import Inject, inject
 from ._managed import Managed
 from ._pools import AsyncPool, Pool
@@ -12,4 +13,4 @@ from ._slots import Pooled
 from ._tasks import task
 from .container import Container
 
-__all__ = ["AsyncPool", "Container", "Inject", "Managed", "Pool", "Pooled", "inject", "task"]
+__all__ = ["AsyncPool", "Container", "Factory", "Inject", "Managed", "Pool", "Pooled", "inject", "task"]

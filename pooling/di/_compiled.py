@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dependency_injector import providers
 
 from ..binding import is_provider
+from ._factory import Factory, plainly
 from ._kept import Kept
 from ._slots import Pooled
 
@@ -48,7 +49,7 @@ def compiled(root: Any, nodes: Sequence[Any], look_again: Resolve) -> tuple[Call
         code = _expression(root, names)
         call = _made(f"lambda ctx: {code}", names)
     except (_Unknown, SyntaxError, RecursionError, MemoryError):  # the latter where it is nested too deep for Python
-        code = f"{_named(root, names)}()"
+        code = f"{_named(plainly(root), names)}()"
         call = _made(f"lambda ctx: {code}", names)
     resolve = _made(f"lambda ctx: {code} if {as_seen} else look_again(ctx)", names)
     return _made(f"lambda: {as_seen}", names), call, resolve
@@ -63,7 +64,7 @@ def _expression(provider: Any, names: dict[str, Any]) -> str:
     if isinstance(provider, Pooled):
         name = _named(provider, names)
         return f"(ctx._resolved[{name}] if {name} in ctx._resolved else {name}.first(ctx))"
-    if type(provider) is not providers.Factory:
+    if type(provider) not in (Factory, providers.Factory):
         if not _is_synchronous(provider):
             raise _Unknown
         return f"{_named(provider, names)}()"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dependency_injector import providers
 
 from ..binding import is_provider
 from ._compiled import compiled
+from ._factory import Factory, plainly
 from ._kept import Kept
 from ._slots import Pooled
 
@@ -42,10 +44,16 @@ class Reach:
         resolve: The same, of itself.
     """
 
-    __slots__ = ("_is_as_seen", "_root", "_slots", "call", "resolve")
+    __slots__ = ("__weakref__", "_changes", "_is_as_seen", "_plainly", "_root", "_slots", "call", "resolve")
+
+    _is_as_seen: Callable[[], bool]
+    call: Callable[[RequestContext], Any]
+    resolve: Callable[[RequestContext], Any]
 
     def __init__(self, root: Any) -> None:
         self._root = root
+        self._plainly = plainly(root)
+        self._changes = 0
         self._look()
 
     def slots(self) -> tuple[Pooled[Any], ...]:
@@ -54,47 +62,86 @@ class Reach:
             self._look()
         return self._slots
 
+    async def take(self, ctx: RequestContext) -> None:
+        """Have a request take the pooled values needed now."""
+        for slot in self.slots():
+            taking = slot.begin(ctx)
+            if taking is not None:
+                await taking
+
+    async def aresolve(self, ctx: RequestContext) -> Any:
+        """As `resolve`, awaiting the pooled values first."""
+        for slot in self.slots():  # `take`, without a coroutine of its own
+            taking = slot.begin(ctx)
+            if taking is not None:
+                await taking
+        value = self.call(ctx)
+        return await value if isinstance(value, asyncio.Future) else value
+
+    def forget(self) -> None:
+        """Look again at the next call: something has changed that cannot be seen at each."""
+        self._changes += 1
+        self._is_as_seen, self.call, self.resolve = _never, self._look_again, self._look_again
+
     def _look(self) -> None:
-        root = self._root
-        nodes: list[Any] = []  # what is asked itself; once overridden, the answer is another
-        found: list[Pooled[Any]] = []
-        is_settled = self._visit(root, nodes, found, set())
-        self._slots = tuple(found)
-        if is_settled:
-            self._is_as_seen, self.call, self.resolve = compiled(root, nodes, self._look_again)
+        before = self._changes
+        walk = _Walk(self)
+        walk.visit(self._root)
+        self._slots = tuple(walk.slots)
+        if walk.is_overridden:  # tests override, and may look each time
+            self.forget()
+        elif walk.varies:
+            self._is_as_seen, self.call, self.resolve = _never, self._call_plainly, self._call_plainly
         else:
-            self._is_as_seen, self.call, self.resolve = _never, self._look_again, self._look_again
+            self._is_as_seen, self.call, self.resolve = compiled(self._root, walk.nodes, self._look_again)
+            if self._changes != before:  # by another thread, under way
+                self.forget()
 
     def _look_again(self, ctx: RequestContext) -> Any:
         self._look()
-        return self._root()
+        return self._plainly()
 
-    def _visit(self, provider: Any, nodes: list[Any], found: list[Pooled[Any]], seen: set[Any]) -> bool:
-        """Whether what is found holds until something is overridden."""
-        if provider in seen:
-            return True
-        seen.add(provider)
+    def _call_plainly(self, ctx: RequestContext) -> Any:
+        return self._plainly()
+
+
+class _Walk:
+    """Through all that a call asks, each thing once, after what it depends on."""
+
+    def __init__(self, reach: Reach) -> None:
+        self.reach = reach
+        self.nodes: list[Any] = []  # what is asked itself; once overridden, the answer is another
+        self.slots: list[Pooled[Any]] = []
+        self.is_overridden = False
+        self.varies = False  # from call to call
+        self._seen: set[Any] = set()
+
+    def visit(self, provider: Any) -> None:
+        if provider in self._seen:
+            return
+        self._seen.add(provider)
         if provider.last_overriding is not None:
-            self._visit(provider.last_overriding, nodes, found, seen)
-            return False  # tests override, and may look each time
-        nodes.append(provider)
+            self.is_overridden = True
+            self.visit(provider.last_overriding)
+            return
+        self.nodes.append(provider)
         if isinstance(provider, providers.Configuration | providers.Object | Kept):
-            return True  # none of them depends on a request
+            return  # none of them depends on a request
         if isinstance(provider, Pooled):
-            found.append(provider)
-            return True
-        if isinstance(provider, providers.Selector):
+            self.slots.append(provider)
+        elif isinstance(provider, providers.Selector):
+            self.varies = True
             selector: Any = provider.selector
             if is_provider(selector):
-                self._visit(selector, nodes, found, seen)
+                self.visit(selector)
             branch = provider.providers.get(selector())
             if branch is not None:
-                self._visit(branch, nodes, found, seen)
-            return False
-        is_settled = True
-        for child in dependencies(provider):
-            is_settled &= self._visit(child, nodes, found, seen)
-        return is_settled
+                self.visit(branch)
+        else:
+            if isinstance(provider, Factory):
+                provider.part_of(self.reach)
+            for child in dependencies(provider):
+                self.visit(child)
 
 
 def _never() -> bool:

@@ -42,7 +42,7 @@ from ._graph import Reach
 if TYPE_CHECKING:
     from dependency_injector import providers
 
-__all__ = ["Inject", "Marker", "Spec", "aresolve", "inject", "specs"]
+__all__ = ["Inject", "Marker", "Spec", "inject", "specs"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,7 +80,7 @@ class Marker:
             known = Reach(provider)
             if container is not None and source is container:
                 container.plans[self] = known
-        return await aresolve(known)
+        return await known.aresolve(_get_current())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Marker):
@@ -133,22 +133,6 @@ class Entry(NamedTuple):
     name: str
     place: int
     reach: Reach
-
-
-async def aresolve(reach: Reach) -> Any:
-    """Take the pooled values that a provider needs, then resolve it."""
-    ctx = _get_current()
-    await _take(reach, ctx)
-    value = reach.call(ctx)
-    return await value if isinstance(value, asyncio.Future) else value
-
-
-async def _take(reach: Reach, ctx: RequestContext) -> None:
-    """Take the pooled values that a provider needs."""
-    for slot in reach.slots():
-        taking = slot.begin(ctx)
-        if taking is not None:
-            await taking
 
 
 class Spec:
@@ -273,7 +257,7 @@ def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., A
         if is_eager:
             for name, place, reach in entries:
                 if given <= place and name not in kwargs:
-                    for slot in reach.slots():  # `_take`, without a coroutine of its own
+                    for slot in reach.slots():  # `Reach.take`, without a coroutine of its own
                         taking = slot.begin(ctx)
                         if taking is not None:
                             await taking
@@ -292,7 +276,7 @@ async def _fill(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
     wanted = [entry for entry in spec.plan(ctx) if given <= entry.place and entry.name not in kwargs]
     if spec.is_eager:
         for entry in wanted:
-            await _take(entry.reach, ctx)
+            await entry.reach.take(ctx)
     for entry in wanted:
         value = entry.reach.resolve(ctx)
         kwargs[entry.name] = value if not isinstance(value, asyncio.Future) else await value

@@ -14,7 +14,6 @@ from ..context import RequestContext, current_var
 from ..errors import ConfigurationError
 from . import _active, _checks, _lifecycle
 from ._graph import Reach
-from ._injection import aresolve
 from ._kept import Kept
 from ._slots import Pooled
 
@@ -213,7 +212,7 @@ class _Methods:
         known = self.plans.get(key)
         if known is None:
             known = self._plan(key)
-        return await aresolve(known)
+        return await known.aresolve(_get_current())
 
     def _plan(self, key: str) -> Reach:
         reach = Reach(self.find(key))

@@ -11,7 +11,7 @@ from typing import Any
 from dependency_injector import providers
 
 from pooling import AsyncPoolingService, PoolingService
-from pooling.di import AsyncPool, Container, Inject, Pool, Pooled, inject
+from pooling.di import AsyncPool, Container, Factory, Inject, Pool, Pooled, inject
 
 from . import peers
 from .measure import Metric, Race, Racer, Scale, Target, timed
@@ -22,11 +22,13 @@ OURS_RESOLVED = "pooling.di, app.get(key)"
 OURS_INJECTED = "pooling.di, @inject"
 OURS_USED = "pooling.di"
 OURS_CALLED = "pooling.di, app.service()"
+OURS_PLAIN = "pooling.di, providers.Factory"
+OURS_AWAITED = "pooling.di, app.service.aget()"
 BY_HAND = "by hand"
 DISHKA, SVCS = "dishka", "svcs"
 GRAPH = (
     "A service made of a repository made of a pooled value; the pool is the same kind for all, ours with 8 resources. "
-    "`app.service()` is dependency-injector's own call of the two factories."
+    "The two factories are `di.Factory`, but for `providers.Factory`: that is `app.service()` of the library's own."
 )
 PER_LOOK_UP = Metric("seconds", "per use", "ns", 1e9)
 PER_REQUEST = Metric("seconds", "per request", "µs", 1e6)
@@ -45,15 +47,16 @@ class Service:
 class App(Container):
     pool = Pool(Resource, max_size=8)
     value = Pooled(pool)
-    repo = providers.Factory(Repo, value=value)
-    service = providers.Factory(Service, repo=repo)
+    repo = Factory(Repo, value=value)
+    service = Factory(Service, repo=repo)
+    plain = providers.Factory(Service, repo=providers.Factory(Repo, value=value))
 
 
 class AsyncApp(Container):
     pool = AsyncPool(Resource, max_size=8)
     value = Pooled(pool)
-    repo = providers.Factory(Repo, value=value)
-    service = providers.Factory(Service, repo=repo)
+    repo = Factory(Repo, value=value)
+    service = Factory(Service, repo=repo)
 
 
 @inject
@@ -137,6 +140,11 @@ def request(scale: Scale) -> Iterator[Race]:
             with app.request():
                 app.service()
 
+    def plain(repetitions: int) -> None:
+        for _ in range(repetitions):
+            with app.request():
+                app.plain()
+
     def injected(repetitions: int) -> None:
         for _ in range(repetitions):
             with app.request():
@@ -152,6 +160,7 @@ def request(scale: Scale) -> Iterator[Race]:
         Racer(OURS_RESOLVED, timed(resolved), is_ours=True),
         Racer(OURS_INJECTED, timed(injected), is_ours=True),
         Racer(OURS_CALLED, timed(called), is_ours=True),
+        Racer(OURS_PLAIN, timed(plain), is_ours=True),
     ]
     missing = []
     for name, build in ((DISHKA, dishka_loop), (SVCS, svcs_loop)):
@@ -169,6 +178,7 @@ def request(scale: Scale) -> Iterator[Race]:
             reference=BY_HAND,
             targets=[
                 Target("seconds", OURS_RESOLVED, 1.0, DISHKA),
+                Target("seconds", OURS_CALLED, 1.0, DISHKA),
                 Target("seconds", OURS_RESOLVED, 1.0, SVCS),
                 Target("seconds", OURS_INJECTED, 1.0, SVCS),
             ],
@@ -252,6 +262,11 @@ def request_asyncio(scale: Scale) -> Iterator[Race]:
                 async with app.request():
                     await app.aget("service")
 
+        async def awaited(repetitions: int) -> None:
+            for _ in range(repetitions):
+                async with app.request():
+                    await app.service.aget()
+
         async def injected(repetitions: int) -> None:
             for _ in range(repetitions):
                 async with app.request():
@@ -266,6 +281,7 @@ def request_asyncio(scale: Scale) -> Iterator[Race]:
             Racer(BY_HAND, in_loop(runner, by_hand)),
             Racer(OURS_RESOLVED, in_loop(runner, resolved), is_ours=True),
             Racer(OURS_INJECTED, in_loop(runner, injected), is_ours=True),
+            Racer(OURS_AWAITED, in_loop(runner, awaited), is_ours=True),
         ]
         missing = []
         for name, build in ((DISHKA, async_dishka_loop), (SVCS, async_svcs_loop)):
@@ -284,6 +300,7 @@ def request_asyncio(scale: Scale) -> Iterator[Race]:
                 targets=[
                     Target("seconds", OURS_RESOLVED, 1.0, DISHKA),
                     Target("seconds", OURS_INJECTED, 1.0, DISHKA),
+                    Target("seconds", OURS_AWAITED, 1.0, DISHKA),
                     Target("seconds", OURS_INJECTED, 1.0, SVCS),
                 ],
                 missing=missing,

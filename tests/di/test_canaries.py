@@ -77,6 +77,20 @@ def test_a_factory_shows_what_it_calls_with_which_arguments_in_their_order():
     assert factory.add_attributes(c=user).attributes == {"c": user}
 
 
+def test_what_changes_a_factory_are_the_methods_we_know_and_copies_are_of_its_class():
+    """Else a `di.Factory` goes on making what it made before a change, or becomes the library's in a container."""
+    changes = {name for name in dir(providers.Factory) if name.startswith(("add_", "set_", "clear_"))}
+    assert changes == {name for name in vars(di.Factory) if name.startswith(("add_", "set_", "clear_"))}
+
+    class Own(providers.Factory):
+        def set_args(self, *args):
+            return super().set_args(*args)
+
+    own = Own(dict)
+    assert own.set_args([]) is own
+    assert type(providers.deepcopy(own)) is Own
+
+
 def test_what_is_handed_on_instead_of_called_can_be_told():
     """Else a graph that is called as one expression calls a provider that its receiver wants to call."""
     factory = providers.Factory(dict)

@@ -12,6 +12,7 @@ import pytest
 from dependency_injector import providers
 
 from pooling import PoolingService, RequestContext, RequestContextError, di
+from pooling.di._factory import plainly
 from pooling.di._graph import Reach
 from tests.di.parts import Repo, Threaded, User
 
@@ -114,10 +115,10 @@ def plain(value):
 
 
 def graphs():
-    """Graphs by what is special about them; each is over the one pooled slot it is given."""
+    """Graphs by what is special about them; each is over the one pooled slot and of the kind of factory it is given."""
 
     def of(kind, *args, **kwargs):
-        return lambda user: providers.Factory(
+        return lambda user, factory: factory(
             kind,
             *(user if part is ... else part for part in args),
             **{n: user if p is ... else p for n, p in kwargs.items()},
@@ -133,26 +134,26 @@ def graphs():
     yield "a keyword as a name", of(Parts, **{"class": ..., "first": 1})
     yield "no name at all", of(Parts, **{"not a name": ...})
     yield "nothing", of(Parts)
-    yield "a function", lambda user: providers.Factory(lambda user: Repo(user), user)
-    yield "a class method", lambda user: providers.Factory(Made.of, user)
-    yield "attributes", lambda user: providers.Factory(Parts).add_attributes(given=user)
-    yield "the slot itself", lambda user: user
-    yield "an object", lambda user: providers.Factory(Parts, providers.Object("given"), user)
-    yield "a factory handed on", lambda user: providers.Factory(Parts, providers.Factory(Repo, user).provider, 2)
-    yield "a delegated factory", lambda user: providers.Factory(Parts, providers.DelegatedFactory(Repo, user), 2)
+    yield "a function", lambda user, factory: factory(lambda user: Repo(user), user)
+    yield "a class method", lambda user, factory: factory(Made.of, user)
+    yield "attributes", lambda user, factory: factory(Parts).add_attributes(given=user)
+    yield "the slot itself", lambda user, factory: user
+    yield "an object", lambda user, factory: factory(Parts, providers.Object("given"), user)
+    yield "a factory handed on", lambda user, factory: factory(Parts, factory(Repo, user).provider, 2)
+    yield "a delegated factory", lambda user, factory: factory(Parts, providers.DelegatedFactory(Repo, user), 2)
     yield (
         "a configuration option",
-        lambda user: providers.Factory(Parts, providers.Configuration(default={"a": 1}).a, user),
+        lambda user, factory: factory(Parts, providers.Configuration(default={"a": 1}).a, user),
     )
-    yield "a callable", lambda user: providers.Factory(Parts, providers.Callable(lambda user: user, user))
+    yield "a callable", lambda user, factory: factory(Parts, providers.Callable(lambda user: user, user))
     yield (
         "a selector",
-        lambda user: providers.Factory(Parts, providers.Selector(lambda: "a", a=user, b=providers.Object(1))),
+        lambda user, factory: factory(Parts, providers.Selector(lambda: "a", a=user, b=providers.Object(1))),
     )
-    yield "a list", lambda user: providers.Factory(Parts, providers.List(user, 2))
-    yield "an attribute", lambda user: providers.Factory(Parts, providers.Factory(Repo, user).provided.user)
-    yield "the container's pool", lambda user: providers.Factory(Parts, Threaded.users, user)
-    yield "a resource", lambda user: providers.Factory(Parts, providers.Resource(opened, 5), user)
+    yield "a list", lambda user, factory: factory(Parts, providers.List(user, 2))
+    yield "an attribute", lambda user, factory: factory(Parts, factory(Repo, user).provided.user)
+    yield "the container's pool", lambda user, factory: factory(Parts, Threaded.users, user)
+    yield "a resource", lambda user, factory: factory(Parts, providers.Resource(opened, 5), user)
 
 
 class Made:
@@ -172,10 +173,11 @@ GRAPHS = dict(graphs())
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_what_comes_of_a_graph_is_what_the_library_makes(graph):
+@pytest.mark.parametrize("factory", [providers.Factory, di.Factory])
+def test_what_comes_of_a_graph_is_what_the_library_makes(factory, graph):
     class App(Threaded):
-        made = GRAPHS[graph](Threaded.user)
-        outer = providers.Factory(Parts, first=made, third=made)
+        made = GRAPHS[graph](Threaded.user, factory)
+        outer = factory(Parts, first=made, third=made)
 
     @di.inject
     def injected(made=di.Inject[App.made], outer=di.Inject[App.outer]):
@@ -185,8 +187,9 @@ def test_what_comes_of_a_graph_is_what_the_library_makes(graph):
     with app.running():
         for _ in range(2):  # as seen first, and by the plan of that
             with app.request():
-                expected = [plain(app.made()), plain(app.outer())]
+                expected = [plain(plainly(app.made)()), plain(plainly(app.outer)())]
                 assert [plain(app.get("made")), plain(app.get("outer"))] == expected
+                assert [plain(app.made()), plain(app.outer())] == expected
                 assert list(map(plain, injected())) == expected
             with app.request():  # where nothing was taken before
                 made, outer = injected()
