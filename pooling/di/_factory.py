@@ -42,7 +42,7 @@ class Factory(providers.Factory[T]):
     if not TYPE_CHECKING:
         __slots__ = ("_plans", "_reach")
 
-    def __init__(self, provides: Any = None, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, provides: Callable[..., T] | str | None = None, *args: Any, **kwargs: Any) -> None:
         self._reach: Reach | None = None
         self._plans: weakref.WeakSet[Reach] = weakref.WeakSet()  # whom to tell of changes
         super().__init__(provides, *args, **kwargs)

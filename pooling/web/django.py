@@ -120,7 +120,7 @@ class _Body:
     an error.
     """
 
-    _parts: Any = None
+    _parts: Any
 
     def __init__(self, content: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:
         self._content = content
@@ -148,6 +148,8 @@ class _Body:
 class _Parts(_Body):
     """A body of a plain iterator."""
 
+    _parts: Iterator[bytes] | None = None
+
     def __iter__(self) -> Iterator[bytes]:
         return self
 
@@ -167,6 +169,8 @@ class _Parts(_Body):
 
 class _AsyncParts(_Body):
     """A body of an async iterator."""
+
+    _parts: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
