@@ -37,10 +37,13 @@ def threads():
 
 
 @pytest.fixture
-def own_tempdir(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    return tmp_path
+def own_tempdir(tmp_path_factory, monkeypatch):
+    tmp_path_factory.getbasetemp()  # in the usual place
+    with tempfile.TemporaryDirectory(prefix="own-") as path:  # a path that is short enough for a socket in it
+        monkeypatch.setenv("TMPDIR", path)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(path)
+        monkeypatch.undo()
 
 
 def test_nothing_starts_before_it_is_asked_to(own_tempdir):
