@@ -22,7 +22,9 @@ def threads():
 
 
 def connect(settings):
-    with psycopg.connect(**settings) as connection:
+    with contextlib.closing(
+        psycopg.connect(**settings)
+    ) as connection:  # its own block leaves it open if a commit fails
         return connection.execute("select current_user").fetchone()[0]
 
 
