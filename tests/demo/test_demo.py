@@ -27,8 +27,8 @@ def facts(output):
     return dict(re.findall(r"^(\w+): +(\S+)", output, flags=re.MULTILINE))
 
 
-def test_it_ends_well_and_says_what_the_server_counted(tmp_path):
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PGHOST": "other.example", "PGPASSWORD": "other"}
+def test_it_ends_well_and_says_what_the_server_counted(short_path):
+    environment = {**os.environ, "TMPDIR": str(short_path), "PGHOST": "other.example", "PGPASSWORD": "other"}
     environment |= {"DATABRICKS_TOKEN": "other", "HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     ended = subprocess.run([*COMMAND, *FEW], capture_output=True, text=True, timeout=120, env=environment)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -49,7 +49,7 @@ def test_it_ends_well_and_says_what_the_server_counted(tmp_path):
     assert "rotated" in ended.stdout
     assert "24 of 24 requests answered" in ended.stdout
     assert "Next:" in ended.stdout
-    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+    assert list(short_path.iterdir()) == [], "nothing is left behind"
 
 
 def test_what_it_says_to_try_next_can_be_tried(capsys):
@@ -180,10 +180,10 @@ def is_alive(pid):
 
 
 @pytest.mark.parametrize("moment", ["starting a local", "an app at", "25 of", "is rotated", "stopping the app"])
-def test_ctrl_c_stops_it_whenever_it_comes_and_leaves_nothing(moment, tmp_path):
+def test_ctrl_c_stops_it_whenever_it_comes_and_leaves_nothing(moment, short_path):
     process = subprocess.Popen(
         [*COMMAND, "--requests", "100"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(short_path)},
     )  # fmt: skip
     timer = threading.Timer(120, process.kill)
     timer.start()
@@ -204,13 +204,13 @@ def test_ctrl_c_stops_it_whenever_it_comes_and_leaves_nothing(moment, tmp_path):
     assert "Traceback" not in errors
     assert "Exception ignored" not in errors
     assert [pid for pid in started if is_alive(pid)] == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
 
 
-def test_a_reader_that_goes_away_ends_it_without_a_traceback(tmp_path):
+def test_a_reader_that_goes_away_ends_it_without_a_traceback(short_path):
     process = subprocess.Popen(
         [*COMMAND, *FEW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(short_path)},
     )  # fmt: skip
     process.stdout.readline()
     process.stdout.close()
@@ -218,7 +218,7 @@ def test_a_reader_that_goes_away_ends_it_without_a_traceback(tmp_path):
     process.stderr.close()
     assert process.wait(60) == 141
     assert errors == ""
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
 
 
 def test_the_environment_does_not_matter_and_is_as_before(monkeypatch):

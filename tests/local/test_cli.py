@@ -19,14 +19,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(short_path, monkeypatch):
     """Directories of this test's own for temporary files and records of running ones."""
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "run").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (short_path / "tmp").mkdir()
+    (short_path / "run").mkdir()
+    monkeypatch.setenv("TMPDIR", str(short_path / "tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path / "run"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return tmp_path
+    return short_path
 
 
 class Up:

@@ -37,13 +37,11 @@ def threads():
 
 
 @pytest.fixture
-def own_tempdir(tmp_path_factory, monkeypatch):
+def own_tempdir(tmp_path_factory, short_path, monkeypatch):
     tmp_path_factory.getbasetemp()  # in the usual place
-    with tempfile.TemporaryDirectory(prefix="own-") as path:  # a path that is short enough for a socket in it
-        monkeypatch.setenv("TMPDIR", path)
-        monkeypatch.setattr(tempfile, "tempdir", None)
-        yield Path(path)
-        monkeypatch.undo()
+    monkeypatch.setenv("TMPDIR", str(short_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return short_path
 
 
 def test_nothing_starts_before_it_is_asked_to(own_tempdir):
@@ -327,14 +325,14 @@ sys.stdin.readline()
 """
 
 
-def owner(then, tmp_path):
+def owner(then, short_path):
     """A process with a local Lakebase that goes on with some statement; all that it started."""
     process = subprocess.Popen(
         [sys.executable, "-c", OWNER + textwrap.dedent(then)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(short_path)},
         text=True,
     )
     port = process.stdout.readline()
@@ -346,31 +344,31 @@ def owner(then, tmp_path):
     return process, started
 
 
-def assert_gone(started, tmp_path):
+def assert_gone(started, short_path):
     _, alive = psutil.wait_procs(started, timeout=20)
     assert not alive
-    assert list(tmp_path.glob("lakebase-*")) == []
+    assert list(short_path.glob("lakebase-*")) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
-def test_a_signal_that_ends_the_process_ends_everything(tmp_path, number):
-    process, started = owner("threading.Event().wait()", tmp_path)
+def test_a_signal_that_ends_the_process_ends_everything(short_path, number):
+    process, started = owner("threading.Event().wait()", short_path)
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode in (-number, 130)
     assert "Traceback" not in errors or number == signal.SIGINT
-    assert_gone(started, tmp_path)
+    assert_gone(started, short_path)
 
 
 @pytest.mark.parametrize("then", ["", "os._exit(0)", "1 / 0"])
-def test_a_process_that_forgets_to_stop_it_ends_at_once_and_leaves_nothing(tmp_path, then):
-    process, started = owner(then, tmp_path)
+def test_a_process_that_forgets_to_stop_it_ends_at_once_and_leaves_nothing(short_path, then):
+    process, started = owner(then, short_path)
     _, errors = process.communicate(timeout=20)
     assert errors == "" or then == "1 / 0"
-    assert_gone(started, tmp_path)
+    assert_gone(started, short_path)
 
 
-def test_a_forked_child_neither_keeps_it_alive_nor_ends_it(tmp_path):
+def test_a_forked_child_neither_keeps_it_alive_nor_ends_it(short_path):
     then = """
     import warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # of fork, since there are threads: that is the point
@@ -394,7 +392,7 @@ def test_a_forked_child_neither_keeps_it_alive_nor_ends_it(tmp_path):
         print("refused" in str(error), flush=True)
     os.waitpid(child, 0)
     """
-    process, started = owner(then, tmp_path)
+    process, started = owner(then, short_path)
     lines = [process.stdout.readline() for _ in range(3)]
     # While the child lives, all but it ends; it was not there yet when the others were listed.
     _, alive = psutil.wait_procs(started, timeout=20)
@@ -403,11 +401,11 @@ def test_a_forked_child_neither_keeps_it_alive_nor_ends_it(tmp_path):
     assert errors == ""
     assert sorted(line for line in lines if "not running" not in line) == ["True\n", "still there\n"]
     assert output == ""
-    assert_gone(started, tmp_path)
+    assert_gone(started, short_path)
 
 
-def test_should_the_supervisor_be_killed_the_servers_end_too(tmp_path):
-    process, started = owner("threading.Event().wait()", tmp_path)
+def test_should_the_supervisor_be_killed_the_servers_end_too(short_path):
+    process, started = owner("threading.Event().wait()", short_path)
     supervisor = next(child for child in started if child.ppid() == process.pid)
     supervisor.kill()
     _, alive = psutil.wait_procs([child for child in started if child.pid != supervisor.pid], timeout=20)
@@ -443,13 +441,13 @@ def namespaces_work():
 
 @pytest.mark.skipif(not namespaces_work(), reason="user namespaces are blocked here, or there is no unshare")
 @pytest.mark.parametrize(("uid", "identity"), [(0, "namespace"), (1, "own"), (54321, "namespace")])
-def test_it_runs_as_root_as_a_user_and_as_one_without_a_name(tmp_path, uid, identity):
+def test_it_runs_as_root_as_a_user_and_as_one_without_a_name(short_path, uid, identity):
     result = subprocess.run(
         [*as_user(uid), sys.executable, "-c", AS],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(short_path)},
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert result.stdout == f"{uid} 1 {identity}\n", result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
