@@ -177,6 +177,9 @@ class Timer:
                 heapq.heappush(self._heap, (when, next(self._serials), callback))
                 is_first = self._heap[0][0] == when
                 start, self._is_running = not self._is_running, True
+                if start:
+                    # Of the kind that locks are now: gevent puts others in their place, also after a fork.
+                    self._wake = Latch()
             if start:
                 threading.Thread(target=self._run, name="pooling-timer", daemon=True).start()
             elif is_first:
