@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -22,6 +23,8 @@ class Managed(Kept[T], Generic[T]):
     """
     Provider of one object per container which is started and stopped with it: a client, a pool manager, a worker.
 
+    A child process that was forked meanwhile has the object as its parent made it, and does not stop it.
+
     Args:
         make: A class, a callable, or a provider of the object; may be a coroutine function, and the container then
             started with `astart()`.
@@ -32,7 +35,7 @@ class Managed(Kept[T], Generic[T]):
         group: When it is started; see `Container.start_order`.
     """
 
-    __slots__ = ("_is_started", "_make", "_start", "_stop")
+    __slots__ = ("_is_started", "_make", "_maker", "_start", "_stop")
 
     _UNSET: ClassVar[Any] = object()
 
@@ -49,6 +52,7 @@ class Managed(Kept[T], Generic[T]):
         super().__init__(group=group)
         self._start, self._stop = start, stop
         self._is_started = False
+        self._maker = 0  # the process whose object it is
         if make is None or (is_provider(make) and not args and not kwargs):
             self._make: Any = make
         else:
@@ -62,6 +66,7 @@ class Managed(Kept[T], Generic[T]):
             raise ConfigurationError(
                 f"{self.label!r} is made by a coroutine function; start the container with astart()"
             )
+        self._maker = os.getpid()
         return made  # type: ignore[no-any-return]
 
     def start(self) -> None:
@@ -72,6 +77,7 @@ class Managed(Kept[T], Generic[T]):
         if self._object is None and self.last_overriding is None:
             made = self._make()
             self._object = await made if inspect.isawaitable(made) else made
+            self._maker = os.getpid()
             self._overrides_changed()
         step = self._hook(self._start, "start", self())
         if step is not None:
@@ -80,13 +86,14 @@ class Managed(Kept[T], Generic[T]):
 
     def stop(self, timeout: float | None = None) -> None:
         if self._object is not None:
-            _must_be_done(self._call(self._stop, "stop", self._object), self.label, "stop")
+            if self._maker == os.getpid():
+                _must_be_done(self._call(self._stop, "stop", self._object), self.label, "stop")
             self._forget()
 
     async def astop(self, timeout: float | None = None) -> None:
         if self._object is not None:
             step = self._hook(self._stop, "stop", self._object)
-            if step is not None:
+            if step is not None and self._maker == os.getpid():
                 await _run(step)
             self._forget()
 
