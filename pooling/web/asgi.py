@@ -5,6 +5,7 @@ and stops with the server.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Literal
@@ -23,6 +24,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Values = Callable[[Scope], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 
 
+#: Codes of a websocket that was closed because its client was done with it, went elsewhere, or gave none (RFC 6455).
+_FAREWELLS = {1000, 1001, 1005}
+
+_endings: set[asyncio.Future[None]] = set()  # the loop itself keeps only weak references
+
 #: Messages that carry a body, or a part of it; also those of the extensions for sending files.
 _BODIES = {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
 
@@ -34,7 +40,7 @@ class RequestContextMiddleware:
     That is when the app returns: after a streamed body and after background tasks, when a websocket closes, on an
     error or a cancellation, which the release hooks of the pools get to see. When the client has gone, the request
     ends with the code that serves it; a response that was not sent to its end counts as an error, and so does one of
-    status 500 or more.
+    status 500 or more. That a websocket's client left in good order does not.
 
     Args:
         app: The ASGI app inside.
@@ -70,11 +76,17 @@ class RequestContextMiddleware:
             values = await values
         title = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
-        response = _Response(ctx, send)
-        async with ctx:
-            await self.app(scope, receive, response.send if self.release == "end" else response.send_and_end)
-            if response.is_begun and not response.is_complete:
-                note_unfinished(ctx)
+        exchange = _Exchange(ctx, receive, send, may_be_cut=scope.get("method") == "HEAD")
+        error: BaseException | None = None
+        with ctx.active():
+            try:
+                sends = exchange.send if self.release == "end" else exchange.send_and_end
+                await self.app(scope, exchange.receive, sends)
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                await exchange.end(error)
 
 
 class ContainerLifespan:
@@ -111,6 +123,8 @@ class ContainerLifespan:
             await self._live(scope, inner, receive, send)
         except BaseException:  # the app's own error, or a server that is not patient: the container stops all the same
             await self.container.astop(self.timeout)
+            if inner.farewell is not None:
+                await send(inner.farewell)
             raise
         try:
             await self.container.astop(self.timeout)
@@ -175,28 +189,83 @@ def headers(scope: Scope) -> dict[str, str]:
     return found
 
 
-class _Response:
-    """What is known of a response by what was sent of it."""
+class _Exchange:
+    """
+    What is known of a request and its response by the messages to and fro.
 
-    __slots__ = ("_ctx", "_send", "is_begun", "is_complete")
+    Args:
+        may_be_cut: Whether it is no error that the response was not sent to its end.
+    """
 
-    def __init__(self, ctx: RequestContext, send: Send) -> None:
+    __slots__ = ("_ctx", "_ending", "_is_cut", "_left", "_missing", "_receive", "_send", "is_complete")
+
+    def __init__(self, ctx: RequestContext, receive: Receive, send: Send, *, may_be_cut: bool) -> None:
         self._ctx = ctx
+        self._receive = receive
         self._send = send
-        self.is_begun = False
+        self._is_cut = False if may_be_cut else None  # whether it were if it ended now; `None` until it begins
+        self._missing: int | None = None  # bytes of the body, where its length was told
+        self._left: int | None = None  # the code with which a websocket's client left
+        self._ending: asyncio.Future[None] | None = None
         self.is_complete = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._note_cut()  # now, lest something in between sends an end of its own
+        elif message["type"] == "websocket.disconnect":
+            self._left = message.get("code")
+        return message
 
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "http.response.start":
-            self.is_begun = True
+            if self._is_cut is None:
+                self._is_cut = True
+            self._missing = _length(message.get("headers", ()))
             note_status(self._ctx, message["status"])
         elif kind in _BODIES:
+            if self._missing is not None:
+                self._missing -= len(message.get("body", b""))
             self.is_complete = not message.get("more_body", False)
+            if self.is_complete or (self._missing is not None and self._missing <= 0):
+                self._is_cut = False
         return self._send(message)
 
     async def send_and_end(self, message: Message) -> None:
         """Send, and end the request with the last part."""
         await self.send(message)
         if self.is_complete or message["type"] == "websocket.close":
-            await self._ctx.aclose()
+            await self.end(None)
+
+    async def end(self, error: BaseException | None) -> None:
+        """
+        End the request in a task of its own.
+
+        Whoever cancels again and again, as anyio does, is let go; the release then goes on.
+        """
+        if self._left in _FAREWELLS and getattr(error, "code", None) == self._left:
+            error = None  # it only says that the client has left, as clients do
+        if error is None:
+            self._note_cut()
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._ctx.aclose(error))
+            _endings.add(self._ending)
+            self._ending.add_done_callback(_endings.discard)
+        try:
+            await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            if not self._ending.done():
+                await asyncio.shield(self._ending)
+            raise
+
+    def _note_cut(self) -> None:
+        if self._is_cut:
+            note_unfinished(self._ctx)
+
+
+def _length(pairs: Iterable[tuple[bytes, bytes]]) -> int | None:
+    for name, value in pairs:
+        if name.lower() == b"content-length" and value.isdigit():
+            return int(value)
+    return None

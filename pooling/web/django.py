@@ -82,7 +82,7 @@ class RequestContextMiddleware:
             raise
         note_status(ctx, response.status_code)
         if response.streaming:
-            _keep_open(response, ctx, None)
+            _keep_open(request, response, ctx, None)
         else:
             ctx.close()
         return response
@@ -97,7 +97,7 @@ class RequestContextMiddleware:
             raise
         note_status(ctx, response.status_code)
         if response.streaming:
-            _keep_open(response, ctx, asyncio.get_running_loop())
+            _keep_open(request, response, ctx, asyncio.get_running_loop())
         else:
             await ctx.aclose()
         return response
@@ -107,9 +107,21 @@ def _imported(given: Any) -> Any:
     return import_string(given) if isinstance(given, str) else given
 
 
-def _keep_open(response: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:
+def _keep_open(request: Any, response: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Keep the request open until the content of its response was made, or the framework closes the response."""
     kind = _AsyncParts if response.is_async else _Parts
-    response.streaming_content = kind(response.streaming_content, ctx, loop)
+    body = kind(response.streaming_content, ctx, loop, may_be_cut=request.method == "HEAD")
+    response.streaming_content = body
+    close = request.close
+
+    def close_all() -> None:
+        try:
+            close()
+        finally:
+            body.close()
+
+    # A middleware outside may put another response in the place of this one, whose content nobody closes then.
+    request.close = close_all
 
 
 class _Body:
@@ -117,20 +129,28 @@ class _Body:
     A streamed body that keeps its request open until it was made or given up.
 
     The framework calls `close` with the response's, from whatever thread; between the first part and the end, that is
-    an error.
+    an error, unless it is that of a HEAD.
     """
 
     _parts: Any
 
-    def __init__(self, content: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, content: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None, *, may_be_cut: bool
+    ) -> None:
         self._content = content
         self._ctx = ctx
         self._loop = loop
+        self._may_be_cut = may_be_cut
 
     def close(self) -> None:
-        if self._parts is not None and not self._ctx.is_closed:  # nobody asks for that of a HEAD
+        if self._parts is not None and not self._may_be_cut and not self._ctx.is_closed:
             note_unfinished(self._ctx)
         self._end(None)
+
+    def _error(self, error: BaseException) -> BaseException | None:
+        """What the request ends with, where its body raised this."""
+        is_cut = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        return None if is_cut and self._may_be_cut else error
 
     def _end(self, error: BaseException | None) -> None:
         if self._ctx.is_closed:
@@ -163,7 +183,7 @@ class _Parts(_Body):
             self._end(None)
             raise
         except BaseException as error:
-            self._end(error)
+            self._end(self._error(error))
             raise
 
 
@@ -185,5 +205,5 @@ class _AsyncParts(_Body):
             await self._ctx.aclose()
             raise
         except BaseException as error:
-            await self._ctx.aclose(error)
+            await self._ctx.aclose(self._error(error))
             raise

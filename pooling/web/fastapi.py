@@ -65,6 +65,14 @@ def install(app: FastAPI, container: Any, *, values: Values | None = None, timeo
         timeout: As for `Container.stop`.
     """
     starlette.install(app, container, values=values, timeout=timeout)
-    # These are raised before a handler has begun.
-    harmless = (RequestValidationError, WebSocketRequestValidationError)
-    app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, harmless)
+    app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, _is_a_refusal)
+
+
+def _is_a_refusal(error: Exception) -> bool:
+    """Whether the framework itself raised it, before a handler had begun; a handler can raise such an error, too."""
+    if not isinstance(error, RequestValidationError | WebSocketRequestValidationError):
+        return False
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and at.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "fastapi"

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from werkzeug.exceptions import HTTPException
+
 from .outcome import note_error
 from .wsgi import RequestContextMiddleware
 
@@ -52,7 +54,8 @@ class Pooling:
 
         @functools.wraps(answer)
         def answer_noted(error: Exception) -> Any:
-            note_error(error)  # the app makes a response of it; the release hooks are to see it all the same
+            # The app makes a response of it; the release hooks are to see it all the same.
+            note_error(error, status=_status(error) if isinstance(error, HTTPException) else None)
             return answer(error)
 
         app.handle_user_exception = answer_noted  # type: ignore[method-assign,assignment]
@@ -62,3 +65,8 @@ class Pooling:
     def _stop(self) -> None:
         if self.container.is_running:
             self.container.stop()
+
+
+def _status(error: HTTPException) -> int | None:
+    """That of the response it was given by `abort(response)`, or its own."""
+    return error.code if error.response is None else getattr(error.response, "status_code", None)

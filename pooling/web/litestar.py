@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from litestar.exceptions import HTTPException
 from litestar.middleware import DefineMiddleware
 from litestar.plugins import InitPlugin
 
@@ -47,5 +48,9 @@ class PoolingPlugin(InitPlugin):
         app_config.lifespan.insert(0, lifespan)
         middleware: Any = RequestContextMiddleware  # typed for any ASGI app, not for this framework's messages
         app_config.middleware.insert(0, DefineMiddleware(middleware, container=self.container, values=self.values))
-        app_config.after_exception.append(lambda error, _scope: note_error(error))
+        app_config.after_exception.append(_note)
         return app_config
+
+
+def _note(error: Exception, _scope: Any) -> None:
+    note_error(error, status=error.status_code if isinstance(error, HTTPException) else None)

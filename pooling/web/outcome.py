@@ -16,10 +16,17 @@ class ResponseError(Exception):
     """What a request ended with, where nothing was raised: an answer of 500 or more, or one that was not sent whole."""
 
 
-def note_error(error: BaseException, ctx: RequestContext | None = None) -> None:
-    """Have a request, by default the current one, end with an error that its framework answers."""
+def note_error(error: BaseException, ctx: RequestContext | None = None, *, status: int | None = None) -> None:
+    """
+    Have a request end with an error that its framework answers.
+
+    Args:
+        error: What was raised.
+        ctx: The request; the current one if `None`.
+        status: Of the answer, if the error is one that says it; one of less than 400, as of a redirect, is no error.
+    """
     ctx = ctx or RequestContext.current()
-    if ctx is not None and getattr(error, "status_code", getattr(error, "code", None)) not in range(300, 400):
+    if ctx is not None and (status is None or status >= 400):
         ctx.error = error
 
 

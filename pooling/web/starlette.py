@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware.exceptions import ExceptionMiddleware
 
 from .asgi import RequestContextMiddleware, headers
@@ -27,7 +27,7 @@ def install(app: Starlette, container: Any, *, values: Values | None = None, tim
     Give an app its container: started and stopped with it, and a request of it for every connection.
 
     What a handler raises counts as an error for the release hooks of the pools, also where an exception handler makes
-    a response of it.
+    a response of it. The handlers of an app that is mounted in this one are its own: give it to `install` as well.
 
     Args:
         app: The app, before it serves.
@@ -38,7 +38,9 @@ def install(app: Starlette, container: Any, *, values: Values | None = None, tim
     inner = app.router.lifespan_context
     app.router.lifespan_context = lifespan(container, inner, timeout=timeout)
     app.add_middleware(RequestContextMiddleware, container=container, values=values)
-    app.exception_handlers.setdefault(HTTPException, ExceptionMiddleware(app.router).http_exception)
+    own = ExceptionMiddleware(app.router)
+    app.exception_handlers.setdefault(HTTPException, own.http_exception)
+    app.exception_handlers.setdefault(WebSocketException, own.websocket_exception)
     app.exception_handlers = NotingHandlers(app.exception_handlers)
 
 
@@ -77,16 +79,17 @@ class NotingHandlers(dict[Any, Any]):
     """
     An app's exception handlers, which tell the request of each exception before they answer it.
 
-    The framework asks for the items when it serves for the first time, so handlers added until then are in.
+    Only `items` gives handlers that do: the framework asks for them when it serves for the first time, so those added
+    until then are in.
 
     Args:
         handlers: By exception class or status.
-        harmless: Exceptions that say nothing of how something was used.
+        is_harmless: Whether an exception says nothing of how something was used.
     """
 
-    def __init__(self, handlers: Mapping[Any, Any], harmless: tuple[type[Exception], ...] = ()) -> None:
+    def __init__(self, handlers: Mapping[Any, Any], is_harmless: Callable[[Exception], bool] | None = None) -> None:
         super().__init__(handlers)
-        self._harmless = harmless
+        self._is_harmless = is_harmless
 
     def items(self) -> Any:
         """The handlers as the framework is to call them."""
@@ -94,8 +97,8 @@ class NotingHandlers(dict[Any, Any]):
 
     def _noting(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def note(error: Exception) -> None:
-            if not isinstance(error, self._harmless):
-                note_error(error)
+            if self._is_harmless is None or not self._is_harmless(error):
+                note_error(error, status=error.status_code if isinstance(error, HTTPException) else None)
 
         if inspect.iscoroutinefunction(inspect.unwrap(handler)) or inspect.iscoroutinefunction(
             getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine function

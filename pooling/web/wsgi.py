@@ -44,9 +44,12 @@ class RequestContextMiddleware:
         title = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
 
-        def start(status: str, *rest: Any, **named: Any) -> Any:
-            note_status(ctx, int(status[:3]) if status[:3].isdigit() else 0)
-            return start_response(status, *rest, **named)
+        head = _Head(may_be_cut=environ.get("REQUEST_METHOD") == "HEAD")
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any, **named: Any) -> Any:
+            head.note(int(status[:3]) if status[:3].isdigit() else 0, headers)
+            note_status(ctx, head.status)
+            return start_response(status, headers, *rest, **named)
 
         try:
             with ctx.active():
@@ -54,30 +57,70 @@ class RequestContextMiddleware:
         except BaseException as error:
             ctx.close(error)
             raise
-        return ClosingBody(body, ctx, may_be_cut=environ.get("REQUEST_METHOD") == "HEAD")
+        return (SizedBody if hasattr(body, "__len__") else ClosingBody)(body, ctx, head)
+
+
+class _Head:
+    """
+    What the head of a response says about its body.
+
+    Attributes:
+        may_be_cut: Whether it is no error that the body is closed after its first part and before its end.
+        missing: Bytes to come, where their number was told.
+    """
+
+    __slots__ = ("may_be_cut", "missing", "status")
+
+    def __init__(self, *, may_be_cut: bool) -> None:
+        self.may_be_cut = may_be_cut
+        self.missing: int | None = None
+        self.status = 0
+
+    def note(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        self.status = status
+        self.may_be_cut = self.may_be_cut or status in {204, 304}  # nobody wants their bodies
+        for name, value in headers:
+            if name.lower() == "content-length" and value.isdigit():
+                self.missing = int(value)
 
 
 class ClosingBody:
     """
-    A response's body that ends its request when it is closed.
+    A response's body that ends its request when it has come to its end or is closed.
 
-    Args:
-        may_be_cut: Whether it is no error that it is closed after its first part and before its end.
+    Once as many bytes were made as had been told it is asked for more, so that whoever reads no further has read all.
     """
 
-    __slots__ = ("_body", "_ctx", "_error", "_is_whole", "_parts")
+    __slots__ = ("_body", "_ctx", "_error", "_head", "_is_whole", "_later", "_parts")
 
-    def __init__(self, body: Iterable[bytes], ctx: RequestContext, *, may_be_cut: bool = False) -> None:
-        self._body = body
+    def __init__(self, body: Iterable[bytes], ctx: RequestContext, head: _Head) -> None:
+        self._body: Any = body
         self._ctx = ctx
+        self._head = head
         self._parts: Iterator[bytes] | None = None
-        self._is_whole = may_be_cut
+        self._is_whole = False
         self._error: BaseException | None = None
+        self._later: bytes | BaseException | None = None  # what came of asking for more
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        later, self._later = self._later, None
+        if isinstance(later, BaseException):
+            raise later
+        part = self._make() if later is None else later
+        head = self._head
+        if head.missing is not None:
+            head.missing -= len(part)
+            if head.missing <= 0:
+                try:
+                    self._later = self._make()
+                except BaseException as error:  # noqa: BLE001 - for who comes back after this part
+                    self._later = None if isinstance(error, StopIteration) else error
+        return part
+
+    def _make(self) -> bytes:
         try:
             with self._ctx.active():
                 if self._parts is None:
@@ -93,17 +136,28 @@ class ClosingBody:
 
     def close(self) -> None:
         """End the request; the server calls this, also when the client has gone."""
-        if self._ctx.is_closed:
-            return
-        if self._parts is not None and not self._is_whole:  # nobody asks for that of a 304
-            note_unfinished(self._ctx)
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                with self._ctx.active():
-                    close()
-        except BaseException as error:
-            self._error = self._error or error
-            raise
-        finally:
-            self._ctx.close(self._error)
+        later, self._later = self._later, None
+        if not self._ctx.is_closed:
+            if self._parts is not None and not self._is_whole and not self._head.may_be_cut:
+                note_unfinished(self._ctx)
+            try:
+                close = getattr(self._body, "close", None)
+                if close is not None:
+                    with self._ctx.active():
+                        close()
+            except BaseException as error:
+                self._error = self._error or error
+                raise
+            finally:
+                self._ctx.close(self._error)
+        if isinstance(later, BaseException):
+            raise later
+
+
+class SizedBody(ClosingBody):
+    """One whose number of parts is known: a server tells the length of one that has one part."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self._body)

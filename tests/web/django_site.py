@@ -26,7 +26,11 @@ def configure(container) -> None:
             ALLOWED_HOSTS=["*"],
             ROOT_URLCONF=__name__,
             LOGGING_CONFIG=None,
-            MIDDLEWARE=["pooling.web.django.RequestContextMiddleware", "django.middleware.common.CommonMiddleware"],
+            MIDDLEWARE=[
+                "django.middleware.http.ConditionalGetMiddleware",  # may put a response of its own in a view's place
+                "pooling.web.django.RequestContextMiddleware",
+                "django.middleware.common.CommonMiddleware",
+            ],
             POOLING=given,
         )
         django.setup()
@@ -94,12 +98,31 @@ async def async_view_plain_body(request, repo: Repo = di.Inject[Site.repo]):
     return StreamingHttpResponse(iter([f"{repo.thing.is_out}"]))
 
 
+LONG_AGO = "Thu, 01 Jan 2015 00:00:00 GMT"
+
+
+@di.inject
+def known(request, repo: Repo = di.Inject[ThreadSite.repo]):
+    return StreamingHttpResponse(iter([b"known"]), headers={"Last-Modified": LONG_AGO})
+
+
+@di.inject
+async def aknown(request, repo: Repo = di.Inject[Site.repo]):
+    async def body():
+        yield b"known"
+        await asyncio.sleep(0)
+        if request.method == "HEAD":
+            await asyncio.Event().wait()  # until the client has gone, which wants no body
+
+    return StreamingHttpResponse(body(), headers={"Last-Modified": LONG_AGO})
+
+
 @di.inject
 async def aerror(request, repo: Repo = di.Inject[Site.repo]):
     raise LookupError("in the view")
 
 
-urlpatterns = [
-    path(view.__name__, view)
-    for view in (plain, stream, endless, untouched, error, aplain, astream, aendless, async_view_plain_body, aerror)
-]
+PLAIN = (plain, stream, endless, untouched, error, known)
+ASYNC = (aplain, astream, aendless, async_view_plain_body, aerror, aknown)
+
+urlpatterns = [path(view.__name__, view) for view in PLAIN + ASYNC]

@@ -6,14 +6,18 @@ import asyncio
 import threading
 from typing import Annotated
 
+import anyio
 import httpx
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
+from dependency_injector import providers
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket, WebSocketException
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pooling import ConfigurationError, PoolFactory, RequestContext, di
@@ -30,6 +34,12 @@ class AnsweredInLoopError(Exception):
 
 class AnsweredInThreadError(Exception):
     pass
+
+
+class CodedError(AnsweredInLoopError):
+    """Its code is none of HTTP's."""
+
+    code = status_code = 304
 
 
 class Served:
@@ -183,6 +193,22 @@ def add_routes(served: Served) -> None:
         async for text in ws.iter_text():
             await ws.send_text(f"{text} {repo.thing.is_out} {served.pool.borrowed}")
 
+    @app.websocket("/ws-loop")
+    @di.inject
+    async def endless_websocket(ws: WebSocket, repo: Repo = di.Inject[Site.repo]):
+        await ws.accept()
+        while True:
+            if await ws.receive_text() == "forbidden":
+                raise WebSocketException(1008, "policy")
+
+    @app.get("/invalid")
+    async def invalid(repo: Annotated[Repo, Injected[Site.repo]]):
+        raise RequestValidationError([{"loc": ["body", "name"], "msg": "taken", "type": "value_error"}])
+
+    @app.get("/not-modified")
+    async def not_modified(repo: Annotated[Repo, Injected[Site.repo]]):
+        raise CodedError
+
 
 @pytest.fixture
 def served():
@@ -310,6 +336,149 @@ def test_a_websocket_keeps_its_value_until_it_closes(served, server):
         assert served.pool.borrowed == 1
     nothing_is_out(served)
     assert served.pool.stats().acquired == 1
+
+
+def test_a_websocket_whose_client_leaves_in_good_order_is_no_error(served, server):
+    with connect(f"ws://127.0.0.1:{server.port}/ws-loop") as ws:
+        ws.send("anything")
+    nothing_is_out(served)
+    assert served.ends == [None]
+
+
+def test_a_websocket_that_its_handler_refuses_is_an_error(served, server):
+    with connect(f"ws://127.0.0.1:{server.port}/ws-loop") as ws, pytest.raises(ConnectionClosed, match="policy"):
+        ws.send("forbidden")
+        ws.recv()
+    nothing_is_out(served)
+    assert [type(end) for end in served.ends] == [WebSocketException]
+
+
+def test_an_error_that_a_handler_raises_is_one_whatever_it_looks_like(served, client):
+    assert client.get("/invalid").status_code == 422
+    assert client.get("/not-modified").status_code == 409
+    nothing_is_out(served)
+    assert [type(end) for end in served.ends] == [RequestValidationError, CodedError]
+
+
+def test_a_head_is_answered_without_a_body_and_no_error(served, client):
+    @served.app.head("/stream-head")
+    async def head(repo: Annotated[Repo, Injected[Site.repo]]):
+        async def body():
+            yield b"one"
+            await asyncio.sleep(0)
+            await asyncio.Event().wait()  # until the client has gone, which wants no body
+
+        return StreamingResponse(body())
+
+    assert client.head("/stream-head").status_code == 200
+    client.close()
+    nothing_is_out(served)
+    assert served.ends == [None]
+
+
+@pytest.mark.parametrize("is_outside", [True, False])
+def test_a_middleware_that_ends_a_cut_response_does_not_hide_that(is_outside):
+    container, app = Site(), FastAPI()
+
+    async def passes_on(request, call_next):
+        return await call_next(request)
+
+    if not is_outside:
+        app.middleware("http")(passes_on)
+    install(app, container)
+    if is_outside:
+        app.middleware("http")(passes_on)
+    inside = threading.Event()
+
+    @app.get("/waiting")
+    async def waiting(repo: Annotated[Repo, Injected[Site.repo]]):
+        async def body():
+            yield b"first"
+            inside.set()
+            await asyncio.Event().wait()
+
+        return StreamingResponse(body())
+
+    with Uvicorn(app) as server, httpx.stream("GET", f"{server.url}/waiting", timeout=30) as response:
+        next(response.iter_raw())
+        assert inside.wait(30)
+        response.close()
+        eventually(lambda: container.things().borrowed == 0)
+        assert [type(end) for end in container.factory().ends] == [ResponseError]
+
+
+class Slow(Ends):
+    """Takes its time to release, and notes whether it came to the end of it."""
+
+    async def release(self, value, exc=None):
+        super().release(value, exc)
+        await asyncio.sleep(0.01)  # sleeps: long enough for a cancellation to come in between
+        self.ends.append("released")
+
+
+class SlowSite(di.Container):
+    factory = providers.Singleton(Slow)
+    things = di.AsyncPool(factory)
+    thing = di.Pooled(things)
+
+
+@pytest.mark.parametrize("release", ["end", "response"])
+def test_a_release_hook_is_not_cut_short_by_a_framework_that_is_done_with_the_response(release):
+    container = SlowSite()
+
+    async def stream(request):
+        await container.thing.aget()
+
+        async def body():
+            yield b"all"
+
+        return StreamingResponse(body())
+
+    app = Starlette(routes=[Route("/", stream)])
+    served = asgi.ContainerLifespan(asgi.RequestContextMiddleware(app, container, release=release), container)
+    with Uvicorn(served) as server:
+        for _ in range(5):
+            assert httpx.get(server.url, timeout=30).text == "all"
+        eventually(lambda: len(container.factory().ends) == 10)
+        assert container.factory().ends == [None, "released"] * 5
+        assert container.things().stats().created == 1
+
+
+async def test_who_cancels_again_and_again_is_let_go_and_the_release_goes_on():
+    container = SlowSite()
+
+    async def app(scope, receive, send):
+        await container.thing.aget()
+        await asyncio.Event().wait()
+
+    async with container.running():
+        with anyio.move_on_after(0.01):
+            await call(asgi.RequestContextMiddleware(app, container))
+        while len(container.factory().ends) < 2:
+            await asyncio.sleep(0)
+        assert container.factory().ends[1:] == ["released"]
+        assert container.things().stats().destroyed == 0
+
+
+async def test_a_client_gone_after_all_bytes_that_were_told_has_the_whole_response():
+    async def app(scope, receive, send):
+        await container.thing.aget()
+        headers = [(b"content-length", b"%d" % scope["told"])]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"all", "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    async with Site().running() as container:
+        wrapped = asgi.RequestContextMiddleware(app, container)
+        for told in (3, 4):
+            await wrapped({"type": "http", "method": "GET", "path": "/", "told": told}, receive, send)
+        assert [type(end) for end in container.factory().ends] == [type(None), ResponseError]
 
 
 def test_a_client_gone_in_the_middle_of_a_stream_gives_back(served, client):
@@ -603,6 +772,29 @@ async def test_an_error_in_the_lifespan_of_the_app_inside_stops_the_container_an
 
     with pytest.raises(LookupError):
         await asgi.ContainerLifespan(app, container)({"type": "lifespan"}, receive, send)
+    assert not container.is_running
+
+
+async def test_an_app_inside_that_fails_to_shut_down_has_its_say():
+    container, said = Site(), []
+    messages = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive():
+        return {"type": next(messages)}
+
+    async def send(message):
+        said.append(message["type"])
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": "no"})
+        raise LookupError("at its end")
+
+    with pytest.raises(LookupError):
+        await asgi.ContainerLifespan(app, container)({"type": "lifespan"}, receive, send)
+    assert said == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
     assert not container.is_running
 
 

@@ -95,5 +95,27 @@ def test_a_client_gone_in_the_middle_of_an_async_stream_gives_back(asgi_url):
     assert ends(django_site.loop)[-1] in (asyncio.CancelledError, ResponseError)
 
 
+@pytest.mark.parametrize(("side", "view"), [("wsgi", "known"), ("asgi", "aknown")])
+def test_a_streamed_response_that_a_middleware_replaces_gives_back(request, side, view):
+    url = request.getfixturevalue(f"{side}_url")
+    container = django_site.threads if side == "wsgi" else django_site.loop
+    headers = {"if-modified-since": django_site.LONG_AGO}
+    for _ in range(6):  # more than there are resources
+        assert httpx.get(f"{url}/{view}", headers=headers, timeout=30).status_code == 304
+    eventually(lambda: container.things().borrowed == 0)
+    assert ends(container) == [type(None)] * 6
+    assert httpx.get(f"{url}/{view}", timeout=30).text == "known"
+
+
+@pytest.mark.parametrize(("side", "view"), [("wsgi", "known"), ("asgi", "aknown")])
+def test_a_head_of_a_streamed_response_is_no_error(request, side, view):
+    url = request.getfixturevalue(f"{side}_url")
+    container = django_site.threads if side == "wsgi" else django_site.loop
+    with httpx.Client() as client:
+        assert client.head(f"{url}/{view}", timeout=30).status_code == 200
+    eventually(lambda: container.things().borrowed == 0)
+    assert ends(container) == [type(None)]
+
+
 def ends(container):
     return [type(end) for end in container.factory().ends]

@@ -13,6 +13,7 @@ from pooling import RequestContext, di
 from pooling.web import wsgi
 from pooling.web.flask import Pooling
 from pooling.web.outcome import ResponseError
+from tests.platform.programs import run
 from tests.web.apps import Repo, ThreadSite
 from tests.web.servers import eventually, waitress_server
 
@@ -180,6 +181,77 @@ def test_a_body_closed_after_its_first_part_ends_with_an_error_and_one_read_to_t
     assert whole is None
 
 
+def test_a_body_read_as_far_as_was_told_is_whole_and_its_end_is_reached(container):
+    log = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "6")])
+        thing = container.thing()
+        yield b"one"
+        yield b"two"
+        log.append(thing.is_out)
+        if environ.get("fails"):
+            raise LookupError("after its last part")
+
+    served = wsgi.RequestContextMiddleware(app, container)
+    body = served({}, lambda *_: None)
+    assert [next(body), next(body)] == [b"one", b"two"]
+    assert (log, container.factory().ends) == ([True], [None])
+    body.close()
+    assert list(body) == []
+
+    for closes_at_once in (True, False):
+        body = served({"fails": True}, lambda *_: None)
+        assert [next(body), next(body)] == [b"one", b"two"]
+        if not closes_at_once:
+            with pytest.raises(LookupError):
+                next(body)
+            body.close()
+        else:
+            with pytest.raises(LookupError):
+                body.close()
+        assert isinstance(container.factory().ends[-1], LookupError)
+
+    body = served({}, lambda *_: None)
+    next(body)
+    body.close()
+    assert type(container.factory().ends[-1]) is ResponseError
+    assert container.things().borrowed == 0
+
+
+def test_a_body_of_more_than_was_told_is_passed_on_as_it_is(container):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "1")])
+        container.thing()
+        return iter([b"one", b"two", b"three"])
+
+    assert list(wsgi.RequestContextMiddleware(app, container)({}, lambda *_: None)) == [b"one", b"two", b"three"]
+    assert container.factory().ends == [None]
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_a_body_that_no_client_wants_may_be_cut(container, status):
+    def app(environ, start_response):
+        start_response(status, [])
+        container.thing()
+        return iter([b"one", b"two"])
+
+    body = wsgi.RequestContextMiddleware(app, container)({}, lambda *_: None)
+    next(body)
+    body.close()
+    assert container.factory().ends == [None]
+
+
+def test_a_server_can_tell_the_length_of_a_body_of_one_part(container):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [b"all"]
+
+    with waitress_server(wsgi.RequestContextMiddleware(app, container)) as url:
+        response = get(url)
+    assert (response.text, response.headers["content-length"]) == ("all", "3")
+
+
 def test_a_body_nobody_asks_for_is_no_error_nor_is_that_of_a_head(container):
     served = streams(container)
     served({}, lambda *_: None).close()
@@ -258,6 +330,18 @@ def site(container):
     def conflict(error):
         return "conflict", 409
 
+    @app.get("/redirected")
+    @di.inject
+    def redirected(repo: Repo = di.Inject[ThreadSite.repo]):
+        flask.abort(flask.redirect("/plain"))
+
+    @app.get("/coded")
+    @di.inject
+    def coded(repo: Repo = di.Inject[ThreadSite.repo]):
+        error = KeyError("its code is none of HTTP's")
+        error.code = 304
+        raise error
+
     @app.get("/status/<int:status>")
     @di.inject
     def answer(status: int, repo: Repo = di.Inject[ThreadSite.repo]):
@@ -293,6 +377,13 @@ def test_an_error_in_a_flask_view_is_seen_by_the_release_hook(site, container):
     assert str(ends[-1]) == "request 'GET /status/503' was answered with status 503"
 
 
+def test_a_redirect_is_no_error_and_an_error_is_none_by_its_attributes(site, container):
+    assert get(site, "/redirected", follow_redirects=False).status_code == 302
+    assert get(site, "/coded").status_code == 409
+    nothing_is_out(container)
+    assert [type(end) for end in container.factory().ends] == [type(None), KeyError]
+
+
 @pytest.mark.parametrize("status", [200, 302, 404])
 def test_an_answer_of_less_than_500_is_no_error(site, container, status):
     assert get(site, f"/status/{status}").status_code == status
@@ -319,4 +410,39 @@ def test_the_extension_can_be_given_its_app_later_and_serves_flasks_test_client(
     assert app.extensions["pooling"] is extension
     with app.test_client() as client:
         assert client.get("/").text == "True"
-    nothing_is_out(container)
+    client = app.test_client()
+    for _ in range(6):  # more than there are resources, and nobody reads what was answered
+        assert client.get("/").status_code == 200
+    with client.get("/") as response:
+        assert response.status_code == 200
+    assert container.factory().ends == [None] * 8
+    assert container.things().borrowed == 0
+
+
+def test_a_forked_child_does_not_stop_what_its_parent_made(container):
+    outcome = run("""
+        import os
+        import flask
+        from pooling import di
+        from pooling.web.flask import Pooling
+
+        class Client:
+            def close(self):
+                print("closed by", "parent" if os.getpid() == parent else "child", flush=True)
+
+        class App(di.Container):
+            client = di.Managed(Client, stop="close")
+            late = di.Managed(Client, stop="close")
+
+        parent = os.getpid()
+        app = App()
+        Pooling(flask.Flask("site"), app)
+        app.client.start()
+        app.start()
+        child = os.fork()
+        if child == 0:
+            raise SystemExit
+        os.waitpid(child, 0)
+    """)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == ["closed by parent"] * 2
