@@ -56,8 +56,7 @@ def holder(slot: Slot, now: float) -> str:
     """Since when and where a resource is out."""
     if slot.noted != slot.uses:
         return "at a place not noted (from now on this pool notes every borrower)"
-    place = describe(slot.code, slot.lasti)
-    return f"{max(now - slot.taken_at, 0):.1f} s ago" + (f" at {place}" if place else "")
+    return f"{max(now - slot.taken_at, 0):.1f} s ago{describe(slot.code, slot.lasti)}"
 
 
 def by_age(ledger: Ledger) -> list[Slot]:
@@ -195,10 +194,12 @@ def closed(
 
 def create_failed(name: str, key: Any, ledger: Ledger, error: BaseException) -> CreateError:
     """A create failed for good."""
-    said = f": {error}" if isinstance(error, CreateError) else f" with {type(error).__name__}"
+    if isinstance(error, CreateError):
+        said = f": {str(error).removeprefix(f'{title(name, key)}: ').rstrip('.')}. Trying"
+    else:
+        said = f" with {type(error).__name__}, the cause of this error. Trying"
     return CreateError(
-        f"{title(name, key)}: create failed{said}, and trying again would not help (step: {CREATING}). "
-        "That error is the cause of this one.",
+        f"{title(name, key)}: create failed{said} again would not help (step: {CREATING}).",
         pool=name,
         key=key,
         step=CREATING,

@@ -16,6 +16,7 @@ from contextvars import ContextVar, Token
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from . import _sites
 from ._lenders import ASYNC_CALLBACK, CALLBACK, service_ways, way_of
 from ._offload import in_loop, in_worker
 from ._uses import Attempt, abandon, afollow, follow, is_to_be_awaited, wake
@@ -553,6 +554,14 @@ NO_REQUEST._is_closed, NO_REQUEST._resolved = True, ENDED
 current_var: ContextVar[RequestContext] = ContextVar("pooling.request", default=NO_REQUEST)
 
 
+def _named_request() -> str | None:
+    ctx = current_var.get()
+    return None if ctx is NO_REQUEST or ctx.name is None else str(ctx)
+
+
+_sites.named_request = _named_request
+
+
 class Active:
     """Makes a request current for a block of code."""
 
@@ -601,12 +610,13 @@ def _may_not_wait(way: Way, lender: Any) -> RequestContextError:
     if way.is_async:
         return RequestContextError(
             f"the value of {_name(lender)} has not been taken in this request yet, and taking it must be awaited: "
-            "use pooling.di.inject on an async function, or `await ctx.aacquire(pool)`, before synchronous code uses it"
+            "use pooling.di.inject on an async function, `await slot.aget()` or `await ctx.aacquire(pool)` before "
+            "synchronous code uses it"
         )
     return RequestContextError(
         f"the value of {_name(lender)}, a pool for threads, has not been taken in this request yet, and taking it "
-        "here would block the event loop: use pooling.di.inject on an async function, or `await ctx.aacquire(pool)`, "
-        "which ask it from a worker thread; or make the pool an asyncio one"
+        "here would block the event loop: use pooling.di.inject on an async function, `await slot.aget()` or `await "
+        "ctx.aacquire(pool)`, which ask it from a worker thread; or make the pool an asyncio one"
     )
 
 

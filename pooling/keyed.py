@@ -118,7 +118,8 @@ class _Keyed(Generic[K, T, S]):
                 f"on_dropped={on_dropped!r}: expected a callable that gets key and pool", field="on_dropped"
             )
         check_parts(budget, observer)
-        self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
+        own = ("max_total", "max_keys", "max_key_idle", "budget", "context", "name", "observer", "on_dropped", "clock")
+        self._options = PoolingServiceOptions.gathered(options, options_as_keywords, own)
         self._factory_for_key = factory_for_key
         self._max_keys = math.inf if max_keys is None else max_keys
         self._max_key_idle = self._options.max_idle if max_key_idle is None else max_key_idle

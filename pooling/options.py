@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
@@ -106,8 +106,9 @@ class PoolingServiceOptions:
         for name in ("lifo", "validate_on_release", "inline_hooks", "use_times"):
             if not isinstance(getattr(self, name), bool):
                 raise _refused(name, getattr(self, name), "True or False")
-        if not isinstance(self.validate_on_acquire, bool):
-            self._seconds("validate_on_acquire")
+        since = self.validate_on_acquire
+        if not isinstance(since, bool) and not (is_seconds(since) and since >= 0):
+            raise _refused("validate_on_acquire", since, "True, False, or a number of seconds, 0 or more")
         if self.on_error not in ON_ERROR:
             raise _refused("on_error", self.on_error, "one of " + ", ".join(map(repr, ON_ERROR)))
 
@@ -132,13 +133,23 @@ class PoolingServiceOptions:
 
     @classmethod
     def gathered(
-        cls, options: PoolingServiceOptions | Mapping[str, Any] | None, keywords: Mapping[str, Any]
+        cls,
+        options: PoolingServiceOptions | Mapping[str, Any] | None,
+        keywords: Mapping[str, Any],
+        others: Iterable[str] = (),
     ) -> PoolingServiceOptions:
-        """Options given as an object, as a mapping or as keywords; keywords win."""
+        """
+        Options given as an object, as a mapping or as keywords; keywords win.
+
+        Args:
+            options: The object or mapping.
+            keywords: By the names of fields.
+            others: Names that whoever has these options takes besides, for the message about an unknown one.
+        """
         if options is None:
-            return cls(**_known(keywords)) if keywords else _DEFAULTS
+            return cls(**_known(keywords, others)) if keywords else _DEFAULTS
         if isinstance(options, Mapping):
-            return cls(**_known({**options, **keywords}))
+            return cls(**_known({**options, **keywords}, others))
         if not isinstance(options, PoolingServiceOptions):
             raise ConfigurationError(
                 f"options={options!r}: expected PoolingServiceOptions or a mapping of its fields", field="options"
@@ -146,13 +157,24 @@ class PoolingServiceOptions:
         return options.replaced(**keywords)
 
 
-def _known(given: Mapping[str, Any]) -> Mapping[str, Any]:
+_HOOKS = ("destroy", "validate", "acquire", "release")
+
+
+def _known(given: Mapping[str, Any], others: Iterable[str] = ()) -> Mapping[str, Any]:
     names = [field.name for field in fields(PoolingServiceOptions)]
     for name in given:
-        if name not in names:
-            near = get_close_matches(name, names, n=1) if isinstance(name, str) else []
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
-            raise ConfigurationError(f"unknown pool option {name!r}{hint}", field=str(name))
+        if name in names:
+            continue
+        near = get_close_matches(name, [*names, *others], n=1, cutoff=0.7) if isinstance(name, str) else []
+        if name == "create":
+            hint = ": what creates resources is the first argument"
+        elif name in _HOOKS:
+            hint = f": it is a step of the factory's, which PoolFactory.of(create, {name}=...) makes of functions"
+        elif near:
+            hint = f"; did you mean {near[0]!r}?"
+        else:
+            hint = f"; known are {', '.join([*others, *names])}"
+        raise ConfigurationError(f"unknown pool option {name!r}{hint}", field=str(name))
     return given
 
 

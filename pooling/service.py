@@ -479,8 +479,11 @@ class PoolingService(_Service[T]):
 
         Args:
             validate: Raises, or returns `False`, for one that is no good. `None` takes the factory's `validate`.
+
+        Raises:
+            ConfigurationError: `validate` cannot be called.
         """
-        finish(self._flows.check_idle(validate or self._hooks.validate))
+        finish(self._flows.check_idle(self._hooks.validate if validate is None else checked_callable(validate)))
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
         """
@@ -537,8 +540,9 @@ class AsyncPoolingService(_Service[T]):
             return
         if bound is not None and (self._ledger.slots or self._ledger.waiting):
             state = "has been closed" if bound.is_closed() else "is another one"
+            count = len(self._ledger.slots)
             raise PoolingError(
-                f"{messages.title(self._name, self._key)} has {len(self._ledger.slots)} resources that belong to the "
+                f"{messages.title(self._name, self._key)} has {count} resource{'s' * (count != 1)} of the "
                 f"event loop it was first used in, and that loop {state}. Stop the pool before its loop ends "
                 "(`async with pool:` does), or use one pool for each loop.",
                 pool=self._name,
@@ -608,7 +612,7 @@ class AsyncPoolingService(_Service[T]):
     def _put_idle(self, value: T) -> bool:
         """Give a resource back, where that needs nothing but putting it there; whether it was done."""
         ledger = self._ledger
-        if ledger.fast:
+        if ledger.fast and self._env.loop is _get_running_loop():
             slot: Slot | None = None
             try:
                 slot = ledger.out.pop(id(value), None)
@@ -645,7 +649,7 @@ class AsyncPoolingService(_Service[T]):
     async def check(self, validate: Callable[[T], Any] | None = None) -> None:
         """As `PoolingService.check`."""
         self._bind()
-        await self._flows.check_idle(validate or self._hooks.validate)
+        await self._flows.check_idle(self._hooks.validate if validate is None else checked_callable(validate))
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> AsyncLease[T]:
         """As `PoolingService.lease`, for `async with`."""
@@ -681,6 +685,12 @@ def check_parts(budget: object, observer: object) -> None:
         raise ConfigurationError(f"budget={budget!r}: expected a PoolBudget", field="budget")
     if observer is not None and not any(callable(getattr(observer, name, None)) for name in EVENTS):
         raise ConfigurationError(f"observer={observer!r}: expected a PoolObserver", field="observer")
+
+
+def checked_callable(validate: Any) -> Any:
+    if not callable(validate):
+        raise ConfigurationError(f"validate={validate!r}: expected a callable that gets a resource", field="validate")
+    return validate
 
 
 def members(weak: weakref.WeakSet[R]) -> list[R]:

@@ -15,6 +15,7 @@ from pooling import (
     PoolExhaustedError,
     PoolFactory,
     PoolingError,
+    PoolingService,
     PoolTimeoutError,
     ReleaseError,
 )
@@ -177,6 +178,17 @@ async def test_a_failed_create_says_what_failed_and_chains_it(side):
         await pool.acquire()
     assert caught.value.step == "creating"
     assert isinstance(caught.value.__cause__, CreateError)
+    assert str(caught.value) == (
+        "pool 'orders': create failed: role 'ann' does not exist. Trying again would not help (step: creating)."
+    )
+
+
+def test_what_the_pool_itself_says_of_a_create_has_its_name_once():
+    one = object()
+    with PoolingService(lambda: one, name="orders", max_size=2) as pool, pool.lease():
+        with raising(CreateError, "return a new one each time. Trying again") as caught:
+            pool.acquire()
+        assert str(caught.value).count("pool 'orders'") == 1
 
 
 @on_both

@@ -95,9 +95,34 @@ def test_an_option_that_does_not_exist_is_refused_with_the_one_that_may_be_meant
         kind(object, {"colour": "red"})
     with raising(ConfigurationError, "options=7"):
         kind(object, 7)
+    with raising(ConfigurationError, "'validate'", "PoolFactory.of(create, validate=...)"):
+        kind(object, validate=bool)
+    with raising(ConfigurationError, "'create'", "is the first argument"):
+        kind(object, create=object)
+    with raising(ConfigurationError, "validate_on_acquire='yes'", "True, False, or a number of seconds"):
+        kind(object, validate_on_acquire="yes")
     with raising(ConfigurationError, "unknown pool option 3") as caught:
         kind(object, {3: "three"})
     assert caught.value.field == "3"
+
+
+@pytest.mark.parametrize("kind", [KeyedPoolingService, AsyncKeyedPoolingService])
+def test_an_option_of_a_keyed_pool_that_does_not_exist_is_refused_with_its_own_among_the_known(kind):
+    with raising(ConfigurationError, "did you mean 'max_total'?"):
+        kind(lambda key: object, maxtotal=3)
+    with raising(ConfigurationError, "did you mean 'on_dropped'?"):
+        kind(lambda key: object, on_drop=print)
+    with raising(ConfigurationError, "known are max_total, max_keys"):
+        kind(lambda key: object, colour="red")
+
+
+@on_both
+async def test_a_check_with_something_that_cannot_be_called_is_refused(side):
+    pool = side.pool(Workshop(side))
+    await pool.release(await pool.acquire())
+    with raising(ConfigurationError, "validate=3: expected a callable"):
+        await pool.check(3)
+    assert pool.available == 1
 
 
 @pytest.mark.parametrize("kind", [PoolingService, AsyncPoolingService])

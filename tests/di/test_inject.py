@@ -12,7 +12,15 @@ from typing import Annotated, Optional
 import pytest
 from dependency_injector import providers
 
-from pooling import ConfigurationError, PoolFactory, PoolingService, RequestContext, RequestContextError, di
+from pooling import (
+    ConfigurationError,
+    PoolFactory,
+    PoolingService,
+    PoolTimeoutError,
+    RequestContext,
+    RequestContextError,
+    di,
+)
 from tests.di.parts import App, Repo, Service, Threaded, User
 
 
@@ -551,6 +559,29 @@ async def test_a_threaded_pool_in_an_async_function_is_awaited_off_the_loop(app)
         assert (await function()).user is app.user()
         assert app.users().borrowed == 1
     assert app.users().borrowed == 0
+
+
+async def test_who_waits_in_vain_is_told_which_request_has_what():
+    class Small(di.Container):
+        users = di.AsyncPool(User, max_size=1, timeout=0.01)
+        plain_users = di.Pool(User, max_size=1, timeout=0.01)
+        user = di.Pooled(users)
+        plain = di.Pooled(plain_users)
+
+    @di.inject
+    async def takes(user: User = di.Inject[Small.user], plain: User = di.Inject[Small.plain]):
+        pass
+
+    async with Small().running() as app:
+        for _ in range(2):  # from the first time on who takes what is written down
+            async with app.request("GET /slow"):
+                await takes()
+                with pytest.raises(PoolTimeoutError) as in_loop:
+                    await app.users().acquire()
+                with pytest.raises(PoolTimeoutError) as in_thread:
+                    app.plain_users().acquire()
+    for caught in (in_loop, in_thread):
+        assert "s ago for request 'GET /slow'." in str(caught.value)
 
 
 async def test_providers_stay_synchronous(app):

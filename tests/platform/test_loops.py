@@ -96,6 +96,23 @@ def test_use_from_another_loop_that_runs_at_the_same_time_says_so():
     asyncio.run(main())
 
 
+def test_giving_back_in_another_loop_says_so_also_where_that_takes_no_waiting():
+    pool = pool_of(name="orders")
+
+    async def main():
+        value = await pool.acquire()
+        with pytest.raises(PoolingError) as caught:
+            await asyncio.to_thread(asyncio.run, pool.release(value))
+        assert "has 1 resource of the event loop it was first used in, and that loop is another one" in str(
+            caught.value
+        )
+        assert pool.is_borrowed(value)
+        await pool.release(value)
+        await pool.stop()
+
+    asyncio.run(main())
+
+
 def test_a_pool_with_nothing_in_it_may_change_its_loop():
     pool = pool_of(max_size=1)
 
