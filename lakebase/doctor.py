@@ -395,7 +395,7 @@ _CHECKS: tuple[Callable[[_Patient], Finding], ...] = (
 
 
 def _skipped(check: str, ground: str) -> Finding:
-    return Finding(check, Verdict.SKIPPED, f"needs what the check of {ground} did not find")
+    return Finding(check, Verdict.SKIPPED, f"only to be seen once the check of {ground} succeeds")
 
 
 def _first_line(error: BaseException) -> str:
@@ -447,12 +447,17 @@ def main(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     """
     Print a line for each check as it is made.
 
-    Returns 0 if a pool would work, warnings or not, and 1 if it would not.
+    Returns 0 if a pool would work, warnings or not, 1 if it would not, and 2 where a password cannot be asked for.
     """
     stream = out or sys.stdout
     given = {name: getattr(arguments, name) for name in _FIELDS if _is_given(getattr(arguments, name))}
     if arguments.native_password:
-        given["password"] = os.environ.get("PGPASSWORD") or getpass.getpass("Password: ")
+        given["password"] = os.environ.get("PGPASSWORD")
+        if not given["password"]:
+            if not sys.stdin.isatty():
+                sys.stderr.write("lakebase doctor: no terminal to ask for the password on; set PGPASSWORD\n")
+                return 2
+            given["password"] = getpass.getpass("Password: ")
     status = 0
     for finding in examine(given, budget=arguments.budget):
         stream.write(f"{finding}\n")

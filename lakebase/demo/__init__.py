@@ -61,8 +61,9 @@ def _wrong_with(users: int, requests: int) -> str | None:
     if requests > _MOST_REQUESTS:
         return f"--requests {requests}: expected at most {_MOST_REQUESTS}"
     if requests < _LEAST_PER_USER * users:
+        least = _LEAST_PER_USER * users
         return (
-            f"--requests {requests}: {users} users need at least {_LEAST_PER_USER * users}, since a user's token is "
+            f"--requests {requests}: at least {least} are needed for --users {users}, since a user's token is "
             f"rotated between requests; give more, or fewer --users"
         )
     return None

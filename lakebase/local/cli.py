@@ -93,7 +93,7 @@ def add_commands(local: argparse.ArgumentParser) -> None:
     token.add_argument("--password", action="store_true", help="print a minted credential instead, for Postgres")
     psql = command("psql", "open psql as a user", _psql)
     psql.add_argument("--name", help="which local Lakebase (default: the only one)")
-    psql.add_argument("--user", metavar="EMAIL", help="the role (default: the owner of the database)")
+    psql.add_argument("--user", metavar="EMAIL", help="the role, added if missing (default: the owner)")
     psql.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of psql, after --")
     suspend = command("suspend", "scale to zero: drop all connections; the next one wakes it", _suspend)
     suspend.add_argument("name", nargs="?", help="which one (default: the only one)")

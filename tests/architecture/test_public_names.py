@@ -72,3 +72,14 @@ def test_every_exported_class_and_function_has_a_docstring_of_its_own(package):
     exported = [getattr(module, name) for name in module.__all__]
     classes_and_functions = [thing for thing in exported if inspect.isclass(thing) or inspect.isfunction(thing)]
     assert [thing.__name__ for thing in classes_and_functions if not thing.__doc__] == []
+
+
+def test_every_name_of_the_web_frameworks_files_is_documented():
+    text = API.read_text(encoding="utf-8")
+    section = text[text.index("## Web frameworks") :].partition("\n## ")[0]
+    rows = set(re.findall(r"^\| `(\w+)\.(\w+)` \| .+ \|$", section, flags=re.MULTILINE))
+    files = sorted(path.stem for path in (ROOT / "pooling" / "web").glob("*.py") if path.stem != "__init__")
+    names = {(file, name) for file in files for name in importlib.import_module(f"pooling.web.{file}").__all__}
+    again = {(file, name) for file, name in names if name in ("RequestContextMiddleware", "headers")}
+    assert rows <= names
+    assert names - rows <= again - {("asgi", name) for name in ("RequestContextMiddleware", "headers")}

@@ -108,7 +108,7 @@ def test_a_terminal_gets_bars_and_a_table_with_colours():
         (["--users", "0"], "--users: '0': expected a whole number"),
         (["--requests", "many"], "--requests: 'many': expected a whole number"),
         (["--users", "1000"], "--users 1000: expected at most"),
-        (["--users", "3", "--requests", "8"], "3 users need at least 9"),
+        (["--users", "3", "--requests", "8"], "at least 9 are needed for --users 3"),
         (["--colour"], "--colour"),
     ],
 )

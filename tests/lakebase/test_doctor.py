@@ -54,6 +54,13 @@ def test_the_app_is_examined_from_its_environment(lakebase_local, monkeypatch: p
     assert lakebase_local.client_secret not in text
 
 
+def test_without_a_terminal_a_native_password_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run(["--user", "x", "--native-password"]) == (2, "")
+    assert capsys.readouterr().err == "lakebase doctor: no terminal to ask for the password on; set PGPASSWORD\n"
+
+
 def test_a_native_password_needs_no_workspace(lakebase_local, monkeypatch: pytest.MonkeyPatch) -> None:
     lakebase_local.add_password_role("doctors_role", "d0ct0r-pw")
     monkeypatch.setenv("PGPASSWORD", "d0ct0r-pw")
