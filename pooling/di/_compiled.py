@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dependency_injector import providers
 
 from ..binding import is_provider
-from ._factory import Factory, plainly
+from ._factory import Factory
 from ._kept import Kept
 from ._slots import Pooled
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["compiled"]
 
 
-def compiled(root: Any, nodes: Sequence[Any], look_again: Resolve) -> tuple[Callable[[], bool], Resolve, Resolve]:
+def compiled(
+    root: Any, nodes: Sequence[Any], look_again: Resolve, plainly: Callable[[], Any]
+) -> tuple[Callable[[], bool], Resolve, Resolve]:
     """
     What `root()` does while nothing overrides any part of it; faster, if it can be.
 
@@ -38,6 +40,7 @@ def compiled(root: Any, nodes: Sequence[Any], look_again: Resolve) -> tuple[Call
         root: A provider.
         nodes: All that take part in the call.
         look_again: What to do instead where something overrides one of the nodes.
+        plainly: The call of the root, for where it cannot be faster.
 
     Returns:
         Whether nothing overrides a node; what `root()` gives in a request, which is current, if so; and both in one.
@@ -46,10 +49,12 @@ def compiled(root: Any, nodes: Sequence[Any], look_again: Resolve) -> tuple[Call
     overriding = [f"{_named(node, names)}.last_overriding" for node in nodes]
     as_seen = " is ".join([*overriding, "None"])
     try:
+        if isinstance(root, Factory) and type(root) is not Factory:
+            raise _Unknown  # a class of the user's, with a call of its own
         code = _expression(root, names)
         call = _made(f"lambda ctx: {code}", names)
     except (_Unknown, SyntaxError, RecursionError, MemoryError):  # the latter where it is nested too deep for Python
-        code = f"{_named(plainly(root), names)}()"
+        code = f"{_named(plainly, names)}()"
         call = _made(f"lambda ctx: {code}", names)
     resolve = _made(f"lambda ctx: {code} if {as_seen} else look_again(ctx)", names)
     return _made(f"lambda: {as_seen}", names), call, resolve

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ._graph import Reach
 
-__all__ = ["Factory", "plainly"]
+__all__ = ["Factory"]
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Factory(providers.Factory[T]):
     def _look(self) -> Reach:
         from ._graph import Reach  # which looks at factories
 
-        self._reach = reach = Reach(self)
+        self._reach = reach = Reach(self, partial(_call_plainly, self))
         return reach
 
     def part_of(self, reach: Reach) -> None:
@@ -121,8 +121,3 @@ class Factory(providers.Factory[T]):
     def enable_async_mode(self) -> None:
         super().enable_async_mode()
         self._changed()
-
-
-def plainly(provider: Any) -> Callable[[], Any]:
-    """The library's own call of a provider."""
-    return partial(_call_plainly, provider) if isinstance(provider, Factory) else provider

@@ -10,7 +10,7 @@ from dependency_injector import providers
 
 from ..binding import is_provider
 from ._compiled import compiled
-from ._factory import Factory, plainly
+from ._factory import Factory
 from ._kept import Kept
 from ._slots import Pooled
 
@@ -39,6 +39,10 @@ class Reach:
     Overrides are followed: only what answers is looked at. Behind a `Selector` only the
     selected branch is, which makes the answer good for one call alone.
 
+    Args:
+        root: The provider.
+        plainly: Its call, where that is not what leads here.
+
     Attributes:
         call: `call(ctx)` is what `root()` gives in that request, which is the current one, once `slots` was asked.
         resolve: The same, of itself.
@@ -50,9 +54,9 @@ class Reach:
     call: Callable[[RequestContext], Any]
     resolve: Callable[[RequestContext], Any]
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, plainly: Callable[[], Any] | None = None) -> None:
         self._root = root
-        self._plainly = plainly(root)
+        self._plainly = plainly or root
         self._changes = 0
         self._look()
 
@@ -93,7 +97,9 @@ class Reach:
         elif walk.varies:
             self._is_as_seen, self.call, self.resolve = _never, self._call_plainly, self._call_plainly
         else:
-            self._is_as_seen, self.call, self.resolve = compiled(self._root, walk.nodes, self._look_again)
+            self._is_as_seen, self.call, self.resolve = compiled(
+                self._root, walk.nodes, self._look_again, self._plainly
+            )
             if self._changes != before:  # by another thread, under way
                 self.forget()
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from dependency_injector import containers, providers
+from dependency_injector.errors import Error
 
 from pooling import ConfigurationError, RequestContextError, di
 from tests.di.parts import App, Repo, Threaded
@@ -214,6 +215,39 @@ def test_it_serves_the_librarys_own_wiring_delegates_and_aggregates():
     assert providers.is_provider(container.made)
     with pytest.raises(TypeError):
         di.Factory(int, 1, base="x")()
+
+
+class OfParts(di.Factory):
+    provided_type = Parts
+
+
+class Counting(di.Factory):
+    __slots__ = ("calls",)
+
+    def __call__(self, *args, **kwargs):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().__call__(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [OfParts, Counting])
+def test_a_class_of_ones_own_is_called_by_itself_and_inside_another(kind):
+    class Own(Threaded):
+        made = kind(Parts, 1, user=Threaded.user)
+        outer = di.Factory(Parts, made)
+
+    app = Own()
+    with app.running(), app.request():
+        for _ in range(2):
+            assert app.made() == app.get("made") == Parts(1, user=app.user())
+            assert app.outer() == app.get("outer") == Parts(Parts(1, user=app.user()))
+        with app.made.override("fake"):
+            assert app.outer() == Parts("fake")
+        app.made.set_args(2)
+        assert app.outer() == Parts(Parts(2, user=app.user()))
+        if kind is Counting:
+            assert app.made.calls == 10
+    with pytest.raises(Error, match="can provide only"):
+        OfParts(dict)
 
 
 def test_who_was_part_of_many_plans_keeps_none_of_them_alive():
