@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import weakref
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
@@ -22,6 +23,7 @@ from ._offload import in_loop, in_worker
 from ._uses import Attempt, abandon, afollow, follow, is_to_be_awaited, wake
 from .errors import ConfigurationError, RequestContextError
 from .lease import NOTHING
+from .service import members
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -71,6 +73,7 @@ class RequestContext:
     __slots__ = (
         "__weakref__",
         "_is_closed",
+        "_children",
         "_lead",
         "_must_await",
         "_resolved",
@@ -97,6 +100,7 @@ class RequestContext:
         self._is_closed = False
         self._must_await = False  # whether something it holds may have to be awaited
         self._lead: RequestContext | None = None  # who holds the pooled values, if not this one
+        self._children: weakref.WeakSet[RequestContext] | None = None  # whose values this one holds
         self._resolved: dict[Any, Any] = {}  # values by who asks
         self._token: Token[RequestContext] | None = None
 
@@ -190,7 +194,12 @@ class RequestContext:
         """
         child = RequestContext(self.name if name is None else name, self, **values)
         if not own:
-            child._lead = self._lead or self
+            lead = child._lead = self._lead or self
+            if lead._children is None:
+                lead._children = weakref.WeakSet()
+            lead._children.add(child)
+            if lead._is_closed:
+                child._resolved = ENDED
         return child
 
     @staticmethod
@@ -370,11 +379,15 @@ class RequestContext:
         Raises:
             RequestContextError: The request has ended.
         """
-        resolved = self._resolved  # before the look at its end, lest it be the empty one that all have after that
-        if not self._is_closed:
-            resolved[slot] = value
-        if self._is_closed:
+        resolved = self._resolved
+        if resolved is ENDED or self._is_closed:
             raise ended(self)
+        resolved[slot] = value
+
+    def _forget_values(self) -> None:
+        """Have no part of this request hand out what is given back."""
+        for child in members(self._children or weakref.WeakSet()):
+            child._resolved = ENDED
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -421,6 +434,8 @@ class RequestContext:
                 "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
             )
         self._is_closed = True
+        if self._children is not None:
+            self._forget_values()
         if exc is None:
             exc = self.error
         errors: list[BaseException] | None = None
@@ -457,6 +472,8 @@ class RequestContext:
         if self._is_closed:
             return
         self._is_closed = True
+        if self._children is not None:
+            self._forget_values()
         if exc is None:
             exc = self.error
         uses = self._uses

@@ -30,7 +30,7 @@ __all__ = ["compiled"]
 
 def compiled(
     root: Any, nodes: Sequence[Any], look_again: Resolve, plainly: Callable[[], Any]
-) -> tuple[Callable[[], bool], Resolve, Resolve]:
+) -> tuple[Callable[[], bool], Resolve]:
     """
     What `root()` does while nothing overrides any part of it; faster, if it can be.
 
@@ -43,21 +43,22 @@ def compiled(
         plainly: The call of the root, for where it cannot be faster.
 
     Returns:
-        Whether nothing overrides a node; what `root()` gives in a request, which is current, if so; and both in one.
+        Whether nothing overrides a node; and what `root()` gives in a request, which is current.
     """
     names: dict[str, Any] = {"look_again": look_again}
     overriding = [f"{_named(node, names)}.last_overriding" for node in nodes]
     as_seen = " is ".join([*overriding, "None"])
+
+    def guarded(code: str) -> Resolve:
+        return _made(f"lambda ctx: {code} if {as_seen} else look_again(ctx)", names)  # type: ignore[no-any-return]
+
     try:
         if isinstance(root, Factory) and type(root) is not Factory:
             raise _Unknown  # a class of the user's, with a call of its own
-        code = _expression(root, names)
-        call = _made(f"lambda ctx: {code}", names)
+        resolve = guarded(_expression(root, names))
     except (_Unknown, SyntaxError, RecursionError, MemoryError):  # the latter where it is nested too deep for Python
-        code = f"{_named(plainly, names)}()"
-        call = _made(f"lambda ctx: {code}", names)
-    resolve = _made(f"lambda ctx: {code} if {as_seen} else look_again(ctx)", names)
-    return _made(f"lambda: {as_seen}", names), call, resolve
+        resolve = guarded(f"{_named(plainly, names)}()")
+    return _made(f"lambda: {as_seen}", names), resolve
 
 
 class _Unknown(Exception):  # noqa: N818 - it says that the library's own way is to be taken
@@ -93,8 +94,11 @@ def _places(kind: Any) -> tuple[str, ...]:
     init, make = kind.__init__, type(kind).__call__
     if make is not type.__call__ or kind.__new__ is not object.__new__ or not inspect.isfunction(init):
         return ()
-    names: tuple[str, ...] = init.__code__.co_varnames
-    return names[1 : init.__code__.co_argcount]
+    code = init.__code__
+    if code.co_posonlyargcount > 1:  # beside `self`: such a name may be that of another argument, too
+        return ()
+    names: tuple[str, ...] = code.co_varnames
+    return names[1 : code.co_argcount]
 
 
 def _argument(given: Any, names: dict[str, Any]) -> str:

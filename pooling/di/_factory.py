@@ -71,6 +71,10 @@ class Factory(providers.Factory[T]):
         """Note a plan that holds until the factory changes."""
         self._plans.add(reach)
 
+    def forget(self) -> None:
+        """Look again at what it depends on."""
+        self._reach = None
+
     def _changed(self) -> Self:
         for reach in members(self._plans):
             reach.forget()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from dependency_injector import providers
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from ..context import RequestContext
 
 
+#: What an async function has awaited before it is called, as the library's own wiring does.
+PENDING = (asyncio.Future, CoroutineType)
+
+
 def effective(provider: Any) -> Any:
     """The provider that answers for this one: itself, or the last that overrides it."""
     while provider.last_overriding is not None:
@@ -29,7 +34,14 @@ def dependencies(provider: Any) -> Iterator[Any]:
     """What a provider that is not overridden asks when it is called, as far as can be told without calling it."""
     if isinstance(provider, providers.Delegate):
         return  # it gives the provider itself, for its receiver to call
-    yield from provider.related
+    for part in provider.related:
+        if not is_handed_on(part):
+            yield part
+
+
+def is_handed_on(part: Any) -> bool:
+    """Whether a part of a graph is given to its receiver as it is, for that to call."""
+    return providers.is_delegated(part) or isinstance(part, providers.Container | providers.Self)
 
 
 class Reach:
@@ -44,14 +56,12 @@ class Reach:
         plainly: Its call, where that is not what leads here.
 
     Attributes:
-        call: `call(ctx)` is what `root()` gives in that request, which is the current one, once `slots` was asked.
-        resolve: The same, of itself.
+        resolve: `resolve(ctx)` is what `root()` gives in that request, which is the current one.
     """
 
-    __slots__ = ("__weakref__", "_changes", "_is_as_seen", "_plainly", "_root", "_slots", "call", "resolve")
+    __slots__ = ("__weakref__", "_changes", "_is_as_seen", "_plainly", "_root", "_slots", "resolve")
 
     _is_as_seen: Callable[[], bool]
-    call: Callable[[RequestContext], Any]
     resolve: Callable[[RequestContext], Any]
 
     def __init__(self, root: Any, plainly: Callable[[], Any] | None = None) -> None:
@@ -79,13 +89,13 @@ class Reach:
             taking = slot.begin(ctx)
             if taking is not None:
                 await taking
-        value = self.call(ctx)
-        return await value if isinstance(value, asyncio.Future) else value
+        value = self.resolve(ctx)
+        return await value if isinstance(value, PENDING) else value
 
     def forget(self) -> None:
         """Look again at the next call: something has changed that cannot be seen at each."""
         self._changes += 1
-        self._is_as_seen, self.call, self.resolve = _never, self._look_again, self._look_again
+        self._is_as_seen, self.resolve = _never, self._look_again
 
     def _look(self) -> None:
         before = self._changes
@@ -95,11 +105,9 @@ class Reach:
         if walk.is_overridden:  # tests override, and may look each time
             self.forget()
         elif walk.varies:
-            self._is_as_seen, self.call, self.resolve = _never, self._call_plainly, self._call_plainly
+            self._is_as_seen, self.resolve = _never, self._call_plainly
         else:
-            self._is_as_seen, self.call, self.resolve = compiled(
-                self._root, walk.nodes, self._look_again, self._plainly
-            )
+            self._is_as_seen, self.resolve = compiled(self._root, walk.nodes, self._look_again, self._plainly)
             if self._changes != before:  # by another thread, under way
                 self.forget()
 

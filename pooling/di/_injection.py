@@ -11,7 +11,6 @@ suspending. So the providers stay synchronous, and a cancellation hits one await
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import sys
@@ -37,7 +36,7 @@ from ..binding import is_provider
 from ..context import RequestContext, current_var
 from ..errors import ConfigurationError
 from ._active import container_for
-from ._graph import Reach
+from ._graph import PENDING, Reach
 
 if TYPE_CHECKING:
     from dependency_injector import providers
@@ -74,12 +73,11 @@ class Marker:
     async def __call__(self) -> Any:
         ctx = RequestContext.current()
         container = None if ctx is None else ctx.container
-        known = None if container is None else container.plans.get(self)
+        known = None if container is None else container._plans.get(self)
         if known is None:
-            source, provider = _provider_of(self, repr(self))
-            known = Reach(provider)
+            source, known = _reach_of(self, repr(self))
             if container is not None and source is container:
-                container.plans[self] = known
+                container._plans[self] = known
         return await known.aresolve(_get_current())
 
     def __eq__(self, other: object) -> bool:
@@ -150,7 +148,7 @@ class Spec:
     def plan(self, ctx: RequestContext) -> tuple[Entry, ...]:
         """Where the arguments come from in this call."""
         try:
-            return ctx.container.plans[self._key][0]  # type: ignore[no-any-return]
+            return ctx.container._plans[self._key][0]  # type: ignore[no-any-return]
         except (KeyError, AttributeError):  # its first call there, or no container
             return self._make_plan(ctx.container)
 
@@ -159,13 +157,13 @@ class Spec:
         answering = []
         entries = []
         for name, (place, marker) in self.markers.items():
-            source, provider = _provider_of(marker, f"{where}({name})")
+            source, reach = _reach_of(marker, f"{where}({name})")
             answering.append(source)
-            entries.append(Entry(name, place, Reach(provider)))
+            entries.append(Entry(name, place, reach))
         plan = tuple(entries)
         if container is not None and all(source is container for source in answering):
             # Nobody else had a part in it: it holds as long as this container and this function do.
-            plans, key = container.plans, self._key
+            plans, key = container._plans, self._key
             plans[key] = plan, weakref.ref(self, lambda _: plans.pop(key, None))
         return plan
 
@@ -174,10 +172,18 @@ class Spec:
 specs: weakref.WeakSet[Spec] = weakref.WeakSet()
 
 
-def _provider_of(marker: Marker, where: str) -> tuple[Any, Any]:
-    """The container that answers and its provider; no container for a provider that belongs to no class."""
-    container = container_for(marker.target, marker.owner, where)
-    return container, marker.target if container is None else container.counterpart(marker.target)
+def _reach_of(marker: Marker, where: str) -> tuple[Any, Reach]:
+    """The container that answers, and its provider; no container for a provider that belongs to no class."""
+    target = marker.target
+    container = container_for(target, marker.owner, where)
+    if container is None:
+        return None, Reach(target)
+    if isinstance(target, str):
+        return container, container.reach(target)
+    known = container._plans.get(target)
+    if known is None:
+        known = container._plans[target] = Reach(container.counterpart(target))
+    return container, known
 
 
 @overload
@@ -263,8 +269,8 @@ def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., A
                             await taking
         for name, place, reach in entries:
             if given <= place and name not in kwargs:
-                value = reach.call(ctx) if is_eager else reach.resolve(ctx)
-                kwargs[name] = value if not isinstance(value, asyncio.Future) else await value
+                value = reach.resolve(ctx)
+                kwargs[name] = value if not isinstance(value, PENDING) else await value
         return await function(*args, **kwargs)
 
     return wrapper
@@ -279,7 +285,7 @@ async def _fill(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
             await entry.reach.take(ctx)
     for entry in wanted:
         value = entry.reach.resolve(ctx)
-        kwargs[entry.name] = value if not isinstance(value, asyncio.Future) else await value
+        kwargs[entry.name] = value if not isinstance(value, PENDING) else await value
 
 
 def _wrap_generator(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:

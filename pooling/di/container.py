@@ -13,7 +13,8 @@ from ..binding import is_provider
 from ..context import RequestContext, current_var
 from ..errors import ConfigurationError
 from . import _active, _checks, _lifecycle
-from ._graph import Reach
+from ._factory import Factory
+from ._graph import Reach, everything
 from ._kept import Kept
 from ._slots import Pooled
 
@@ -33,7 +34,7 @@ class _Methods:
     start_order: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:  # what both get from the library's own containers
-        plans: dict[Any, Any]
+        _plans: dict[Any, Any]
         providers: dict[str, Any]
         declarative_parent: Any
         _is_running: bool
@@ -202,23 +203,27 @@ class _Methods:
     def get(self, key: str) -> Any:
         """What is under a key, resolved: for a pool the service, for a pooled slot this request's value."""
         try:
-            known = self.plans[key]
+            known = self._plans[key]
         except KeyError:
-            known = self._plan(key)
+            known = self.reach(key)
         return known.resolve(_get_current())
 
     async def aget(self, key: str) -> Any:
         """As `get`, awaiting the pooled values it needs first."""
-        known = self.plans.get(key)
+        known = self._plans.get(key)
         if known is None:
-            known = self._plan(key)
+            known = self.reach(key)
         return await known.aresolve(_get_current())
 
-    def _plan(self, key: str) -> Reach:
-        reach = Reach(self.find(key))
+    def reach(self, key: str) -> Reach:
+        """How what is under a key is resolved."""
+        provider = self.find(key)
+        known: Reach | None = self._plans.get(provider)
+        if known is None:
+            known = self._plans[provider] = Reach(provider)
         if key in self.providers:  # what is inside another container can be replaced without our knowing
-            self.plans[key] = reach
-        return reach
+            self._plans[key] = known
+        return known
 
     # --- for injection -------------------------------------------------------------------------------------------
 
@@ -271,7 +276,10 @@ class _Methods:
     def _begin(self) -> bool:
         if self._is_running:
             return False
-        self.plans.clear()
+        self._plans.clear()
+        for provider in everything(self.providers.values()):
+            if isinstance(provider, Factory):
+                provider.forget()
         self.check()
         self._is_running = True
         return True
@@ -293,8 +301,8 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     """What a `Container` class makes: its own copy of every provider."""
 
     def __init__(self) -> None:
-        #: How functions, markers and keys are served; see `_injection`.
-        self.plans: dict[Any, Any] = {}
+        # How functions, markers and keys are served; see `_injection`.
+        self._plans: dict[Any, Any] = {}
         self._starting = threading.RLock()  # for threads
         self._being_started: asyncio.Event | None = None  # for tasks
         super().__init__()
@@ -303,7 +311,7 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if is_provider(value) and name != "parent":
-            self.plans.clear()
+            self._plans.clear()
             if isinstance(value, Kept):
                 value.attach(self, name)
 

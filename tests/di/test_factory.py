@@ -275,3 +275,31 @@ def test_threads_that_call_while_it_is_changed_get_objects_of_before_or_after():
             made.set_args(number)
         assert all(numbers <= set(range(200)) for numbers in seen)
     assert outer().args[0].args == (199,)
+
+
+def test_a_start_sees_what_has_changed_in_factories_of_the_library_below_it():
+    class Mixed(di.Container):
+        inner = providers.Factory(Parts, 1)
+        outer = di.Factory(Parts, inner)
+
+    app = Mixed()
+    with app.running():
+        assert app.outer() == Parts(Parts(1))
+    app.inner.add_args(2)
+    with app.running():
+        assert app.outer() == app.get("outer") == Parts(Parts(1, 2))
+
+
+def test_a_name_that_is_two_arguments_is_passed_as_the_library_passes_it():
+    class Record:
+        def __init__(self, name="default", /, **fields):
+            self.given = (name, fields)
+
+    assert di.Factory(Record, name="x")().given == ("default", {"name": "x"})
+
+
+def test_a_provider_may_be_called_plans():
+    class Planned(di.Container):
+        plans = di.Factory(Parts, 1)
+
+    assert Planned().plans() == Parts(1)

@@ -210,8 +210,8 @@ def test_a_graph_of_classes_is_called_as_one_expression():
         made = providers.Factory(Parts, Threaded.repo, second=single, third=Threaded.users)
 
     app = App()
-    assert Reach(app.made).call.__code__.co_filename == "<pooling.di>"
-    assert "__call__" not in Reach(app.made).call.__code__.co_names
+    assert Reach(app.made).resolve.__code__.co_filename == "<pooling.di>"
+    assert "__call__" not in Reach(app.made).resolve.__code__.co_names
 
 
 @pytest.mark.parametrize("depth", [50, 250])

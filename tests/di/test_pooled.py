@@ -437,3 +437,22 @@ def test_one_first_use_makes_one_pool_however_many_threads_ask():
     for thread in threads:
         thread.join(20)
     assert len(set(pools)) == 1
+
+
+def test_a_part_of_a_request_hands_out_nothing_after_the_request_has_ended():
+    app = Threaded()
+    with app.running():
+        with app.request() as ctx:
+            part = ctx.child()
+            nested = part.child()
+            for each in (part, nested):
+                with each.active():
+                    assert app.repo().user is app.user()
+        late = ctx.child() if not ctx.is_closed else part
+        with app.request():
+            app.user()
+            for each in (part, nested, late):
+                with each.active():
+                    for asks in (app.user, app.repo, lambda: app.get("repo")):
+                        with pytest.raises(RequestContextError, match="has ended"):
+                            asks()
