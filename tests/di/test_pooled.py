@@ -160,7 +160,7 @@ def test_a_child_context_has_its_parents_value_or_its_own_on_request():
 
 def test_options_of_the_slot_reach_the_pool():
     class Short(di.Container):
-        users = di.Pool(User, max_size=1)
+        users = di.Pool(User, min_size=1, max_size=1)  # so that the first has not to be made in that time
         user = di.Pooled(users, timeout=0.001)
 
     app = Short()

@@ -208,7 +208,10 @@ class Request:
         now = monotonic()
         record = self.record
         if self._has_connection:
-            is_lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+            is_lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or (
+                # What psycopg makes of a server that ends while it answers.
+                isinstance(error, psycopg.InternalError) and "received 2 results" in str(error)
+            )
             if is_lost and record.was_struck(self.user, self._asked, now):
                 with record.changed:
                     record.phase.interrupted += 1
