@@ -195,11 +195,11 @@ def closed(
 def create_failed(name: str, key: Any, ledger: Ledger, error: BaseException) -> CreateError:
     """A create failed for good."""
     if isinstance(error, CreateError):
-        said = f": {str(error).removeprefix(f'{title(name, key)}: ').rstrip('.')}. Trying"
+        said = f": {str(error).removeprefix(f'{title(name, key)}: ').rstrip('.')}"
     else:
-        said = f" with {type(error).__name__}, the cause of this error. Trying"
+        said = f" with {type(error).__name__}, the cause of this error"
     return CreateError(
-        f"{title(name, key)}: create failed{said} again would not help (step: {CREATING}).",
+        f"{title(name, key)}: create failed{said}. Trying again would not help (step: {CREATING}).",
         pool=name,
         key=key,
         step=CREATING,

@@ -16,6 +16,8 @@ logger = logging.getLogger("pooling")
 
 R = TypeVar("R")
 
+_background: set[asyncio.Future[Any]] = set()  # the loop itself keeps only weak references
+
 
 def in_loop() -> bool:
     """Whether this thread is running an event loop right now, and so must not block."""
@@ -66,6 +68,14 @@ async def in_worker(work: Callable[[], R], unwanted: Callable[[R], None] | None 
         if future.done() and not future.cancelled() and future.exception() is None:
             shared.workers.submit(partial(drop, future.result()))
         raise
+
+
+def in_background(awaitable: Awaitable[R]) -> asyncio.Future[R]:
+    """Have the running loop see to something to its end, whoever goes on waiting for it."""
+    task = asyncio.ensure_future(awaitable)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
 
 
 async def through(awaitable: Awaitable[R]) -> R:

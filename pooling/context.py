@@ -7,19 +7,18 @@ dictionary, by who asks, so that a second use is one look-up without a method ca
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import weakref
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from . import _sites
 from ._lenders import ASYNC_CALLBACK, CALLBACK, service_ways, way_of
-from ._offload import in_loop, in_worker
+from ._offload import in_background, in_loop, in_worker
 from ._uses import Attempt, abandon, afollow, follow, is_to_be_awaited, wake
 from .errors import ConfigurationError, RequestContextError
 from .lease import NOTHING
@@ -38,7 +37,6 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 _once_more: Final = object()  # the key of a value whose release was interrupted
 _no_default: Final = object()
-_closing: set[asyncio.Future[Any]] = set()  # the loop itself keeps only weak references
 
 
 class MissingValueError(RequestContextError, KeyError):
@@ -310,7 +308,9 @@ class RequestContext:
             lead._must_await = True
             if lead._is_closed:  # another thread ended it in between
                 if uses.pop(key, None) is not None:  # type: ignore[unreachable]
-                    _finish(way.agive(lender, value, None))
+                    ending = way.agive(lender, value, None)
+                    if ending is not None:
+                        _ = in_background(ending)
                 raise ended(self)
         return value
 
@@ -526,7 +526,7 @@ class RequestContext:
         except RequestContextError:
             if not self._is_closed and in_loop():
                 # Nobody can be expected to come back for what this request holds.
-                _finish(self.aclose(exc))
+                _ = in_background(self.aclose(exc))
             raise
         except BaseException:
             if self._uses:  # interrupted between two lines
@@ -606,14 +606,6 @@ def _checked(parent: Any) -> RequestContext:
             field="parent",
         )
     return parent
-
-
-def _finish(ending: Awaitable[Any] | None) -> None:
-    """See to the end of something that nobody here can await."""
-    if ending is not None:
-        task = asyncio.ensure_future(ending)
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
 
 
 def ended(ctx: RequestContext) -> RequestContextError:

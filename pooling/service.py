@@ -688,6 +688,12 @@ def check_parts(budget: object, observer: object) -> None:
 
 
 def checked_callable(validate: Any) -> Any:
+    """
+    What a pool was given to look at resources with.
+
+    Raises:
+        ConfigurationError: It cannot be called.
+    """
     if not callable(validate):
         raise ConfigurationError(f"validate={validate!r}: expected a callable that gets a resource", field="validate")
     return validate

@@ -178,12 +178,7 @@ def _reach_of(marker: Marker, where: str) -> tuple[Any, Reach]:
     container = container_for(target, marker.owner, where)
     if container is None:
         return None, Reach(target)
-    if isinstance(target, str):
-        return container, container.reach(target)
-    known = container._plans.get(target)
-    if known is None:
-        known = container._plans[target] = Reach(container.counterpart(target))
-    return container, known
+    return container, container.reach(target)
 
 
 @overload

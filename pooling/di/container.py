@@ -215,14 +215,15 @@ class _Methods:
             known = self.reach(key)
         return await known.aresolve(_get_current())
 
-    def reach(self, key: str) -> Reach:
-        """How what is under a key is resolved."""
-        provider = self.find(key)
+    def reach(self, target: Any) -> Reach:
+        """How this container resolves what is under a key, or its own provider for one that its class declares."""
+        is_key = isinstance(target, str)
+        provider = self.find(target) if is_key else target
         known: Reach | None = self._plans.get(provider)
         if known is None:
-            known = self._plans[provider] = Reach(provider)
-        if key in self.providers:  # what is inside another container can be replaced without our knowing
-            self._plans[key] = known
+            known = self._plans[provider] = Reach(provider if is_key else self.counterpart(provider))
+        if is_key and target in self.providers:  # what is inside another container can be replaced without our knowing
+            self._plans[target] = known
         return known
 
     # --- for injection -------------------------------------------------------------------------------------------

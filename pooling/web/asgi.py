@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Literal
 
+from .._offload import in_background
 from ..context import RequestContext
 from ..errors import ConfigurationError
 from .outcome import note_status, note_unfinished
@@ -26,8 +27,6 @@ Values = Callable[[Scope], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 
 #: Codes of a websocket that was closed because its client was done with it, went elsewhere, or gave none (RFC 6455).
 _FAREWELLS = {1000, 1001, 1005}
-
-_endings: set[asyncio.Future[None]] = set()  # the loop itself keeps only weak references
 
 #: Messages that carry a body, or a part of it; also those of the extensions for sending files.
 _BODIES = {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
@@ -197,13 +196,14 @@ class _Exchange:
         may_be_cut: Whether it is no error that the response was not sent to its end.
     """
 
-    __slots__ = ("_ctx", "_ending", "_is_cut", "_left", "_missing", "_receive", "_send", "is_complete")
+    __slots__ = ("_ctx", "_ending", "_is_begun", "_is_whole", "_left", "_missing", "_receive", "_send", "is_complete")
 
     def __init__(self, ctx: RequestContext, receive: Receive, send: Send, *, may_be_cut: bool) -> None:
         self._ctx = ctx
         self._receive = receive
         self._send = send
-        self._is_cut = False if may_be_cut else None  # whether it were if it ended now; `None` until it begins
+        self._is_begun = False
+        self._is_whole = may_be_cut  # or is taken for it
         self._missing: int | None = None  # bytes of the body, where its length was told
         self._left: int | None = None  # the code with which a websocket's client left
         self._ending: asyncio.Future[None] | None = None
@@ -220,8 +220,7 @@ class _Exchange:
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "http.response.start":
-            if self._is_cut is None:
-                self._is_cut = True
+            self._is_begun = True
             self._missing = _length(message.get("headers", ()))
             note_status(self._ctx, message["status"])
         elif kind in _BODIES:
@@ -229,7 +228,7 @@ class _Exchange:
                 self._missing -= len(message.get("body", b""))
             self.is_complete = not message.get("more_body", False)
             if self.is_complete or (self._missing is not None and self._missing <= 0):
-                self._is_cut = False
+                self._is_whole = True
         return self._send(message)
 
     async def send_and_end(self, message: Message) -> None:
@@ -249,9 +248,7 @@ class _Exchange:
         if error is None:
             self._note_cut()
         if self._ending is None:
-            self._ending = asyncio.ensure_future(self._ctx.aclose(error))
-            _endings.add(self._ending)
-            self._ending.add_done_callback(_endings.discard)
+            self._ending = in_background(self._ctx.aclose(error))
         try:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:
@@ -260,7 +257,7 @@ class _Exchange:
             raise
 
     def _note_cut(self) -> None:
-        if self._is_cut:
+        if self._is_begun and not self._is_whole:
             note_unfinished(self._ctx)
 
 

@@ -20,7 +20,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from .._offload import in_loop
+from .._offload import in_background, in_loop
 from ..context import RequestContext
 from .outcome import note_error, note_status, note_unfinished
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
 __all__ = ["RequestContextMiddleware"]
-
-_ending: set[asyncio.Future[None]] = set()  # the loop itself keeps only weak references
 
 
 class RequestContextMiddleware:
@@ -158,9 +156,7 @@ class _Body:
         if self._loop is None or self._loop.is_closed():
             self._ctx.close(error)
         elif in_loop():
-            task = asyncio.ensure_future(self._ctx.aclose(error))
-            _ending.add(task)
-            task.add_done_callback(_ending.discard)
+            _ = in_background(self._ctx.aclose(error))
         else:
             asyncio.run_coroutine_threadsafe(self._ctx.aclose(error), self._loop).result()
 
