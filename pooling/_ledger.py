@@ -27,6 +27,8 @@ Rules of this file:
 - Every change is one primitive step followed by `settle`, which derives all that follows from the state and
   may be run again at any time: an interrupt between two lines is repaired by the next call. Therefore a slot
   leaves one place for another within one line, and a step's last line is the one that says it is done.
+- No step sets `alarm` at or before its own `now`, and no sweep leaves it there: its timer would ring it again at once,
+  and for ever where the sweep finds nothing to do. So what has come due is no longer due after the sweep that saw it.
 - `fast` may be true only while nothing needs looking at on the way in or out. Whoever appends to `idle`
   without the lock looks at `fast` *afterwards*; whoever queues clears `fast` *before* looking at `idle`. One of the
   two sees the other.
@@ -46,7 +48,9 @@ if TYPE_CHECKING:
 
 OPENING, LATE, LIVE, ASSIGNED, CLOSING, GONE = "opening", "late", "live", "assigned", "closing", "gone"
 CHECK_DUE, CHECKING = "check due", "checking"
-SHORTEST_LOOK = 0.01  # seconds between two looks at the idle ones, however short their limit
+SHORTEST_LOOK = 0.01  # seconds between two looks at the idle ones and the old ones, however short their limit
+
+SHORTEST_ALARM = 0.001  # seconds at least from a step to the alarm it sets, however soon something is due
 
 DROPPED_LOOK = 1.0  # seconds between two looks for resources whose borrowers are garbage, while somebody waits
 
@@ -321,7 +325,7 @@ class Ledger:
         waiter.serial = self.serial
         self.fast = False
         queue[waiter] = None
-        self._look_at(now + DROPPED_LOOK)
+        self._look_at(now + DROPPED_LOOK, now)
         if first:
             queue.move_to_end(waiter, last=False)
         elif now < self.retry_at and not self.opening:
@@ -355,7 +359,7 @@ class Ledger:
         slot.taken_at = now
         if self.options.leak_timeout is not None:
             slot.due = now + self.options.leak_timeout
-            self._look_at(slot.due)
+            self._look_at(slot.due, now)
         self.out[id(slot.value)] = slot
 
     def returns(self, slot: Slot, now: float) -> None:
@@ -363,7 +367,7 @@ class Ledger:
         if self.watches:
             slot.due = now + self.options.destroy_timeout
             self.returning[slot] = None
-            self._look_at(slot.due)
+            self._look_at(slot.due, now)
 
     def reclaim(self, value: Any) -> Slot | None:
         """*Lock-free.* Take a resource back from whoever had it; `None` if it is not out. Of two callers one wins."""
@@ -416,12 +420,12 @@ class Ledger:
         options = self.options
         slot.due = inf
         if options.max_lifetime != inf:
-            slot.expires_at = now + options.max_lifetime * (1 - 0.1 * self.jitter())
-            self._look_at(slot.expires_at)
+            slot.expires_at = now + max(options.max_lifetime * (1 - 0.1 * self.jitter()), SHORTEST_LOOK)
+            self._look_at(slot.expires_at, now)
         slot.state = LIVE
         self.opening.pop(slot, None)
         self.late.pop(slot, None)
-        self._look_at_idle(now)
+        self._look_at(self._next_look_at_idle(now), now)
         self.created += 1
         slot.failures, self.failures = self.failures, 0
         self._end_pause()
@@ -489,7 +493,7 @@ class Ledger:
         options = self.options
         pause = min(options.create_backoff * 2.0 ** min(self.failures - 1, 30), options.create_backoff_max)
         self.fill_at = now + pause * (0.75 + 0.5 * self.jitter())
-        self._look_at(self.fill_at)
+        self._look_at(self.fill_at, now)
         # An interrupted create says nothing about the next, for which a loop that is shutting down has no time.
         self.retry_at = -inf if final and isinstance(error, Exception) else self.fill_at
 
@@ -497,7 +501,7 @@ class Ledger:
         """Have one attempt made during the pause: who came after the last does not know that it failed."""
         apart = max(TRIES_APART, self.options.create_backoff)
         self.probe_at = min(self.probe_at, max(now, self.failed_at + apart))
-        self._look_at(self.probe_at)
+        self._look_at(self.probe_at, now)
 
     def _end_pause(self) -> None:
         self.retry_at = self.fill_at = -inf
@@ -580,7 +584,7 @@ class Ledger:
         """Other limits from now on; what is above the new ones is destroyed, what is out as it comes back."""
         self.fast = False
         self.min_size, self.max_size = min_size, max_size
-        self._look_at_idle(now)
+        self._look_at(self._next_look_at_idle(now), now)
         self.settle(now)
 
     # -- what follows from all that ----------------------------------------
@@ -674,14 +678,13 @@ class Ledger:
                 slot.home = self
             if self.watches:
                 slot.due = now + self.options.create_timeout
-                self._look_at(slot.due)
+                self._look_at(slot.due, now)
             # Should an interrupt come here, `begins` knows an order whose place was not taken yet.
             self.outbox.append(Open(slot))
             self.slots[slot] = self.opening[slot] = None
         if directory is not None:
             directory.wants(self, max(short, 0))
-            if self.live + len(self.opening) < self.min_size:  # the budget is spent, and filling up evicts nobody
-                self._look_at(now + REFILL_LOOK)
+            self._look_at(self._next_look_at_budget(now), now)
 
     def evict(self, now: float) -> bool:
         """Destroy the coldest idle resource to make room for another ledger; whether there was one."""
@@ -730,10 +733,10 @@ class Ledger:
 
     def _close(self, slot: Slot, reason: str, now: float) -> None:
         slot.reason = reason
-        slot.due = inf
+        slot.due = slot.expires_at = inf
         if self.watches:
             slot.due = now + self.options.destroy_timeout
-            self._look_at(slot.due)
+            self._look_at(slot.due, now)
         if slot in self.slots:  # else its place is another's already
             self.closing[slot] = None
         self.outbox.append(Close(slot))
@@ -743,36 +746,12 @@ class Ledger:
 
     def sweep(self, now: float) -> None:
         """Do what time alone brings about: idle and old resources, overdue steps, pauses that have ended."""
-        self.alarm = inf
-        options = self.options
         self._sweep_idle(now)
-        if options.max_lifetime != inf:
-            for slot in list(self.slots):
-                if slot.expires_at <= now and slot.state != CLOSING:
-                    slot.expires_at = inf
-                    slot.generation = -1
-                    slot.reason = "max_lifetime"
-                    self.fast = False
-                    self.mixed = True
-                self._look_at(slot.expires_at)
-        for slot in (*self.opening, *self.closing, *self.returning):
-            if slot.due <= now:
-                self._overdue(slot, now)
-            self._look_at(slot.due)
-        if options.leak_timeout is not None:
-            for slot in list(self.out.values()):
-                if slot.due <= now:
-                    slot.due = inf
-                    self.outbox.append(Leak(slot))
-                self._look_at(slot.due)
-        if now < self.fill_at:
-            self._look_at(self.fill_at)
-        if now < self.probe_at:
-            self._look_at(self.probe_at)
-        if any(self.queues):
-            self._look_at(now + DROPPED_LOOK)
+        self._sweep_lifetimes(now)
+        self._sweep_overdue(now)
+        self._sweep_leaks(now)
         self.settle(now)
-        self._look_at_idle(now)
+        self._look_ahead(now)
 
     def _sweep_idle(self, now: float) -> None:
         options = self.options
@@ -793,6 +772,30 @@ class Ledger:
                         continue
                     slot.begun = CHECK_DUE
                     self.outbox.append(Check(slot))
+
+    def _sweep_lifetimes(self, now: float) -> None:
+        if self.options.max_lifetime == inf:
+            return
+        for slot in self.slots:
+            if slot.expires_at <= now:
+                slot.expires_at = inf
+                slot.generation = -1
+                slot.reason = "max_lifetime"
+                self.fast = False
+                self.mixed = True
+
+    def _sweep_overdue(self, now: float) -> None:
+        for slot in (*self.opening, *self.closing, *self.returning):
+            if slot.due <= now:
+                self._overdue(slot, now)
+
+    def _sweep_leaks(self, now: float) -> None:
+        if self.options.leak_timeout is None:
+            return
+        for slot in list(self.out.values()):
+            if slot.due <= now:
+                slot.due = inf
+                self.outbox.append(Leak(slot))
 
     def _overdue(self, slot: Slot, now: float) -> None:
         """A hook has not ended in its time: report it, and let nobody else suffer from it."""
@@ -825,14 +828,32 @@ class Ledger:
             self.directory.vacated(self)
         return True
 
-    def _look_at(self, when: float) -> None:
-        """Bring the next sweep forward to `when`."""
-        self.alarm = min(self.alarm, when)
+    def _look_ahead(self, now: float) -> None:
+        """Set the alarm anew, for the first of all that time alone is going to bring about."""
+        dues = [slot.due for slot in (*self.opening, *self.closing, *self.returning)]
+        if self.options.max_lifetime != inf:
+            dues += [slot.expires_at for slot in self.slots]
+        if self.options.leak_timeout is not None:
+            dues += [slot.due for slot in list(self.out.values())]
+        dues += [pause_ends for pause_ends in (self.fill_at, self.probe_at) if now < pause_ends]
+        if any(self.queues):
+            dues.append(now + DROPPED_LOOK)
+        dues += [self._next_look_at_budget(now), self._next_look_at_idle(now)]
+        self.alarm = max(min(dues), now + SHORTEST_ALARM)
 
-    def _look_at_idle(self, now: float) -> None:
+    def _look_at(self, when: float, now: float) -> None:
+        """Bring the next sweep forward to `when`, though not to this very instant."""
+        self.alarm = min(self.alarm, max(when, now + SHORTEST_ALARM))
+
+    def _next_look_at_budget(self, now: float) -> float:
+        """When to look whether a spent budget has room for `min_size` again: to fill up, nobody is evicted."""
+        is_short = self.state == RUNNING and self.live + len(self.opening) < self.min_size
+        return now + REFILL_LOOK if is_short and self.directory is not None else inf
+
+    def _next_look_at_idle(self, now: float) -> float:
         """Idle times are not written down by the fast path; a look four times in the shortest limit finds them."""
         options = self.options
         limit = options.max_idle if self.live > self.min_size else inf
         if options.validate_idle is not None and self.live:
             limit = min(limit, options.validate_idle)
-        self._look_at(now + max(limit / 4, SHORTEST_LOOK))
+        return now + max(limit / 4, SHORTEST_LOOK)

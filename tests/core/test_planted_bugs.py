@@ -66,6 +66,34 @@ class ForgetsItsPauses(Ledger):
         self.alarm = alarm
 
 
+class RingsForWhatIsClosing(Ledger):
+    """Leaves an alarm in the past for what is being destroyed: its timer spins until that has ended."""
+
+    def sweep(self, now):
+        super().sweep(now)
+        if self.closing:
+            self.alarm = min(self.alarm, now - 1.0)
+
+
+class RingsForNothing(Ledger):
+    """Comes back every few milliseconds while something is being destroyed, and finds nothing to do."""
+
+    def _look_ahead(self, now):
+        super()._look_ahead(now)
+        if self.closing:
+            self._look_at(now, now)
+
+
+class LeavesTheOldAlone(Ledger):
+    """Sees that a resource in use is too old, does nothing, and comes back for it."""
+
+    def _sweep_lifetimes(self, now):
+        ages = {slot: slot.expires_at for slot in self.out.values()}
+        super()._sweep_lifetimes(now)
+        for slot, expires_at in ages.items():
+            slot.expires_at = expires_at
+
+
 @pytest.mark.parametrize(
     ("planted", "promise"),
     [
@@ -74,10 +102,13 @@ class ForgetsItsPauses(Ledger):
         (LosesWhatWasAssigned, "no slot is lost"),
         (OpensForEveryWaiter, "never above max_size"),
         (ForgetsItsPauses, "the alarm is set"),
+        (RingsForWhatIsClosing, "no sweep leaves an alarm at or before its own now|no alarm rings again"),
+        (RingsForNothing, "an alarm has something to ring for"),
+        (LeavesTheOldAlone, "a sweep does all that is due"),
     ],
 )
 def test_the_state_machine_catches_a_planted_bug(planted, promise):
-    """A lost wakeup, a double hand-over and three more: each breaks the promise it should."""
+    """A lost wakeup, a double hand-over, an alarm without end and others: each breaks the promise it should."""
 
     class Machine(LedgerMachine):
         ledger_type = planted

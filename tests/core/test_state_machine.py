@@ -15,20 +15,35 @@ from .world import World
 PRIORITIES = 2
 picks = st.integers(0, 5)
 seconds = st.sampled_from([0.0, 0.004, 0.05, 0.4, 2.0, 9.0])
-settings_of_pools = st.fixed_dictionaries(
-    {
-        "max_size": st.integers(1, 4),
-        "min_size": st.integers(0, 1),
-        "lifo": st.booleans(),
-        "priorities": st.just(PRIORITIES),
-        "max_creating": st.integers(1, 3),
-        "max_idle": st.sampled_from([inf, 3.0]),
-        "max_lifetime": st.sampled_from([inf, 10.0]),
-        "validate_idle": st.sampled_from([None, 2.0]),
-        "create_timeout": st.sampled_from([inf, 1.0]),
-        "destroy_timeout": st.sampled_from([inf, 1.0]),
-        "leak_timeout": st.sampled_from([None, None, 4.0]),
-    }
+sizes = {
+    "max_size": st.integers(1, 4),
+    "min_size": st.integers(0, 1),
+    "lifo": st.booleans(),
+    "priorities": st.just(PRIORITIES),
+    "max_creating": st.integers(1, 3),
+}
+times = {
+    "max_idle": [3.0, 0.3, 0.0],
+    "max_lifetime": [10.0, 3.0, 0.0],
+    "validate_idle": [2.0, 0.001],
+    "create_timeout": [1.0, 0.0],
+    "destroy_timeout": [1.0, 0.0],
+    "leak_timeout": [4.0, 0.001],
+    "create_backoff": [0.05, 1e-9],
+}
+unlimited = {
+    "max_idle": inf,
+    "max_lifetime": inf,
+    "validate_idle": None,
+    "create_timeout": inf,
+    "destroy_timeout": inf,
+    "leak_timeout": None,
+    "create_backoff": 0.05,
+}
+some_times = {name: st.sampled_from([unlimited[name], unlimited[name], *values]) for name, values in times.items()}
+all_times = {name: st.sampled_from(values) for name, values in times.items()}
+settings_of_pools = st.one_of(
+    st.fixed_dictionaries({**sizes, **some_times}), st.fixed_dictionaries({**sizes, **all_times})
 )
 
 
@@ -65,6 +80,19 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.world.seeing_fast:
                 self.world.pop_fast(self.world.seeing_fast[-1])
             self.world.check()
+
+    @rule(count=st.integers(1, 3))
+    def borrow(self, count):
+        """All the way: single steps alone seldom lead as far as a resource in use."""
+        world = self.world
+        for _ in range(count):
+            world.see_fast(0)
+        for borrower in [*world.seeing_fast]:
+            world.pop_fast(borrower)
+        self.background_catches_up()
+        for borrower in [borrower for borrower in world.waiting if borrower.is_woken]:
+            world.claim(borrower)
+        self.lend_all()
 
     @precondition(lambda self: self.world.seeing_fast)
     @rule(pick=picks)
@@ -108,6 +136,18 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=picks, again=st.booleans(), fresh=st.booleans())
     def reject(self, pick, again, fresh):
         self.world.reject(one_of(self.world.holding, pick), again=again, fresh=fresh)
+
+    @precondition(lambda self: self.world.using)
+    @rule()
+    def give_back_all(self):
+        world = self.world
+        for borrower in [*world.using]:
+            world.release(borrower)
+        for borrower in [*world.putting]:
+            world.put_fast(borrower)
+            world.recheck()
+        for borrower in [*world.returning]:
+            world.returned(borrower, works=True)
 
     @precondition(lambda self: self.world.using)
     @rule(pick=picks)
@@ -174,6 +214,15 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(seconds=seconds)
     def time_passes(self, seconds):
         self.world.turn(seconds)
+
+    @precondition(lambda self: self.world.ledger.alarm < inf)
+    @rule()
+    def time_passes_until_the_alarm(self):
+        self.world.turn(inf)
+
+    @rule(seconds=st.sampled_from([0.004, 3.0, 40.0, 90_000.0, -2.0]))
+    def clock_jumps(self, seconds):
+        self.world.jump(seconds)
 
     @rule()
     def background_catches_up(self):

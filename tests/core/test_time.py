@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from pooling._ledger import CLOSING, GONE, Check, Leak, Overdue
+from pooling._ledger import CLOSING, GONE, SHORTEST_ALARM, SHORTEST_LOOK, Check, Leak, Overdue
 
 from .books import Books, filled
 
@@ -136,6 +136,59 @@ def test_a_resource_in_use_is_not_checked():
     books, _ = filled(1, validate_idle=10.0)
     books.turn(100.0)
     assert not books.orders(Check)
+
+
+def test_a_resource_whose_idle_time_and_lifetime_end_together_is_destroyed_once_and_sets_no_further_alarm():
+    books, (slot,) = filled(1, max_idle=0.2, max_lifetime=0.4)
+    books.give_back(slot)
+    books.turn(0.15)
+    books.now += 0.6  # nobody could sweep meanwhile
+    books.ledger.sweep(books.now)
+    assert books.closes() == [slot]
+    assert slot.reason == "max_idle"
+    assert books.ledger.alarm == slot.due == books.now + books.ledger.options.destroy_timeout
+
+
+def test_a_lifetime_that_ends_while_the_resource_is_being_destroyed_changes_nothing():
+    books, (slot,) = filled(1, max_lifetime=0.2, max_idle=inf, destroy_timeout=inf)
+    assert books.ledger.reclaim(slot.value) is slot
+    books.ledger.condemn(slot, "destroyed", books.now)
+    books.turn(1.0)
+    assert books.ledger.alarm == inf
+    assert slot.reason == "destroyed"
+
+
+def test_a_lifetime_that_ends_while_a_release_hook_runs_has_the_resource_destroyed_as_it_comes_back():
+    books, (slot,) = filled(1, max_lifetime=0.2, max_idle=inf)
+    assert books.ledger.reclaim(slot.value) is slot
+    books.ledger.returns(slot, books.now)
+    books.turn(1.0)
+    assert not books.closes()
+    books.ledger.give_back(slot, books.now)
+    assert books.closes() == [slot]
+    assert slot.reason == "max_lifetime"
+
+
+def test_a_step_with_no_time_at_all_is_overdue_at_the_next_look_and_not_in_the_same_instant():
+    books, (slot,) = filled(1, destroy_timeout=0.0)
+    assert books.ledger.reclaim(slot.value) is slot
+    books.ledger.condemn(slot, "destroyed", books.now)
+    assert books.ledger.alarm == books.now + SHORTEST_ALARM
+    books.turn(SHORTEST_ALARM)
+    assert books.orders(Overdue) == [Overdue(slot, "destroy")]
+
+
+def test_resources_that_live_for_no_time_are_replaced_from_look_to_look():
+    books = Books(min_size=1, max_lifetime=0.0)
+    looks = 0
+    while looks < 10:
+        looks += len(books.close_all())
+        for slot in books.opens():
+            books.open(slot)
+        began = books.now
+        books.now = books.ledger.alarm
+        assert books.now >= began + SHORTEST_LOOK
+        books.ledger.sweep(books.now)
 
 
 def test_a_day_idle_is_survived():

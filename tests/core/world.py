@@ -16,12 +16,14 @@ from pooling._ledger import (
     ASSIGNED,
     CHECKING,
     CLOSING,
+    DROPPED_LOOK,
     GONE,
     LATE,
     LIVE,
     OPENING,
     RETIRING,
     RUNNING,
+    SHORTEST_ALARM,
     SHORTEST_LOOK,
     STOPPED,
     SUSPENDED,
@@ -112,6 +114,7 @@ class World:
     allowed: int = field(init=False)  # most places: `max_size`, but for what was there before a resize
     delivered: list[Any] = field(default_factory=list)  # the last few items carried out, to carry out again
     is_pausing: bool = False
+    is_late: bool = False  # the alarm's instant has passed, and its sweep has not come yet
 
     def __post_init__(self) -> None:
         self.ledger = self.ledger_type(self.options, lambda: self.jitter, plain=self.plain, watches=self.watches)
@@ -331,8 +334,35 @@ class World:
     def turn(self, seconds: float) -> None:
         """Time passes, at most to the next alarm; then the ledger sweeps."""
         self.now = min(self.now + seconds, max(self.ledger.alarm, self.now))
+        self.ring()
+
+    def jump(self, seconds: float) -> None:
+        """The process was frozen, or the clock was set: time has passed, or gone back, and nobody has swept yet."""
+        self.now += seconds
+        self.after_a_jump(is_back=seconds < 0)
+
+    def after_a_jump(self, *, is_back: bool) -> None:
+        if is_back:  # whoever sets a clock back has the pool look at it
+            self.sweep()
+        else:
+            self.is_late = self.ledger.alarm <= self.now
+
+    def ring(self) -> None:
+        """The timer calls, and finds the alarm due or not."""
         if self.ledger.alarm <= self.now:
-            self.ledger.sweep(self.now)
+            self.sweep()
+
+    def sweep(self) -> None:
+        self.ledger.sweep(self.now)
+        self.is_late = False
+        alarm, due = self.ledger.alarm, self._due()
+        promise(alarm > self.now, "no sweep leaves an alarm at or before its own now", alarm, self.now)
+        for when, what in due:  # what the sweep itself has begun may have no time at all
+            promise(when >= self.now, "a sweep does all that is due", what, when, self.now)
+        causes = [max(when, self.now + SHORTEST_ALARM) for when, _ in due]
+        causes += [max(when, self.now + SHORTEST_ALARM) for when in self._looks() if when > self.now]
+        known = alarm == inf or any(abs(alarm - when) < 1e-6 for when in causes)
+        promise(known, "an alarm has something to ring for", alarm, self.now, due)
 
     # -- the pool as a whole -----------------------------------------------------------
 
@@ -453,12 +483,20 @@ class World:
             )
 
     def _check_alarm(self) -> None:
-        """If time alone changes something, the alarm comes no later."""
+        """If time alone changes something, the alarm comes no later; and it comes after the step that set it."""
+        ledger = self.ledger
+        promise(ledger.alarm > self.now or self.is_late, "no alarm rings again at once", ledger.alarm, self.now)
+        for when, what in self._due():
+            latest = max(when, self.now + SHORTEST_ALARM)
+            promise(ledger.alarm <= latest + 1e-6 or when == inf, "the alarm is set", what, when, self.now)
+
+    def _due(self) -> list[tuple[float, str]]:
+        """What time alone is going to change, and when."""
         ledger, options = self.ledger, self.options
         due = [(slot.due, "overdue create") for slot in ledger.opening]
         due += [(slot.due, "overdue destroy") for slot in ledger.closing]
         due += [(slot.due, "overdue release") for slot in ledger.returning]
-        due += [(slot.expires_at, "max_lifetime") for slot in ledger.slots if slot.state == LIVE]
+        due += [(slot.expires_at, "max_lifetime") for slot in ledger.slots if slot.state in (LIVE, ASSIGNED)]
         if options.leak_timeout is not None:
             due += [(slot.due, "leak") for slot in ledger.out.values()]
         if ledger.state in (RUNNING, RETIRING):
@@ -470,13 +508,24 @@ class World:
             if ledger.state == RUNNING and missing > 0 and ledger.fill_at > self.now:
                 due.append((ledger.fill_at, "refill"))
         if self.queue and self.dropped:
-            due.append((self.now + 1.0, "dropped"))
+            due.append((self.now + DROPPED_LOOK, "dropped"))
         if ledger.idle and ledger.live > ledger.min_size and options.max_idle != inf:
             due.append((self.now + max(options.max_idle / 4, SHORTEST_LOOK), "a look at the idle"))
         if ledger.idle and options.validate_idle is not None:
             due.append((self.now + max(options.validate_idle / 4, SHORTEST_LOOK), "a check of the idle"))
-        for when, what in due:
-            promise(ledger.alarm <= max(when, self.now) + 1e-6 or when == inf, "the alarm is set", what, when, self.now)
+        return due
+
+    def _looks(self) -> list[float]:
+        """When a sweep may be wanted besides, whether or not it is going to find something to do."""
+        ledger, options = self.ledger, self.options
+        looks = [ledger.fill_at, ledger.probe_at]
+        if self.queue:
+            looks.append(self.now + DROPPED_LOOK)
+        if ledger.live > ledger.min_size:
+            looks.append(self.now + max(options.max_idle / 4, SHORTEST_LOOK))
+        if ledger.live and options.validate_idle is not None:
+            looks.append(self.now + max(options.validate_idle / 4, SHORTEST_LOOK))
+        return looks
 
     def _check_counters(self) -> None:
         ledger = self.ledger
@@ -548,8 +597,8 @@ class World:
         elif self.waiting or len(self.ledger.slots) < self.ledger.min_size:
             if self.ledger.alarm == inf:
                 return False
-            self.now = max(self.now, self.ledger.alarm)
-            self.ledger.sweep(self.now)
+            self.jump(max(0.0, self.ledger.alarm - self.now))
+            self.sweep()
         else:
             return False
         return True

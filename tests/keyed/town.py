@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from pooling._directory import Directory
-from pooling._ledger import RUNNING, SUSPENDED, Ledger
+from pooling._ledger import REFILL_LOOK, RUNNING, SUSPENDED, Ledger
 from pooling.options import PoolingServiceOptions
 from tests.core.world import Borrower, World, promise
 
@@ -34,6 +34,15 @@ class Member(World):
 
     def turn(self, seconds: float) -> None:
         self.town.turn(seconds)
+
+    def jump(self, seconds: float) -> None:
+        self.town.jump(seconds)
+
+    def _due(self) -> list[tuple[float, str]]:
+        ledger, due = self.ledger, super()._due()
+        if ledger.state == RUNNING and ledger.live + len(ledger.opening) < ledger.min_size:
+            due.append((self.now + REFILL_LOOK, "a look whether a spent budget has room for min_size"))
+        return due
 
     def _check_idleness(self) -> None:
         """As in a pool of its own, but that the budget may be spent: then the directory knows what is wanted."""
@@ -77,8 +86,13 @@ class Town:
         first = min(member.ledger.alarm for member in self.members)
         self.now = min(self.now + seconds, max(first, self.now))
         for member in self.members:
-            if member.ledger.alarm <= self.now:
-                member.ledger.sweep(self.now)
+            member.ring()
+
+    def jump(self, seconds: float) -> None:
+        """As a member's own, for the clock that all have in common."""
+        self.now += seconds
+        for member in self.members:
+            member.after_a_jump(is_back=seconds < 0)
 
     # -- the promises --------------------------------------------------------
 
@@ -132,7 +146,8 @@ class Town:
             promise(len(member.ledger.idle) == len(member.ledger.slots), "all that is there is idle")
         promise(not directory.is_hungry, "nobody is hungry any more")
         # Now the whole budget at once, by as few members as can use it.
-        self.now = max(self.now, directory.relax_at if directory.relax_at < inf else self.now)
+        if self.now < directory.relax_at < inf:
+            self.jump(directory.relax_at - self.now + 0.001)  # rounding may not reach it
         wanted = directory.max_total
         borrowers = []
         for member in self.members:
