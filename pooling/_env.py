@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,24 +54,3 @@ class Env(Protocol):
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Have `callback` called at this instant."""
-
-
-class Rings(Protocol):
-    """Something that wants to be rung at an instant."""
-
-    def ring(self, when: float) -> None: ...
-
-
-class Ring:
-    """An entry of a timer; it does not keep its owner alive."""
-
-    __slots__ = ("_owner", "_when")
-
-    def __init__(self, owner: Rings, when: float) -> None:
-        self._owner = weakref.ref(owner)
-        self._when = when
-
-    def __call__(self) -> None:
-        owner = self._owner()
-        if owner is not None:
-            owner.ring(self._when)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 import inspect
-import itertools
 import logging
 import time
 import types
@@ -20,6 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from ._alarms import Alarms, by_the_machines_clock, report
 from ._env import StepTimeoutError
 
 if TYPE_CHECKING:
@@ -51,32 +50,33 @@ class LoopTimer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._serials = itertools.count()
+        self._alarms = Alarms()
         self._handle: asyncio.TimerHandle | None = None
         self._handle_at = inf
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Have `callback` called at this monotonic time; it must be quick and must not raise."""
-        heapq.heappush(self._heap, (when, next(self._serials), callback))
+        if self._alarms.add(when, callback, time.monotonic()):
+            report(callback)
         self._arm()
 
     def _arm(self) -> None:
-        loop = self._loop()
-        if loop is None or not self._heap or self._heap[0][0] >= self._handle_at:
+        loop, when = self._loop(), self._alarms.next_at()
+        if loop is None or when >= self._handle_at:
             return
+        handle = loop.call_later(max(when - time.monotonic(), 0.0), self._ring, context=contextvars.Context())
         if self._handle is not None:
             self._handle.cancel()
-        self._handle_at = self._heap[0][0]
-        delay = max(self._handle_at - time.monotonic(), 0.0)
-        self._handle = loop.call_later(delay, self._ring, context=contextvars.Context())
+        self._handle, self._handle_at = handle, when
 
     def _ring(self) -> None:
         self._handle, self._handle_at = None, inf
         now = time.monotonic()
-        while self._heap and self._heap[0][0] <= now:
-            heapq.heappop(self._heap)[2]()
-        self._arm()
+        try:
+            while (callback := self._alarms.pop(now)) is not None:
+                callback()
+        finally:
+            self._arm()
 
 
 _timers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopTimer] = weakref.WeakKeyDictionary()
@@ -210,9 +210,7 @@ class AsyncioEnv:
         timer = _timers.get(self.loop)
         if timer is None:
             timer = _timers[self.loop] = LoopTimer(self.loop)
-        if self.now is not time.monotonic:
-            when += time.monotonic() - self.now()
-        timer.at(when, callback)
+        timer.at(by_the_machines_clock(when, self.now), callback)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to this loop from now on."""

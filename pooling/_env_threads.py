@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import heapq
 import itertools
+import logging
 import os
 import threading
 import time
@@ -23,9 +23,12 @@ from math import inf
 from types import CoroutineType
 from typing import Any, TypeVar
 
+from ._alarms import Alarms, by_the_machines_clock, report
 from ._env import StepTimeoutError
 
 R = TypeVar("R")
+
+log = logging.getLogger("pooling")
 
 IDLE_WORKER_STAYS = 2.0  # seconds until a worker, or the timer, without work ends
 LONGEST_WAIT = threading.TIMEOUT_MAX
@@ -164,8 +167,7 @@ class Timer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._serials = itertools.count()
+        self._alarms = Alarms()
         self._wake = Latch()
         self._is_running = False
 
@@ -174,8 +176,9 @@ class Timer:
         start = False
         try:
             with self._lock:
-                heapq.heappush(self._heap, (when, next(self._serials), callback))
-                is_first = self._heap[0][0] == when
+                first = self._alarms.next_at()
+                is_to_be_reported = self._alarms.add(when, callback, time.monotonic())
+                is_first = self._alarms.next_at() < first
                 start, self._is_running = not self._is_running, True
                 if start:
                     # Of the kind that locks are now: gevent puts others in their place, also after a fork.
@@ -189,19 +192,23 @@ class Timer:
                 self._is_running = self._is_running and not start
             self._wake.open()
             raise
+        if is_to_be_reported:
+            report(callback)
 
     def _run(self) -> None:
         while True:
-            callback = None
             with self._lock:
-                wait = self._heap[0][0] - time.monotonic() if self._heap else IDLE_WORKER_STAYS
-                if self._heap and wait <= 0:
-                    callback = heapq.heappop(self._heap)[2]
+                now = time.monotonic()
+                callback = self._alarms.pop(now)
+                first = self._alarms.next_at()
             if callback is not None:
-                callback()
-            elif not self._wake.wait(wait):
+                try:
+                    callback()
+                except BaseException:  # an observer may raise anything, and the timer is everybody's
+                    log.exception("a callback of the pools' timer failed; the others go on")
+            elif not self._wake.wait(first - now if first < inf else IDLE_WORKER_STAYS):
                 with self._lock:
-                    if not self._heap:
+                    if self._alarms.next_at() == inf:
                         self._is_running = False
                         return
 
@@ -303,6 +310,4 @@ class ThreadEnv:
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Have `callback` called at this instant, from the process' timer thread."""
-        if self.now is not time.monotonic:
-            when += time.monotonic() - self.now()
-        shared.timer.at(when, callback)
+        shared.timer.at(by_the_machines_clock(when, self.now), callback)

@@ -17,7 +17,8 @@ from random import random
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as messages
-from ._env import Env, Ring, StepTimeoutError
+from ._alarms import Ring
+from ._env import Env, StepTimeoutError
 from ._ledger import (
     CHECKING,
     CLOSING,
@@ -768,11 +769,11 @@ class Flows:
         """The timer's call; never raises."""
         if when == self.armed_at:
             self.armed_at = inf
-        # Another is not a stale one for sure: two threads may have armed at once, and the later alarm been noted.
-        if self.ledger.alarm > when:
-            self._arm()
-            return
         try:
+            # Another is not a stale one for sure: two threads may have armed at once, and the later alarm been noted.
+            if self.ledger.alarm > when:
+                self._arm()
+                return
             with self.env.lock:
                 now = self.env.now()
                 if self.ledger.alarm <= now:
@@ -780,6 +781,9 @@ class Flows:
             self.dispatch()
         except Exception:
             log.exception("%s: the periodic look at it failed", messages.title(self.name, self.key))
+
+    def __repr__(self) -> str:
+        return f"<{messages.title(self.name, self.key)}>"
 
     def settle(self) -> None:
         """Let the ledger look again, after something came back without the lock."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from . import _messages as messages
-from ._env import Ring
+from ._alarms import Ring
 from ._quiet import Entry, QuietKeys
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
