@@ -1,9 +1,9 @@
 """
 When to look at which pool again: what the timers of both environments keep their callbacks in.
 
-Pure: the time comes in as `now`. It guards its timer against alarms that ring again at once, whatever the
-reason: such an alarm is put off, for longer each time, and one that goes on is reported. Other pools' alarms
-ring meanwhile as they are due.
+`Alarms` is pure: the time comes in as `now`. It guards its timer against alarms that ring again at once, whatever
+the reason: such an alarm is put off, for longer each time, and one that goes on is reported. Other pools'
+alarms ring meanwhile as they are due.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
+from ._ledger import SHORTEST_ALARM
+
 log = logging.getLogger("pooling")
 
 PAUSE = 0.01  # seconds that an alarm is put off that would ring again at once; doubled each time
 LONGEST_PAUSE = 1.0
 REPORTED_AFTER = 3  # times in a row
-AT_ONCE = 0.0005  # seconds after the beginning of a round; ledgers set no alarm as soon as that
+AT_ONCE = SHORTEST_ALARM / 2  # seconds after the beginning of a round; no ledger sets an alarm as soon as that
 
 
 class Rings(Protocol):
@@ -92,9 +94,10 @@ class Alarms:
 
     def pop(self, now: float) -> Callable[[], None] | None:
         """The next to ring now; `None` if nothing is due."""
-        if self.next_at() > now:
+        when = self.next_at()
+        if when > now:
             return None
-        if self._entries[0][0] > self._round_at:
+        if when > self._round_at:
             self._round_at = now
             self._rung = {}
         _, _, callback, times = heapq.heappop(self._entries)

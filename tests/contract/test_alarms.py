@@ -1,7 +1,7 @@
 """
 Alarms of real pools: one that is due and changes nothing holds nobody up.
 
-Two kinds: what was once such an alarm in the ledger, and one planted there, for the guard that both timers have.
+Two kinds: alarms of what a ledger must keep still about, and one planted in it, for the guard that both timers have.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ async def test_a_callback_that_raises_takes_no_other_alarm_with_it(side, caplog)
 
 
 class Restless(Ledger):
-    """Leaves an alarm at its own instant or before it, after every sweep: what no ledger may do, and one did."""
+    """Leaves an alarm at its own instant or before it, after every sweep, as no ledger may."""
 
     __slots__ = ()
     ahead = 0.0  # of the sweep's own instant, in seconds

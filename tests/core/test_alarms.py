@@ -138,7 +138,9 @@ def test_a_single_alarm_that_comes_late_from_elsewhere_is_no_repetition():
         pool.ask(timer.now)
         timer.turn(0.5)
         other = Pool(timer)
-        other.ask(timer.now - 0.25)  # whose own thread was slow to say so
+        late = timer.now - 0.75  # its own thread was slow to say so, and a round has come since
+        other.ask(late)
+        assert timer.alarms.next_at() == late
         timer.turn(0.5)
         assert other.rings == 1
     assert pool.rings == 2 * REPORTED_AFTER
