@@ -29,7 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._lenders import Way
+    from ._adapters import Way
 
 Waker = Callable[[BaseException | None], None]
 

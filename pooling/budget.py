@@ -6,7 +6,7 @@ import math
 import os
 import threading
 
-from ._directory import Directory
+from ._engine.budget import Budget
 from .errors import ConfigurationError
 
 __all__ = ["PoolBudget"]
@@ -35,9 +35,9 @@ class PoolBudget:
     def _renew(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._directory = Directory(self._max_total)
+        self._budget = Budget(self._max_total)
 
-    def _joined_by(self, kind: type) -> tuple[threading.Lock, Directory]:
+    def _joined_by(self, kind: type) -> tuple[threading.Lock, Budget]:
         """What one more pool shares with the others; made anew in a forked child."""
         if self._kind is not None and self._kind is not kind:
             raise ConfigurationError(
@@ -47,22 +47,22 @@ class PoolBudget:
         self._kind = kind
         if self._pid != os.getpid():
             self._renew()
-        return self._lock, self._directory
+        return self._lock, self._budget
 
     @property
     def max_total(self) -> float:
         """The limit now in force."""
-        return self._directory.max_total
+        return self._budget.max_total
 
     @property
     def used(self) -> int:
         """Places taken by all pools together."""
-        return self._directory.used
+        return self._budget.used
 
     @property
     def limit(self) -> float:
         """`max_total`, or less for a while after `squeeze`."""
-        return self._directory.limit
+        return self._budget.limit
 
     def resize(self, max_total: float) -> None:
         """
@@ -75,13 +75,13 @@ class PoolBudget:
             ConfigurationError: As in the constructor.
         """
         self._max_total = _checked(max_total)
-        directory = self._directory
+        budget = self._budget
         with self._lock:
-            members = [*directory.starving, *directory.peckish, *directory.active]
+            members = [*budget.starving, *budget.peckish, *budget.active]
             if not members:
-                directory.max_total = directory.limit = self._max_total
+                budget.max_total = budget.limit = self._max_total
                 return
-            directory.resize(self._max_total, members[0].owner.env.now())
+            budget.resize(self._max_total, members[0].owner.backend.now())
         members[0].owner.dispatch()
 
     def squeeze(self, seconds: float = 30.0) -> None:
@@ -94,11 +94,11 @@ class PoolBudget:
         Args:
             seconds: Until the limit is `max_total` again.
         """
-        directory = self._directory
+        budget = self._budget
         with self._lock:
-            members = list(directory.active)
+            members = list(budget.active)
             if members:
-                directory.squeeze(members[0].owner.env.now() + seconds)
+                budget.squeeze(members[0].owner.backend.now() + seconds)
 
     def __repr__(self) -> str:
         return f"<PoolBudget {self.used} of max_total={self.max_total} used>"

@@ -16,9 +16,9 @@ from contextvars import ContextVar, Token
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from . import _sites
-from ._lenders import ASYNC_CALLBACK, CALLBACK, service_ways, way_of
-from ._offload import in_background, in_loop, in_worker
+from ._adapters import ASYNC_CALLBACK, CALLBACK, service_ways, way_of
+from ._backends.offload import in_background, in_loop, in_worker
+from ._engine import call_site
 from ._uses import Attempt, abandon, afollow, follow, is_to_be_awaited, wake
 from .errors import ConfigurationError, RequestContextError
 from .lease import NOTHING
@@ -27,7 +27,7 @@ from .service import members
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ._lenders import Way
+    from ._adapters import Way
 
 __all__ = ["MissingValueError", "RequestContext"]
 
@@ -576,7 +576,7 @@ def _named_request() -> str | None:
     return None if ctx is NO_REQUEST or ctx.name is None else str(ctx)
 
 
-_sites.named_request = _named_request
+call_site.named_request = _named_request
 
 
 class Active:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
-from . import _messages as messages
-from ._alarms import Ring
-from ._quiet import Entry, QuietKeys
+from ._backends.alarms import Ring
+from ._engine import messages
+from ._engine.lru import Entry, LeastRecentlyUsed
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
 from .lease import NOTHING, AsyncLease, Lease
@@ -131,7 +131,7 @@ class _Keyed(Generic[K, T, S]):
         self._now = clock
         self._is_stopped = False
         self._entries: dict[K, Entry[S]] = {}
-        self._quiet = QuietKeys(self._entries)
+        self._lru = LeastRecentlyUsed(self._entries)
         self._others: weakref.WeakSet[Any] = weakref.WeakSet()  # pools off the map that somebody may still use
         self._lock = threading.RLock()  # for changes of the map; looking a key up takes none
         self._out: dict[int, S] = {}
@@ -255,7 +255,7 @@ class _Keyed(Generic[K, T, S]):
                             limit="max_keys",
                         )
                 entry = self._entries[key] = Entry(key, made, self._now())
-                self._quiet.add(entry)
+                self._lru.add(entry)
         self._part_with(forgotten)
         if entry.touched >= self._arm_again_at:
             self._arm(entry.service)
@@ -295,7 +295,7 @@ class _Keyed(Generic[K, T, S]):
                 entry.touched = max([entry.touched, *(slot.taken_at for slot in list(ledger.idle) if slot.uses)])
             return entry.touched <= before
 
-        taken = self._quiet.take(is_quiet, before=before, most=most)
+        taken = self._lru.take(is_quiet, before=before, most=most)
         for entry in taken:
             self._leaves(entry)
         return taken
@@ -367,9 +367,9 @@ class _Keyed(Generic[K, T, S]):
             return
         now = self._now()
         with self._lock:
-            when = max(self._quiet.first() + self._max_key_idle, now + max(self._max_key_idle / 16, 0.01))
+            when = max(self._lru.first() + self._max_key_idle, now + max(self._max_key_idle / 16, 0.01))
             self._armed_at, self._arm_again_at = when, when + LATE
-        service._flows.env.at(when, Ring(self, when))
+        service._operations.backend.at(when, Ring(self, when))
 
     def ring(self, when: float) -> None:
         """The timer's call; never raises."""
@@ -453,7 +453,7 @@ class _Keyed(Generic[K, T, S]):
             for entry in self._entries.copy().values():
                 self._created_before += entry.service._ledger.created
                 self._leaves(entry)
-            self._quiet.clear()
+            self._lru.clear()
 
     def start(self) -> Any:
         """Serve borrowers; needed only after `stop`."""

@@ -2,7 +2,7 @@
 The door to the pool: `PoolingService` for threads, `AsyncPoolingService` for asyncio.
 
 Thin, but for the fast path: with an idle resource, nobody waiting and no hook to run, acquire and
-release move a slot between two containers, with atomic operations and no lock. `_ledger.py` says
+release move a slot between two containers, with atomic operations and no lock. `_engine/ledger.py` says
 when that is allowed (`fast`) and why nobody is overlooked.
 """
 
@@ -19,13 +19,13 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from . import _messages as messages
-from ._env_asyncio import AsyncioEnv
-from ._env_threads import ThreadEnv, finish
-from ._flows import Flows
-from ._hooks import Hooks, refuse_coroutines
-from ._ledger import LIVE, RUNNING, STOPPED, Slot
-from ._sites import note
+from ._backends.asyncio import AsyncioBackend
+from ._backends.threads import ThreadBackend, finish
+from ._engine import messages
+from ._engine.call_site import note
+from ._engine.hooks import Hooks, refuse_coroutines
+from ._engine.ledger import LIVE, RUNNING, STOPPED, Slot
+from ._engine.operations import Operations
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolingError
 from .events import EVENTS
@@ -36,7 +36,7 @@ from .options import PoolingServiceOptions
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
-    from ._directory import Directory
+    from ._engine.budget import Budget
     from .events import PoolObserver
     from .stats import PoolStats
 
@@ -86,17 +86,17 @@ class _Service(Generic[T]):
     def _build(self) -> None:
         raise NotImplementedError
 
-    def _set_up(self, env: Any, directory: Directory | None) -> None:
-        self._flows = Flows(
+    def _set_up(self, backend: Any, budget: Budget | None) -> None:
+        self._operations = Operations(
             self._hooks,
             self._options,
-            env,
+            backend,
             name=self._name,
             key=self._key,
             observer=self._observer,
-            directory=directory,
+            budget=budget,
         )
-        self._ledger = self._flows.ledger
+        self._ledger = self._operations.ledger
 
     def _after_fork(self) -> None:
         """
@@ -109,7 +109,7 @@ class _Service(Generic[T]):
         if old.slots:
             self._inherited |= frozenset(id(slot.value) for slot in old.slots)  # a grandparent's stay known
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(old))
-        is_stopped, was_off_the_map = old.state == STOPPED, self._flows.door is not None
+        is_stopped, was_off_the_map = old.state == STOPPED, self._operations.door is not None
         self._build()
         if is_stopped:
             self._ledger.state = STOPPED
@@ -166,7 +166,7 @@ class _Service(Generic[T]):
 
     def stats(self) -> PoolStats:
         """The pool's numbers at this instant."""
-        return self._flows.stats()
+        return self._operations.stats()
 
     def is_borrowed(self, value: T) -> bool:
         """Whether this very object is out."""
@@ -185,15 +185,15 @@ class _Service(Generic[T]):
             ConfigurationError: A limit is no whole number, or the minimum is above the maximum.
         """
         self._options = self._options.replaced(min_size=min_size, max_size=max_size)
-        self._flows.change(self._ledger.resize, min_size, max_size)
+        self._operations.change(self._ledger.resize, min_size, max_size)
 
     def expire(self) -> None:
         """Replace all resources there are: idle ones are destroyed now, the others as they come back."""
-        self._flows.change(self._ledger.expire)
+        self._operations.change(self._ledger.expire)
 
     def _begin_stop(self) -> None:
         """The part of `stop` that does not wait."""
-        self._flows.change(self._ledger.stop)
+        self._operations.change(self._ledger.stop)
 
     def _leave_the_map(self) -> None:
         """
@@ -201,13 +201,13 @@ class _Service(Generic[T]):
 
         It then lives as long as what it lent, for whoever stops all.
         """
-        self._flows.door = self
+        self._operations.door = self
 
     def _let_go(self) -> None:
         """Keep no resources but for those who use it."""
         if self._ledger.min_size:
             self._options = self._options.replaced(min_size=0)
-        self._flows.change(self._ledger.let_go)
+        self._operations.change(self._ledger.let_go)
 
     def retire(self) -> None:
         """
@@ -215,15 +215,15 @@ class _Service(Generic[T]):
 
         For a pool that has been replaced by another; `stop` afterwards waits for its end.
         """
-        self._flows.change(self._ledger.retire)
+        self._operations.change(self._ledger.retire)
 
     def suspend(self) -> None:
         """Let borrowers wait, within their timeouts, until `resume`."""
-        self._flows.change(self._ledger.suspend)
+        self._operations.change(self._ledger.suspend)
 
     def resume(self) -> None:
         """Serve borrowers again."""
-        self._flows.change(self._ledger.resume)
+        self._operations.change(self._ledger.resume)
 
     def sweep(self) -> None:
         """
@@ -232,7 +232,7 @@ class _Service(Generic[T]):
         A pool does this by itself when it is due. Call it after the process was frozen, or a `clock` of your own has
         moved. Does not block.
         """
-        self._flows.change(self._ledger.sweep)
+        self._operations.change(self._ledger.sweep)
 
     # -- giving back -----------------------------------------------------------
 
@@ -253,22 +253,22 @@ class _Service(Generic[T]):
 
     def _looks_alive(self, slot: Slot) -> bool:
         """Whether an idle resource may be handed out without waiting; if not, it is on its way to be destroyed."""
-        if self._flows.flaw_at_once(slot) is None:
+        if self._operations.flaw_at_once(slot) is None:
             return True
-        self._flows.discard_later(slot, "invalid")
+        self._operations.discard_later(slot, "invalid")
         return False
 
     def _rescue(self, slot: Slot, *, on_way_out: bool) -> None:
         """Give back a slot that was interrupted between two containers, unless it has arrived."""
         ledger = self._ledger
-        with self._flows.env.lock:
+        with self._operations.backend.lock:
             if on_way_out:
                 ledger.out.pop(id(slot.value), None)
             elif ledger.out.get(id(slot.value)) is slot:
                 return
             if slot not in ledger.idle and slot.state == LIVE:
                 ledger.give_back(slot, self._now())
-        self._flows.dispatch()
+        self._operations.dispatch()
 
     def _abandoned(self, value: T, loan: int | None) -> None:
         """For finalisers: a lease was dropped while it was open; `loan` as in `Ledger.drop`."""
@@ -304,8 +304,8 @@ class PoolingService(_Service[T]):
 
     def _build(self) -> None:
         refuse_coroutines(self._factory, self._name)
-        lock, directory = (None, None) if self._budget is None else self._budget._joined_by(PoolingService)
-        self._set_up(ThreadEnv(self._now, is_inline=self._options.inline_hooks, lock=lock), directory)
+        lock, budget = (None, None) if self._budget is None else self._budget._joined_by(PoolingService)
+        self._set_up(ThreadBackend(self._now, is_inline=self._options.inline_hooks, lock=lock), budget)
 
     def _can_be_rung(self) -> bool:
         return True
@@ -324,7 +324,7 @@ class PoolingService(_Service[T]):
             CreateError: A create failed for good.
             PoolTimeoutError: `min_size` was not reached in time.
         """
-        finish(self._flows.start(timeout, waits=wait))
+        finish(self._operations.start(timeout, waits=wait))
 
     def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
         """
@@ -337,11 +337,11 @@ class PoolingService(_Service[T]):
             timeout: Seconds.
             drain: `False` waits for idle resources to be destroyed, but not for what is out, and does not warn of it.
         """
-        finish(self._flows.stop(timeout, drains=drain))
+        finish(self._operations.stop(timeout, drains=drain))
 
     def _stop_last(self, seconds: float, given: float) -> None:
         """As `stop`, with what is left of the timeout `given` for several pools."""
-        finish(self._flows.stop(seconds, drains=True, given=given))
+        finish(self._operations.stop(seconds, drains=True, given=given))
 
     def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -400,7 +400,7 @@ class PoolingService(_Service[T]):
         hand: list[Slot] = []
         flow: Coroutine[Any, Any, Any] | None = None
         try:
-            flow = self._flows.take(ctx, timeout, priority, site, queues=queues, hand=hand)
+            flow = self._operations.take(ctx, timeout, priority, site, queues=queues, hand=hand)
             return finish(flow)  # type: ignore[no-any-return]
         except BaseException:
             if flow is not None:
@@ -432,17 +432,17 @@ class PoolingService(_Service[T]):
                 if slot is not None:
                     slot = ledger.put(slot)  # None: in the same line it is no longer ours
                     if not ledger.fast:  # looked at again, after the slot was put back: somebody may have queued
-                        self._flows.settle()  # type: ignore[unreachable]
+                        self._operations.settle()  # type: ignore[unreachable]
                     return
             except BaseException:
                 if slot is not None:
                     self._rescue(slot, on_way_out=False)
                 else:
-                    self._flows.settle()
+                    self._operations.settle()
                 raise
         flow: Coroutine[Any, Any, bool] | None = None
         try:
-            flow = self._flows.give_back(value, exc)
+            flow = self._operations.give_back(value, exc)
             if finish(flow):
                 return
         except BaseException:
@@ -462,7 +462,7 @@ class PoolingService(_Service[T]):
         """
         flow: Coroutine[Any, Any, bool] | None = None
         try:
-            flow = self._flows.destroy(value)
+            flow = self._operations.destroy(value)
             if finish(flow):
                 return
         except BaseException:
@@ -483,7 +483,7 @@ class PoolingService(_Service[T]):
         Raises:
             ConfigurationError: `validate` cannot be called.
         """
-        finish(self._flows.check_idle(self._hooks.validate if validate is None else checked_callable(validate)))
+        finish(self._operations.check_idle(self._hooks.validate if validate is None else checked_callable(validate)))
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
         """
@@ -521,8 +521,8 @@ class AsyncPoolingService(_Service[T]):
     """
 
     def _build(self) -> None:
-        self._env = AsyncioEnv(self._now)
-        self._set_up(self._env, None if self._budget is None else self._budget._joined_by(AsyncPoolingService)[1])
+        self._backend = AsyncioBackend(self._now)
+        self._set_up(self._backend, None if self._budget is None else self._budget._joined_by(AsyncPoolingService)[1])
 
     def _can_be_rung(self) -> bool:
         """Whether there is a loop whose timer can call back."""
@@ -535,7 +535,7 @@ class AsyncPoolingService(_Service[T]):
     def _bind(self) -> None:
         """Belong to the running loop, or say why not."""
         loop = asyncio.get_running_loop()
-        bound = self._env.loop
+        bound = self._backend.loop
         if bound is loop:
             return
         if bound is not None and (self._ledger.slots or self._ledger.waiting):
@@ -548,22 +548,22 @@ class AsyncPoolingService(_Service[T]):
                 pool=self._name,
                 counts=messages.counts_of(self._ledger),
             )
-        self._flows.armed_at = float("inf")  # what was to ring in another loop, or in none, never will
-        self._env.bind(loop)
+        self._operations.armed_at = float("inf")  # what was to ring in another loop, or in none, never will
+        self._backend.bind(loop)
 
     async def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """As `PoolingService.start`, without blocking the loop."""
         self._bind()
-        await self._flows.start(timeout, waits=wait)
+        await self._operations.start(timeout, waits=wait)
 
     async def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
         """As `PoolingService.stop`, without blocking the loop. Cancelling it leaves a pool that goes on stopping."""
         self._bind()
-        await self._flows.stop(timeout, drains=drain)
+        await self._operations.stop(timeout, drains=drain)
 
     async def _stop_last(self, seconds: float, given: float) -> None:
         self._bind()
-        await self._flows.stop(seconds, drains=True, given=given)
+        await self._operations.stop(seconds, drains=True, given=given)
 
     async def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -587,12 +587,12 @@ class AsyncPoolingService(_Service[T]):
         self._bind()
         site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
-        return await self._flows.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
+        return await self._operations.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
 
     def _take_idle(self) -> T:
         """An idle resource, where one can be handed over here and now and nobody waits; else `NOTHING`."""
         ledger = self._ledger
-        if ledger.fast and ledger.idle and self._env.loop is _get_running_loop():
+        if ledger.fast and ledger.idle and self._backend.loop is _get_running_loop():
             slot: Slot | None = None
             try:
                 slot = ledger.pop()
@@ -612,7 +612,7 @@ class AsyncPoolingService(_Service[T]):
     def _put_idle(self, value: T) -> bool:
         """Give a resource back, where that needs nothing but putting it there; whether it was done."""
         ledger = self._ledger
-        if ledger.fast and self._env.loop is _get_running_loop():
+        if ledger.fast and self._backend.loop is _get_running_loop():
             slot: Slot | None = None
             try:
                 slot = ledger.out.pop(id(value), None)
@@ -630,26 +630,26 @@ class AsyncPoolingService(_Service[T]):
         self._bind()
         site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
-        return await self._flows.take(ctx, None, priority, site, queues=False)  # type: ignore[no-any-return]
+        return await self._operations.take(ctx, None, priority, site, queues=False)  # type: ignore[no-any-return]
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""
         if exc is None and self._put_idle(value):
             return
         self._bind()
-        if not await self._flows.give_back(value, exc):
+        if not await self._operations.give_back(value, exc):
             self._refuse(value)
 
     async def destroy(self, value: T) -> None:
         """As `PoolingService.destroy`. Cancelling it does not interrupt the destroying."""
         self._bind()
-        if not await self._flows.destroy(value):
+        if not await self._operations.destroy(value):
             self._refuse(value)
 
     async def check(self, validate: Callable[[T], Any] | None = None) -> None:
         """As `PoolingService.check`."""
         self._bind()
-        await self._flows.check_idle(self._hooks.validate if validate is None else checked_callable(validate))
+        await self._operations.check_idle(self._hooks.validate if validate is None else checked_callable(validate))
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> AsyncLease[T]:
         """As `PoolingService.lease`, for `async with`."""

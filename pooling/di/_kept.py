@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from dependency_injector import providers
 
-from .._offload import in_worker
+from .._backends.offload import in_worker
 from ..errors import ConfigurationError
 from ..service import members
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dependency_injector import providers
 
-from .._offload import in_worker
+from .._backends.offload import in_worker
 from ..errors import ConfigurationError
 from ._graph import everything, reachable
 from ._kept import Kept

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from dependency_injector import providers
 
-from .._offload import in_worker
+from .._backends.offload import in_worker
 from ..binding import is_provider
 from ..errors import ConfigurationError
 from ._kept import Kept

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dependency_injector import providers
 
-from .._lenders import is_single_use
+from .._adapters import is_single_use
 from ..binding import is_provider
 from ..context import NO_REQUEST, RequestContext, current_var, ended
 from ..errors import ConfigurationError, PoolClosedError, RequestContextError

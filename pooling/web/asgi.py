@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Literal
 
-from .._offload import in_background
+from .._backends.offload import in_background
 from ..context import RequestContext
 from ..errors import ConfigurationError
 from .outcome import note_status, note_unfinished

@@ -20,7 +20,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from .._offload import in_background, in_loop
+from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
 from .outcome import note_error, note_status, note_unfinished
 

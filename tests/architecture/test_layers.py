@@ -8,13 +8,13 @@ import pytest
 
 from tests.architecture.source import ROOT, Import, Source, literal_all, module_file, sources
 
-# The engine's layers, innermost first: each imports only those before it. A file belongs to a layer by its name's
-# beginning; the engine's other files (errors, options, …) are in none and may be used by all.
+# The engine's layers, innermost first: each imports only those before it. A file belongs to a layer by the beginning of
+# its path; the other files (errors, options, …) are in none, and all layers may use them.
 LAYERS = [
-    ("ledger", ("_ledger", "_directory")),
-    ("flows", ("_flows", "_keyed_flows", "_env.py", "_alarms")),  # the last two: what the flows ask of an environment
-    ("env", ("_env_",)),
-    ("services", ("service", "keyed", "lease", "binding", "di", "web")),
+    ("ledger", ("_engine/ledger", "_engine/budget")),
+    ("operations", ("_engine/operations", "_backends/base", "_backends/alarms")),  # with what they ask of a backend
+    ("backends", ("_backends/",)),
+    ("services", ("service", "keyed", "lease", "binding", "di/", "web/")),
 ]
 
 # The ledger is told the time, takes no lock, waits for nothing and logs nothing.
@@ -43,9 +43,9 @@ OPTIONAL = {
 
 
 def layer_of(source: Source) -> int | None:
-    parts = source.path.relative_to(ROOT / "pooling").parts
+    path = source.path.relative_to(ROOT / "pooling").as_posix()
     for number, (_, beginnings) in enumerate(LAYERS):
-        if parts[0].startswith(beginnings):
+        if path.startswith(beginnings):
             return number
     return None
 

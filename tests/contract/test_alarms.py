@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from pooling._alarms import PAUSE
-from pooling._ledger import Ledger
+from pooling._backends.alarms import PAUSE
+from pooling._engine.ledger import Ledger
 from tests.contract.harness import on_both, whole
 from tests.contract.workshop import Workshop
 
@@ -70,11 +70,11 @@ async def test_a_callback_that_raises_takes_no_other_alarm_with_it(side, caplog)
 
     pool = side.pool(Workshop(side))
     await whole(pool)
-    env = pool.service._flows.env
+    backend = pool.service._operations.backend
     for callback in (fails, lambda: rung.append(1)):
-        env.at(0.0, callback)
+        backend.at(0.0, callback)
     await side.until(lambda: rung)
-    env.at(0.0, lambda: rung.append(2))
+    backend.at(0.0, lambda: rung.append(2))
     await side.until(lambda: len(rung) == 2)
     seen += [record.exc_info[1] for record in caplog.records if record.exc_info]
     assert seen == [error]

@@ -388,7 +388,7 @@ async def test_another_thread_between_any_two_lines_breaks_nothing(side, first, 
             except EXPECTED as error:
                 errors.append(error)
         if second in ("borrow", "keep"):
-            with bench.service._flows.env.lock:  # the second may be about to queue
+            with bench.service._operations.backend.lock:  # the second may be about to queue
                 beside = pool.pending and pool.available
             assert not beside, f"somebody waits beside an idle resource: {line.where}"
         is_over.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling._ledger import Close, Ledger, Open, Slot, Waiter, Wake
+from pooling._engine.ledger import Close, Ledger, Open, Slot, Waiter, Wake
 from pooling.options import PoolingServiceOptions
 
 

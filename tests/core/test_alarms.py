@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pooling._alarms import (
+from pooling._backends.alarms import (
     LONGEST_PAUSE,
     PAUSE,
     REPORTED_AFTER,

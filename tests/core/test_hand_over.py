@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pooling._ledger import ASSIGNED, CLOSING, GONE, LIVE, Waiter
+from pooling._engine.ledger import ASSIGNED, CLOSING, GONE, LIVE, Waiter
 
 from .books import Books, filled
 

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from pooling._ledger import CHECKING, CLOSING, GONE, LATE, LIVE, OPENING, TRIES_APART, Overdue
+from pooling._engine.ledger import CHECKING, CLOSING, GONE, LATE, LIVE, OPENING, TRIES_APART, Overdue
 
 from .books import Books, Resource, filled
 

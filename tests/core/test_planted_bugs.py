@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from pooling._ledger import RUNNING, Ledger
+from pooling._engine.ledger import RUNNING, Ledger
 
 from .test_state_machine import LedgerMachine
 from .world import BrokenPromiseError

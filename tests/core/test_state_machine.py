@@ -7,7 +7,7 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pooling._ledger import Ledger
+from pooling._engine.ledger import Ledger
 from pooling.options import PoolingServiceOptions
 
 from .world import World

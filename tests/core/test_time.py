@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from pooling._ledger import CLOSING, GONE, SHORTEST_ALARM, SHORTEST_LOOK, Check, Leak, Overdue
+from pooling._engine.ledger import CLOSING, GONE, SHORTEST_ALARM, SHORTEST_LOOK, Check, Leak, Overdue
 
 from .books import Books, filled
 

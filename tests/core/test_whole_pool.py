@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pooling._ledger import NEW, RETIRING, RUNNING, STOPPED, SUSPENDED, Wake, Watcher
+from pooling._engine.ledger import NEW, RETIRING, RUNNING, STOPPED, SUSPENDED, Wake, Watcher
 
 from .books import Books, filled
 

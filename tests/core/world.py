@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from pooling._ledger import (
+from pooling._engine.ledger import (
     ASSIGNED,
     CHECKING,
     CLOSING,

@@ -251,7 +251,7 @@ def test_objects_are_made_in_the_order_in_which_the_library_makes_them():
 # --- what is overridden after the first call -------------------------------------------------------------------------
 
 
-class Site(Threaded):
+class CallSite(Threaded):
     single = providers.Singleton(Parts, 1)
     config = providers.Configuration(default={"name": "x"})
     constant = providers.Object("constant")
@@ -260,18 +260,18 @@ class Site(Threaded):
 
 
 @di.inject
-def site(outer=di.Inject[Site.outer]):
+def site(outer=di.Inject[CallSite.outer]):
     return outer
 
 
 @di.inject
-async def asite(outer=di.Inject[Site.outer]):
+async def asite(outer=di.Inject[CallSite.outer]):
     return outer
 
 
 @pytest.mark.parametrize("name", ["single", "constant", "inner", "outer", "user", "repo", "users"])
 def test_an_override_of_any_part_is_seen_at_the_next_call_and_its_end_too(name):
-    app = Site()
+    app = CallSite()
     fake = PoolingService(lambda: "pooled") if name == "users" else "fake"
     with app.running():
         with app.request():
@@ -292,7 +292,7 @@ async def test_a_part_overridden_by_something_asynchronous_is_awaited(name):
         await asyncio.sleep(0)
         return "fake"
 
-    app = Site()
+    app = CallSite()
     async with app.running():
         async with app.request():
             await asite()
@@ -303,7 +303,7 @@ async def test_a_part_overridden_by_something_asynchronous_is_awaited(name):
 
 
 def test_what_was_overridden_once_can_be_overridden_again():
-    app = Site()
+    app = CallSite()
     with app.running(), app.request():
         site()
         with app.single.override("uno"):
@@ -315,7 +315,7 @@ def test_what_was_overridden_once_can_be_overridden_again():
 
 
 def test_a_key_bound_anew_is_got_anew():
-    app = Site()
+    app = CallSite()
     with app.running(), app.request():
         app.bind("audit.log", providers.Object("first"))
         assert app.get("audit.log") == "first"
@@ -326,7 +326,7 @@ def test_a_key_bound_anew_is_got_anew():
 
 
 def test_arguments_given_before_the_start_are_seen_after_it():
-    app = Site()
+    app = CallSite()
     with app.running(), app.request():
         site()
     app.outer.add_kwargs(third="more")
@@ -335,7 +335,7 @@ def test_arguments_given_before_the_start_are_seen_after_it():
 
 
 def test_a_graph_without_a_request_says_how_to_open_one():
-    app = Site()
+    app = CallSite()
     with app.running(), pytest.raises(RequestContextError, match="no request is open here"):
         app.get("outer")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import pooling._ledger
+import pooling._engine.ledger
 from tests.docs.pages import ROOT
 
 ROW = re.compile(r"^    ([A-Z]+) {2,}.*?(?=\b\w+ -> )(.*)$", re.MULTILINE)
@@ -12,7 +12,7 @@ ROW = re.compile(r"^    ([A-Z]+) {2,}.*?(?=\b\w+ -> )(.*)$", re.MULTILINE)
 
 def transitions_of_the_table() -> set[tuple[str, str, str]]:
     found = set()
-    for state, moves in ROW.findall(pooling._ledger.__doc__ or ""):
+    for state, moves in ROW.findall(pooling._engine.ledger.__doc__ or ""):
         for move in moves.split("|"):
             method, _, target = move.strip().partition(" -> ")
             found.add((state, target, method))
@@ -32,4 +32,4 @@ def test_the_diagram_shows_the_ledgers_transitions():
 
 def test_every_transition_is_a_method_of_the_ledger():
     for _, _, method in transitions_of_the_table():
-        assert hasattr(pooling._ledger.Ledger, method)
+        assert hasattr(pooling._engine.ledger.Ledger, method)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pooling._directory import TURNS
+from pooling._engine.budget import TURNS
 from pooling.options import PoolingServiceOptions
 from tests.contract.harness import on_both
 from tests.contract.workshop import Workshop

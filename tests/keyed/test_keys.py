@@ -237,7 +237,7 @@ async def test_keys_come_and_go_by_the_hundred_thousand_and_the_map_is_empty_aga
     for _ in range(3):
         clock.move(11, pool)
     await side.until(lambda: pool.size == 0)
-    assert (pool.keys(), len(pool.service), len(pool.service._quiet), pool.service._out) == ([], 0, 0, {})
+    assert (pool.keys(), len(pool.service), len(pool.service._lru), pool.service._out) == ([], 0, 0, {})
     gc.collect()
     assert pool.service.stats().size == 0
     for _ in range(10):
@@ -515,8 +515,8 @@ async def test_cancelled_borrowers_of_many_keys_leave_nothing_behind(side):
     for waiter in waiters[::-2] + waiters[::2]:
         waiter.cancel()
     await side.until(lambda: pool.pending == 0)
-    directory = pool.budget._directory
-    assert (directory.is_hungry, directory.demand) == (False, 0)
+    budget = pool.budget._budget
+    assert (budget.is_hungry, budget.demand) == (False, 0)
     for value in held:
         await pool.release(value)
     await pool.release(await pool.acquire("c"))

@@ -7,7 +7,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from pooling._directory import Directory
+from pooling._engine.budget import Budget
 from pooling.options import PoolingServiceOptions
 from tests.core.test_state_machine import LedgerMachine, one_of, picks, settings_of_pools
 from tests.core.world import BrokenPromiseError
@@ -17,7 +17,7 @@ from tests.keyed.town import Town
 class TownMachine(LedgerMachine):
     """The rules of one ledger, each for the member whose turn it is."""
 
-    directory_type: type[Directory] = Directory
+    directory_type: type[Budget] = Budget
 
     @initialize(
         settings=st.lists(settings_of_pools, min_size=2, max_size=4),
@@ -48,12 +48,12 @@ class TownMachine(LedgerMachine):
 
     @rule(max_total=st.integers(1, 6))
     def budget_is_resized(self, max_total):
-        self.town.directory.resize(max_total, self.town.now)
+        self.town.budget.resize(max_total, self.town.now)
 
-    @precondition(lambda self: self.town.directory.active)
+    @precondition(lambda self: self.town.budget.active)
     @rule(seconds=st.sampled_from([0.5, 5.0]))
     def budget_is_squeezed(self, seconds):
-        self.town.directory.squeeze(self.town.now + seconds)
+        self.town.budget.squeeze(self.town.now + seconds)
 
     @invariant()
     def every_promise_is_kept(self):
@@ -68,7 +68,7 @@ class TownMachine(LedgerMachine):
 TestTown = TownMachine.TestCase
 
 
-class OneTooMany(Directory):
+class OneTooMany(Budget):
     def grant(self, ledger):
         self.limit += 1
         try:
@@ -77,23 +77,23 @@ class OneTooMany(Directory):
             self.limit -= 1
 
 
-class ClosesNothingForOthers(Directory):
+class ClosesNothingForOthers(Budget):
     def _make_room(self, now):
         pass
 
 
-class LeavesOthersFast(Directory):
+class LeavesOthersFast(Budget):
     def wants(self, ledger, places):
         self.alert = self.alert or bool(places)
         super().wants(ledger, places)
 
 
-class FeedsNobody(Directory):
+class FeedsNobody(Budget):
     def _share(self, now):
         self._make_room(now)
 
 
-class CountsTwice(Directory):
+class CountsTwice(Budget):
     def vacated(self, ledger):
         super().vacated(ledger)
         self.used -= not ledger.slots

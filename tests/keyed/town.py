@@ -1,5 +1,5 @@
 """
-Several ledgers under one directory, each with the model of `tests.core.world`, and the promises of the directory.
+Several ledgers under one budget, each with the model of `tests.core.world`, and the promises of the budget.
 
 Work is carried out per ledger: each has an outbox of its own here, while services share one.
 """
@@ -10,8 +10,8 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from pooling._directory import Directory
-from pooling._ledger import REFILL_LOOK, RUNNING, SUSPENDED, Ledger
+from pooling._engine.budget import Budget
+from pooling._engine.ledger import REFILL_LOOK, RUNNING, SUSPENDED, Ledger
 from pooling.options import PoolingServiceOptions
 from tests.core.world import Borrower, World, promise
 
@@ -21,7 +21,7 @@ class Member(World):
 
     def __init__(self, town: Town, options: PoolingServiceOptions, **settings: Any) -> None:
         self.town = town
-        super().__init__(options, ledger_type=partial(Ledger, directory=town.directory, owner=self), **settings)
+        super().__init__(options, ledger_type=partial(Ledger, budget=town.budget, owner=self), **settings)
         self.ledger.outbox = []
 
     @property
@@ -45,8 +45,8 @@ class Member(World):
         return due
 
     def _check_idleness(self) -> None:
-        """As in a pool of its own, but that the budget may be spent: then the directory knows what is wanted."""
-        ledger, directory = self.ledger, self.town.directory
+        """As in a pool of its own, but that the budget may be spent: then the budget knows what is wanted."""
+        ledger, budget = self.ledger, self.town.budget
         if ledger.state != RUNNING:
             promise(not self.is_noted, "only a running ledger is hungry", ledger.state)
             return
@@ -55,24 +55,24 @@ class Member(World):
         room = min(ledger.max_size - len(ledger.slots), self.options.max_creating - len(ledger.opening))
         missing = len(self.queue) - len(ledger.opening)
         is_paused = ledger.retry_at > self.now
-        noted = directory.starving.get(ledger, 0) + directory.peckish.get(ledger, 0)
+        noted = budget.starving.get(ledger, 0) + budget.peckish.get(ledger, 0)
         if room > 0 and missing > 0 and not is_paused and ledger.alarm > self.now:
             promise(noted == min(room, missing), "what a ledger wants of the budget is noted", noted, room, missing)
         if noted:
             promise(min(room, missing) > 0, "only who wants something is hungry", noted, room, missing)
-            promise((ledger in directory.starving) == (not ledger.slots), "who has nothing starves", ledger.slots)
+            promise((ledger in budget.starving) == (not ledger.slots), "who has nothing starves", ledger.slots)
 
     @property
     def is_noted(self) -> bool:
-        return self.ledger in self.town.directory.starving or self.ledger in self.town.directory.peckish
+        return self.ledger in self.town.budget.starving or self.ledger in self.town.budget.peckish
 
 
 class Town:
-    """All members and their directory."""
+    """All members and their budget."""
 
-    def __init__(self, max_total: int, directory_type: type[Directory] = Directory) -> None:
+    def __init__(self, max_total: int, directory_type: type[Budget] = Budget) -> None:
         self.now = 1000.0
-        self.directory = directory_type(max_total)
+        self.budget = directory_type(max_total)
         self.members: list[Member] = []
         self.allowed = max_total  # most places: the limit, but for what was there before it was lowered
 
@@ -99,29 +99,29 @@ class Town:
     def check(self) -> None:
         for member in self.members:
             member.check()
-        directory = self.directory
+        budget = self.budget
         places = {member.ledger: len(member.ledger.slots) for member in self.members}
-        promise(directory.used == sum(places.values()), "every place is counted once", directory.used, places)
+        promise(budget.used == sum(places.values()), "every place is counted once", budget.used, places)
         promise(
-            set(directory.active) == {ledger for ledger, count in places.items() if count},
+            set(budget.active) == {ledger for ledger, count in places.items() if count},
             "the active ones are those with places",
         )
-        self.allowed = max(directory.limit, min(self.allowed, directory.used))
-        promise(directory.used <= self.allowed, "never above the limit", directory.used, directory.limit)
-        hungry = {**directory.starving, **directory.peckish}
-        promise(not directory.starving.keys() & directory.peckish.keys(), "nobody is hungry twice")
-        promise(directory.demand == sum(hungry.values()), "the demand is what all want", directory.demand, hungry)
+        self.allowed = max(budget.limit, min(self.allowed, budget.used))
+        promise(budget.used <= self.allowed, "never above the limit", budget.used, budget.limit)
+        hungry = {**budget.starving, **budget.peckish}
+        promise(not budget.starving.keys() & budget.peckish.keys(), "nobody is hungry twice")
+        promise(budget.demand == sum(hungry.values()), "the demand is what all want", budget.demand, hungry)
         promise(all(places > 0 for places in hungry.values()), "who wants nothing is not hungry", hungry)
-        promise(directory.is_hungry == bool(hungry), "somebody is hungry or nobody")
-        promise(directory.alert == directory.is_hungry, "the alert is on while somebody is hungry", directory.alert)
-        promise(directory.fed is None, "nobody is being fed between two calls")
+        promise(budget.is_hungry == bool(hungry), "somebody is hungry or nobody")
+        promise(budget.alert == budget.is_hungry, "the alert is on while somebody is hungry", budget.alert)
+        promise(budget.fed is None, "nobody is being fed between two calls")
         if not hungry:
             return
-        promise(directory.used >= directory.limit, "nobody is hungry beside a free place", directory.used)
+        promise(budget.used >= budget.limit, "nobody is hungry beside a free place", budget.used)
         fast = [member.ledger for member in self.members if member.ledger.fast and member.ledger.slots]
         promise(not fast, "nobody passes by those who are hungry", fast)
         closing = sum(len(member.ledger.closing) for member in self.members)
-        missing = directory.demand + max(directory.used - directory.limit, 0) - closing
+        missing = budget.demand + max(budget.used - budget.limit, 0) - closing
         spare = [
             member
             for member in self.members
@@ -133,7 +133,7 @@ class Town:
 
     def calm(self) -> None:
         """Everybody gives back, everything under way ends well: all who wait are served, and nothing was lost."""
-        directory = self.directory
+        budget = self.budget
         for member in self.members:
             if member.ledger.state == SUSPENDED:
                 member.ledger.resume(self.now)
@@ -144,11 +144,11 @@ class Town:
         for member in self.members:
             promise(not member.queue and not member.waiting, "all who wait are served", member.waiting)
             promise(len(member.ledger.idle) == len(member.ledger.slots), "all that is there is idle")
-        promise(not directory.is_hungry, "nobody is hungry any more")
+        promise(not budget.is_hungry, "nobody is hungry any more")
         # Now the whole budget at once, by as few members as can use it.
-        if self.now < directory.relax_at < inf:
-            self.jump(directory.relax_at - self.now + 0.001)  # rounding may not reach it
-        wanted = directory.max_total
+        if self.now < budget.relax_at < inf:
+            self.jump(budget.relax_at - self.now + 0.001)  # rounding may not reach it
+        wanted = budget.max_total
         borrowers = []
         for member in self.members:
             count = min(member.ledger.max_size, wanted)

@@ -32,9 +32,9 @@ def test_the_timer_waits_for_a_lock_of_the_kind_there_is_when_its_thread_starts(
 
         threading.Lock = Patched
         ready = threading.Event()
-        pooling._env_threads.shared.timer.at(0.0, ready.set)
+        pooling._backends.threads.shared.timer.at(0.0, ready.set)
         assert ready.wait(30)
-        pooling._env_threads.shared.timer.at(0.0, ready.clear)
+        pooling._backends.threads.shared.timer.at(0.0, ready.clear)
         while ready.is_set():
             pass
         print(any(getattr(lock, "was_waited_for", False) for lock in made))

@@ -40,7 +40,7 @@ class Repo:
         self.made_in = threading.current_thread().name
 
 
-class Site(di.Container):
+class CallSite(di.Container):
     """For asyncio."""
 
     factory = providers.Singleton(Ends)

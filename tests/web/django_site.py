@@ -10,10 +10,10 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 
 from pooling import RequestContext, di
-from tests.web.apps import Repo, Site, ThreadSite
+from tests.web.apps import CallSite, Repo, ThreadSite
 
 threads = ThreadSite()
-loop = Site()
+loop = CallSite()
 
 
 def configure(container) -> None:
@@ -69,12 +69,12 @@ def error(request, repo: Repo = di.Inject[ThreadSite.repo]):
 
 
 @di.inject
-async def aplain(request, repo: Repo = di.Inject[Site.repo]):
+async def aplain(request, repo: Repo = di.Inject[CallSite.repo]):
     return HttpResponse(f"{repo.thing.is_out} {RequestContext.current()['user']}")
 
 
 @di.inject
-async def astream(request, repo: Repo = di.Inject[Site.repo]):
+async def astream(request, repo: Repo = di.Inject[CallSite.repo]):
     async def body():
         for _ in range(3):
             await asyncio.sleep(0)
@@ -84,7 +84,7 @@ async def astream(request, repo: Repo = di.Inject[Site.repo]):
 
 
 @di.inject
-async def aendless(request, repo: Repo = di.Inject[Site.repo]):
+async def aendless(request, repo: Repo = di.Inject[CallSite.repo]):
     async def body():
         while True:
             await asyncio.sleep(0)
@@ -94,7 +94,7 @@ async def aendless(request, repo: Repo = di.Inject[Site.repo]):
 
 
 @di.inject
-async def async_view_plain_body(request, repo: Repo = di.Inject[Site.repo]):
+async def async_view_plain_body(request, repo: Repo = di.Inject[CallSite.repo]):
     return StreamingHttpResponse(iter([f"{repo.thing.is_out}"]))
 
 
@@ -107,7 +107,7 @@ def known(request, repo: Repo = di.Inject[ThreadSite.repo]):
 
 
 @di.inject
-async def aknown(request, repo: Repo = di.Inject[Site.repo]):
+async def aknown(request, repo: Repo = di.Inject[CallSite.repo]):
     async def body():
         yield b"known"
         await asyncio.sleep(0)
@@ -118,7 +118,7 @@ async def aknown(request, repo: Repo = di.Inject[Site.repo]):
 
 
 @di.inject
-async def aerror(request, repo: Repo = di.Inject[Site.repo]):
+async def aerror(request, repo: Repo = di.Inject[CallSite.repo]):
     raise LookupError("in the view")
 
 

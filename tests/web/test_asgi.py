@@ -24,7 +24,7 @@ from pooling import ConfigurationError, PoolFactory, RequestContext, di
 from pooling.web import asgi, starlette
 from pooling.web.fastapi import CurrentRequest, Injected, install
 from pooling.web.outcome import ResponseError
-from tests.web.apps import Ends, Repo, Site, Thing, ThreadSite
+from tests.web.apps import CallSite, Ends, Repo, Thing, ThreadSite
 from tests.web.servers import Uvicorn, eventually
 
 
@@ -46,7 +46,7 @@ class Served:
     """A FastAPI app with its container, and what its handlers wait for."""
 
     def __init__(self, **middleware) -> None:
-        self.container = Site()
+        self.container = CallSite()
         self.app = FastAPI()
         self.log: list[str] = []
         self.inside = threading.Event()
@@ -73,18 +73,18 @@ def add_routes(served: Served) -> None:
 
     @app.get("/plain")
     @di.inject
-    async def plain(repo: Repo = di.Inject[Site.repo], other: Repo = di.Inject[Site.repo]):
+    async def plain(repo: Repo = di.Inject[CallSite.repo], other: Repo = di.Inject[CallSite.repo]):
         return {"same": repo.thing is other.thing, "out": repo.thing.is_out, "borrowed": served.pool.borrowed}
 
     @app.get("/annotated/{item}")
     @di.inject
-    async def annotated(item: int, repo: Annotated[Repo, di.Inject(Site.repo)], q: str = "none"):
+    async def annotated(item: int, repo: Annotated[Repo, di.Inject(CallSite.repo)], q: str = "none"):
         return {"item": item, "q": q, "out": repo.thing.is_out}
 
     @app.get("/depends")
     async def depends(
-        repo: Annotated[Repo, Depends(di.Inject[Site.repo])],
-        short: Annotated[Repo, Injected[Site.repo]],
+        repo: Annotated[Repo, Depends(di.Inject[CallSite.repo])],
+        short: Annotated[Repo, Injected[CallSite.repo]],
         ctx: Annotated[RequestContext, CurrentRequest],
     ):
         return {
@@ -96,16 +96,16 @@ def add_routes(served: Served) -> None:
 
     @app.get("/error")
     @di.inject
-    async def error(repo: Repo = di.Inject[Site.repo]):
+    async def error(repo: Repo = di.Inject[CallSite.repo]):
         raise LookupError("in the handler")
 
     @app.get("/http-error/{status}")
     @di.inject
-    async def http_error(status: int, repo: Repo = di.Inject[Site.repo]):
+    async def http_error(status: int, repo: Repo = di.Inject[CallSite.repo]):
         raise HTTPException(status, headers={"location": "/plain"})
 
     @app.get("/answered/{kind}")
-    async def answered(kind: str, repo: Annotated[Repo, Injected[Site.repo]]):
+    async def answered(kind: str, repo: Annotated[Repo, Injected[CallSite.repo]]):
         raise {"async": AnsweredInLoopError, "plain": AnsweredInThreadError}[kind]("in the handler")
 
     @app.exception_handler(AnsweredInLoopError)
@@ -117,15 +117,15 @@ def add_routes(served: Served) -> None:
         return JSONResponse({"thread": threading.current_thread().name}, 409)
 
     @app.get("/status/{status}")
-    async def status(status: int, repo: Annotated[Repo, Injected[Site.repo]]):
+    async def status(status: int, repo: Annotated[Repo, Injected[CallSite.repo]]):
         return JSONResponse({}, status)
 
     @app.get("/number/{number}")
-    async def number(number: int, repo: Annotated[Repo, Injected[Site.repo]]):
+    async def number(number: int, repo: Annotated[Repo, Injected[CallSite.repo]]):
         return number
 
     @app.get("/waiting")
-    async def waiting(repo: Annotated[Repo, Injected[Site.repo]]):
+    async def waiting(repo: Annotated[Repo, Injected[CallSite.repo]]):
         async def body():
             yield b"first"
             served.inside.set()
@@ -135,7 +135,7 @@ def add_routes(served: Served) -> None:
 
     @app.get("/stream")
     @di.inject
-    async def stream(repo: Repo = di.Inject[Site.repo]):
+    async def stream(repo: Repo = di.Inject[CallSite.repo]):
         async def body():
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -145,7 +145,7 @@ def add_routes(served: Served) -> None:
 
     @app.get("/endless")
     @di.inject
-    async def endless(repo: Repo = di.Inject[Site.repo]):
+    async def endless(repo: Repo = di.Inject[CallSite.repo]):
         async def body():
             try:
                 while True:
@@ -158,7 +158,7 @@ def add_routes(served: Served) -> None:
 
     @app.get("/background")
     @di.inject
-    async def background(tasks: BackgroundTasks, repo: Repo = di.Inject[Site.repo]):
+    async def background(tasks: BackgroundTasks, repo: Repo = di.Inject[CallSite.repo]):
         async def later():
             await served.gate()
             served.log.append(f"out={repo.thing.is_out} same={(await again()).thing is repo.thing}")
@@ -167,18 +167,18 @@ def add_routes(served: Served) -> None:
         return {}
 
     @di.inject
-    async def again(repo: Repo = di.Inject[Site.repo]):
+    async def again(repo: Repo = di.Inject[CallSite.repo]):
         return repo
 
     @app.get("/slow")
     @di.inject
-    async def slow(repo: Repo = di.Inject[Site.repo]):
+    async def slow(repo: Repo = di.Inject[CallSite.repo]):
         await served.gate()
         served.log.append(f"out={repo.thing.is_out}")
         return {}
 
     @di.inject
-    async def opened(repo: Repo = di.Inject[Site.repo]):
+    async def opened(repo: Repo = di.Inject[CallSite.repo]):
         yield repo
         served.log.append(f"after: out={repo.thing.is_out}")
 
@@ -188,25 +188,25 @@ def add_routes(served: Served) -> None:
 
     @app.websocket("/ws")
     @di.inject
-    async def websocket(ws: WebSocket, repo: Repo = di.Inject[Site.repo]):
+    async def websocket(ws: WebSocket, repo: Repo = di.Inject[CallSite.repo]):
         await ws.accept()
         async for text in ws.iter_text():
             await ws.send_text(f"{text} {repo.thing.is_out} {served.pool.borrowed}")
 
     @app.websocket("/ws-loop")
     @di.inject
-    async def endless_websocket(ws: WebSocket, repo: Repo = di.Inject[Site.repo]):
+    async def endless_websocket(ws: WebSocket, repo: Repo = di.Inject[CallSite.repo]):
         await ws.accept()
         while True:
             if await ws.receive_text() == "forbidden":
                 raise WebSocketException(1008, "policy")
 
     @app.get("/invalid")
-    async def invalid(repo: Annotated[Repo, Injected[Site.repo]]):
+    async def invalid(repo: Annotated[Repo, Injected[CallSite.repo]]):
         raise RequestValidationError([{"loc": ["body", "name"], "msg": "taken", "type": "value_error"}])
 
     @app.get("/not-modified")
-    async def not_modified(repo: Annotated[Repo, Injected[Site.repo]]):
+    async def not_modified(repo: Annotated[Repo, Injected[CallSite.repo]]):
         raise CodedError
 
 
@@ -362,7 +362,7 @@ def test_an_error_that_a_handler_raises_is_one_whatever_it_looks_like(served, cl
 
 def test_a_head_is_answered_without_a_body_and_no_error(served, client):
     @served.app.head("/stream-head")
-    async def head(repo: Annotated[Repo, Injected[Site.repo]]):
+    async def head(repo: Annotated[Repo, Injected[CallSite.repo]]):
         async def body():
             yield b"one"
             await asyncio.sleep(0)
@@ -378,7 +378,7 @@ def test_a_head_is_answered_without_a_body_and_no_error(served, client):
 
 @pytest.mark.parametrize("is_outside", [True, False])
 def test_a_middleware_that_ends_a_cut_response_does_not_hide_that(is_outside):
-    container, app = Site(), FastAPI()
+    container, app = CallSite(), FastAPI()
 
     async def passes_on(request, call_next):
         return await call_next(request)
@@ -391,7 +391,7 @@ def test_a_middleware_that_ends_a_cut_response_does_not_hide_that(is_outside):
     inside = threading.Event()
 
     @app.get("/waiting")
-    async def waiting(repo: Annotated[Repo, Injected[Site.repo]]):
+    async def waiting(repo: Annotated[Repo, Injected[CallSite.repo]]):
         async def body():
             yield b"first"
             inside.set()
@@ -474,7 +474,7 @@ async def test_a_client_gone_after_all_bytes_that_were_told_has_the_whole_respon
     async def send(message):
         pass
 
-    async with Site().running() as container:
+    async with CallSite().running() as container:
         wrapped = asgi.RequestContextMiddleware(app, container)
         for told in (3, 4):
             await wrapped({"type": "http", "method": "GET", "path": "/", "told": told}, receive, send)
@@ -592,7 +592,7 @@ async def test_a_cancelled_app_gives_back_and_tells_the_release_hook():
         ready.set()
         await asyncio.Event().wait()
 
-    async with Site().running() as container:
+    async with CallSite().running() as container:
         task = asyncio.create_task(call(asgi.RequestContextMiddleware(app, container)))
         await ready.wait()
         task.cancel()
@@ -611,7 +611,7 @@ async def test_release_after_the_response_does_not_wait_for_what_follows():
         assert container.things().borrowed == 0
         assert RequestContext.current().is_closed
 
-    async with Site().running() as container:
+    async with CallSite().running() as container:
         await call(asgi.RequestContextMiddleware(app, container, release="response"))
 
 
@@ -660,7 +660,7 @@ async def test_a_response_sent_whole_is_no_error_and_one_cut_short_is(messages, 
         for message in sent:
             await send(message)
 
-    async with Site().running() as container:
+    async with CallSite().running() as container:
         wrapped = asgi.RequestContextMiddleware(app, container, release=release)
         for message in [*messages, None]:
             await call(wrapped)
@@ -674,7 +674,7 @@ async def test_an_app_that_begins_no_response_is_left_to_its_server():
     async def app(scope, receive, send):
         await container.thing.aget()
 
-    async with Site().running() as container:
+    async with CallSite().running() as container:
         await call(asgi.RequestContextMiddleware(app, container))
         assert container.factory().ends == [None]
 
@@ -698,7 +698,7 @@ def test_headers_are_lower_case_and_repeated_ones_are_joined():
 
 @pytest.mark.parametrize("has_lifespan", [True, False])
 def test_the_asgi_lifespan_runs_a_container_around_any_app(has_lifespan):
-    container, log = Site(), []
+    container, log = CallSite(), []
 
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":
@@ -735,7 +735,7 @@ def test_a_container_that_cannot_start_keeps_the_server_from_starting():
 
 
 async def test_a_lifespan_that_is_cancelled_stops_the_container():
-    container, started = Site(), asyncio.Event()
+    container, started = CallSite(), asyncio.Event()
 
     async def receive():
         if started.is_set():
@@ -758,7 +758,7 @@ async def test_a_lifespan_that_is_cancelled_stops_the_container():
 
 
 async def test_an_error_in_the_lifespan_of_the_app_inside_stops_the_container_and_reaches_the_server():
-    container = Site()
+    container = CallSite()
 
     async def receive():
         return {"type": "lifespan.startup"}
@@ -776,7 +776,7 @@ async def test_an_error_in_the_lifespan_of_the_app_inside_stops_the_container_an
 
 
 async def test_an_app_inside_that_fails_to_shut_down_has_its_say():
-    container, said = Site(), []
+    container, said = CallSite(), []
     messages = iter(["lifespan.startup", "lifespan.shutdown"])
 
     async def receive():
@@ -799,7 +799,7 @@ async def test_an_app_inside_that_fails_to_shut_down_has_its_say():
 
 
 def test_an_app_inside_that_cannot_start_stops_the_container_again():
-    container = Site()
+    container = CallSite()
 
     async def app(scope, receive, send):
         await receive()
@@ -812,7 +812,7 @@ def test_an_app_inside_that_cannot_start_stops_the_container_again():
 
 
 def test_starlettes_lifespan_runs_the_container_around_the_apps_own():
-    container, log = Site(), []
+    container, log = CallSite(), []
 
     class Inner:
         def __init__(self, app):
@@ -826,7 +826,7 @@ def test_starlettes_lifespan_runs_the_container_around_the_apps_own():
             log.append(f"down running={container.is_running}")
 
     @di.inject
-    async def home(request, repo: Repo = di.Inject[Site.repo]):
+    async def home(request, repo: Repo = di.Inject[CallSite.repo]):
         return PlainTextResponse(
             f"{repo.thing.is_out} {request.state.state} {request.app.state.container is container}"
         )
@@ -841,10 +841,10 @@ def test_starlettes_lifespan_runs_the_container_around_the_apps_own():
 
 @pytest.mark.parametrize("own", [True, False])
 def test_starlette_can_be_given_its_container_with_all_that_belongs_to_it(own):
-    container = Site()
+    container = CallSite()
 
     @di.inject
-    async def home(request, repo: Repo = di.Inject[Site.repo]):
+    async def home(request, repo: Repo = di.Inject[CallSite.repo]):
         if "status" in request.query_params:
             raise StarletteHTTPException(int(request.query_params["status"]), "raised")
         return PlainTextResponse(str(repo.thing.is_out))
@@ -870,7 +870,7 @@ def test_litestar_serves_requests_of_the_container():
 
     from pooling.web.litestar import PoolingPlugin
 
-    container = Site()
+    container = CallSite()
 
     @litestar.get("/")
     async def home() -> str:

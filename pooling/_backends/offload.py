@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from ._env_threads import shared
+from .threads import shared
 
 logger = logging.getLogger("pooling")
 

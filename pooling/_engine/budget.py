@@ -23,14 +23,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._ledger import Ledger, Slot
+    from .ledger import Ledger, Slot
 
 EVICTED = "evicted"
 TURNS = 2  # borrowers that a resource serves while others are hungry
 RECOUNT = 1.0  # seconds between two looks for counts that an interrupt has left wrong
 
 
-class Directory:
+class Budget:
     """
     The common books of all ledgers under one budget.
 

@@ -41,10 +41,10 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._directory import EVICTED
+from .budget import EVICTED
 
 if TYPE_CHECKING:
-    from ._directory import Directory
+    from .budget import Budget
 
 OPENING, LATE, LIVE, ASSIGNED, CLOSING, GONE = "opening", "late", "live", "assigned", "closing", "gone"
 CHECK_DUE, CHECKING = "check due", "checking"
@@ -95,7 +95,7 @@ class Slot:
         self.begun = ""  # the background work that has begun last, see `begins`
         self.serial = serial
         self.value: Any = None
-        self.home: Ledger | None = None  # set only under a directory: a pool of its own is to be free of cycles
+        self.home: Ledger | None = None  # set only under a budget: a pool of its own is to be free of cycles
         self.hooks: Any = None
         self.generation = generation
         self.ordered_at = now
@@ -182,8 +182,8 @@ class Ledger:
         jitter: Gives a number from 0 to 1; spreads lifetimes and pauses.
         plain: Whether acquire and release need nothing but the hand-over; only then is `fast` ever true.
         watches: Whether to give up steps that are overdue; `False` where the environment can end them itself.
-        directory: The budget it shares with other ledgers, or `None`.
-        owner: Whoever carries out its work; only for a ledger with a directory, since the outbox is shared there.
+        budget: The budget it shares with other ledgers, or `None`.
+        owner: Whoever carries out its work; only for a ledger with a budget, since the outbox is shared there.
     """
 
     __slots__ = (
@@ -192,7 +192,7 @@ class Ledger:
         "closing",
         "create_failures",
         "created",
-        "directory",
+        "budget",
         "doomed",
         "dropped",
         "failed_at",
@@ -237,7 +237,7 @@ class Ledger:
         *,
         plain: bool = True,
         watches: bool = True,
-        directory: Directory | None = None,
+        budget: Budget | None = None,
         owner: Any = None,
     ) -> None:
         self.options = options
@@ -249,8 +249,8 @@ class Ledger:
         self.state = NEW
         self.fast = False
         #: Whether the fast path, too, notes who borrows: in a pool that has let somebody down once, and under a
-        #: directory, which wants to know who was quiet for longest.
-        self.notes = directory is not None
+        #: budget, which wants to know who was quiet for longest.
+        self.notes = budget is not None
         self.generation = 0
         self.mixed = False  # whether a slot of an earlier generation may be about
         self.slots: dict[Slot, None] = {}
@@ -269,9 +269,9 @@ class Ledger:
             tuple[Any, int | None]
         ] = []  # values whose borrowers are garbage; a finaliser appends, `settle` looks
         self.watchers: list[Watcher] = []
-        self.directory = directory
+        self.budget = budget
         self.owner = owner
-        self.outbox: list[Work] = [] if directory is None else directory.outbox
+        self.outbox: list[Work] = [] if budget is None else budget.outbox
         self.serial = 0
         self.failures = 0  # creates failed in a row
         self.failed_at = -inf  # when the last of them did
@@ -600,7 +600,7 @@ class Ledger:
             self._weed(now)
         if self.idle and (self.state == STOPPED or len(self.slots) - len(self.closing) > self.max_size):
             self._shrink(now)
-        directory = self.directory
+        budget = self.budget
         if self.state in (RUNNING, RETIRING):
             if self.queues:
                 self._serve(now)
@@ -608,14 +608,14 @@ class Ledger:
             if self.state == RETIRING and not any(self.queues):
                 self.state = STOPPED
                 self._shrink(now)
-        elif directory is not None:
-            directory.wants(self, 0)
-        if directory is not None:
-            directory.feed(self, now)
+        elif budget is not None:
+            budget.wants(self, 0)
+        if budget is not None:
+            budget.feed(self, now)
         self.fast = (
             self.plain
             and self.state == RUNNING
-            and (directory is None or not directory.alert)
+            and (budget is None or not budget.alert)
             and not self.mixed
             and not self.dropped
             and not any(self.queues)
@@ -637,7 +637,7 @@ class Ledger:
                         waiter.slot = self.pop()
                     except IndexError:  # a borrower was faster
                         return
-                if self.directory is not None and self.directory.must_yield(self, waiter.slot):
+                if self.budget is not None and self.budget.must_yield(self, waiter.slot):
                     self.doomed[waiter.slot], waiter.slot = EVICTED, None
                     self._close_doomed(now)
                     continue
@@ -651,12 +651,12 @@ class Ledger:
         self.queues[waiter.priority].pop(waiter, None)
 
     def _order(self, now: float) -> None:
-        if self.directory is None and len(self.slots) >= self.max_size:
+        if self.budget is None and len(self.slots) >= self.max_size:
             return  # no room, whoever waits
         waiting = self.waiting if self.queues else 0
         if not waiting and self.live + len(self.opening) >= self.min_size:
-            if self.directory is not None:
-                self.directory.wants(self, 0)
+            if self.budget is not None:
+                self.budget.wants(self, 0)
             return
         fills = self.state == RUNNING and now >= self.fill_at
         missing = self.min_size - self.live - len(self.opening) if fills else 0
@@ -665,16 +665,16 @@ class Ledger:
             unserved = 1 if unserved > 0 and now >= self.probe_at and not self.opening else 0
         wanted = max(unserved, missing)
         room = min(self.options.max_creating - len(self.opening), self.max_size - len(self.slots))
-        directory = self.directory
+        budget = self.budget
         short = min(unserved, room)
         for _ in range(min(wanted, room)):
-            if directory is not None and not directory.grant(self):
+            if budget is not None and not budget.grant(self):
                 break
             short -= 1
             self.probe_at = inf
             self.serial += 1
             slot = Slot(self.generation, self.serial, now)
-            if directory is not None:
+            if budget is not None:
                 slot.home = self
             if self.watches:
                 slot.due = now + self.options.create_timeout
@@ -682,8 +682,8 @@ class Ledger:
             # Should an interrupt come here, `begins` knows an order whose place was not taken yet.
             self.outbox.append(Open(slot))
             self.slots[slot] = self.opening[slot] = None
-        if directory is not None:
-            directory.wants(self, max(short, 0))
+        if budget is not None:
+            budget.wants(self, max(short, 0))
             self._look_at(self._next_look_at_budget(now), now)
 
     def evict(self, now: float) -> bool:
@@ -824,8 +824,8 @@ class Ledger:
         """Free a slot's place; whether it had one."""
         if self.slots.pop(slot, self) is not None:
             return False
-        if self.directory is not None:
-            self.directory.vacated(self)
+        if self.budget is not None:
+            self.budget.vacated(self)
         return True
 
     def _look_ahead(self, now: float) -> None:
@@ -848,7 +848,7 @@ class Ledger:
     def _next_look_at_budget(self, now: float) -> float:
         """When to look whether a spent budget has room for `min_size` again: to fill up, nobody is evicted."""
         is_short = self.state == RUNNING and self.live + len(self.opening) < self.min_size
-        return now + REFILL_LOOK if is_short and self.directory is not None else inf
+        return now + REFILL_LOOK if is_short and self.budget is not None else inf
 
     def _next_look_at_idle(self, now: float) -> float:
         """Idle times are not written down by the fast path; a look four times in the shortest limit finds them."""

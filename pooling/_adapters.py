@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._offload import in_worker, through
+from ._backends.offload import in_worker, through
 from .errors import ConfigurationError, ReleaseError, RequestContextError
 from .lease import NOTHING, AsyncPooledValue, PooledValue
 from .service import AsyncPoolingService, PoolingService

@@ -16,10 +16,14 @@ from math import inf
 from random import random
 from typing import TYPE_CHECKING, Any
 
-from . import _messages as messages
-from ._alarms import Ring
-from ._env import Env, StepTimeoutError
-from ._ledger import (
+from .._backends.alarms import Ring
+from .._backends.base import Backend, StepTimeoutError
+from ..errors import ConfigurationError, CreateError, PoolTimeoutError
+from ..events import EVENTS, PoolEvent, PoolObserver
+from ..options import checked_seconds
+from ..stats import Histogram, PoolStats
+from . import messages
+from .ledger import (
     CHECKING,
     CLOSING,
     NEW,
@@ -38,17 +42,13 @@ from ._ledger import (
     Wake,
     Watcher,
 )
-from ._messages import ACQUIRE_HOOK, CREATING, QUEUEING, RELEASE_HOOK, VALIDATING
-from .errors import ConfigurationError, CreateError, PoolTimeoutError
-from .events import EVENTS, PoolEvent, PoolObserver
-from .options import checked_seconds
-from .stats import Histogram, PoolStats
+from .messages import ACQUIRE_HOOK, CREATING, QUEUEING, RELEASE_HOOK, VALIDATING
 
 if TYPE_CHECKING:
-    from ._directory import Directory
-    from ._hooks import Hooks, ValueHooks
-    from ._sites import Site
-    from .options import PoolingServiceOptions
+    from ..options import PoolingServiceOptions
+    from .budget import Budget
+    from .call_site import CallSite
+    from .hooks import Hooks, ValueHooks
 
 log = logging.getLogger("pooling")
 
@@ -87,18 +87,18 @@ class Tally:
 NO_TALLY = Tally()
 
 
-class Flows:
+class Operations:
     """
     One pool at work: its ledger, its hooks and the environment they run in.
 
     Args:
         hooks: What to do with resources.
         options: Settings.
-        env: Threads, a loop, or a script.
+        backend: Threads, a loop, or a script.
         name: For texts and statistics.
         key: The same, in a keyed pool.
         observer: Told of what happens.
-        directory: The budget it shares with other pools, whose environments then share one lock.
+        budget: The budget it shares with other pools, whose environments then share one lock.
     """
 
     __slots__ = (
@@ -106,7 +106,7 @@ class Flows:
         "armed_at",
         "create_time",
         "door",
-        "env",
+        "backend",
         "hooks",
         "key",
         "ledger",
@@ -124,16 +124,16 @@ class Flows:
         self,
         hooks: Hooks,
         options: PoolingServiceOptions,
-        env: Env,
+        backend: Backend,
         *,
         name: str,
         key: Any = None,
         observer: PoolObserver | None = None,
-        directory: Directory | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.hooks = hooks
         self.options = options
-        self.env = env
+        self.backend = backend
         self.name = name
         self.key = key
         self.observer = observer
@@ -150,9 +150,9 @@ class Flows:
                 or options.use_times
                 or not self.wanted.isdisjoint(("on_acquired", "on_released"))
             ),
-            watches=not env.can_interrupt,
-            directory=directory,
-            owner=None if directory is None else self,
+            watches=not backend.can_interrupt,
+            budget=budget,
+            owner=None if budget is None else self,
         )
         #: Seconds a resource may have been idle before it is validated; `inf` for never.
         validates = options.validate_on_acquire
@@ -173,7 +173,7 @@ class Flows:
         ctx: Any,
         timeout: float | None,
         priority: int,
-        site: Site,
+        site: CallSite,
         *,
         queues: bool = True,
         hand: list[Slot] | None = None,
@@ -184,9 +184,9 @@ class Flows:
         With a `hand`, the slot that was lent is also put in there, for a caller that may be interrupted
         after this has ended and before it has the result.
         """
-        env, ledger = self.env, self.ledger
+        backend, ledger = self.backend, self.ledger
         if self.tally is NO_TALLY:
-            with env.lock:
+            with backend.lock:
                 self.tally = Tally() if self.tally is NO_TALLY else self.tally
         tally = self.tally
         timeout = self._seconds(timeout)
@@ -198,7 +198,7 @@ class Flows:
                 pool=self.name,
                 key=self.key,
             )
-        now = began = env.now()
+        now = began = backend.now()
         deadline = began + timeout
         slot: Slot | None = None
         waiter: Waiter | None = None
@@ -209,8 +209,8 @@ class Flows:
         refusal = ""
         try:
             while True:
-                with env.lock:
-                    now = env.now()
+                with backend.lock:
+                    now = backend.now()
                     if not is_back:
                         tally.asked += 1
                     if ledger.state == NEW:
@@ -223,7 +223,7 @@ class Flows:
                         if slot is None:
                             refusal = "" if is_back else self._refusal(queues, now)
                             if not refusal:
-                                waiter = Waiter(env.latch(), priority)
+                                waiter = Waiter(backend.latch(), priority)
                                 if not has_queued:
                                     has_queued = True
                                     tally.queued += 1
@@ -237,16 +237,16 @@ class Flows:
                 if slot is None:
                     assert waiter is not None
                     if not waiter.is_settled:
-                        await env.wait(waiter.latch, deadline)
-                    with env.lock:
+                        await backend.wait(waiter.latch, deadline)
+                    with backend.lock:
                         step = self._step()
                         slot = ledger.claim(waiter)
                         if slot is None and waiter.verdict is None:
-                            ledger.withdraw(waiter, env.now())
+                            ledger.withdraw(waiter, backend.now())
                     if slot is None:
-                        raise self._verdict(waiter, timeout, step, env.now() - began)
+                        raise self._verdict(waiter, timeout, step, backend.now() - began)
                     step = QUEUEING
-                if is_back and env.now() >= deadline:
+                if is_back and backend.now() >= deadline:
                     step = VALIDATING
                     raise self._timed_out(timeout, step, refused)
                 flaw = self.flaw_at_once(slot)
@@ -254,8 +254,8 @@ class Flows:
                     step = VALIDATING
                     flaw = await self._flaw(slot, deadline)
                 if flaw is not None and not isinstance(flaw, StepTimeoutError):
-                    with env.lock:
-                        now = env.now()
+                    with backend.lock:
+                        now = backend.now()
                         if slot.uses == 0 and slot.born_at >= began:  # made for us and no good
                             ledger.refused(slot, flaw, now)
                         ledger.condemn(slot, "invalid", now)
@@ -266,13 +266,13 @@ class Flows:
                     step = ACQUIRE_HOOK
                     flaw = await self._prepare(slot, ctx, deadline)
                 if flaw is not None:
-                    with env.lock:
-                        ledger.condemn(slot, step, env.now())
+                    with backend.lock:
+                        ledger.condemn(slot, step, backend.now())
                     slot = waiter = None
                     self.dispatch()
                     raise flaw
-                with env.lock:
-                    now = env.now()
+                with backend.lock:
+                    now = backend.now()
                     slot.code, slot.lasti, slot.stack = site
                     ledger.lend(slot, now)
                     tally.served += 1
@@ -288,8 +288,8 @@ class Flows:
         except BaseException as error:
             if hand:
                 hand.clear()
-            with env.lock:
-                now = env.now()
+            with backend.lock:
+                now = backend.now()
                 if slot is not None:
                     ledger.out.pop(id(slot.value), None)
                     if step == QUEUEING:
@@ -327,8 +327,8 @@ class Flows:
             return ""
         # Those for whom a place is free, or being made or unmade, do not wait for another borrower.
         room: float = ledger.max_size - (len(ledger.slots) - len(ledger.closing))
-        if ledger.directory is not None:
-            room = min(room, ledger.directory.room_for(ledger, now))
+        if ledger.budget is not None:
+            room = min(room, ledger.budget.room_for(ledger, now))
         covered = max(room, 0) + len(ledger.opening) if ledger.state == RUNNING else 0
         if ledger.waiting + 1 - covered <= most:
             return ""
@@ -367,7 +367,7 @@ class Flows:
         last = refused or self.ledger.last_error
         self.ledger.notes = True
         error = messages.timed_out(
-            self.name, self.key, self.ledger, self.env.now(), timeout=timeout, step=step, error=last, fills=fills
+            self.name, self.key, self.ledger, self.backend.now(), timeout=timeout, step=step, error=last, fills=fills
         )
         error.__cause__ = last
         return error
@@ -386,13 +386,13 @@ class Flows:
     def _is_to_validate(self, slot: Slot) -> bool:
         if self.threshold == inf or self.hooks.validate is None:
             return False
-        return self.env.now() - slot.idle_since > self.threshold
+        return self.backend.now() - slot.idle_since > self.threshold
 
     async def _flaw(self, slot: Slot, deadline: float) -> BaseException | None:
         """What is wrong with a resource; `None` if nothing is, `StepTimeoutError` if that was not found out in time."""
         assert self.hooks.validate is not None
         try:
-            if await self.env.call(self.hooks.validate, (slot.value,), deadline):
+            if await self.backend.call(self.hooks.validate, (slot.value,), deadline):
                 return None
         except Exception as error:
             return error
@@ -405,7 +405,7 @@ class Flows:
         Returned, not raised: an interrupt while an error is being handled would not find the slot.
         """
         try:
-            await self.env.call(slot.hooks.acquire, (slot.value, ctx), deadline)
+            await self.backend.call(slot.hooks.acquire, (slot.value, ctx), deadline)
         except Exception as error:
             return error
         return None
@@ -418,8 +418,8 @@ class Flows:
             flaw = None if self.hooks.validate is None else await self._flaw(slot, self._until(self.options.timeout))
         except BaseException as error:
             flaw = error
-        with self.env.lock:
-            now = self.env.now()
+        with self.backend.lock:
+            now = self.backend.now()
             if flaw is None:
                 self.ledger.give_back(slot, now, cold=True)
             else:
@@ -430,8 +430,8 @@ class Flows:
         """Look at all idle resources now, one after the other; those that are no good are destroyed."""
         slots: list[Slot] = []
         try:
-            with self.env.lock:
-                self.ledger.retry(self.env.now())
+            with self.backend.lock:
+                self.ledger.retry(self.backend.now())
                 for _ in range(len(self.ledger.idle)):
                     try:
                         slots.insert(0, self.ledger.pop())
@@ -442,29 +442,29 @@ class Flows:
                 flaw = self.flaw_at_once(slot)
                 if flaw is None and validate is not None:
                     try:
-                        if await self.env.call(validate, (slot.value,), self._until(self.options.timeout)) is False:
+                        if await self.backend.call(validate, (slot.value,), self._until(self.options.timeout)) is False:
                             flaw = CreateError("the check said no", pool=self.name, step=VALIDATING)
                     except Exception as error:
                         flaw = error
                     except BaseException:
-                        with self.env.lock:
-                            self.ledger.condemn(slots.pop(), "invalid", self.env.now())
+                        with self.backend.lock:
+                            self.ledger.condemn(slots.pop(), "invalid", self.backend.now())
                         raise
-                with self.env.lock:
+                with self.backend.lock:
                     if flaw is None:
-                        self.ledger.give_back(slots.pop(), self.env.now(), cold=True)
+                        self.ledger.give_back(slots.pop(), self.backend.now(), cold=True)
                     else:
-                        self.ledger.condemn(slots.pop(), "invalid", self.env.now())
+                        self.ledger.condemn(slots.pop(), "invalid", self.backend.now())
                 self.dispatch()
         finally:
-            with self.env.lock:
+            with self.backend.lock:
                 while slots:
-                    self.ledger.give_back(slots.pop(), self.env.now(), cold=True)
+                    self.ledger.give_back(slots.pop(), self.backend.now(), cold=True)
             self.dispatch()
 
     def _until(self, seconds: float) -> float:
         """The deadline of a step of the pool's own; what cannot be interrupted is watched by the ledger instead."""
-        return self.env.now() + seconds if self.env.can_interrupt else inf
+        return self.backend.now() + seconds if self.backend.can_interrupt else inf
 
     # -- giving back -----------------------------------------------------------
 
@@ -474,7 +474,7 @@ class Flows:
 
         `False` if it is not out. Taking it back is a part of this flow, so that no interrupt comes in between.
         """
-        env, ledger, options = self.env, self.ledger, self.options
+        backend, ledger, options = self.backend, self.ledger, self.options
         reason = ""
         slot: Slot | None = None  # while it is in our hands
         try:
@@ -482,7 +482,7 @@ class Flows:
             if slot is None or back is None:
                 return False
             if options.use_times:
-                self.use_time.record(env.now() - slot.taken_at)
+                self.use_time.record(backend.now() - slot.taken_at)
             slot.code = slot.stack = None
             slot.due = inf
             if exc is not None and not self._can_reset(slot):
@@ -503,8 +503,8 @@ class Flows:
             if reason:
                 await self.discard(slot, reason)
                 return True
-            with env.lock:
-                now = env.now()
+            with backend.lock:
+                now = backend.now()
                 slot.idle_since, slot.idle_uses = now, slot.uses
                 if ledger.receives(slot, now):
                     slot = ledger.put(slot)  # None: in the same line it is no longer ours
@@ -526,18 +526,18 @@ class Flows:
 
     async def _reset(self, slot: Slot, exc: BaseException | None) -> tuple[str, Exception | None]:
         """Run the hooks of a release: why the resource is to be destroyed, if it is, and with which error."""
-        env, options = self.env, self.options
+        backend, options = self.backend, self.options
         step = RELEASE_HOOK
         try:
             hook = slot.hooks.release
             if hook is not None:
-                with env.lock:
-                    self.ledger.returns(slot, env.now())
+                with backend.lock:
+                    self.ledger.returns(slot, backend.now())
                 self._arm()
-                await env.call(hook, (slot.value, exc), self._until(options.destroy_timeout))
+                await backend.call(hook, (slot.value, exc), self._until(options.destroy_timeout))
             if options.validate_on_release and self.hooks.validate is not None:
                 step = VALIDATING
-                flaw = await self._flaw(slot, env.now() + options.destroy_timeout)
+                flaw = await self._flaw(slot, backend.now() + options.destroy_timeout)
                 if isinstance(flaw, StepTimeoutError):
                     raise flaw
                 if flaw is not None:
@@ -548,8 +548,8 @@ class Flows:
 
     def discard_later(self, slot: Slot, reason: str) -> None:
         """Destroy a resource that is in the caller's hands, without waiting for it."""
-        with self.env.lock:
-            self.ledger.condemn(slot, reason, self.env.now())
+        with self.backend.lock:
+            self.ledger.condemn(slot, reason, self.backend.now())
         self.dispatch()
 
     async def destroy(self, value: Any) -> bool:
@@ -570,8 +570,8 @@ class Flows:
         """Destroy a resource that is in the caller's hands; return when that has ended or was given up."""
         outbox = self.ledger.outbox
         try:
-            with self.env.lock:
-                self.ledger.condemn(slot, reason, self.env.now())
+            with self.backend.lock:
+                self.ledger.condemn(slot, reason, self.backend.now())
             ours = next((item for item in list(outbox) if isinstance(item, Close) and item.slot is slot), None)
             if ours is not None:  # here rather than in `dispatch`, where another thread might get it: we want its job
                 self._carry_out(ours)
@@ -583,20 +583,20 @@ class Flows:
         except BaseException:
             self.discard_later(slot, reason)
             raise
-        await self.env.join(slot.job, self.env.now() + self.options.destroy_timeout)
+        await self.backend.join(slot.job, self.backend.now() + self.options.destroy_timeout)
 
     # -- background ------------------------------------------------------------
 
     async def open(self, slot: Slot) -> None:
         """Make a resource, and let the ledger give it to whoever is first."""
-        env, ledger = self.env, self.ledger
+        backend, ledger = self.backend, self.ledger
         if not self._begins(slot, OPENING):
             return
-        began = env.now()
+        began = backend.now()
         found: ValueHooks | None = None
         value: Any = None
         try:
-            value = await env.call(self.hooks.create, (), self._until(self.options.create_timeout), stays=True)
+            value = await backend.call(self.hooks.create, (), self._until(self.options.create_timeout), stays=True)
             if any(other.value is value and other is not slot for other in list(ledger.slots)):
                 raise CreateError(
                     f"{messages.title(self.name, self.key)}: create() returned an object that is in the pool already. "
@@ -605,14 +605,14 @@ class Flows:
                 )
             found = self.hooks.of(value)
             if found.start is not None:
-                await env.call(found.start, (value,), self._until(self.options.create_timeout))
+                await backend.call(found.start, (value,), self._until(self.options.create_timeout))
         except BaseException as error:
             failure = error
             if isinstance(error, StepTimeoutError):
                 failure = TimeoutError(f"create did not end within create_timeout={self.options.create_timeout} s")
             is_final = self._is_final(failure)
-            with env.lock:
-                now = env.now()
+            with backend.lock:
+                now = backend.now()
                 if found is None:
                     ledger.open_failed(slot, failure, now, final=is_final)
                 else:  # it exists, but would not start
@@ -623,8 +623,8 @@ class Flows:
             if not isinstance(error, Exception):
                 raise
             return
-        with env.lock:
-            now = env.now()
+        with backend.lock:
+            now = backend.now()
             if found.acquire is not None or found.release is not None:
                 ledger.plain = ledger.fast = False
             self.create_time.record(now - began)
@@ -645,14 +645,14 @@ class Flows:
         """Unmake a resource; whatever its hooks do, its place is free afterwards."""
         if not self._begins(slot, CLOSING):
             return
-        value, began = slot.value, self.env.now()
+        value, began = slot.value, self.backend.now()
         failure: BaseException | None = None
         try:
             for hook in (slot.hooks.stop, slot.hooks.destroy):
                 if hook is None:
                     continue
                 try:
-                    await self.env.call(hook, (value,), self._until(self.options.destroy_timeout))
+                    await self.backend.call(hook, (value,), self._until(self.options.destroy_timeout))
                 except Exception as error:
                     failure = error
                     # Where it failed, but not its words: a driver's may have a password in them.
@@ -664,8 +664,8 @@ class Flows:
                         "".join(traceback.format_tb(error.__traceback__)),
                     )
         finally:
-            with self.env.lock:
-                now = self.env.now()
+            with self.backend.lock:
+                now = self.backend.now()
                 self.ledger.closed(slot, now)
             self.dispatch()
         self.tell("on_destroyed", value=value, reason=slot.reason, error=failure, duration=now - began)
@@ -673,7 +673,7 @@ class Flows:
 
     def _begins(self, slot: Slot, work: str) -> bool:
         """Whether a piece of background work is still to be done, by the caller; it may have been handed out twice."""
-        with self.env.lock:
+        with self.backend.lock:
             return self.ledger.begins(slot, work)
 
     def dispatch(self) -> None:
@@ -686,7 +686,7 @@ class Flows:
                     item = outbox.pop(0)
                 except IndexError:  # another thread was faster
                     break
-                # Under a directory the outbox is all members', and an item may be another's.
+                # Under a budget the outbox is all members', and an item may be another's.
                 owner = self if isinstance(item, Wake) or item.slot.home is None else item.slot.home.owner
                 item = owner._carry_out(item)
         except BaseException:
@@ -694,16 +694,16 @@ class Flows:
                 outbox.insert(0, item)
             raise
         self._arm()
-        directory = self.ledger.directory
-        while directory is not None and directory.stirred:
+        budget = self.ledger.budget
+        while budget is not None and budget.stirred:
             try:
-                directory.stirred.pop().owner._arm()
+                budget.stirred.pop().owner._arm()
             except IndexError:  # another thread was faster
                 break
 
     def _carry_out(self, item: Any) -> None:
         if isinstance(item, Wake):
-            self.env.wake(item.waiter.latch)
+            self.backend.wake(item.waiter.latch)
         elif isinstance(item, Open):
             self._spawn(self.open, item.slot)
         elif isinstance(item, Close):
@@ -724,17 +724,17 @@ class Flows:
         work: Any = None
         try:
             work = flow(slot)
-            job = self.env.spawn(work, f"{self.name}-{flow.__name__}")
+            job = self.backend.spawn(work, f"{self.name}-{flow.__name__}")
             if slot.state == CLOSING:  # only the end of a resource is waited for
                 slot.job = job
         except Exception as error:  # no thread to be had, or the loop is closed
-            with self.env.lock:
+            with self.backend.lock:
                 if slot.state == OPENING:
-                    self.ledger.open_failed(slot, error, self.env.now(), final=False)
+                    self.ledger.open_failed(slot, error, self.backend.now(), final=False)
                 elif slot.state == CLOSING:
-                    self.ledger.closed(slot, self.env.now())
+                    self.ledger.closed(slot, self.backend.now())
                 else:
-                    self.ledger.give_back(slot, self.env.now(), cold=True)
+                    self.ledger.give_back(slot, self.backend.now(), cold=True)
         except BaseException:
             if work is not None:
                 with contextlib.suppress(ValueError):  # it runs already, and goes on
@@ -743,7 +743,7 @@ class Flows:
 
     def _report_leak(self, slot: Slot) -> None:
         stack = "".join(slot.stack.format()) if slot.stack is not None else ""
-        now = self.env.now()
+        now = self.backend.now()
         log.warning(
             "%s: a resource has been out for more than leak_timeout=%s s: borrowed %s\n%s",
             messages.title(self.name, self.key),
@@ -760,7 +760,7 @@ class Flows:
         if when < self.armed_at:
             try:
                 self.armed_at = when
-                self.env.at(when, Ring(self, when))
+                self.backend.at(when, Ring(self, when))
             except BaseException:
                 self.armed_at = inf
                 raise
@@ -774,8 +774,8 @@ class Flows:
             if self.ledger.alarm > when:
                 self._arm()
                 return
-            with self.env.lock:
-                now = self.env.now()
+            with self.backend.lock:
+                now = self.backend.now()
                 if self.ledger.alarm <= now:
                     self.ledger.sweep(now)
             self.dispatch()
@@ -791,8 +791,8 @@ class Flows:
 
     def change(self, step: Callable[..., None], *args: Any) -> None:
         """Have the ledger take a step, and carry out what follows."""
-        with self.env.lock:
-            step(*args, self.env.now())
+        with self.backend.lock:
+            step(*args, self.backend.now())
         self.dispatch()
 
     # -- the pool as a whole -----------------------------------------------------
@@ -803,7 +803,7 @@ class Flows:
 
         A pool that cannot be filled is stopped again, and the error raised.
         """
-        env, ledger = self.env, self.ledger
+        backend, ledger = self.backend, self.ledger
         timeout = self._seconds(timeout)
         failed_before = ledger.create_failures
         watcher: Watcher | None = None
@@ -815,18 +815,18 @@ class Flows:
                 fatal.append(last)
             return bool(fatal) or ledger.state == STOPPED or ledger.live >= ledger.min_size
 
-        with env.lock:
-            ledger.start(env.now())
+        with backend.lock:
+            ledger.start(backend.now())
             if waits:
-                ledger.retry(env.now())
+                ledger.retry(backend.now())
             if waits and ledger.state == RUNNING and ledger.live < ledger.min_size:
-                watcher = Watcher(env.latch(), is_filled)
+                watcher = Watcher(backend.latch(), is_filled)
                 ledger.watchers.append(watcher)
         self.dispatch()
         if watcher is None:
             return
         try:
-            if await env.wait(watcher.latch, env.now() + timeout) and not fatal:
+            if await backend.wait(watcher.latch, backend.now() + timeout) and not fatal:
                 return
             error: Exception
             if fatal:
@@ -836,10 +836,10 @@ class Flows:
                 error = self._timed_out(timeout, self._step(), fills=True)
             raise error
         except BaseException:
-            with env.lock:
+            with backend.lock:
                 if watcher in ledger.watchers:
                     ledger.watchers.remove(watcher)
-                ledger.stop(env.now())
+                ledger.stop(backend.now())
             self.dispatch()
             raise
 
@@ -849,27 +849,27 @@ class Flows:
 
         `given` is the timeout that the caller has named, where this pool has only a part of it.
         """
-        env, ledger = self.env, self.ledger
+        backend, ledger = self.backend, self.ledger
         checked_seconds(timeout, "timeout", messages.title(self.name, self.key))
 
         def is_empty(ledger: Ledger) -> bool:
             return not ledger.slots or (not drains and not ledger.closing and not ledger.idle)
 
-        with env.lock:
-            watcher = Watcher(env.latch(), is_empty)
+        with backend.lock:
+            watcher = Watcher(backend.latch(), is_empty)
             ledger.watchers.append(watcher)
-            ledger.stop(env.now())
+            ledger.stop(backend.now())
         try:
             self.dispatch()
-            if await env.wait(watcher.latch, env.now() + timeout):
+            if await backend.wait(watcher.latch, backend.now() + timeout):
                 return
         finally:
-            with env.lock:
+            with backend.lock:
                 if watcher in ledger.watchers:
                     ledger.watchers.remove(watcher)
         if not is_empty(ledger):
             ledger.notes = True
-            now = env.now()
+            now = backend.now()
             stacks = "".join(
                 "\n" + "".join(slot.stack.format()) for slot in list(ledger.out.values()) if slot.stack is not None
             )

@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 
-_PREFIX = f"{__package__}."
+_PACKAGE = __name__.partition(".")[0]
+_PREFIX = f"{_PACKAGE}."
 
 
 #: Gives the text for the current request, if it has a name; whoever has requests sets it.
 named_request: Callable[[], str | None] | None = None
 
 #: What takes resources for a request. Who asked for the request's value may be a framework, or another task.
-_FOR_REQUESTS = {f"{_PREFIX}context", f"{_PREFIX}_lenders"}
+_FOR_REQUESTS = {f"{_PREFIX}context", f"{_PREFIX}_adapters"}
 
 
-class Site(NamedTuple):
+class CallSite(NamedTuple):
     """A place in the code, or the request it was for; `stack` only where the whole way there was asked for."""
 
     code: CodeType | str | None
@@ -29,7 +30,7 @@ class Site(NamedTuple):
     stack: traceback.StackSummary | None
 
 
-def note(frame: FrameType | None, *, whole_stack: bool) -> Site:
+def note(frame: FrameType | None, *, whole_stack: bool) -> CallSite:
     """
     The borrower's place, given a frame at or below it.
 
@@ -42,17 +43,17 @@ def note(frame: FrameType | None, *, whole_stack: bool) -> Site:
     while frame is not None and frame.f_back is not None and is_internal(frame.f_globals):
         frame = frame.f_back
     if frame is None:
-        return Site(None, 0, None)
+        return CallSite(None, 0, None)
     stack = None
     if whole_stack:
         stack = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=16, lookup_lines=False)
         stack.reverse()
-    return Site(request or frame.f_code, frame.f_lasti, stack)
+    return CallSite(request or frame.f_code, frame.f_lasti, stack)
 
 
 def is_internal(module: dict[str, Any]) -> bool:
     name = module.get("__name__", "")
-    return name.startswith(_PREFIX) or name == __package__ or "__pooling_internal__" in module
+    return name.startswith(_PREFIX) or name == _PACKAGE or "__pooling_internal__" in module
 
 
 def describe(code: CodeType | str | None, lasti: int) -> str:

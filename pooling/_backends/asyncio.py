@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from ._alarms import Alarms, by_the_machines_clock, report
-from ._env import StepTimeoutError
+from .alarms import Alarms, by_the_machines_clock, report
+from .base import StepTimeoutError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -82,7 +82,7 @@ class LoopTimer:
 _timers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopTimer] = weakref.WeakKeyDictionary()
 
 
-class AsyncioEnv:
+class AsyncioBackend:
     """The environment of one asyncio pool, bound to the first loop it is used in."""
 
     __slots__ = ("has_warned", "lock", "loop", "now", "tasks")

@@ -1,7 +1,8 @@
 """
 A scripted environment: its own clock, one deterministic scheduler, interrupts at chosen awaits.
 
-Every `await` of the flows ends in `ScriptedEnv._step`, which counts. The script says at which step, and whether before
+Every `await` of an operation ends in `ScriptedBackend._step`, which counts. The script says at which step, and whether
+before
 or after the step took effect, the foreground flow is interrupted. Background flows take turns in the order of their
 start; time passes only when nobody can go on.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from pooling._env import StepTimeoutError
+from pooling._backends.base import StepTimeoutError
 
 BEFORE, AFTER = "before", "after"
 
@@ -71,8 +72,8 @@ class Script:
     cut: list[tuple[str, str]] = field(default_factory=list)  # the steps interrupted, and where
 
 
-class ScriptedEnv:
-    """An environment whose every step is decided by a script; `Env` tells what its methods promise."""
+class ScriptedBackend:
+    """An environment whose every step is decided by a script; `Backend` tells what its methods promise."""
 
     can_interrupt = True
 

@@ -7,13 +7,13 @@ import itertools
 
 import pytest
 
-from pooling._flows import Flows
+from pooling._engine.operations import Operations
 
 from .script import AFTER, BEFORE, Script
 from .test_every_await import giving_back, play, steps_of, taking_idle, taking_what_comes_back
 
 
-class SwallowsCancellation(Flows):
+class SwallowsCancellation(Operations):
     """Takes an interrupt for a spurious wakeup, and goes on."""
 
     async def take(self, *args, **options):
@@ -23,7 +23,7 @@ class SwallowsCancellation(Flows):
             return await super().take(*args, **options)
 
 
-class LosesWakeups(Flows):
+class LosesWakeups(Operations):
     """Puts a resource back without looking whether somebody waits, and wakes nobody."""
 
     async def give_back(self, value, exc):
@@ -32,7 +32,7 @@ class LosesWakeups(Flows):
         return True
 
 
-class HandsOutTwice(Flows):
+class HandsOutTwice(Operations):
     """Gives back what an interrupted release was about to reset, although it is being destroyed."""
 
     async def give_back(self, value, exc):

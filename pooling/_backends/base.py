@@ -13,7 +13,7 @@ class StepTimeoutError(Exception):
     """A hook did not end before its deadline."""
 
 
-class Env(Protocol):
+class Backend(Protocol):
     """One of: threads, an event loop, a test's script."""
 
     @property

@@ -29,7 +29,7 @@ class Entry(Generic[S]):
         self.touched = touched
 
 
-class QuietKeys(Generic[S]):
+class LeastRecentlyUsed(Generic[S]):
     """
     The entries of a map, quietest first.
 

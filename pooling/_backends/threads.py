@@ -23,8 +23,8 @@ from math import inf
 from types import CoroutineType
 from typing import Any, TypeVar
 
-from ._alarms import Alarms, by_the_machines_clock, report
-from ._env import StepTimeoutError
+from .alarms import Alarms, by_the_machines_clock, report
+from .base import StepTimeoutError
 
 R = TypeVar("R")
 
@@ -226,7 +226,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=shared.__init__)  # type: ignore[misc]
 
 
-class ThreadEnv:
+class ThreadBackend:
     """
     The environment of one pool for threads.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._ledger import STOPPED, SUSPENDED, Ledger, Slot
-from ._sites import describe
-from .errors import CreateError, PoolClosedError, PoolCounts, PoolExhaustedError, PoolTimeoutError, ReleaseError
+from ..errors import CreateError, PoolClosedError, PoolCounts, PoolExhaustedError, PoolTimeoutError, ReleaseError
+from .call_site import describe
+from .ledger import STOPPED, SUSPENDED, Ledger, Slot
 
 QUEUEING, CREATING, VALIDATING = "queueing", "creating", "validating"
 ACQUIRE_HOOK, RELEASE_HOOK = "acquire hook", "release hook"
@@ -19,7 +19,7 @@ def title(name: str, key: Any) -> str:
 
 def counts_of(ledger: Ledger) -> PoolCounts:
     """The pool's numbers now."""
-    directory = ledger.directory
+    budget = ledger.budget
     return PoolCounts(
         borrowed=max(ledger.live - len(ledger.idle), 0),
         idle=len(ledger.idle),
@@ -27,10 +27,10 @@ def counts_of(ledger: Ledger) -> PoolCounts:
         closing=len(ledger.closing),
         waiting=ledger.waiting,
         max_size=ledger.max_size,
-        max_total=None if directory is None else directory.max_total,
-        squeezed_to=None if directory is None or directory.limit >= directory.max_total else directory.limit,
-        total=0 if directory is None else directory.used,
-        pools=0 if directory is None else len(directory.active),
+        max_total=None if budget is None else budget.max_total,
+        squeezed_to=None if budget is None or budget.limit >= budget.max_total else budget.limit,
+        total=0 if budget is None else budget.used,
+        pools=0 if budget is None else len(budget.active),
     )
 
 
@@ -73,16 +73,16 @@ def holders(ledger: Ledger, now: float, *, most: int = 3) -> str:
 
 def is_short(ledger: Ledger, now: float) -> bool:
     """Whether the budget, and not the pool's own limit, leaves no room for one more."""
-    directory = ledger.directory
-    return directory is not None and len(ledger.slots) < ledger.max_size and directory.room_for(ledger, now) < 1
+    budget = ledger.budget
+    return budget is not None and len(ledger.slots) < ledger.max_size and budget.room_for(ledger, now) < 1
 
 
 def longest_out(ledger: Ledger, now: float, *, of_all: bool) -> str:
     """Who has had something for longest, of this pool or of all that share its budget; empty where nothing is out."""
-    if ledger.directory is None or not of_all:
+    if ledger.budget is None or not of_all:
         oldest = next(iter(by_age(ledger)), None)
         return "" if oldest is None else f"; oldest borrowed {holder(oldest, now)}"
-    firsts = [(slot, member.owner) for member in list(ledger.directory.active) for slot in by_age(member)[:1]]
+    firsts = [(slot, member.owner) for member in list(ledger.budget.active) for slot in by_age(member)[:1]]
     if not firsts:
         return ""
     slot, owner = min(firsts, key=lambda first: (first[0].noted != first[0].uses, first[0].taken_at))
@@ -103,7 +103,7 @@ def timed_out(
     """Time ran out at this step; `fills` where it was for `min_size`."""
     counts = counts_of(ledger)
     # Filling up takes nothing away from other pools, also not what is idle there.
-    is_spent = fills and ledger.directory is not None and ledger.directory.used >= ledger.directory.limit
+    is_spent = fills and ledger.budget is not None and ledger.budget.used >= ledger.budget.limit
     short = step == QUEUEING and (is_spent or is_short(ledger, now))
     limit = None
     if step == QUEUEING and ledger.state != SUSPENDED:

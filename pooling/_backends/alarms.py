@@ -17,7 +17,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
-from ._ledger import SHORTEST_ALARM
+from .._engine.ledger import SHORTEST_ALARM
 
 log = logging.getLogger("pooling")
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
-from .errors import ConfigurationError
-from .factory import PoolFactory
+from ..errors import ConfigurationError
+from ..factory import PoolFactory
 
 STEPS = ("create", "destroy", "validate", "acquire", "release")
 

@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 
-from pooling._flows import Flows
-from pooling._hooks import Hooks
-from pooling._sites import Site
+from pooling._engine.call_site import CallSite
+from pooling._engine.hooks import Hooks
+from pooling._engine.operations import Operations
 from pooling.errors import CreateError, PoolingError, PoolTimeoutError
 from pooling.factory import PoolFactory
 from pooling.options import PoolingServiceOptions
 
-from .script import AFTER, BEFORE, Hang, Script, ScriptedEnv, Suspension
+from .script import AFTER, BEFORE, Hang, Script, ScriptedBackend, Suspension
 
-NOWHERE = Site(None, 0, None)
+NOWHERE = CallSite(None, 0, None)
 SIZE = 2
 HOOKS = ("create", "validate", "acquire", "release", "destroy")
 WORKS, FAILS, HANGS = "works", "fails", "hangs"
@@ -77,8 +77,8 @@ class Pool:
     """A pool in the scripted environment."""
 
     workshop: Workshop
-    env: ScriptedEnv
-    flows: Flows
+    backend: ScriptedBackend
+    flows: Operations
 
     def take(self, timeout: float = 5.0) -> Any:
         return self.flows.take(None, timeout, 0, NOWHERE)
@@ -86,24 +86,24 @@ class Pool:
     def heal(self) -> None:
         """From now on all hooks work; those that hang have their time run out."""
         self.workshop.behaviour.clear()
-        self.env.rest()
+        self.backend.rest()
 
     def must_be_whole(self, held: list[Any], script: Script) -> None:
         """Nothing is out but what is held, and all the rest can be had at once, each once."""
         ledger = self.flows.ledger
         self.heal()
-        self.env.run(self.flows.start(None, waits=True))
+        self.backend.run(self.flows.start(None, waits=True))
         assert [slot.value for slot in ledger.out.values()] == held, "something is out that nobody has"
         assert not ledger.waiting, "somebody who is gone is still in the queue"
         while len(held) < SIZE:
-            held.append(self.env.run(self.take()))
+            held.append(self.backend.run(self.take()))
         assert len(set(held)) == SIZE == len(ledger.out)
         assert set(held) <= set(self.workshop.made) - set(self.workshop.unmade), "something destroyed is handed out"
         for value in held:
-            assert self.env.run(self.flows.give_back(value, None))
-        self.env.rest()
-        self.env.run(self.flows.stop(5.0, drains=True))
-        self.env.rest()
+            assert self.backend.run(self.flows.give_back(value, None))
+        self.backend.rest()
+        self.backend.run(self.flows.stop(5.0, drains=True))
+        self.backend.rest()
         assert not ledger.slots
         assert len(set(self.workshop.unmade)) == len(self.workshop.unmade), "something was destroyed twice"
         # A hook cut short keeps to itself what it has made; one cut off before it began has unmade nothing.
@@ -111,7 +111,7 @@ class Pool:
         assert len(self.workshop.made) - len(self.workshop.unmade) == beyond_reach, "each is destroyed once"
 
 
-def pool_of(behaviour: dict[str, str], flows_type: type[Flows] = Flows, **options: Any) -> Pool:
+def pool_of(behaviour: dict[str, str], operations_type: type[Operations] = Operations, **options: Any) -> Pool:
     workshop = Workshop()
     options = {
         "max_size": SIZE,
@@ -122,60 +122,60 @@ def pool_of(behaviour: dict[str, str], flows_type: type[Flows] = Flows, **option
         "validate_on_release": True,
         **options,
     }
-    env = ScriptedEnv()
+    backend = ScriptedBackend()
     hooks = Hooks(PoolFactory.of(**{name: getattr(workshop, name) for name in HOOKS}))
-    pool = Pool(workshop, env, flows_type(hooks, PoolingServiceOptions(**options), env, name="scripted"))
+    pool = Pool(workshop, backend, operations_type(hooks, PoolingServiceOptions(**options), backend, name="scripted"))
     workshop.behaviour.update(behaviour)
     return pool
 
 
 # Each prepares a pool, and gives the flow to interrupt, what the caller holds before, and what after its result.
-Operation = Callable[[dict[str, str], type[Flows]], tuple[Pool, Any, list[Any], Callable[[Any], list[Any]]]]
+Operation = Callable[[dict[str, str], type[Operations]], tuple[Pool, Any, list[Any], Callable[[Any], list[Any]]]]
 
 
-def taking_idle(behaviour, flows_type):
-    pool = pool_of({}, flows_type)
-    pool.env.run(pool.flows.give_back(pool.env.run(pool.take()), None))
+def taking_idle(behaviour, operations_type):
+    pool = pool_of({}, operations_type)
+    pool.backend.run(pool.flows.give_back(pool.backend.run(pool.take()), None))
     pool.workshop.behaviour.update(behaviour)
     return pool, pool.take(), [], lambda value: [value]
 
 
-def taking_new(behaviour, flows_type):
-    pool = pool_of(behaviour, flows_type)
+def taking_new(behaviour, operations_type):
+    pool = pool_of(behaviour, operations_type)
     return pool, pool.take(), [], lambda value: [value]
 
 
-def taking_what_comes_back(behaviour, flows_type):
-    pool = pool_of({}, flows_type)
-    mine, theirs = pool.env.run(pool.take()), pool.env.run(pool.take())
+def taking_what_comes_back(behaviour, operations_type):
+    pool = pool_of({}, operations_type)
+    mine, theirs = pool.backend.run(pool.take()), pool.backend.run(pool.take())
     pool.workshop.behaviour.update(behaviour)
 
     async def others():
-        await Suspension(lambda: pool.flows.ledger.waiting > 0, pool.env.time + 1)
+        await Suspension(lambda: pool.flows.ledger.waiting > 0, pool.backend.time + 1)
         with contextlib.suppress(PoolingError):
             await pool.flows.give_back(theirs, None)
 
     flow = pool.take()
-    pool.env.start(others(), "others")
+    pool.backend.start(others(), "others")
     return pool, flow, [mine], lambda value: [mine, value]
 
 
-def giving_back(behaviour, flows_type):
-    pool = pool_of({}, flows_type)
-    mine, other = pool.env.run(pool.take()), pool.env.run(pool.take())
+def giving_back(behaviour, operations_type):
+    pool = pool_of({}, operations_type)
+    mine, other = pool.backend.run(pool.take()), pool.backend.run(pool.take())
     pool.workshop.behaviour.update(behaviour)
     return pool, pool.flows.give_back(mine, None), [other], lambda value: [other]
 
 
-def destroying(behaviour, flows_type):
-    pool = pool_of({}, flows_type)
-    mine, other = pool.env.run(pool.take()), pool.env.run(pool.take())
+def destroying(behaviour, operations_type):
+    pool = pool_of({}, operations_type)
+    mine, other = pool.backend.run(pool.take()), pool.backend.run(pool.take())
     pool.workshop.behaviour.update(behaviour)
     return pool, pool.flows.destroy(mine), [other], lambda value: [other]
 
 
-def starting(behaviour, flows_type):
-    pool = pool_of(behaviour, flows_type, min_size=SIZE)
+def starting(behaviour, operations_type):
+    pool = pool_of(behaviour, operations_type, min_size=SIZE)
 
     async def start_again_if_stopped():
         await pool.flows.start(None, waits=True)
@@ -183,41 +183,41 @@ def starting(behaviour, flows_type):
     return pool, start_again_if_stopped(), [], lambda value: []
 
 
-def stopping(behaviour, flows_type):
-    pool = pool_of({}, flows_type)
-    pool.env.run(pool.flows.give_back(pool.env.run(pool.take()), None))
+def stopping(behaviour, operations_type):
+    pool = pool_of({}, operations_type)
+    pool.backend.run(pool.flows.give_back(pool.backend.run(pool.take()), None))
     pool.workshop.behaviour.update(behaviour)
     return pool, pool.flows.stop(1.0, drains=True), [], lambda value: []
 
 
 # In the foreground stands what is otherwise background work.
-def opening(behaviour, flows_type):
-    pool = pool_of(behaviour, flows_type)
-    pool.flows.ledger.resize(1, SIZE, pool.env.time)
-    pool.flows.ledger.start(pool.env.time)
+def opening(behaviour, operations_type):
+    pool = pool_of(behaviour, operations_type)
+    pool.flows.ledger.resize(1, SIZE, pool.backend.time)
+    pool.flows.ledger.start(pool.backend.time)
     (item,) = pool.flows.ledger.outbox
     pool.flows.ledger.outbox.clear()
     return pool, pool.flows.open(item.slot), [], lambda value: []
 
 
-def closing(behaviour, flows_type):
-    pool = pool_of({}, flows_type)
-    pool.env.run(pool.flows.give_back(pool.env.run(pool.take()), None))
+def closing(behaviour, operations_type):
+    pool = pool_of({}, operations_type)
+    pool.backend.run(pool.flows.give_back(pool.backend.run(pool.take()), None))
     pool.workshop.behaviour.update(behaviour)
-    pool.flows.ledger.expire(pool.env.time)
+    pool.flows.ledger.expire(pool.backend.time)
     (item,) = pool.flows.ledger.outbox
     pool.flows.ledger.outbox.clear()
     return pool, pool.flows.close(item.slot), [], lambda value: []
 
 
-def checking(behaviour, flows_type):
-    pool = pool_of({}, flows_type, validate_idle=1.0)
-    pool.env.run(pool.flows.give_back(pool.env.run(pool.take()), None))
+def checking(behaviour, operations_type):
+    pool = pool_of({}, operations_type, validate_idle=1.0)
+    pool.backend.run(pool.flows.give_back(pool.backend.run(pool.take()), None))
     pool.workshop.behaviour.update(behaviour)
-    pool.env.time += 10
-    pool.flows.ledger.sweep(pool.env.time)
-    pool.env.time += 10
-    pool.flows.ledger.sweep(pool.env.time)
+    pool.backend.time += 10
+    pool.flows.ledger.sweep(pool.backend.time)
+    pool.backend.time += 10
+    pool.flows.ledger.sweep(pool.backend.time)
     (item,) = pool.flows.ledger.outbox
     pool.flows.ledger.outbox.clear()
     return pool, pool.flows.check(item.slot), [], lambda value: []
@@ -239,14 +239,16 @@ SWALLOWS = {checking}  # its own task: nobody is there to be told, and the resou
 INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt)
 
 
-def play(operation: Operation, behaviour: dict[str, str], script: Script, flows_type: type[Flows] = Flows) -> None:
+def play(
+    operation: Operation, behaviour: dict[str, str], script: Script, operations_type: type[Operations] = Operations
+) -> None:
     """Run an operation under a script; everything must be as promised afterwards."""
-    pool, flow, before, after = operation(behaviour, flows_type)
-    began = pool.env.time
+    pool, flow, before, after = operation(behaviour, operations_type)
+    began = pool.backend.time
     seen: BaseException | None = None
     held = before
     try:
-        held = after(pool.env.run(flow, script))
+        held = after(pool.backend.run(flow, script))
     except BaseException as error:
         seen = error
     if script.raised and operation not in SWALLOWS:
@@ -254,7 +256,7 @@ def play(operation: Operation, behaviour: dict[str, str], script: Script, flows_
     else:
         assert seen is None or isinstance(seen, (PoolingError, OSError)), seen
     if not behaviour and not script.raised:
-        assert pool.env.time == began, "where every hook works nobody waits for time to pass"
+        assert pool.backend.time == began, "where every hook works nobody waits for time to pass"
     pool.must_be_whole(held, script)
 
 
@@ -293,10 +295,10 @@ CASES = [
 
 def test_a_validation_that_always_fails_ends_at_the_timeout_with_few_creates():
     pool = pool_of({"validate": FAILS}, create_backoff=0.05, create_backoff_max=2.0)
-    began = pool.env.time
+    began = pool.backend.time
     with pytest.raises(PoolTimeoutError):
-        pool.env.run(pool.take(timeout=30.0))
-    assert 29.0 < pool.env.time - began <= 30.0
+        pool.backend.run(pool.take(timeout=30.0))
+    assert 29.0 < pool.backend.time - began <= 30.0
     assert len(pool.workshop.made) < 30
 
 
@@ -315,10 +317,10 @@ def test_is_final_is_never_asked_under_the_lock():
         assert not depth
         return True
 
-    pool.env.lock = Lock()
+    pool.backend.lock = Lock()
     pool.flows.hooks.is_final = is_final
     with pytest.raises(CreateError):
-        pool.env.run(pool.flows.start(None, waits=True))
+        pool.backend.run(pool.flows.start(None, waits=True))
 
 
 @pytest.fixture(autouse=True)
