@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 
+from ._backends.fork import Survivors
 from ._engine.budget import Budget
 from .errors import ConfigurationError
 
 __all__ = ["PoolBudget"]
+
+_budgets: Survivors[PoolBudget] = Survivors()
 
 
 class PoolBudget:
@@ -30,23 +32,22 @@ class PoolBudget:
     def __init__(self, max_total: float) -> None:
         self._max_total = _checked(max_total)
         self._kind: type | None = None
-        self._renew()
+        self.renew()
+        _budgets.add(self)
 
-    def _renew(self) -> None:
-        self._pid = os.getpid()
+    def renew(self) -> None:
+        """Have no pools, as in a child process."""
         self._lock = threading.Lock()
         self._budget = Budget(self._max_total)
 
     def _joined_by(self, kind: type) -> tuple[threading.Lock, Budget]:
-        """What one more pool shares with the others; made anew in a forked child."""
+        """What one more pool shares with the others."""
         if self._kind is not None and self._kind is not kind:
             raise ConfigurationError(
                 "budget is shared with a pool of the other kind: pools for threads and pools for asyncio need one each",
                 field="budget",
             )
         self._kind = kind
-        if self._pid != os.getpid():
-            self._renew()
         return self._lock, self._budget
 
     @property
@@ -77,7 +78,7 @@ class PoolBudget:
         self._max_total = _checked(max_total)
         budget = self._budget
         with self._lock:
-            members = [*budget.starving, *budget.peckish, *budget.active]
+            members = [*budget.waiting_without, *budget.waiting_for_more, *budget.active]
             if not members:
                 budget.max_total = budget.limit = self._max_total
                 return

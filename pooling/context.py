@@ -17,12 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ._adapters import ASYNC_CALLBACK, CALLBACK, service_ways, way_of
+from ._backends.fork import snapshot as members
 from ._backends.offload import in_background, in_loop, in_worker
 from ._engine import call_site
 from ._uses import Attempt, abandon, afollow, follow, is_to_be_awaited, wake
 from .errors import ConfigurationError, RequestContextError
 from .lease import NOTHING
-from .service import members
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from ._backends.alarms import Ring
+from ._backends.fork import snapshot as members
 from ._engine import messages
 from ._engine.lru import Entry, LeastRecentlyUsed
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
 from .lease import NOTHING, AsyncLease, Lease
 from .options import PoolingServiceOptions, checked_seconds, is_seconds
-from .service import AsyncPoolingService, PoolingService, check_parts, members
+from .service import AsyncPoolingService, PoolingService, check_parts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -286,7 +287,7 @@ class _Keyed(Generic[K, T, S]):
         """Take quiet keys off the map; `_part_with` is to follow, without the lock."""
 
         def is_quiet(entry: Entry[S]) -> bool:
-            service, ledger = entry.service, entry.service._ledger
+            service, ledger = entry.service, entry.service.engine.ledger
             in_use = service.borrowed if before == math.inf else ledger.live - len(ledger.idle)
             if service.pending or in_use or (before < math.inf and service.size > ledger.min_size):
                 entry.touched = self._now()
@@ -303,19 +304,19 @@ class _Keyed(Generic[K, T, S]):
     def _leaves(self, entry: Entry[S]) -> None:
         """Take an entry off the map; whoever stops all still finds its pool."""
         self._others.add(entry.service)
-        entry.service._leave_the_map()
+        entry.service.leave_the_map()
         self._entries.pop(entry.key, None)
 
     def _part_with(self, forgotten: list[Entry[S]]) -> None:
         """Whoever still has such a pool may use it; idle resources go now."""
         for entry in forgotten:
             self._tell_dropped(entry)
-            if entry.service.size or entry.service._ledger.min_size:
-                entry.service._let_go()
+            if entry.service.size or entry.service.engine.ledger.min_size:
+                entry.service.keep_none()
 
     def _tell_dropped(self, entry: Entry[S]) -> None:
         with self._lock:
-            self._created_before += entry.service._ledger.created
+            self._created_before += entry.service.engine.ledger.created
         if self._on_dropped is None:
             return
         try:
@@ -369,7 +370,7 @@ class _Keyed(Generic[K, T, S]):
         with self._lock:
             when = max(self._lru.first() + self._max_key_idle, now + max(self._max_key_idle / 16, 0.01))
             self._armed_at, self._arm_again_at = when, when + LATE
-        service._operations.backend.at(when, Ring(self, when))
+        service.engine.backend.at(when, Ring(self, when))
 
     def ring(self, when: float) -> None:
         """The timer's call; never raises."""
@@ -391,7 +392,7 @@ class _Keyed(Generic[K, T, S]):
 
     def _sweep(self, most: float) -> None:
         for number, service in list(self._out.items()):
-            if number not in service._ledger.out:  # it was given back past this map
+            if number not in service.engine.ledger.out:  # it was given back past this map
                 self._out.pop(number, None)
         with self._lock:
             forgotten = self._forget(before=self._now() - self._max_key_idle, most=most)
@@ -421,7 +422,7 @@ class _Keyed(Generic[K, T, S]):
                 "once; `lease()` does.",
                 pool=self._name,
                 step="releasing",
-                counts=messages.sum_of([one._ledger for one in self._every()], self._options.max_size),
+                counts=messages.sum_of([one.engine.ledger for one in self._every()], self._options.max_size),
             )
         return service
 
@@ -445,13 +446,13 @@ class _Keyed(Generic[K, T, S]):
 
     def _begin_stop(self, services: list[S]) -> list[S]:
         for service in services:  # all at once, before any is waited for
-            service._begin_stop()
+            service.engine.change(service.engine.ledger.stop)
         return services
 
     def _empty(self) -> None:
         with self._lock:
             for entry in self._entries.copy().values():
-                self._created_before += entry.service._ledger.created
+                self._created_before += entry.service.engine.ledger.created
                 self._leaves(entry)
             self._lru.clear()
 

@@ -45,13 +45,12 @@ class _Lease(Generic[T, S]):
         )
 
     def _note_loan(self) -> None:
-        """From here on the value may go, and come back as another's."""
-        slot = self._service._ledger.out.get(id(self._value))
-        self._loan = -1 if slot is None else slot.uses
+        """From here on the value may go, and come back as another borrower's."""
+        self._loan = self._service.engine.loan_of(self._value)
 
     def __del__(self) -> None:
         if getattr(self, "_value", NOTHING) is not NOTHING:  # interrupted in `__init__`, it has no value at all
-            self._service._abandoned(self._value, self._loan)
+            self._service.engine.ledger.drop(self._value, self._loan)
 
 
 class Lease(_Lease[T, "PoolingService[Any]"]):
@@ -62,7 +61,7 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
     def __enter__(self) -> T:
         if self._value is not NOTHING:
             raise self._in_use()
-        # Kept in the same line: should an interrupt come after it, `__del__` gives it up.
+        # Kept at once: should an interrupt come later, `__del__` gives it up.
         value: T
         value = self._value = self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
         return value
@@ -70,11 +69,9 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        service, value = self._service, self._value
-        slot = service._ledger.out.get(id(value))
-        self._loan = -1 if slot is None else slot.uses
+        self._note_loan()
         try:
-            service.release(value, error)
+            self._service.release(self._value, error)
         except Exception as failure:
             self._value = NOTHING
             if error is None or not isinstance(failure, ReleaseError):
@@ -112,18 +109,16 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
     async def __aenter__(self) -> T:
         if self._value is not NOTHING:
             raise self._in_use()
-        value: T  # kept in the line it comes in, as in `Lease`
+        value: T  # kept at once, as in `Lease`
         value = self._value = await self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
         return value
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        service, value = self._service, self._value
-        slot = service._ledger.out.get(id(value))
-        self._loan = -1 if slot is None else slot.uses
+        self._note_loan()
         try:
-            await service.release(value, error)
+            await self._service.release(self._value, error)
         except Exception as failure:
             self._value = NOTHING
             if error is None or not isinstance(failure, ReleaseError):
@@ -157,39 +152,40 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
 
 class _Pooled(Generic[T, S]):
     """
-    What both kinds of pooled value have in common: the ticket for the way back, and being given up when dropped.
+    What both kinds of pooled value have in common: one ticket for the way back, and being given up when dropped.
 
-    Of two threads that give it back one gets the ticket. The same resource may be out again by then, in somebody
-    else's hands, so the pool alone could not tell.
+    Of two threads that give it back one gets the ticket. The same resource may be out again by then, in the hands of
+    another borrower, so the pool alone could not tell.
     """
 
-    __slots__ = ("_loan", "_ticket", "service", "value")
+    __slots__ = ("_is_back", "_loan", "_ticket", "service", "value")
 
     def __init__(self, service: S, value: T) -> None:
-        self._ticket: list[bool] = []
+        self._is_back = False
         self._loan: int | None = None
+        self._ticket: list[bool] = [True]
         self.service = service
         self.value = value
-        self._note_loan()
-        self._ticket.append(True)
+        self.note_loan()
 
     @classmethod
-    def _expected(cls, service: S) -> Self:
+    def expected(cls, service: S) -> Self:
         """One whose value is about to come; should an interrupt come after it, `__del__` gives the value up."""
         pooled = cls.__new__(cls)
-        pooled._ticket = [True]
+        pooled._is_back = False
         pooled._loan = None
+        pooled._ticket = [True]
         pooled.service = service
         pooled.value = NOTHING
         return pooled
 
-    def _note_loan(self) -> None:
-        slot = self.service._ledger.out.get(id(self.value))
-        self._loan = -1 if slot is None else slot.uses
+    def note_loan(self) -> None:
+        """Note which use of the resource this is."""
+        self._loan = self.service.engine.loan_of(self.value)
 
-    def _take_ticket(self) -> bool:
+    def _take_ticket(self) -> None:
         try:
-            return self._ticket.pop()
+            self._ticket.pop()
         except IndexError:
             raise ReleaseError(
                 f"pool {self.service.name!r}: this pooled value was given back before; acquire another one",
@@ -197,23 +193,17 @@ class _Pooled(Generic[T, S]):
                 step="releasing",
             ) from None
 
-    def _keep(self, ticket: bool | None) -> None:
-        """After an interrupt: what had not been given back still can be."""
-        slot = self.service._ledger.out.get(id(self.value))
-        if ticket and slot is not None and slot.uses == self._loan:
-            self._ticket.append(ticket)
-
     def __del__(self) -> None:
-        if getattr(self, "_ticket", None) and self.value is not NOTHING:
-            self.service._abandoned(self.value, self._loan)
+        if not getattr(self, "_is_back", True) and self.value is not NOTHING:
+            self.service.engine.ledger.drop(self.value, self._loan)
 
 
 class PooledValue(_Pooled[T, "PoolingService[Any]"]):
     """
     A borrowed resource together with its pool. Release or destroy it once; also a context manager.
 
-    An interrupted release or destroy may be called again. One that is dropped while its resource is out is found when
-    it is garbage, and the resource destroyed.
+    One that is dropped while its resource is out, or that was interrupted while giving it back, gives it up when it is
+    garbage; the resource is then destroyed.
 
     Attributes:
         service: The pool it came from.
@@ -229,13 +219,9 @@ class PooledValue(_Pooled[T, "PoolingService[Any]"]):
         Raises:
             ReleaseError: It was given back or destroyed before, or its release hook failed.
         """
-        ticket = None
-        try:
-            ticket = self._take_ticket()
-            self.service.release(self.value, exc)
-        except BaseException:
-            self._keep(ticket)
-            raise
+        self._take_ticket()
+        self.service.release(self.value, exc)
+        self._is_back = True
 
     def destroy(self) -> None:
         """
@@ -244,13 +230,9 @@ class PooledValue(_Pooled[T, "PoolingService[Any]"]):
         Raises:
             ReleaseError: It was given back or destroyed before.
         """
-        ticket = None
-        try:
-            ticket = self._take_ticket()
-            self.service.destroy(self.value)
-        except BaseException:
-            self._keep(ticket)
-            raise
+        self._take_ticket()
+        self.service.destroy(self.value)
+        self._is_back = True
 
     def __enter__(self) -> T:
         return self.value
@@ -270,23 +252,15 @@ class AsyncPooledValue(_Pooled[T, "AsyncPoolingService[Any]"]):
 
     async def release(self, exc: BaseException | None = None) -> None:
         """As `PooledValue.release`."""
-        ticket = None
-        try:
-            ticket = self._take_ticket()
-            await self.service.release(self.value, exc)
-        except BaseException:
-            self._keep(ticket)
-            raise
+        self._take_ticket()
+        await self.service.release(self.value, exc)
+        self._is_back = True
 
     async def destroy(self) -> None:
         """As `PooledValue.destroy`."""
-        ticket = None
-        try:
-            ticket = self._take_ticket()
-            await self.service.destroy(self.value)
-        except BaseException:
-            self._keep(ticket)
-            raise
+        self._take_ticket()
+        await self.service.destroy(self.value)
+        self._is_back = True
 
     async def __aenter__(self) -> T:
         return self.value
@@ -311,14 +285,14 @@ def get_pooled_value(service: Any, request_ctx: Any = None) -> Any:
     """
     if hasattr(type(service), "__aenter__"):
         return _pooled(service, request_ctx)
-    pooled: PooledValue[Any] = PooledValue._expected(service)
+    pooled: PooledValue[Any] = PooledValue.expected(service)
     pooled.value = service.acquire(request_ctx)
-    pooled._note_loan()
+    pooled.note_loan()
     return pooled
 
 
 async def _pooled(service: AsyncPoolingService[T], request_ctx: Any) -> AsyncPooledValue[T]:
-    pooled: AsyncPooledValue[T] = AsyncPooledValue._expected(service)
+    pooled: AsyncPooledValue[T] = AsyncPooledValue.expected(service)
     pooled.value = await service.acquire(request_ctx)
-    pooled._note_loan()
+    pooled.note_loan()
     return pooled

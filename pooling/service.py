@@ -1,31 +1,30 @@
 """
 The door to the pool: `PoolingService` for threads, `AsyncPoolingService` for asyncio.
 
-Thin, but for the fast path: with an idle resource, nobody waiting and no hook to run, acquire and
+Thin, but for the fast path: with an idle resource, no waiter and no hook to run, acquire and
 release move a slot between two containers, with atomic operations and no lock. `_engine/ledger.py` says
-when that is allowed (`fast`) and why nobody is overlooked.
+when that is allowed (`fast`), why no waiter is overlooked, and what happens if an interrupt comes in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import itertools
-import os
 import sys
 import time
-import weakref
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ._backends.asyncio import AsyncioBackend
+from ._backends.fork import Survivors, keep_forever
 from ._backends.threads import ThreadBackend, finish
 from ._engine import messages
 from ._engine.call_site import note
+from ._engine.engine import Engine
 from ._engine.hooks import Hooks, refuse_coroutines
-from ._engine.ledger import LIVE, RUNNING, STOPPED, Slot
-from ._engine.operations import Operations
+from ._engine.ledger import RUNNING, STOPPED
+from ._engine.slots import LIVE, Slot
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolingError
 from .events import EVENTS
@@ -46,7 +45,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _numbers = itertools.count(1)
-_services: weakref.WeakSet[_Service[Any]] = weakref.WeakSet()
+_services: Survivors[_Service[Any]] = Survivors()
 _frame = sys._getframe
 
 
@@ -87,7 +86,8 @@ class _Service(Generic[T]):
         raise NotImplementedError
 
     def _set_up(self, backend: Any, budget: Budget | None) -> None:
-        self._operations = Operations(
+        #: What does the work; for the parts of this package.
+        self.engine = Engine(
             self._hooks,
             self._options,
             backend,
@@ -96,26 +96,21 @@ class _Service(Generic[T]):
             observer=self._observer,
             budget=budget,
         )
-        self._ledger = self._operations.ledger
+        self._ledger = self.engine.ledger
 
-    def _after_fork(self) -> None:
-        """
-        In the child: begin anew, and leave what the parent has alone.
-
-        Its resources must not even be garbage here: a connection that is collected says goodbye on
-        the socket it shares with the parent's.
-        """
-        old = self._ledger
-        if old.slots:
-            self._inherited |= frozenset(id(slot.value) for slot in old.slots)  # a grandparent's stay known
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(old))
-        is_stopped, was_off_the_map = old.state == STOPPED, self._operations.door is not None
+    def renew(self) -> None:
+        """Begin anew, as in a child process, and leave alone what the parent has."""
+        old = self.engine
+        if old.ledger.slots:
+            self._inherited |= frozenset(id(slot.value) for slot in old.ledger.slots)  # a grandparent's stay known
+            keep_forever(old.ledger)
         self._build()
-        if is_stopped:
+        if old.ledger.state is STOPPED:
             self._ledger.state = STOPPED
-        self._ledger.min_size, self._ledger.max_size = old.min_size, old.max_size
-        if was_off_the_map:
-            self._leave_the_map()
+        self._ledger.min_size, self._ledger.max_size = old.ledger.min_size, old.ledger.max_size
+        self.engine.owners = old.owners
+        if old.is_off_the_map:
+            self.leave_the_map()
 
     # -- numbers -------------------------------------------------------------
 
@@ -162,11 +157,11 @@ class _Service(Generic[T]):
     @property
     def is_running(self) -> bool:
         """Whether it was started, by `start` or by the first acquisition, and not stopped or suspended."""
-        return self._ledger.state == RUNNING
+        return self._ledger.state is RUNNING
 
     def stats(self) -> PoolStats:
         """The pool's numbers at this instant."""
-        return self._operations.stats()
+        return self.engine.stats()
 
     def is_borrowed(self, value: T) -> bool:
         """Whether this very object is out."""
@@ -185,29 +180,21 @@ class _Service(Generic[T]):
             ConfigurationError: A limit is no whole number, or the minimum is above the maximum.
         """
         self._options = self._options.replaced(min_size=min_size, max_size=max_size)
-        self._operations.change(self._ledger.resize, min_size, max_size)
+        self.engine.change(self._ledger.resize, min_size, max_size)
 
     def expire(self) -> None:
         """Replace all resources there are: idle ones are destroyed now, the others as they come back."""
-        self._operations.change(self._ledger.expire)
+        self.engine.change(self._ledger.expire)
 
-    def _begin_stop(self) -> None:
-        """The part of `stop` that does not wait."""
-        self._operations.change(self._ledger.stop)
+    def leave_the_map(self) -> None:
+        """Belong to no key any more; for keyed pools. This service then lives as long as a resource it has lent."""
+        self.engine.kept_service = self
 
-    def _leave_the_map(self) -> None:
-        """
-        Belong to no key any more: whoever has this pool may go on using it.
-
-        It then lives as long as what it lent, for whoever stops all.
-        """
-        self._operations.door = self
-
-    def _let_go(self) -> None:
-        """Keep no resources but for those who use it."""
+    def keep_none(self) -> None:
+        """Keep no resources but those in use; for keyed pools, and what has such a pool may go on using it."""
         if self._ledger.min_size:
             self._options = self._options.replaced(min_size=0)
-        self._operations.change(self._ledger.let_go)
+        self.engine.change(self._ledger.keep_none)
 
     def retire(self) -> None:
         """
@@ -215,15 +202,15 @@ class _Service(Generic[T]):
 
         For a pool that has been replaced by another; `stop` afterwards waits for its end.
         """
-        self._operations.change(self._ledger.retire)
+        self.engine.change(self._ledger.retire)
 
     def suspend(self) -> None:
         """Let borrowers wait, within their timeouts, until `resume`."""
-        self._operations.change(self._ledger.suspend)
+        self.engine.change(self._ledger.suspend)
 
     def resume(self) -> None:
         """Serve borrowers again."""
-        self._operations.change(self._ledger.resume)
+        self.engine.change(self._ledger.resume)
 
     def sweep(self) -> None:
         """
@@ -232,50 +219,36 @@ class _Service(Generic[T]):
         A pool does this by itself when it is due. Call it after the process was frozen, or a `clock` of your own has
         moved. Does not block.
         """
-        self._operations.change(self._ledger.sweep)
+        self.engine.change(self._ledger.sweep)
 
     # -- giving back -----------------------------------------------------------
 
     def _refuse(self, value: T) -> None:
         """Say why a resource that is not out cannot be given back, unless it was borrowed before a fork."""
         if id(value) not in self._inherited:
-            elsewhere = next(
-                (messages.title(other._name, other._key) for other in members(_services) if other.is_borrowed(value)),
-                None,
-            )
+            lender = next((other for other in _services if other.is_borrowed(value)), None)
+            elsewhere = None if lender is None else messages.title(lender._name, lender._key)
             raise messages.not_out(self._name, self._key, self._ledger, value, elsewhere)
 
-    def _note(self, slot: Slot, frame: FrameType) -> None:
-        """Write down who takes a resource, and when."""
-        slot.taken_at = self._now()
-        slot.code, slot.lasti, slot.stack = note(frame, whole_stack=False)
-        slot.noted = slot.uses
+    # -- the fast path ---------------------------------------------------------
 
-    def _looks_alive(self, slot: Slot) -> bool:
-        """Whether an idle resource may be handed out without waiting; if not, it is on its way to be destroyed."""
-        if self._operations.flaw_at_once(slot) is None:
-            return True
-        self._operations.discard_later(slot, "invalid")
-        return False
+    def _inspect(self, slot: Slot, frame: FrameType) -> bool:
+        """
+        Look at an idle resource and note its borrower, as far as this pool does; whether it may be lent.
 
-    def _rescue(self, slot: Slot, *, on_way_out: bool) -> None:
-        """Give back a slot that was interrupted between two containers, unless it has arrived."""
-        ledger = self._ledger
-        with self._operations.backend.lock:
-            if on_way_out:
-                ledger.out.pop(id(slot.value), None)
-            elif ledger.out.get(id(slot.value)) is slot:
-                return
-            if slot not in ledger.idle and slot.state == LIVE:
-                ledger.give_back(slot, self._now())
-        self._operations.dispatch()
-
-    def _abandoned(self, value: T, loan: int | None) -> None:
-        """For finalisers: a lease was dropped while it was open; `loan` as in `Ledger.drop`."""
-        self._ledger.drop(value, loan)
+        One that may not is on its way to be destroyed.
+        """
+        if self._is_alive is not None and slot.state is LIVE and self.engine.flaw_at_once(slot) is not None:
+            self.engine.condemn(slot, "invalid")
+            return False
+        if self._ledger.notes:
+            slot.taken_at = self._now()
+            slot.code, slot.lasti, slot.stack = note(frame, whole_stack=False)
+            slot.noted = slot.uses + 1
+        return True
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r} {self._ledger.state}: {messages.counts_of(self._ledger)}>"
+        return f"<{type(self).__name__} {self._name!r} {self._ledger.state.value}: {messages.counts_of(self._ledger)}>"
 
 
 class PoolingService(_Service[T]):
@@ -324,7 +297,7 @@ class PoolingService(_Service[T]):
             CreateError: A create failed for good.
             PoolTimeoutError: `min_size` was not reached in time.
         """
-        finish(self._operations.start(timeout, waits=wait))
+        finish(self.engine.start(timeout, waits=wait))
 
     def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
         """
@@ -337,11 +310,11 @@ class PoolingService(_Service[T]):
             timeout: Seconds.
             drain: `False` waits for idle resources to be destroyed, but not for what is out, and does not warn of it.
         """
-        finish(self._operations.stop(timeout, drains=drain))
+        finish(self.engine.stop(timeout, drains=drain))
 
     def _stop_last(self, seconds: float, given: float) -> None:
         """As `stop`, with what is left of the timeout `given` for several pools."""
-        finish(self._operations.stop(seconds, drains=True, given=given))
+        finish(self.engine.stop(seconds, drains=True, given=given))
 
     def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -365,22 +338,17 @@ class PoolingService(_Service[T]):
         """
         ledger = self._ledger
         if ledger.fast:
-            slot: Slot | None = None
             try:
                 slot = ledger.pop()
-                value: T = slot.value
-                if self._is_alive is None or self._looks_alive(slot):
-                    slot.uses += 1
-                    if ledger.notes:
-                        self._note(slot, _frame(1))
-                    ledger.out[id(value)] = slot
-                    return value
             except IndexError:
                 pass
-            except BaseException:
-                if slot is not None:
-                    self._rescue(slot, on_way_out=True)
-                raise
+            else:
+                if not ledger.inspects or self._inspect(slot, _frame(1)):
+                    value: T = slot.value
+                    slot.uses += 1
+                    ledger.out[id(value)] = slot
+                    if slot.state is LIVE or self.engine.keeps(slot, value):
+                        return value
         return self._acquire(request_ctx, timeout, priority)
 
     def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
@@ -397,24 +365,14 @@ class PoolingService(_Service[T]):
     def _acquire(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> T:
         site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if ctx is None else ctx
-        hand: list[Slot] = []
-        flow: Coroutine[Any, Any, Any] | None = None
-        try:
-            flow = self._operations.take(ctx, timeout, priority, site, queues=queues, hand=hand)
-            return finish(flow)  # type: ignore[no-any-return]
-        except BaseException:
-            if flow is not None:
-                flow.close()
-            if hand:
-                self._rescue(hand[0], on_way_out=True)
-            raise
+        return finish(self.engine.take(ctx, timeout, priority, site, queues=queues))  # type: ignore[no-any-return]
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """
         Give a resource back.
 
         Runs the release hook in the calling thread. If that fails, or validation does, the resource
-        is destroyed. An interrupt here loses nothing: the resource is given back or destroyed.
+        is destroyed. After an interrupt the resource is still out, given back or destroyed.
 
         Args:
             value: The very object that `acquire` returned.
@@ -426,30 +384,14 @@ class PoolingService(_Service[T]):
         """
         ledger = self._ledger
         if ledger.fast and exc is None:
-            slot: Slot | None = None
-            try:
-                slot = ledger.out.pop(id(value), None)
-                if slot is not None:
-                    slot = ledger.put(slot)  # None: in the same line it is no longer ours
-                    if not ledger.fast:  # looked at again, after the slot was put back: somebody may have queued
-                        self._operations.settle()  # type: ignore[unreachable]
-                    return
-            except BaseException:
-                if slot is not None:
-                    self._rescue(slot, on_way_out=False)
-                else:
-                    self._operations.settle()
-                raise
-        flow: Coroutine[Any, Any, bool] | None = None
-        try:
-            flow = self._operations.give_back(value, exc)
-            if finish(flow):
+            slot = ledger.out.pop(id(value), None)
+            if slot is not None:
+                ledger.put(slot)
+                if not ledger.fast:  # looked at again, after the slot was put back: a borrower may have queued
+                    self.engine.settle()  # type: ignore[unreachable]
                 return
-        except BaseException:
-            if flow is not None:
-                flow.close()
-            raise
-        self._refuse(value)
+        if not finish(self.engine.give_back(value, exc)):
+            self._refuse(value)
 
     def destroy(self, value: T) -> None:
         """
@@ -460,16 +402,8 @@ class PoolingService(_Service[T]):
         Raises:
             ReleaseError: It is not out.
         """
-        flow: Coroutine[Any, Any, bool] | None = None
-        try:
-            flow = self._operations.destroy(value)
-            if finish(flow):
-                return
-        except BaseException:
-            if flow is not None:
-                flow.close()
-            raise
-        self._refuse(value)
+        if not finish(self.engine.destroy(value)):
+            self._refuse(value)
 
     def check(self, validate: Callable[[T], Any] | None = None) -> None:
         """
@@ -483,7 +417,7 @@ class PoolingService(_Service[T]):
         Raises:
             ConfigurationError: `validate` cannot be called.
         """
-        finish(self._operations.check_idle(self._hooks.validate if validate is None else checked_callable(validate)))
+        finish(self.engine.check_idle(self._hooks.validate if validate is None else checked_callable(validate)))
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
         """
@@ -548,22 +482,22 @@ class AsyncPoolingService(_Service[T]):
                 pool=self._name,
                 counts=messages.counts_of(self._ledger),
             )
-        self._operations.armed_at = float("inf")  # what was to ring in another loop, or in none, never will
+        self.engine.armed_at = float("inf")  # what was to ring in another loop, or in none, never will
         self._backend.bind(loop)
 
     async def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """As `PoolingService.start`, without blocking the loop."""
         self._bind()
-        await self._operations.start(timeout, waits=wait)
+        await self.engine.start(timeout, waits=wait)
 
     async def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
         """As `PoolingService.stop`, without blocking the loop. Cancelling it leaves a pool that goes on stopping."""
         self._bind()
-        await self._operations.stop(timeout, drains=drain)
+        await self.engine.stop(timeout, drains=drain)
 
     async def _stop_last(self, seconds: float, given: float) -> None:
         self._bind()
-        await self._operations.stop(seconds, drains=True, given=given)
+        await self.engine.stop(seconds, drains=True, given=given)
 
     async def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -574,55 +508,34 @@ class AsyncPoolingService(_Service[T]):
         Raises:
             PoolingError: The pool belongs to another event loop.
         """
-        value: Any = NOTHING
-        try:
-            value = self._take_idle()
-            if value is not NOTHING:
-                return value  # type: ignore[no-any-return]
-        except BaseException:
-            slot = self._ledger.out.get(id(value))
-            if slot is not None:  # interrupted between these lines
-                self._rescue(slot, on_way_out=True)
-            raise
+        value = self._take_idle()
+        if value is not NOTHING:
+            return value
         self._bind()
         site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
-        return await self._operations.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
+        return await self.engine.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
 
     def _take_idle(self) -> T:
-        """An idle resource, where one can be handed over here and now and nobody waits; else `NOTHING`."""
+        """An idle resource, where one can be handed over at once and no other borrower waits; else `NOTHING`."""
         ledger = self._ledger
         if ledger.fast and ledger.idle and self._backend.loop is _get_running_loop():
-            slot: Slot | None = None
-            try:
-                slot = ledger.pop()
+            slot = ledger.pop()
+            if not ledger.inspects or self._inspect(slot, _frame(1)):
                 value: T = slot.value
-                if self._is_alive is None or self._looks_alive(slot):
-                    slot.uses += 1
-                    if ledger.notes:
-                        self._note(slot, _frame(1))
-                    ledger.out[id(value)] = slot
-                    return value
-            except BaseException:
-                if slot is not None:
-                    self._rescue(slot, on_way_out=True)
-                raise
+                slot.uses += 1
+                ledger.out[id(value)] = slot
+                return value
         return NOTHING  # type: ignore[no-any-return]
 
     def _put_idle(self, value: T) -> bool:
         """Give a resource back, where that needs nothing but putting it there; whether it was done."""
         ledger = self._ledger
         if ledger.fast and self._backend.loop is _get_running_loop():
-            slot: Slot | None = None
-            try:
-                slot = ledger.out.pop(id(value), None)
-                if slot is not None:
-                    ledger.put(slot)
-                    return True
-            except BaseException:
-                if slot is not None:
-                    self._rescue(slot, on_way_out=False)
-                raise
+            slot = ledger.out.pop(id(value), None)
+            if slot is not None:
+                ledger.put(slot)
+                return True
         return False
 
     async def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
@@ -630,26 +543,26 @@ class AsyncPoolingService(_Service[T]):
         self._bind()
         site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
-        return await self._operations.take(ctx, None, priority, site, queues=False)  # type: ignore[no-any-return]
+        return await self.engine.take(ctx, None, priority, site, queues=False)  # type: ignore[no-any-return]
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""
         if exc is None and self._put_idle(value):
             return
         self._bind()
-        if not await self._operations.give_back(value, exc):
+        if not await self.engine.give_back(value, exc):
             self._refuse(value)
 
     async def destroy(self, value: T) -> None:
         """As `PoolingService.destroy`. Cancelling it does not interrupt the destroying."""
         self._bind()
-        if not await self._operations.destroy(value):
+        if not await self.engine.destroy(value):
             self._refuse(value)
 
     async def check(self, validate: Callable[[T], Any] | None = None) -> None:
         """As `PoolingService.check`."""
         self._bind()
-        await self._operations.check_idle(self._hooks.validate if validate is None else checked_callable(validate))
+        await self.engine.check_idle(self._hooks.validate if validate is None else checked_callable(validate))
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> AsyncLease[T]:
         """As `PoolingService.lease`, for `async with`."""
@@ -697,21 +610,3 @@ def checked_callable(validate: Any) -> Any:
     if not callable(validate):
         raise ConfigurationError(f"validate={validate!r}: expected a callable that gets a resource", field="validate")
     return validate
-
-
-def members(weak: weakref.WeakSet[R]) -> list[R]:
-    """What is in a weak set now, while other threads may add to it."""
-    while True:
-        try:
-            return list(weak)
-        except RuntimeError:  # it changed under way
-            continue
-
-
-def _after_fork() -> None:
-    for service in members(_services):
-        service._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -1,20 +1,29 @@
-"""What the flows need from the world around them: time, waiting, hooks, background work."""
+"""What the operations need of what is underneath them: time, waiting, hooks, background work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+R_co = TypeVar("R_co", covariant=True)
 
 
 class StepTimeoutError(Exception):
     """A hook did not end before its deadline."""
 
 
+class Runnable(Protocol[R_co]):
+    """Work of several steps that awaits only the backend."""
+
+    def begin(self) -> Coroutine[Any, Any, R_co]:
+        """The coroutine to run, once."""
+
+
 class Backend(Protocol):
-    """One of: threads, an event loop, a test's script."""
+    """Threads, an event loop, or a test's script."""
 
     @property
     def can_interrupt(self) -> bool:
@@ -46,11 +55,8 @@ class Backend(Protocol):
         A hook that cannot be stopped is left behind then, unless the caller `stays` for what it may still give.
         """
 
-    def spawn(self, flow: Coroutine[Any, Any, Any], name: str) -> Any:
-        """Run a flow in the background; a job to join."""
-
-    async def join(self, job: Any, deadline: float) -> None:
-        """Wait for a job until the deadline; an interrupt of the wait leaves the job running."""
+    def spawn(self, work: Runnable[Any], name: str) -> None:
+        """Run work in the background."""
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Have `callback` called at this instant."""

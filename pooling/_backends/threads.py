@@ -1,30 +1,29 @@
 """
-How the flows wait, wake and run hooks in threads.
+How operations wait, wake and run hooks in threads.
 
-A wait blocks the calling thread, so a flow never suspends and runs to its end in one
+A wait blocks the calling thread, so an operation never suspends and runs to its end in one
 step. All pools of the process share one timer and one group of workers that grows with the
 work at hand and shrinks when idle: a hook that never returns costs one
-thread, and delays nobody. No thread starts before there is work for it.
+thread, and delays no other. No thread starts before there is work for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import itertools
 import logging
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from types import CoroutineType
 from typing import Any, TypeVar
 
 from .alarms import Alarms, by_the_machines_clock, report
-from .base import StepTimeoutError
+from .base import Runnable, StepTimeoutError
+from .fork import call_in_child
 
 R = TypeVar("R")
 
@@ -34,13 +33,14 @@ IDLE_WORKER_STAYS = 2.0  # seconds until a worker, or the timer, without work en
 LONGEST_WAIT = threading.TIMEOUT_MAX
 
 
-def finish(flow: Coroutine[Any, Any, R]) -> R:
-    """Run a flow whose environment never suspends; its result."""
+def finish(work: Runnable[R]) -> R:
+    """Run work whose backend never suspends; its result."""
+    coroutine = work.begin()
     try:
-        flow.send(None)
+        coroutine.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
-    flow.close()
+    coroutine.close()
     raise RuntimeError("a hook suspended in a pool for threads; an awaitable cannot be awaited there")
 
 
@@ -222,13 +222,12 @@ class Shared:
 
 
 shared = Shared()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=shared.__init__)  # type: ignore[misc]
+call_in_child(shared.__init__)  # type: ignore[misc]
 
 
 class ThreadBackend:
     """
-    The environment of one pool for threads.
+    The backend of one pool for threads.
 
     Args:
         now: The clock of the pool.
@@ -277,7 +276,7 @@ class ThreadBackend:
 
         Raises:
             StepTimeoutError: The deadline passed first.
-            TypeError: The hook returned a coroutine, which nobody here can await.
+            TypeError: The hook returned a coroutine, which cannot be awaited here.
         """
         if deadline == inf or self._is_inline:
             result = hook(*args)
@@ -294,19 +293,9 @@ class ThreadBackend:
             )
         return result
 
-    def spawn(self, flow: Coroutine[Any, Any, Any], name: str) -> Job:
-        """Run a flow in the background."""
-        try:
-            return shared.workers.submit(lambda: finish(flow))
-        except BaseException:
-            with contextlib.suppress(ValueError):  # it runs already, and goes on
-                flow.close()
-            raise
-
-    async def join(self, job: Job | None, deadline: float) -> None:
-        """Wait for background work, until the deadline; interrupting the wait does not interrupt the work."""
-        if job is not None:
-            job.wait(deadline - self.now())
+    def spawn(self, work: Runnable[Any], name: str) -> None:
+        """Run work in the background."""
+        shared.workers.submit(partial(finish, work))
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Have `callback` called at this instant, from the process' timer thread."""

@@ -1,33 +1,56 @@
 """
-One budget for many ledgers: which of them may open one more, and who makes room for whom.
+One budget for many ledgers: which of them may open one more, and which makes room for another.
 
 Pure and synchronous like the ledgers, and called under the lock that they all share. A place is a slot of any
 ledger. Rules:
 
 - The sum of all ledgers' places never exceeds the limit, those being opened or destroyed included. The limit is
   `max_total`, or less for a while after a `squeeze`.
-- While a ledger is hungry (it has waiters, could grow by its own limits, and the budget is spent), every free place
-  goes by `feed`: first to a ledger that has none at all, in order of their coming; then to the hungry one with fewest.
+- While a ledger is short (it has waiters, could grow by its own limits, and the budget is spent), every free place
+  goes by `share`: first to a ledger that waits without any place, in order of their coming; then to the one with fewest
+  of those that wait for more.
 - For each place wanted one idle resource is destroyed, of the ledger that was quiet for longest; where
   nothing is idle, the next resource that comes back to a ledger with more than its share.
-- A resource serves two borrowers of its own ledger before it is taken away for another's: two hungry ledgers never just
-  swap places, and half of the time a hand-over costs no create.
-- From the first that is hungry to the last (`alert`) no ledger with places is `fast`: whoever gives back looks here.
-- What the ledgers' states say is counted as it changes. An interrupt between two lines may leave a count too high,
-  never too low; `recount` puts it right within a second of somebody's being hungry.
+- A resource serves two borrowers of its own ledger before it is taken away for another's: two ledgers that are short
+  never just swap places, and half of the time a hand-over costs no create.
+- From the first ledger that is short to the last (`alert`) no ledger with places is `fast`: what comes back is looked
+  at here.
+- What the ledgers' states say is counted as it changes. An interrupt between two bytecodes may leave a count too high,
+  never too low; the audit puts it right while a ledger is short.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sized
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .audit import AUDIT_EVERY
 
 if TYPE_CHECKING:
-    from .ledger import Ledger, Slot
+    from .slots import Slot
 
 EVICTED = "evicted"
-TURNS = 2  # borrowers that a resource serves while others are hungry
-RECOUNT = 1.0  # seconds between two looks for counts that an interrupt has left wrong
+TURNS = 2  # borrowers that a resource serves while other ledgers are short
+
+
+class Member(Protocol):
+    """What a budget needs of a ledger."""
+
+    slots: dict[Slot, None]
+    closing: dict[Slot, None]
+    out: dict[int, Slot]
+    idle: Any
+    fast: bool
+    owner: Any
+
+    @property
+    def queues(self) -> Iterable[Sized]: ...
+    @property
+    def live(self) -> int: ...
+    def settle(self, now: float) -> None: ...
+    def evict(self, now: float) -> bool: ...
+    def audit(self, now: float) -> None: ...
 
 
 class Budget:
@@ -41,18 +64,18 @@ class Budget:
     __slots__ = (
         "active",
         "alert",
-        "counted_at",
+        "audited_at",
         "demand",
-        "fed",
-        "fed_at",
+        "served",
+        "served_at",
         "limit",
         "max_total",
         "outbox",
-        "peckish",
+        "waiting_for_more",
         "relax_at",
-        "resting",
-        "starving",
-        "stirred",
+        "has_idle",
+        "waiting_without",
+        "changed",
         "used",
     )
 
@@ -61,51 +84,55 @@ class Budget:
         self.limit = max_total
         self.relax_at = inf  # when the limit is `max_total` again
         self.used = 0
-        self.active: dict[Ledger, None] = {}  # those that have places; never more than `max_total`
-        self.starving: dict[Ledger, int] = {}  # hungry without any place, and how many they want
-        self.peckish: dict[Ledger, int] = {}  # hungry for more
+        self.active: dict[Member, None] = {}  # those that have places; never more than `max_total`
+        self.waiting_without: dict[Member, int] = {}  # short without any place, and how many they want
+        self.waiting_for_more: dict[Member, int] = {}  # short for more
         self.demand = 0  # places wanted by all of them
         self.alert = False
-        self.resting: dict[Ledger, None] = {}  # while `alert`: those that may have something idle to spare
-        self.fed: Ledger | None = None
-        self.fed_at = -inf
-        self.counted_at = -inf
-        self.stirred: list[Ledger] = []  # changed on another's behalf: their alarms are to be looked at
+        self.has_idle: dict[Member, None] = {}  # while `alert`: those that may have something idle to spare
+        self.served: Member | None = None
+        self.served_at = -inf
+        self.audited_at = -inf
+        self.changed: list[Member] = []  # changed on another's behalf: their alarms are to be looked at
         self.outbox: list[Any] = []
 
     @property
-    def is_hungry(self) -> bool:
+    def is_short(self) -> bool:
         """Whether somebody waits for the budget."""
-        return bool(self.starving or self.peckish)
+        return bool(self.waiting_without or self.waiting_for_more)
 
     # -- places ------------------------------------------------------------
 
-    def grant(self, ledger: Ledger) -> bool:
+    def grant(self, ledger: Member) -> bool:
         """Take a place for this ledger, if it may have one now."""
-        if self.used >= self.limit or (self.is_hungry and self.fed is not ledger):
+        if self.used >= self.limit or (self.is_short and self.served is not ledger):
             return False
         self.used += 1
         self.active[ledger] = None
         return True
 
-    def vacated(self, ledger: Ledger) -> None:
+    def vacated(self, ledger: Member) -> None:
         """A place of this ledger's is free."""
         self.used -= 1
         if not ledger.slots:
             self.active.pop(ledger, None)
 
-    def room_for(self, ledger: Ledger, now: float) -> float:
+    def room_for(self, ledger: Member, now: float) -> float:
         """How many places this ledger could have without waiting for what borrowers give back."""
         limit = self.max_total if self.relax_at <= now else self.limit
         active = list(self.active)
         spare = sum(len(other.idle) for other in active if other is not ledger and not any(other.queues))
         freed = sum(len(other.closing) for other in active)
-        others = self.demand - self.starving.get(ledger, 0) - self.peckish.get(ledger, 0)
+        others = self.demand - self.waiting_without.get(ledger, 0) - self.waiting_for_more.get(ledger, 0)
         return limit - self.used + freed + spare - others
 
-    def wants(self, ledger: Ledger, places: int) -> None:
+    def wants(self, ledger: Member, places: int) -> None:
         """Note how many places more this ledger would open at once; 0 takes it off the list."""
-        queue, other = (self.peckish, self.starving) if ledger.slots else (self.starving, self.peckish)
+        queue, other = (
+            (self.waiting_for_more, self.waiting_without)
+            if ledger.slots
+            else (self.waiting_without, self.waiting_for_more)
+        )
         self.demand += places - queue.get(ledger, 0) - other.pop(ledger, 0)
         if not places:
             queue.pop(ledger, None)
@@ -115,79 +142,78 @@ class Budget:
             self.alert = True
             for member in list(self.active):
                 member.fast = False
-                self.resting[member] = None
+                self.has_idle[member] = None
 
     # -- sharing -----------------------------------------------------------
 
-    def feed(self, ledger: Ledger | None, now: float) -> None:
-        """Give free places to those who are hungry, and make room for the others; after any change of `ledger`."""
+    def share(self, ledger: Member | None, now: float) -> None:
+        """Give free places to those who are short, and make room for the others; after any change of `ledger`."""
         if self.relax_at <= now:
             self.limit, self.relax_at = self.max_total, inf
-        if ledger is not None and self.fed is ledger and now - self.fed_at < RECOUNT:
-            return  # called by `feed`
+        if ledger is not None and self.served is ledger and now - self.served_at < AUDIT_EVERY:
+            return  # called by `share`
         if self.alert and ledger is not None and ledger.idle:
-            self.resting[ledger] = None
-        if self.is_hungry or self.used > self.limit:
-            self._share(now)
-        if self.alert and not self.is_hungry:
+            self.has_idle[ledger] = None
+        if self.is_short or self.used > self.limit:
+            self._give_places(now)
+        if self.alert and not self.is_short:
             self.alert = False
-            self.resting.clear()
+            self.has_idle.clear()
 
-    def _share(self, now: float) -> None:
-        if now - self.counted_at >= RECOUNT:
-            self.recount()
-            self.counted_at = now
+    def _give_places(self, now: float) -> None:
+        if now - self.audited_at >= AUDIT_EVERY:
+            self.audit(now)
         try:
-            while self.is_hungry and self.used < self.limit:
+            while self.is_short and self.used < self.limit:
                 used = self.used
-                self.fed_at = now
-                self.fed = ledger = self._neediest()
-                places = self.starving.pop(ledger, 0) or self.peckish.pop(ledger, 0)
+                self.served_at = now
+                self.served = ledger = self._neediest()
+                places = self.waiting_without.pop(ledger, 0) or self.waiting_for_more.pop(ledger, 0)
                 self.demand -= places
                 ledger.settle(now)
-                self.stirred.append(ledger)
-                if self.used == used and (ledger in self.starving or ledger in self.peckish):
+                self.changed.append(ledger)
+                if self.used == used and (ledger in self.waiting_without or ledger in self.waiting_for_more):
                     break
         finally:
-            self.fed = None
+            self.served = None
         self._make_room(now)
 
-    def _neediest(self) -> Ledger:
-        if self.starving:
-            return next(iter(self.starving))
-        return min(self.peckish, key=lambda ledger: len(ledger.slots))
+    def _neediest(self) -> Member:
+        if self.waiting_without:
+            return next(iter(self.waiting_without))
+        return min(self.waiting_for_more, key=lambda ledger: len(ledger.slots))
 
     def _make_room(self, now: float) -> None:
         missing = self.demand + max(self.used - self.limit, 0) - self._being_freed()
         if missing <= 0:
             return
-        candidates = self.resting if self.alert else self.active
+        candidates = self.has_idle if self.alert else self.active
         spare = [ledger for ledger in candidates if ledger.idle and not any(ledger.queues)]
         if self.alert:
-            self.resting = dict.fromkeys(spare)
+            self.has_idle = dict.fromkeys(spare)
         while missing > 0 and spare:
             victim = min(spare, key=_last_taken)
             if victim.evict(now):
-                self.stirred.append(victim)
+                self.changed.append(victim)
                 missing -= 1
             if not victim.idle:
                 spare.remove(victim)
-                self.resting.pop(victim, None)
+                self.has_idle.pop(victim, None)
 
     def _being_freed(self) -> int:
         return sum(len(ledger.closing) for ledger in self.active)
 
-    def must_yield(self, ledger: Ledger, slot: Slot) -> bool:
+    def must_yield(self, ledger: Member, slot: Slot) -> bool:
         """Whether a resource that has come back to a ledger with waiters of its own is to make room for another's."""
-        if not self.is_hungry:
+        if not self.is_short:
             slot.turns = 0
             return False
         slot.turns += 1
         if slot.turns <= TURNS or self._being_freed() >= self.demand:
             return False
-        if self.starving:
+        if self.waiting_without:
             return True
-        return any(len(other.slots) + 1 < len(ledger.slots) for other in self.peckish if other is not ledger)
+        return any(len(other.slots) + 1 < len(ledger.slots) for other in self.waiting_for_more if other is not ledger)
 
     # -- limits ------------------------------------------------------------
 
@@ -195,7 +221,7 @@ class Budget:
         """Another limit from now on."""
         self.max_total = self.limit = max_total
         self.relax_at = inf
-        self.feed(None, now)
+        self.share(None, now)
 
     def squeeze(self, until: float) -> None:
         """There is no room for more than there is: until then, that is the limit."""
@@ -204,13 +230,21 @@ class Budget:
         self.limit = min(self.limit, max(standing, 1))
         self.relax_at = until
 
+    def audit(self, now: float) -> None:
+        """Have every ledger with places look for what an interrupt has left, and count anew."""
+        self.audited_at = now
+        for ledger in list(self.active):
+            ledger.audit(now)
+            self.changed.append(ledger)
+        self.recount()
+
     def recount(self) -> None:
         """Derive every count anew."""
         for ledger in [ledger for ledger in self.active if not ledger.slots]:
             del self.active[ledger]
         self.used = sum(len(ledger.slots) for ledger in self.active)
-        self.demand = sum(self.starving.values()) + sum(self.peckish.values())
+        self.demand = sum(self.waiting_without.values()) + sum(self.waiting_for_more.values())
 
 
-def _last_taken(ledger: Ledger) -> float:
+def _last_taken(ledger: Member) -> float:
     return max((slot.taken_at for slot in ledger.slots), default=0.0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CreateError, PoolClosedError, PoolCounts, PoolExhaustedError, PoolTimeoutError, ReleaseError
 from .call_site import describe
-from .ledger import STOPPED, SUSPENDED, Ledger, Slot
+from .ledger import STOPPED, SUSPENDED, Ledger
+
+if TYPE_CHECKING:
+    from .budget import Member
+    from .slots import Slot
 
 QUEUEING, CREATING, VALIDATING = "queueing", "creating", "validating"
 ACQUIRE_HOOK, RELEASE_HOOK = "acquire hook", "release hook"
@@ -59,7 +63,7 @@ def holder(slot: Slot, now: float) -> str:
     return f"{max(now - slot.taken_at, 0):.1f} s ago{describe(slot.code, slot.lasti)}"
 
 
-def by_age(ledger: Ledger) -> list[Slot]:
+def by_age(ledger: Member) -> list[Slot]:
     """What is out, longest first; behind that what nobody noted."""
     return sorted(ledger.out.copy().values(), key=lambda slot: (slot.noted != slot.uses, slot.taken_at))
 
@@ -106,7 +110,7 @@ def timed_out(
     is_spent = fills and ledger.budget is not None and ledger.budget.used >= ledger.budget.limit
     short = step == QUEUEING and (is_spent or is_short(ledger, now))
     limit = None
-    if step == QUEUEING and ledger.state != SUSPENDED:
+    if step == QUEUEING and ledger.state is not SUSPENDED:
         if short:
             limit = f"max_total={counts.max_total}"
         elif counts.borrowed >= counts.max_size:
@@ -129,11 +133,11 @@ def _advice(
     ledger: Ledger, step: str, error: BaseException | None, counts: PoolCounts, *, short: bool, fills: bool
 ) -> str:
     """The likeliest cause of a timeout, and what to try."""
-    if ledger.state == SUSPENDED:
+    if ledger.state is SUSPENDED:
         return "The pool is suspended: call resume()."
     if step == ACQUIRE_HOOK:
         return "The acquire hook did not end: see what it waits for, or raise timeout."
-    if step == VALIDATING and error is not None and ledger.last_was_made:
+    if step == VALIDATING and error is not None and ledger.backoff.last_was_made:
         return (
             f"Validation refused whatever was made, last with {type(error).__name__}, which is "
             "the cause of this error: see what validate() or is_alive() asks of a resource that was just made."
@@ -142,7 +146,7 @@ def _advice(
         return "validate() took or failed until the end: see what it waits for, or raise timeout."
     if error is not None:
         return (
-            f"Creating failed {ledger.failures} times in a row, last with {type(error).__name__}: "
+            f"Creating failed {ledger.backoff.failures} times in a row, last with {type(error).__name__}: "
             "that error is the cause of this one."
         )
     if step == CREATING:
@@ -158,7 +162,7 @@ def exhausted(name: str, key: Any, ledger: Ledger, now: float, *, limit: str) ->
     """The borrower may not queue."""
     counts = counts_of(ledger)
     short = is_short(ledger, now)
-    if ledger.state == SUSPENDED:
+    if ledger.state is SUSPENDED:
         why, advice = "it is suspended", "Call resume(), or let borrowers wait."
     elif short:
         why = f"nothing idle, no room for one more under max_total={counts.max_total}"
@@ -216,7 +220,7 @@ def not_out(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | No
         why = f"it is out from {elsewhere}. Give it back there"
     else:
         why = "it is not this pool's, or was destroyed. Give back the very object that acquire() returned, once"
-    state = " (the pool is stopped)" if ledger.state == STOPPED else ""
+    state = " (the pool is stopped)" if ledger.state is STOPPED else ""
     return ReleaseError(
         f"{title(name, key)}{state}: {what} is not out: {why}.",
         pool=name,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dependency_injector import providers
 
+from .._backends.fork import snapshot as members
 from ..context import current_var
-from ..service import members
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from dependency_injector import providers
 
+from .._backends.fork import snapshot as members
 from .._backends.offload import in_worker
 from ..errors import ConfigurationError
-from ..service import members
 
 __all__ = ["Kept"]
 

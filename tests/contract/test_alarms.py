@@ -70,7 +70,7 @@ async def test_a_callback_that_raises_takes_no_other_alarm_with_it(side, caplog)
 
     pool = side.pool(Workshop(side))
     await whole(pool)
-    backend = pool.service._operations.backend
+    backend = pool.service.engine.backend
     for callback in (fails, lambda: rung.append(1)):
         backend.at(0.0, callback)
     await side.until(lambda: rung)
@@ -109,7 +109,7 @@ async def test_an_alarm_without_effect_is_reported_slowed_down_and_delays_no_oth
     pool = side.pool(Workshop(side), max_size=1, max_idle=0.05, name="restless", clock=clock)
     other = side.pool(Workshop(side), max_size=1, max_idle=0.05, name="well")
     await whole(other)
-    ledger = pool.service._ledger
+    ledger = pool.service.engine.ledger
     ledger.__class__ = restless
     try:
         await whole(pool)

@@ -214,7 +214,7 @@ async def test_a_lease_finalised_while_the_pools_lock_is_held_does_not_deadlock(
     del abandoned, cycle
     gc.disable()
     try:
-        lock = pool.service._operations.backend.lock
+        lock = pool.service.engine.backend.lock
         waiter = side.go(borrow_all, pool, 2)
         await waiter.result()
         lock = None

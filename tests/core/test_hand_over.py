@@ -4,241 +4,241 @@ from __future__ import annotations
 
 import pytest
 
-from pooling._engine.ledger import ASSIGNED, CLOSING, GONE, LIVE, Waiter
+from pooling._engine.slots import ASSIGNED, CLOSING, GONE, LIVE, Waiter
 
-from .books import Books, filled
+from .driver import Driver, filled
 
 
 def test_the_resource_given_back_last_is_handed_out_first():
-    books, (first, second) = filled(2, lifo=True)
-    books.give_back(first)
-    books.give_back(second)
-    assert [books.borrow(), books.borrow()] == [second, first]
+    driver, (first, second) = filled(2, lifo=True)
+    driver.give_back(first)
+    driver.give_back(second)
+    assert [driver.borrow(), driver.borrow()] == [second, first]
 
 
 def test_with_fifo_the_resource_given_back_first_is_handed_out_first():
-    books, (first, second) = filled(2, lifo=False)
-    books.give_back(first)
-    books.give_back(second)
-    assert [books.borrow(), books.borrow()] == [first, second]
+    driver, (first, second) = filled(2, lifo=False)
+    driver.give_back(first)
+    driver.give_back(second)
+    assert [driver.borrow(), driver.borrow()] == [first, second]
 
 
 @pytest.mark.parametrize("lifo", [True, False])
 def test_a_resource_that_was_only_looked_at_goes_to_the_cold_end_of_a_stack(lifo):
-    books, (looked_at, used) = filled(2, lifo=lifo, validate_idle=60.0)
-    books.give_back(used)
-    assert books.ledger.reclaim(looked_at.value) is looked_at
-    books.ledger.give_back(looked_at, books.now, cold=True)
-    assert books.borrow() is used
-    assert looked_at.due == books.now + 60.0
+    driver, (looked_at, used) = filled(2, lifo=lifo, validate_idle=60.0)
+    driver.give_back(used)
+    assert driver.ledger.reclaim(looked_at.value) is looked_at
+    driver.ledger.give_back(looked_at, driver.now, cold=True)
+    assert driver.borrow() is used
+    assert looked_at.due == driver.now + 60.0
 
 
 def test_a_resource_that_comes_back_is_assigned_to_the_oldest_waiter_in_the_same_call():
-    books, (slot,) = filled(1, max_size=1)
-    oldest, younger = books.queue(), books.queue()
-    books.give_back(slot)
+    driver, (slot,) = filled(1, max_size=1)
+    oldest, younger = driver.queue(), driver.queue()
+    driver.give_back(slot)
     assert oldest.slot is slot
     assert slot.state == ASSIGNED
     assert younger.slot is None
-    assert books.woken() == [oldest]
+    assert driver.woken() == [oldest]
 
 
 def test_priority_0_is_served_first_and_each_priority_in_order_of_arrival():
-    books, slots = filled(4, max_size=4, priorities=2)
-    patient, urgent, urgent_too, patient_too = books.queue(1), books.queue(0), books.queue(0), books.queue(1)
+    driver, slots = filled(4, max_size=4, priorities=2)
+    patient, urgent, urgent_too, patient_too = driver.queue(1), driver.queue(0), driver.queue(0), driver.queue(1)
     served = []
     for slot in slots:
-        books.give_back(slot)
-        served += books.woken()
+        driver.give_back(slot)
+        served += driver.woken()
     assert served == [urgent, urgent_too, patient, patient_too]
 
 
 def test_a_borrower_whose_resource_was_no_good_queues_before_all_of_its_priority():
-    books, (slot,) = filled(1, max_size=1)
-    first = books.queue()
-    returned = books.queue(first=True)
-    books.give_back(slot)
-    assert books.woken() == [returned]
+    driver, (slot,) = filled(1, max_size=1)
+    first = driver.queue()
+    returned = driver.queue(first=True)
+    driver.give_back(slot)
+    assert driver.woken() == [returned]
     assert first.slot is None
 
 
 def test_nobody_passes_a_queue():
-    books, (slot,) = filled(1, max_size=1)
-    waiter = books.queue()
-    books.give_back(slot)
-    late = books.queue()
-    assert books.ledger.take(books.now) is None
-    assert books.borrow(waiter) is slot
+    driver, (slot,) = filled(1, max_size=1)
+    waiter = driver.queue()
+    driver.give_back(slot)
+    late = driver.queue()
+    assert driver.ledger.take(driver.now) is None
+    assert driver.borrow(waiter) is slot
     assert late.slot is None
 
 
 def test_nothing_is_taken_from_a_pool_without_idle_resources():
-    books, _ = filled(1)
-    assert books.ledger.take(books.now) is None
+    driver, _ = filled(1)
+    assert driver.ledger.take(driver.now) is None
 
 
 def test_an_assigned_resource_is_its_waiters_after_the_claim():
-    books, (slot,) = filled(1, max_size=1)
-    waiter = books.queue()
-    books.give_back(slot)
-    assert books.ledger.claim(waiter) is slot
+    driver, (slot,) = filled(1, max_size=1)
+    waiter = driver.queue()
+    driver.give_back(slot)
+    assert driver.ledger.claim(waiter) is slot
     assert slot.state == LIVE
-    assert slot not in books.ledger.idle
+    assert slot not in driver.ledger.idle
 
 
 def test_there_is_nothing_to_claim_for_a_waiter_that_was_not_served():
-    books, _ = filled(1, max_size=1)
-    assert books.ledger.claim(books.queue()) is None
+    driver, _ = filled(1, max_size=1)
+    assert driver.ledger.claim(driver.queue()) is None
 
 
 def test_what_a_waiter_was_assigned_goes_to_the_next_when_it_gives_up():
-    books, (slot,) = filled(1, max_size=1)
-    cancelled, next_one = books.queue(), books.queue()
-    books.give_back(slot)
-    books.ledger.withdraw(cancelled, books.now)
+    driver, (slot,) = filled(1, max_size=1)
+    cancelled, next_one = driver.queue(), driver.queue()
+    driver.give_back(slot)
+    driver.ledger.withdraw(cancelled, driver.now)
     assert next_one.slot is slot
-    assert books.woken()[-1] is next_one
+    assert driver.woken()[-1] is next_one
 
 
 def test_what_a_waiter_was_assigned_is_idle_when_it_gives_up_and_nobody_waits():
-    books, (slot,) = filled(1, max_size=1)
-    waiter = books.queue()
-    books.give_back(slot)
-    books.ledger.withdraw(waiter, books.now)
-    assert (slot.state, list(books.ledger.idle)) == (LIVE, [slot])
-    assert books.ledger.fast
+    driver, (slot,) = filled(1, max_size=1)
+    waiter = driver.queue()
+    driver.give_back(slot)
+    driver.ledger.withdraw(waiter, driver.now)
+    assert (slot.state, list(driver.ledger.idle)) == (LIVE, [slot])
+    assert driver.ledger.fast
 
 
 def test_a_waiter_that_gives_up_unserved_leaves_the_queue_in_any_order():
-    books, (slot,) = filled(1, max_size=1)
-    waiters = [books.queue() for _ in range(5)]
+    driver, (slot,) = filled(1, max_size=1)
+    waiters = [driver.queue() for _ in range(5)]
     for index in (3, 0, 4, 1):
-        books.ledger.withdraw(waiters[index], books.now)
-    assert books.ledger.waiting == 1
-    books.give_back(slot)
+        driver.ledger.withdraw(waiters[index], driver.now)
+    assert driver.ledger.waiting == 1
+    driver.give_back(slot)
     assert waiters[2].slot is slot
 
 
 def test_of_two_who_give_back_one_resource_one_wins():
-    books, (slot,) = filled(1)
-    assert books.ledger.reclaim(slot.value) is slot
-    assert books.ledger.reclaim(slot.value) is None
+    driver, (slot,) = filled(1)
+    driver.reclaim(slot)
+    assert driver.ledger.reclaim(slot.value) is None
 
 
 def test_resources_are_told_apart_by_identity():
-    books = Books()
-    waiter = books.queue()
-    (slot,) = books.opens()
-    books.ledger.opened(slot, [], None, books.now)  # unhashable, and equal to every other empty list
-    books.borrow(waiter)
-    assert books.ledger.reclaim([]) is None
-    assert books.ledger.reclaim(slot.value) is slot
+    driver = Driver()
+    waiter = driver.queue()
+    (slot,) = driver.opens()
+    driver.ledger.opened(slot, [], None, driver.now)  # unhashable, and equal to every other empty list
+    driver.borrow(waiter)
+    assert driver.ledger.reclaim([]) is None
+    driver.reclaim(slot)
 
 
 def test_the_fast_path_is_open_only_while_nothing_needs_looking_at():
-    books, (slot, _) = filled(2, max_size=2)
-    assert books.ledger.fast
-    waiter = books.queue()
-    assert not books.ledger.fast
-    books.give_back(slot)
-    assert books.ledger.fast
-    books.borrow(waiter)
-    books.ledger.expire(books.now)
-    assert not books.ledger.fast
+    driver, (slot, _) = filled(2, max_size=2)
+    assert driver.ledger.fast
+    waiter = driver.queue()
+    assert not driver.ledger.fast
+    driver.give_back(slot)
+    assert driver.ledger.fast
+    driver.borrow(waiter)
+    driver.ledger.expire(driver.now)
+    assert not driver.ledger.fast
 
 
 def test_a_pool_with_more_to_do_than_the_hand_over_is_never_fast():
-    books, (slot,) = filled(1, plain=False)
-    books.give_back(slot)
-    assert not books.ledger.fast
+    driver, (slot,) = filled(1, plain=False)
+    driver.give_back(slot)
+    assert not driver.ledger.fast
 
 
 def test_whoever_queues_closes_the_fast_path_before_it_looks_at_the_idle_ones():
-    books, (slot,) = filled(1, max_size=1)
-    assert books.ledger.reclaim(slot.value) is slot  # a releaser without the lock: it saw `fast`, and has not put yet
-    waiter = books.queue()
-    books.ledger.put(slot)
-    assert not books.ledger.fast  # so it looks again, and settles
-    books.ledger.settle(books.now)
+    driver, (slot,) = filled(1, max_size=1)
+    driver.reclaim(slot)  # a releaser without the lock: it saw `fast`, and has not put yet
+    waiter = driver.queue()
+    driver.ledger.put(slot)
+    assert not driver.ledger.fast  # so it looks again, and settles
+    driver.ledger.settle(driver.now)
     assert waiter.slot is slot
 
 
 def test_a_resource_whose_borrower_is_garbage_is_destroyed_at_the_next_look():
-    books, (slot,) = filled(1, max_size=1)
-    books.ledger.drop(slot.value)
-    assert not books.ledger.fast
-    books.queue()
-    assert books.close_all() == [slot]
+    driver, (slot,) = filled(1, max_size=1)
+    driver.ledger.drop(slot.value)
+    assert not driver.ledger.fast
+    driver.queue()
+    assert driver.close_all() == [slot]
     assert slot.reason == "abandoned"
-    assert len(books.opens()) == 1
+    assert len(driver.opens()) == 1
 
 
 def test_a_resource_dropped_while_somebody_waits_is_found_within_a_second():
-    books, (slot,) = filled(1, max_size=1)
-    books.queue()
-    books.ledger.drop(slot.value)
-    books.turn(1.0)
-    assert books.closes() == [slot]
+    driver, (slot,) = filled(1, max_size=1)
+    driver.queue()
+    driver.ledger.drop(slot.value)
+    driver.turn(1.0)
+    assert driver.closes() == [slot]
 
 
 def test_a_dropped_resource_that_came_back_and_is_out_again_stays_with_its_new_borrower():
-    books, (slot,) = filled(1, max_size=1)
+    driver, (slot,) = filled(1, max_size=1)
     loan = slot.uses
-    books.give_back(slot)
-    books.borrow()
-    books.ledger.drop(slot.value, loan)
-    books.ledger.settle(books.now)
-    assert not books.closes()
-    assert books.ledger.out[id(slot.value)] is slot
+    driver.give_back(slot)
+    driver.borrow()
+    driver.ledger.drop(slot.value, loan)
+    driver.ledger.settle(driver.now)
+    assert not driver.closes()
+    assert driver.ledger.out[id(slot.value)] is slot
 
 
 def test_every_acquisition_counts_also_those_of_destroyed_resources():
-    books, (slot,) = filled(1)
-    books.give_back(slot)
-    books.borrow()
-    books.ledger.reclaim(slot.value)
-    books.ledger.condemn(slot, "max_uses", books.now)
-    books.close_all()
-    assert books.ledger.uses == 2
-    assert books.ledger.closed_by == {"max_uses": 1}
+    driver, (slot,) = filled(1)
+    driver.give_back(slot)
+    driver.borrow()
+    driver.ledger.reclaim(slot.value)
+    driver.ledger.condemn(slot, "max_uses", driver.now)
+    driver.close_all()
+    assert driver.ledger.uses == 2
+    assert driver.ledger.closed_by == {"max_uses": 1}
 
 
 def test_a_condemned_resource_keeps_its_place_until_its_destroy_has_ended():
-    books, (slot,) = filled(1, max_size=1)
-    waiter = books.queue()
-    books.ledger.reclaim(slot.value)
-    books.ledger.condemn(slot, "invalid", books.now)
+    driver, (slot,) = filled(1, max_size=1)
+    waiter = driver.queue()
+    driver.ledger.reclaim(slot.value)
+    driver.ledger.condemn(slot, "invalid", driver.now)
     assert slot.state == CLOSING
-    assert not books.opens()
-    books.close_all()
+    assert not driver.opens()
+    driver.close_all()
     assert slot.state == GONE
-    assert len(books.opens()) == 1
+    assert len(driver.opens()) == 1
     assert waiter.slot is None
 
 
 def test_to_condemn_twice_is_to_condemn_once():
-    books, (slot,) = filled(1)
-    books.ledger.reclaim(slot.value)
-    books.ledger.condemn(slot, "invalid", books.now)
-    books.ledger.condemn(slot, "again", books.now)
-    assert books.close_all() == [slot]
+    driver, (slot,) = filled(1)
+    driver.ledger.reclaim(slot.value)
+    driver.ledger.condemn(slot, "invalid", driver.now)
+    driver.ledger.condemn(slot, "again", driver.now)
+    assert driver.close_all() == [slot]
     assert slot.reason == "invalid"
 
 
 def test_a_condemned_resource_cannot_be_given_back():
-    books, (slot,) = filled(1)
-    books.ledger.reclaim(slot.value)
-    books.ledger.condemn(slot, "invalid", books.now)
-    books.ledger.give_back(slot, books.now)
-    assert slot not in books.ledger.idle
+    driver, (slot,) = filled(1)
+    driver.ledger.reclaim(slot.value)
+    driver.ledger.condemn(slot, "invalid", driver.now)
+    driver.ledger.give_back(slot, driver.now)
+    assert slot not in driver.ledger.idle
 
 
 def test_settling_again_changes_nothing():
-    books, (slot, _) = filled(2, max_size=2, min_size=1)
+    driver, (slot, _) = filled(2, max_size=2, min_size=1)
     waiter = Waiter(object())
-    books.ledger.enqueue(waiter, books.now)
-    books.give_back(slot)
-    before = (list(books.ledger.outbox), list(books.ledger.slots), books.ledger.alarm, waiter.slot)
-    books.ledger.settle(books.now)
-    books.ledger.settle(books.now)
-    assert (list(books.ledger.outbox), list(books.ledger.slots), books.ledger.alarm, waiter.slot) == before
+    driver.ledger.enqueue(waiter, driver.now)
+    driver.give_back(slot)
+    before = (list(driver.ledger.outbox), list(driver.ledger.slots), driver.ledger.alarm, waiter.slot)
+    driver.ledger.settle(driver.now)
+    driver.ledger.settle(driver.now)
+    assert (list(driver.ledger.outbox), list(driver.ledger.slots), driver.ledger.alarm, waiter.slot) == before

@@ -8,8 +8,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from pooling._engine.ledger import RUNNING, Ledger
 
+from .model import BrokenPromiseError
 from .test_state_machine import LedgerMachine
-from .world import BrokenPromiseError
 
 SEARCH = settings(
     max_examples=400,
@@ -33,8 +33,8 @@ class LosesWakeups(Ledger):
 class HandsOutTwice(Ledger):
     """Looks at the idle slot and takes it later: another may do the same in between."""
 
-    def take(self, now):
-        slot = super().take(now)
+    def take(self, now, operation=None):
+        slot = super().take(now, operation)
         if slot is not None:
             self.put(slot)
         return slot

@@ -1,4 +1,4 @@
-"""Any order of what services, flows and hooks do to a ledger keeps every promise of `world.World`."""
+"""Any order of what services, flows and hooks do to a ledger keeps every promise of `model.Model`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pooling._engine.ledger import Ledger
 from pooling.options import PoolingServiceOptions
 
-from .world import World
+from .model import Model
 
 PRIORITIES = 2
 picks = st.integers(0, 5)
@@ -52,7 +52,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(PoolingServiceOptions())
+        self.model = Model(PoolingServiceOptions())
         self.is_eventful = False  # whether the pool as a whole is changed; half of the runs look at borrowers alone
 
     @initialize(
@@ -65,176 +65,186 @@ class LedgerMachine(RuleBasedStateMachine):
     def found(self, options, plain, watches, jitter, is_eventful):
         self.is_eventful = is_eventful
         plain = plain and options["leak_timeout"] is None
-        self.world = World(PoolingServiceOptions(**options), plain, watches, self.ledger_type, jitter)
+        self.model = Model(PoolingServiceOptions(**options), plain, watches, self.ledger_type, jitter)
 
     # -- borrowers -------------------------------------------------------------
 
     @rule(priority=st.integers(0, PRIORITIES - 1))
     def acquire(self, priority):
-        self.world.see_fast(priority)
+        self.model.see_fast(priority)
 
     @rule(count=st.integers(1, 4), priority=st.integers(0, PRIORITIES - 1))
     def acquire_at_once(self, count, priority):
         for _ in range(count):
-            self.world.see_fast(priority)
-            if self.world.seeing_fast:
-                self.world.pop_fast(self.world.seeing_fast[-1])
-            self.world.check()
+            self.model.see_fast(priority)
+            if self.model.seeing_fast:
+                self.model.pop_fast(self.model.seeing_fast[-1])
+            self.model.check()
 
     @rule(count=st.integers(1, 3))
     def borrow(self, count):
         """All the way: single steps alone seldom lead as far as a resource in use."""
-        world = self.world
+        model = self.model
         for _ in range(count):
-            world.see_fast(0)
-        for borrower in [*world.seeing_fast]:
-            world.pop_fast(borrower)
+            model.see_fast(0)
+        for borrower in [*model.seeing_fast]:
+            model.pop_fast(borrower)
         self.background_catches_up()
-        for borrower in [borrower for borrower in world.waiting if borrower.is_woken]:
-            world.claim(borrower)
+        for borrower in [borrower for borrower in model.waiting if borrower.is_woken]:
+            model.claim(borrower)
         self.lend_all()
 
-    @precondition(lambda self: self.world.seeing_fast)
+    @precondition(lambda self: self.model.seeing_fast)
     @rule(pick=picks)
     def pop_without_the_lock(self, pick):
-        self.world.pop_fast(one_of(self.world.seeing_fast, pick))
+        self.model.pop_fast(one_of(self.model.seeing_fast, pick))
 
-    @precondition(lambda self: self.world.popped)
+    @precondition(lambda self: self.model.popped)
     @rule(pick=picks)
     def lend_without_the_lock(self, pick):
-        self.world.lend_fast(one_of(self.world.popped, pick))
+        self.model.lend_fast(one_of(self.model.popped, pick))
 
-    @precondition(lambda self: any(borrower.is_woken for borrower in self.world.waiting))
+    @precondition(lambda self: any(borrower.is_woken for borrower in self.model.waiting))
     @rule(pick=picks)
     def claim(self, pick):
-        self.world.claim(one_of([borrower for borrower in self.world.waiting if borrower.is_woken], pick))
+        self.model.claim(one_of([borrower for borrower in self.model.waiting if borrower.is_woken], pick))
 
-    @precondition(lambda self: self.world.waiting)
+    @precondition(lambda self: self.model.waiting)
     @rule(pick=picks)
     def withdraw(self, pick):
-        self.world.withdraw(one_of(self.world.waiting, pick))
+        self.model.withdraw(one_of(self.model.waiting, pick))
 
-    @precondition(lambda self: self.world.holding or self.world.popped)
+    @precondition(lambda self: self.model.holding or self.model.popped)
     @rule()
     def lend_all(self):
-        for borrower in [*self.world.holding]:
-            self.world.lend(borrower)
-        for borrower in [*self.world.popped]:
-            self.world.lend_fast(borrower)
+        for borrower in [*self.model.holding]:
+            self.model.lend(borrower)
+        for borrower in [*self.model.popped]:
+            self.model.lend_fast(borrower)
 
-    @precondition(lambda self: self.world.holding)
+    @precondition(lambda self: self.model.holding)
     @rule(pick=picks)
     def lend(self, pick):
-        self.world.lend(one_of(self.world.holding, pick))
+        self.model.lend(one_of(self.model.holding, pick))
 
-    @precondition(lambda self: self.world.holding)
+    @precondition(lambda self: self.model.holding)
     @rule(pick=picks)
     def put_down(self, pick):
-        self.world.put_down(one_of(self.world.holding, pick))
+        self.model.put_down(one_of(self.model.holding, pick))
 
-    @precondition(lambda self: self.world.holding)
+    @precondition(lambda self: self.model.holding)
     @rule(pick=picks, again=st.booleans(), fresh=st.booleans())
     def reject(self, pick, again, fresh):
-        self.world.reject(one_of(self.world.holding, pick), again=again, fresh=fresh)
+        self.model.reject(one_of(self.model.holding, pick), again=again, fresh=fresh)
 
-    @precondition(lambda self: self.world.using)
+    @precondition(lambda self: self.model.using)
     @rule()
     def give_back_all(self):
-        world = self.world
-        for borrower in [*world.using]:
-            world.release(borrower)
-        for borrower in [*world.putting]:
-            world.put_fast(borrower)
-            world.recheck()
-        for borrower in [*world.returning]:
-            world.returned(borrower, works=True)
+        model = self.model
+        for borrower in [*model.using]:
+            model.release(borrower)
+        for borrower in [*model.putting]:
+            model.put_fast(borrower)
+            model.recheck()
+        for borrower in [*model.returning]:
+            model.returned(borrower, works=True)
 
-    @precondition(lambda self: self.world.using)
+    @precondition(lambda self: self.model.using)
     @rule(pick=picks)
     def release(self, pick):
-        self.world.release(one_of(self.world.using, pick))
+        self.model.release(one_of(self.model.using, pick))
 
-    @precondition(lambda self: self.world.putting)
+    @precondition(lambda self: self.model.putting)
     @rule(pick=picks)
     def put_without_the_lock(self, pick):
-        self.world.put_fast(one_of(self.world.putting, pick))
+        self.model.put_fast(one_of(self.model.putting, pick))
 
-    @precondition(lambda self: self.world.rechecking)
+    @precondition(lambda self: self.model.rechecking)
     @rule()
     def recheck(self):
-        self.world.recheck()
+        self.model.recheck()
 
-    @precondition(lambda self: self.world.returning)
+    @precondition(lambda self: self.model.returning)
     @rule(pick=picks, works=st.booleans())
     def release_hook_ends(self, pick, works):
-        self.world.returned(one_of(self.world.returning, pick), works=works)
+        self.model.returned(one_of(self.model.returning, pick), works=works)
 
-    @precondition(lambda self: self.world.using)
+    @precondition(lambda self: self.model.using)
     @rule(pick=picks)
     def discard(self, pick):
-        self.world.discard(one_of(self.world.using, pick))
+        self.model.discard(one_of(self.model.using, pick))
 
-    @precondition(lambda self: self.world.using)
+    @precondition(lambda self: self.model.using)
     @rule(pick=picks)
     def become_garbage(self, pick):
-        self.world.drop(one_of(self.world.using, pick))
+        self.model.drop(one_of(self.model.using, pick))
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=picks)
+    def interrupt(self, pick):
+        self.model.interrupt(one_of(self.hands, pick))
+
+    @property
+    def hands(self):
+        model = self.model
+        return [*model.popped, *model.holding, *model.putting, *model.returning]
 
     # -- background --------------------------------------------------------------
 
-    @precondition(lambda self: self.world.ledger.outbox)
-    @rule(twice=st.booleans())
-    def dispatch(self, twice):
-        self.world.dispatch(twice=twice)
+    @precondition(lambda self: self.model.ledger.outbox)
+    @rule()
+    def dispatch(self):
+        self.model.dispatch()
 
-    @precondition(lambda self: self.world.creating)
+    @precondition(lambda self: self.model.creating)
     @rule(pick=picks)
     def create_ends(self, pick):
-        self.world.opened(one_of(self.world.creating, pick))
+        self.model.opened(one_of(self.model.creating, pick))
 
-    @precondition(lambda self: self.world.creating)
+    @precondition(lambda self: self.model.creating)
     @rule(pick=picks, final=st.booleans())
     def create_fails(self, pick, final):
-        self.world.open_failed(one_of(self.world.creating, pick), final=final)
+        self.model.open_failed(one_of(self.model.creating, pick), final=final)
 
-    @precondition(lambda self: self.world.creating)
+    @precondition(lambda self: self.model.creating)
     @rule(pick=picks, final=st.booleans())
     def start_fails(self, pick, final):
-        self.world.spoiled(one_of(self.world.creating, pick), final=final)
+        self.model.spoiled(one_of(self.model.creating, pick), final=final)
 
-    @precondition(lambda self: self.world.destroying)
+    @precondition(lambda self: self.model.destroying)
     @rule(pick=picks)
     def destroy_ends(self, pick):
-        self.world.closed(one_of(self.world.destroying, pick))
+        self.model.closed(one_of(self.model.destroying, pick))
 
-    @precondition(lambda self: self.world.checking)
+    @precondition(lambda self: self.model.checking)
     @rule(pick=picks, works=st.booleans())
     def check_ends(self, pick, works):
-        self.world.checked(one_of(self.world.checking, pick), works=works)
+        self.model.checked(one_of(self.model.checking, pick), works=works)
 
     @rule(seconds=seconds)
     def time_passes(self, seconds):
-        self.world.turn(seconds)
+        self.model.turn(seconds)
 
-    @precondition(lambda self: self.world.ledger.alarm < inf)
+    @precondition(lambda self: self.model.ledger.alarm < inf)
     @rule()
     def time_passes_until_the_alarm(self):
-        self.world.turn(inf)
+        self.model.turn(inf)
 
     @rule(seconds=st.sampled_from([0.004, 3.0, 40.0, 90_000.0, -2.0]))
     def clock_jumps(self, seconds):
-        self.world.jump(seconds)
+        self.model.jump(seconds)
 
     @rule()
     def background_catches_up(self):
-        world = self.world
-        world.dispatch()
-        while world.creating or world.destroying:
-            if world.creating:
-                world.opened(world.creating[0])
+        model = self.model
+        model.dispatch()
+        while model.creating or model.destroying:
+            if model.creating:
+                model.opened(model.creating[0])
             else:
-                world.closed(world.destroying[0])
-            world.check()
-            world.dispatch()
+                model.closed(model.destroying[0])
+            model.check()
+            model.dispatch()
 
     # -- the pool as a whole -------------------------------------------------------
 
@@ -244,23 +254,23 @@ class LedgerMachine(RuleBasedStateMachine):
         starts_again=st.booleans(),
     )
     def change_state(self, what, starts_again):
-        getattr(self.world.ledger, what)(self.world.now)
+        getattr(self.model.ledger, what)(self.model.now)
         if starts_again:
-            self.world.check()
-            self.world.ledger.start(self.world.now)
-            self.world.ledger.resume(self.world.now)
+            self.model.check()
+            self.model.ledger.start(self.model.now)
+            self.model.ledger.resume(self.model.now)
 
     @precondition(lambda self: self.is_eventful)
     @rule(min_size=st.integers(0, 3), more=st.integers(0, 3))
     def resize(self, min_size, more):
-        self.world.resize(min_size, max(1, min_size + more))
+        self.model.resize(min_size, max(1, min_size + more))
 
     @invariant()
     def every_promise_is_kept(self):
-        self.world.check()
+        self.model.check()
 
     def teardown(self):
-        self.world.calm()
+        self.model.calm()
 
 
 def one_of(choices, pick):

@@ -2,195 +2,196 @@
 
 from __future__ import annotations
 
-from pooling._engine.ledger import NEW, RETIRING, RUNNING, STOPPED, SUSPENDED, Wake, Watcher
+from pooling._engine.ledger import NEW, RETIRING, RUNNING, STOPPED, SUSPENDED
+from pooling._engine.slots import Wake, Watcher
 
-from .books import Books, filled
+from .driver import Driver, filled
 
 
 def test_a_pool_that_was_not_started_opens_nothing():
-    books = Books(start=False, min_size=2)
-    books.ledger.settle(books.now)
-    assert not books.opens()
-    assert books.ledger.state == NEW
-    assert not books.ledger.fast
+    driver = Driver(start=False, min_size=2)
+    driver.ledger.settle(driver.now)
+    assert not driver.opens()
+    assert driver.ledger.state == NEW
+    assert not driver.ledger.fast
 
 
 def test_stop_sends_all_who_wait_away_and_destroys_what_is_idle():
-    books, (_out,) = filled(1, idle=1, max_size=2)
-    (idle,) = books.ledger.idle
-    books.borrow()
-    waiters = [books.queue(), books.queue()]
-    books.give_back(idle)
-    assert books.woken() == waiters[:1]
-    books.ledger.stop(books.now)
+    driver, (_out,) = filled(1, idle=1, max_size=2)
+    (idle,) = driver.ledger.idle
+    driver.borrow()
+    waiters = [driver.queue(), driver.queue()]
+    driver.give_back(idle)
+    assert driver.woken() == waiters[:1]
+    driver.ledger.stop(driver.now)
     assert waiters[1].verdict == "closed"
-    assert books.woken() == waiters[1:]
+    assert driver.woken() == waiters[1:]
 
 
 def test_what_is_out_at_stop_is_destroyed_as_it_comes_back():
-    books, (slot,) = filled(1)
-    books.ledger.stop(books.now)
-    assert not books.closes()
-    books.give_back(slot)
-    assert books.close_all() == [slot]
+    driver, (slot,) = filled(1)
+    driver.ledger.stop(driver.now)
+    assert not driver.closes()
+    driver.give_back(slot)
+    assert driver.close_all() == [slot]
     assert slot.reason == "stopped"
-    assert not books.ledger.slots
+    assert not driver.ledger.slots
 
 
 def test_what_was_being_opened_at_stop_is_destroyed_and_nothing_is_opened_after_it():
-    books = Books(min_size=1)
-    (slot,) = books.opens()
-    books.ledger.stop(books.now)
-    books.open(slot)
-    assert books.close_all() == [slot]
-    books.turn(100.0)
-    assert not books.opens()
+    driver = Driver(min_size=1)
+    (slot,) = driver.opens()
+    driver.ledger.stop(driver.now)
+    driver.open(slot)
+    assert driver.close_all() == [slot]
+    driver.turn(100.0)
+    assert not driver.opens()
 
 
 def test_what_a_waiter_was_assigned_at_stop_is_still_its_own_and_destroyed_afterwards():
-    books, (slot,) = filled(1, max_size=1)
-    waiter = books.queue()
-    books.give_back(slot)
-    books.ledger.stop(books.now)
-    assert books.borrow(waiter) is slot
-    books.give_back(slot)
-    assert books.closes() == [slot]
+    driver, (slot,) = filled(1, max_size=1)
+    waiter = driver.queue()
+    driver.give_back(slot)
+    driver.ledger.stop(driver.now)
+    assert driver.borrow(waiter) is slot
+    driver.give_back(slot)
+    assert driver.closes() == [slot]
 
 
 def test_after_a_restart_leftovers_of_the_time_before_do_not_come_back_in():
-    books, (slot,) = filled(1, max_size=1)
-    books.ledger.stop(books.now)
-    books.ledger.start(books.now)
-    waiter = books.queue()
-    assert not books.opens()  # its place is still taken
-    books.give_back(slot)
+    driver, (slot,) = filled(1, max_size=1)
+    driver.ledger.stop(driver.now)
+    driver.ledger.start(driver.now)
+    waiter = driver.queue()
+    assert not driver.opens()  # its place is still taken
+    driver.give_back(slot)
     assert waiter.slot is None
-    assert books.close_all() == [slot]
-    (fresh,) = books.opens()
-    books.open(fresh)
+    assert driver.close_all() == [slot]
+    (fresh,) = driver.opens()
+    driver.open(fresh)
     assert waiter.slot is fresh
-    books.borrow(waiter)
-    books.give_back(fresh)
-    assert books.ledger.fast
+    driver.borrow(waiter)
+    driver.give_back(fresh)
+    assert driver.ledger.fast
 
 
 def test_a_suspended_pool_hands_out_nothing_and_a_resumed_one_serves_in_order():
-    books, (slot,) = filled(1)
-    books.ledger.suspend(books.now)
-    books.give_back(slot)
-    assert books.ledger.state == SUSPENDED
-    assert books.ledger.take(books.now) is None
-    first, _second = books.queue(), books.queue()
-    assert not books.woken()
-    assert not books.opens()
-    books.ledger.resume(books.now)
+    driver, (slot,) = filled(1)
+    driver.ledger.suspend(driver.now)
+    driver.give_back(slot)
+    assert driver.ledger.state == SUSPENDED
+    assert driver.ledger.take(driver.now) is None
+    first, _second = driver.queue(), driver.queue()
+    assert not driver.woken()
+    assert not driver.opens()
+    driver.ledger.resume(driver.now)
     assert first.slot is slot
-    assert len(books.opens()) == 1
+    assert len(driver.opens()) == 1
 
 
 def test_starting_a_running_pool_changes_nothing():
-    books, _ = filled(1)
-    books.ledger.start(books.now)
-    assert not books.ledger.outbox
-    assert books.ledger.state == RUNNING
+    driver, _ = filled(1)
+    driver.ledger.start(driver.now)
+    assert not driver.ledger.outbox
+    assert driver.ledger.state == RUNNING
 
 
 def test_a_suspended_pool_is_not_started_by_accident():
-    books, _ = filled(1)
-    books.ledger.suspend(books.now)
-    books.ledger.start(books.now)
-    assert books.ledger.state == SUSPENDED
+    driver, _ = filled(1)
+    driver.ledger.suspend(driver.now)
+    driver.ledger.start(driver.now)
+    assert driver.ledger.state == SUSPENDED
 
 
 def test_a_retiring_pool_serves_those_who_wait_and_then_stops():
-    books, (slot,) = filled(1, max_size=1)
-    waiter = books.queue()
-    books.ledger.retire(books.now)
-    assert books.ledger.state == RETIRING
-    assert books.ledger.take(books.now) is None
-    books.give_back(slot)
+    driver, (slot,) = filled(1, max_size=1)
+    waiter = driver.queue()
+    driver.ledger.retire(driver.now)
+    assert driver.ledger.state == RETIRING
+    assert driver.ledger.take(driver.now) is None
+    driver.give_back(slot)
     assert waiter.slot is slot
-    assert books.ledger.state == STOPPED
-    books.borrow(waiter)
-    books.give_back(slot)
-    assert books.close_all() == [slot]
+    assert driver.ledger.state == STOPPED
+    driver.borrow(waiter)
+    driver.give_back(slot)
+    assert driver.close_all() == [slot]
 
 
 def test_expire_destroys_what_is_idle_now_and_what_is_out_as_it_comes_back():
-    books, (out,) = filled(1, idle=1)
-    (idle,) = books.ledger.idle
-    books.ledger.expire(books.now)
-    assert books.close_all() == [idle]
+    driver, (out,) = filled(1, idle=1)
+    (idle,) = driver.ledger.idle
+    driver.ledger.expire(driver.now)
+    assert driver.close_all() == [idle]
     assert idle.reason == "expired"
-    books.give_back(out)
-    assert books.close_all() == [out]
-    books.queue()
-    (fresh,) = books.opens()
-    books.open(fresh)
-    assert not books.closes()
-    assert books.ledger.fast
+    driver.give_back(out)
+    assert driver.close_all() == [out]
+    driver.queue()
+    (fresh,) = driver.opens()
+    driver.open(fresh)
+    assert not driver.closes()
+    assert driver.ledger.fast
 
 
 def test_what_was_being_opened_when_all_were_expired_is_replaced():
-    books = Books(max_size=1)
-    waiter = books.queue()
-    (old,) = books.opens()
-    books.ledger.expire(books.now)
-    books.open(old)
+    driver = Driver(max_size=1)
+    waiter = driver.queue()
+    (old,) = driver.opens()
+    driver.ledger.expire(driver.now)
+    driver.open(old)
     assert waiter.slot is None
-    assert books.close_all() == [old]
-    (fresh,) = books.opens()
-    books.open(fresh)
+    assert driver.close_all() == [old]
+    (fresh,) = driver.opens()
+    driver.open(fresh)
     assert waiter.slot is fresh
 
 
 def test_a_higher_maximum_profits_the_waiting_at_once():
-    books, _ = filled(2, max_size=2)
-    books.queue()
-    assert not books.opens()
-    books.ledger.resize(0, 3, books.now)
-    assert len(books.opens()) == 1
+    driver, _ = filled(2, max_size=2)
+    driver.queue()
+    assert not driver.opens()
+    driver.ledger.resize(0, 3, driver.now)
+    assert len(driver.opens()) == 1
 
 
 def test_a_lower_maximum_destroys_the_coldest_idle_ones_now():
-    books, slots = filled(3, max_size=3)
+    driver, slots = filled(3, max_size=3)
     for slot in slots:
-        books.give_back(slot)
-    books.ledger.resize(0, 1, books.now)
-    assert books.close_all() == slots[:2]
+        driver.give_back(slot)
+    driver.ledger.resize(0, 1, driver.now)
+    assert driver.close_all() == slots[:2]
     assert slots[0].reason == "resized"
-    assert list(books.ledger.idle) == [slots[2]]
+    assert list(driver.ledger.idle) == [slots[2]]
 
 
 def test_a_lower_maximum_while_all_are_out_takes_effect_as_they_come_back():
-    books, slots = filled(3, max_size=3)
-    books.ledger.resize(0, 1, books.now)
-    assert not books.closes()
-    assert not books.ledger.fast
-    waiter = books.queue()
-    books.give_back(slots[0])
-    books.give_back(slots[1])
-    assert books.close_all() == slots[:2]
+    driver, slots = filled(3, max_size=3)
+    driver.ledger.resize(0, 1, driver.now)
+    assert not driver.closes()
+    assert not driver.ledger.fast
+    waiter = driver.queue()
+    driver.give_back(slots[0])
+    driver.give_back(slots[1])
+    assert driver.close_all() == slots[:2]
     assert waiter.slot is None
-    books.give_back(slots[2])
+    driver.give_back(slots[2])
     assert waiter.slot is slots[2]
-    assert books.ledger.fast
+    assert driver.ledger.fast
 
 
 def test_a_higher_minimum_is_filled_up_at_once():
-    books = Books()
-    books.ledger.resize(2, 8, books.now)
-    assert len(books.opens()) == 2
+    driver = Driver()
+    driver.ledger.resize(2, 8, driver.now)
+    assert len(driver.opens()) == 2
 
 
 def test_a_watcher_is_woken_once_when_its_state_is_reached():
-    books = Books(min_size=1)
-    watcher = Watcher(object(), lambda ledger: ledger.live >= 1)
-    books.ledger.watchers.append(watcher)
-    books.ledger.settle(books.now)
-    assert not books.woken()
-    books.open(*books.opens())
-    assert books.woken() == [watcher]
-    books.ledger.settle(books.now)
-    assert not books.orders(Wake)
-    assert not books.ledger.watchers
+    driver = Driver(min_size=1)
+    watcher = Watcher(object(), lambda: driver.ledger.live >= 1)
+    driver.ledger.watchers.append(watcher)
+    driver.ledger.settle(driver.now)
+    assert not driver.woken()
+    driver.open(*driver.opens())
+    assert driver.woken() == [watcher]
+    driver.ledger.settle(driver.now)
+    assert not driver.orders(Wake)
+    assert not driver.ledger.watchers

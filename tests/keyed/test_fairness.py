@@ -8,21 +8,21 @@ from pooling._engine.budget import TURNS
 from pooling.options import PoolingServiceOptions
 from tests.contract.harness import on_both
 from tests.contract.workshop import Workshop
-from tests.core.world import Borrower
+from tests.core.model import Borrower
+from tests.keyed.budget_model import BudgetModel
 from tests.keyed.doors import keyed
-from tests.keyed.town import Town
 
 
 class Shop:
-    """A town whose borrowers come, wait, are served one after the other, and leave a record of whose turn it was."""
+    """A budget_model whose borrowers come, wait, are served one after the other, and leave a record of whose turn it was."""
 
     def __init__(self, max_total, **crowds):
-        self.town = Town(max_total)
+        self.budget_model = BudgetModel(max_total)
         self.members = {}
         self.served = []
         for name, (count, max_size) in crowds.items():
             options = PoolingServiceOptions(max_size=max_size, max_creating=max_size, priorities=1)
-            self.members[name] = self.town.add(options)
+            self.members[name] = self.budget_model.add(options)
             self.come(name, count)
 
     def come(self, name, count):
@@ -42,7 +42,7 @@ class Shop:
                         member.recheck()
                     else:
                         member.returned(member.returning[0], works=True)
-                    self.town.check()
+                    self.budget_model.check()
                     self.served.append(name)
                     return name
             for member in self.members.values():
@@ -51,7 +51,7 @@ class Shop:
                     member.opened(slot)
                 for slot in list(member.destroying):
                     member.closed(slot)
-            self.town.check()
+            self.budget_model.check()
         return None
 
 
@@ -118,10 +118,10 @@ def test_a_key_whose_creates_fail_holds_nobody_else_up():
         for borrower in [borrower for borrower in sound.waiting if borrower.is_woken]:
             sound.claim(borrower)
             sound.put_down(borrower)
-        shop.town.check()
+        shop.budget_model.check()
         if not sound.waiting:
             break
-        shop.town.turn(0.5)
+        shop.budget_model.turn(0.5)
     assert not sound.waiting
 
 

@@ -1,4 +1,4 @@
-"""Any order of what happens to several ledgers under one budget keeps every promise of `town.Town`."""
+"""Any order of what happens to several ledgers under one budget keeps every promise of `budget_model.BudgetModel`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis.stateful import initialize, invariant, precondition, rule, run_s
 
 from pooling._engine.budget import Budget
 from pooling.options import PoolingServiceOptions
+from tests.core.model import BrokenPromiseError
 from tests.core.test_state_machine import LedgerMachine, one_of, picks, settings_of_pools
-from tests.core.world import BrokenPromiseError
-from tests.keyed.town import Town
+from tests.keyed.budget_model import BudgetModel
 
 
 class TownMachine(LedgerMachine):
@@ -27,42 +27,42 @@ class TownMachine(LedgerMachine):
         max_total=st.integers(1, 5),
     )
     def found(self, settings, plain, watches, jitter, max_total):
-        self.town = Town(max_total, self.directory_type)
+        self.budget_model = BudgetModel(max_total, self.directory_type)
         for options in settings:
-            self.town.add(
+            self.budget_model.add(
                 PoolingServiceOptions(**options),
                 plain=plain and options["leak_timeout"] is None,
                 watches=watches,
                 jitter=jitter,
             )
-        self.world = self.town.members[0]
+        self.model = self.budget_model.members[0]
 
     @rule(pick=picks)
     def turn_to(self, pick):
-        self.world = one_of(self.town.members, pick)
+        self.model = one_of(self.budget_model.members, pick)
 
     @rule(pick=picks, priority=st.just(0))
     def turn_to_and_acquire(self, pick, priority):
         self.turn_to(pick)
-        self.world.see_fast(priority)
+        self.model.see_fast(priority)
 
     @rule(max_total=st.integers(1, 6))
     def budget_is_resized(self, max_total):
-        self.town.budget.resize(max_total, self.town.now)
+        self.budget_model.budget.resize(max_total, self.budget_model.now)
 
-    @precondition(lambda self: self.town.budget.active)
+    @precondition(lambda self: self.budget_model.budget.active)
     @rule(seconds=st.sampled_from([0.5, 5.0]))
     def budget_is_squeezed(self, seconds):
-        self.town.budget.squeeze(self.town.now + seconds)
+        self.budget_model.budget.squeeze(self.budget_model.now + seconds)
 
     @invariant()
     def every_promise_is_kept(self):
-        if hasattr(self, "town"):
-            self.town.check()
+        if hasattr(self, "budget_model"):
+            self.budget_model.check()
 
     def teardown(self):
-        if hasattr(self, "town"):
-            self.town.calm()
+        if hasattr(self, "budget_model"):
+            self.budget_model.calm()
 
 
 TestTown = TownMachine.TestCase

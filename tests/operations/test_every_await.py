@@ -1,5 +1,5 @@
 """
-Interrupts at every await of every flow, before and after the step took effect.
+Interrupts at every await of every operation, before and after the step took effect.
 
 For each operation and each behaviour of its hooks the script first counts the awaits, then runs it again for
 each of them. Afterwards nothing may be out that nobody has, the pool's capacity must be whole, no waiter lost,
@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 
 from pooling._engine.call_site import CallSite
+from pooling._engine.engine import Engine
 from pooling._engine.hooks import Hooks
-from pooling._engine.operations import Operations
+from pooling._engine.operations.background import CheckSlot, CloseSlot, OpenSlot
 from pooling.errors import CreateError, PoolingError, PoolTimeoutError
 from pooling.factory import PoolFactory
 from pooling.options import PoolingServiceOptions
 
-from .script import AFTER, BEFORE, Hang, Script, ScriptedBackend, Suspension
+from .fake_backend import AFTER, BEFORE, FakeBackend, Hang, Script, Suspension
 
 NOWHERE = CallSite(None, 0, None)
 SIZE = 2
@@ -74,14 +75,14 @@ class Workshop:
 
 @dataclass
 class Pool:
-    """A pool in the scripted environment."""
+    """A pool on the fake backend."""
 
     workshop: Workshop
-    backend: ScriptedBackend
-    flows: Operations
+    backend: FakeBackend
+    engine: Engine
 
     def take(self, timeout: float = 5.0) -> Any:
-        return self.flows.take(None, timeout, 0, NOWHERE)
+        return self.engine.take(None, timeout, 0, NOWHERE)
 
     def heal(self) -> None:
         """From now on all hooks work; those that hang have their time run out."""
@@ -90,9 +91,9 @@ class Pool:
 
     def must_be_whole(self, held: list[Any], script: Script) -> None:
         """Nothing is out but what is held, and all the rest can be had at once, each once."""
-        ledger = self.flows.ledger
+        ledger = self.engine.ledger
         self.heal()
-        self.backend.run(self.flows.start(None, waits=True))
+        self.backend.run(self.engine.start(None, waits=True))
         assert [slot.value for slot in ledger.out.values()] == held, "something is out that nobody has"
         assert not ledger.waiting, "somebody who is gone is still in the queue"
         while len(held) < SIZE:
@@ -100,9 +101,9 @@ class Pool:
         assert len(set(held)) == SIZE == len(ledger.out)
         assert set(held) <= set(self.workshop.made) - set(self.workshop.unmade), "something destroyed is handed out"
         for value in held:
-            assert self.backend.run(self.flows.give_back(value, None))
+            assert self.backend.run(self.engine.give_back(value, None))
         self.backend.rest()
-        self.backend.run(self.flows.stop(5.0, drains=True))
+        self.backend.run(self.engine.stop(5.0, drains=True))
         self.backend.rest()
         assert not ledger.slots
         assert len(set(self.workshop.unmade)) == len(self.workshop.unmade), "something was destroyed twice"
@@ -111,7 +112,7 @@ class Pool:
         assert len(self.workshop.made) - len(self.workshop.unmade) == beyond_reach, "each is destroyed once"
 
 
-def pool_of(behaviour: dict[str, str], operations_type: type[Operations] = Operations, **options: Any) -> Pool:
+def pool_of(behaviour: dict[str, str], engine_type: type[Engine] = Engine, **options: Any) -> Pool:
     workshop = Workshop()
     options = {
         "max_size": SIZE,
@@ -122,105 +123,105 @@ def pool_of(behaviour: dict[str, str], operations_type: type[Operations] = Opera
         "validate_on_release": True,
         **options,
     }
-    backend = ScriptedBackend()
+    backend = FakeBackend()
     hooks = Hooks(PoolFactory.of(**{name: getattr(workshop, name) for name in HOOKS}))
-    pool = Pool(workshop, backend, operations_type(hooks, PoolingServiceOptions(**options), backend, name="scripted"))
+    pool = Pool(workshop, backend, engine_type(hooks, PoolingServiceOptions(**options), backend, name="scripted"))
     workshop.behaviour.update(behaviour)
     return pool
 
 
-# Each prepares a pool, and gives the flow to interrupt, what the caller holds before, and what after its result.
-Operation = Callable[[dict[str, str], type[Operations]], tuple[Pool, Any, list[Any], Callable[[Any], list[Any]]]]
+# Each prepares a pool, and gives the operation to interrupt, what the caller holds before, and what after its result.
+Operation = Callable[[dict[str, str], type[Engine]], tuple[Pool, Any, list[Any], Callable[[Any], list[Any]]]]
 
 
-def taking_idle(behaviour, operations_type):
-    pool = pool_of({}, operations_type)
-    pool.backend.run(pool.flows.give_back(pool.backend.run(pool.take()), None))
+def taking_idle(behaviour, engine_type):
+    pool = pool_of({}, engine_type)
+    pool.backend.run(pool.engine.give_back(pool.backend.run(pool.take()), None))
     pool.workshop.behaviour.update(behaviour)
     return pool, pool.take(), [], lambda value: [value]
 
 
-def taking_new(behaviour, operations_type):
-    pool = pool_of(behaviour, operations_type)
+def taking_new(behaviour, engine_type):
+    pool = pool_of(behaviour, engine_type)
     return pool, pool.take(), [], lambda value: [value]
 
 
-def taking_what_comes_back(behaviour, operations_type):
-    pool = pool_of({}, operations_type)
+def taking_what_comes_back(behaviour, engine_type):
+    pool = pool_of({}, engine_type)
     mine, theirs = pool.backend.run(pool.take()), pool.backend.run(pool.take())
     pool.workshop.behaviour.update(behaviour)
 
     async def others():
-        await Suspension(lambda: pool.flows.ledger.waiting > 0, pool.backend.time + 1)
+        await Suspension(lambda: pool.engine.ledger.waiting > 0, pool.backend.time + 1)
         with contextlib.suppress(PoolingError):
-            await pool.flows.give_back(theirs, None)
+            await pool.engine.give_back(theirs, None)
 
     flow = pool.take()
     pool.backend.start(others(), "others")
     return pool, flow, [mine], lambda value: [mine, value]
 
 
-def giving_back(behaviour, operations_type):
-    pool = pool_of({}, operations_type)
+def giving_back(behaviour, engine_type):
+    pool = pool_of({}, engine_type)
     mine, other = pool.backend.run(pool.take()), pool.backend.run(pool.take())
     pool.workshop.behaviour.update(behaviour)
-    return pool, pool.flows.give_back(mine, None), [other], lambda value: [other]
+    return pool, pool.engine.give_back(mine, None), [other], lambda value: [other]
 
 
-def destroying(behaviour, operations_type):
-    pool = pool_of({}, operations_type)
+def destroying(behaviour, engine_type):
+    pool = pool_of({}, engine_type)
     mine, other = pool.backend.run(pool.take()), pool.backend.run(pool.take())
     pool.workshop.behaviour.update(behaviour)
-    return pool, pool.flows.destroy(mine), [other], lambda value: [other]
+    return pool, pool.engine.destroy(mine), [other], lambda value: [other]
 
 
-def starting(behaviour, operations_type):
-    pool = pool_of(behaviour, operations_type, min_size=SIZE)
+def starting(behaviour, engine_type):
+    pool = pool_of(behaviour, engine_type, min_size=SIZE)
 
     async def start_again_if_stopped():
-        await pool.flows.start(None, waits=True)
+        await pool.engine.start(None, waits=True)
 
     return pool, start_again_if_stopped(), [], lambda value: []
 
 
-def stopping(behaviour, operations_type):
-    pool = pool_of({}, operations_type)
-    pool.backend.run(pool.flows.give_back(pool.backend.run(pool.take()), None))
+def stopping(behaviour, engine_type):
+    pool = pool_of({}, engine_type)
+    pool.backend.run(pool.engine.give_back(pool.backend.run(pool.take()), None))
     pool.workshop.behaviour.update(behaviour)
-    return pool, pool.flows.stop(1.0, drains=True), [], lambda value: []
+    return pool, pool.engine.stop(1.0, drains=True), [], lambda value: []
 
 
 # In the foreground stands what is otherwise background work.
-def opening(behaviour, operations_type):
-    pool = pool_of(behaviour, operations_type)
-    pool.flows.ledger.resize(1, SIZE, pool.backend.time)
-    pool.flows.ledger.start(pool.backend.time)
-    (item,) = pool.flows.ledger.outbox
-    pool.flows.ledger.outbox.clear()
-    return pool, pool.flows.open(item.slot), [], lambda value: []
+def opening(behaviour, engine_type):
+    pool = pool_of(behaviour, engine_type)
+    pool.engine.ledger.resize(1, SIZE, pool.backend.time)
+    pool.engine.ledger.start(pool.backend.time)
+    (item,) = pool.engine.ledger.outbox
+    pool.engine.ledger.outbox.clear()
+    return pool, OpenSlot(pool.engine, item.slot), [], lambda value: []
 
 
-def closing(behaviour, operations_type):
-    pool = pool_of({}, operations_type)
-    pool.backend.run(pool.flows.give_back(pool.backend.run(pool.take()), None))
+def closing(behaviour, engine_type):
+    pool = pool_of({}, engine_type)
+    pool.backend.run(pool.engine.give_back(pool.backend.run(pool.take()), None))
     pool.workshop.behaviour.update(behaviour)
-    pool.flows.ledger.expire(pool.backend.time)
-    (item,) = pool.flows.ledger.outbox
-    pool.flows.ledger.outbox.clear()
-    return pool, pool.flows.close(item.slot), [], lambda value: []
+    pool.engine.ledger.expire(pool.backend.time)
+    (item,) = pool.engine.ledger.outbox
+    pool.engine.ledger.outbox.clear()
+    return pool, CloseSlot(pool.engine, item.slot), [], lambda value: []
 
 
-def checking(behaviour, operations_type):
-    pool = pool_of({}, operations_type, validate_idle=1.0)
-    pool.backend.run(pool.flows.give_back(pool.backend.run(pool.take()), None))
+def checking(behaviour, engine_type):
+    pool = pool_of({}, engine_type, validate_idle=1.0)
+    pool.backend.run(pool.engine.give_back(pool.backend.run(pool.take()), None))
     pool.workshop.behaviour.update(behaviour)
     pool.backend.time += 10
-    pool.flows.ledger.sweep(pool.backend.time)
+    pool.engine.ledger.sweep(pool.backend.time)
     pool.backend.time += 10
-    pool.flows.ledger.sweep(pool.backend.time)
-    (item,) = pool.flows.ledger.outbox
-    pool.flows.ledger.outbox.clear()
-    return pool, pool.flows.check(item.slot), [], lambda value: []
+    pool.engine.ledger.sweep(pool.backend.time)
+    (item,) = pool.engine.ledger.outbox
+    pool.engine.ledger.outbox.clear()
+    return pool, CheckSlot(pool.engine, item.slot), [], lambda value: []
 
 
 OPERATIONS = [
@@ -235,15 +236,14 @@ OPERATIONS = [
     closing,
     checking,
 ]
-SWALLOWS = {checking}  # its own task: nobody is there to be told, and the resource is destroyed
 INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt)
 
 
 def play(
-    operation: Operation, behaviour: dict[str, str], script: Script, operations_type: type[Operations] = Operations
+    operation: Operation, behaviour: dict[str, str], script: Script, engine_type: type[Engine] = Engine
 ) -> None:
     """Run an operation under a script; everything must be as promised afterwards."""
-    pool, flow, before, after = operation(behaviour, operations_type)
+    pool, flow, before, after = operation(behaviour, engine_type)
     began = pool.backend.time
     seen: BaseException | None = None
     held = before
@@ -251,7 +251,7 @@ def play(
         held = after(pool.backend.run(flow, script))
     except BaseException as error:
         seen = error
-    if script.raised and operation not in SWALLOWS:
+    if script.raised:
         assert seen is script.raised[-1], f"the caller saw {seen!r} instead of the interrupt"
     else:
         assert seen is None or isinstance(seen, (PoolingError, OSError)), seen
@@ -318,9 +318,9 @@ def test_is_final_is_never_asked_under_the_lock():
         return True
 
     pool.backend.lock = Lock()
-    pool.flows.hooks.is_final = is_final
+    pool.engine.hooks.is_final = is_final
     with pytest.raises(CreateError):
-        pool.backend.run(pool.flows.start(None, waits=True))
+        pool.backend.run(pool.engine.start(None, waits=True))
 
 
 @pytest.fixture(autouse=True)

@@ -280,7 +280,7 @@ manager = lakebase.LakebasePoolManager({"host": "h", "database": "d", "user": "u
 keyed = pooling.KeyedPoolingService(lambda key: factory)
 budget = pooling.PoolBudget(5)
 pool = pooling.PoolingService(factory, budget=budget)
-locks = [manager._lock, manager._credentials._lock, keyed._lock, pool._operations.backend.lock]
+locks = [manager._lock, manager._credentials._lock, keyed._lock, pool.engine.backend.lock]
 held, forgotten = threading.Event(), threading.Event()
 def hold():
     for lock in locks:

@@ -1,5 +1,5 @@
 """
-A pool's ledger driven the way services and flows drive it, with a model beside it that keeps its own books.
+A pool's ledger driven the way services and flows drive it, with a model beside it that keeps its own driver.
 
 The model knows nothing of slots' states: it records who was handed which resource, how many
 were made and unmade, and who queued when. `BrokenPromiseError` says which promise the ledger has broken.
@@ -12,25 +12,19 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from pooling._engine.ledger import (
+from pooling._engine.audit import AUDIT_EVERY
+from pooling._engine.ledger import NEW, RETIRING, RUNNING, SHORTEST_ALARM, SHORTEST_LOOK, STOPPED, SUSPENDED, Ledger
+from pooling._engine.slots import (
     ASSIGNED,
-    CHECKING,
     CLOSING,
-    DROPPED_LOOK,
     GONE,
     LATE,
     LIVE,
     OPENING,
-    RETIRING,
-    RUNNING,
-    SHORTEST_ALARM,
-    SHORTEST_LOOK,
-    STOPPED,
-    SUSPENDED,
+    OVERDUE,
     Check,
     Close,
     Leak,
-    Ledger,
     Open,
     Overdue,
     Slot,
@@ -39,7 +33,7 @@ from pooling._engine.ledger import (
 )
 from pooling.options import PoolingServiceOptions
 
-from .books import Resource
+from .driver import Resource, Work
 
 BACKGROUND = "the pool itself"
 
@@ -69,6 +63,7 @@ class Borrower:
     waiter: Waiter | None = None
     slot: Slot | None = None
     was_served: bool = False  # before, with something that was no good
+    is_under_way: bool = True  # as an operation of the ledger's
 
     @property
     def is_woken(self) -> bool:
@@ -79,7 +74,7 @@ class Borrower:
 
 
 @dataclass(eq=False)
-class World:
+class Model:
     """One pool, its borrowers, and the work under way in its background."""
 
     options: PoolingServiceOptions
@@ -100,6 +95,7 @@ class World:
     rechecking: int = 0  # put without the lock, about to look at `fast` again
     returning: list[Borrower] = field(default_factory=list)  # under a release hook
     dropped: int = 0
+    lost: set[Slot] = field(default_factory=set)  # their borrowers were interrupted between two containers
     # background work
     creating: list[Slot] = field(default_factory=list)
     destroying: list[Slot] = field(default_factory=list)
@@ -112,7 +108,6 @@ class World:
     acquisitions: int = 0
     failures: int = 0
     allowed: int = field(init=False)  # most places: `max_size`, but for what was there before a resize
-    delivered: list[Any] = field(default_factory=list)  # the last few items carried out, to carry out again
     is_pausing: bool = False
     is_late: bool = False  # the alarm's instant has passed, and its sweep has not come yet
 
@@ -137,35 +132,41 @@ class World:
         except IndexError:
             self.acquire(borrower)
             return
-        self.hand(slot, borrower)
+        borrower.slot = slot
         self.popped.append(borrower)
 
     def lend_fast(self, borrower: Borrower) -> None:
         self.popped.remove(borrower)
         slot = borrower.slot
+        self.acquisitions += slot in self.ledger.slots
         slot.uses += 1
         slot.taken_at = self.now
         self.ledger.out[id(slot.value)] = slot
-        self.acquisitions += 1
-        self.using.append(borrower)
+        if slot.state is LIVE:
+            self.hand(slot, borrower)
+            self.using.append(borrower)
+        else:  # an audit gave it up: the borrower was between two bytecodes for too long
+            self.ledger.out.pop(id(slot.value))
+            borrower.slot = None
+            self.acquire(borrower)
 
     # -- borrowing with the lock ---------------------------------------------
 
     def acquire(self, borrower: Borrower) -> None:
         """A flow takes an idle slot, is refused, or queues."""
         ledger = self.ledger
-        if ledger.state == "new":
+        if ledger.state is NEW:
             ledger.start(self.now)
         if ledger.state == STOPPED or (ledger.state == RETIRING and not borrower.was_served):
             return
-        slot = None if borrower.was_served else ledger.take(self.now)
+        slot = None if borrower.was_served else ledger.take(self.now, borrower)
         if slot is not None:
             promise(ledger.state == RUNNING, "only a running pool hands out", ledger.state)
             promise(not self.queue, "nobody passes the queue", borrower, self.queue)
             self.hand(slot, borrower)
             self.holding.append(borrower)
             return
-        borrower.waiter = Waiter(Latch(), borrower.priority)
+        borrower.waiter = Waiter(Latch(), borrower.priority, borrower)
         self.waiting.append(borrower)
         if borrower.was_served:
             self.queue.insert(0, borrower)
@@ -196,6 +197,7 @@ class World:
     def lend(self, borrower: Borrower) -> None:
         self.holding.remove(borrower)
         self.ledger.lend(borrower.slot, self.now)
+        borrower.slot.operation = None
         self.acquisitions += 1
         self.using.append(borrower)
 
@@ -225,14 +227,15 @@ class World:
         slot = self.ledger.reclaim(borrower.slot.value)
         promise(slot is borrower.slot, "what was lent can be reclaimed", slot, borrower.slot)
         if is_fast:
+            self.free(slot)
             self.putting.append(borrower)
         else:
+            slot.operation = borrower
             self.ledger.returns(slot, self.now)
             self.returning.append(borrower)
 
     def put_fast(self, borrower: Borrower) -> None:
         self.putting.remove(borrower)
-        self.free(borrower.slot)
         self.ledger.put(borrower.slot)
         self.rechecking += 1
 
@@ -266,30 +269,43 @@ class World:
         self.free(borrower.slot)
         self.ledger.drop(borrower.slot.value)
 
+    # -- interrupts ------------------------------------------------------------------
+
+    def interrupt(self, borrower: Borrower) -> None:
+        """An exception arrives between two bytecodes: what the borrower had in its hands is in no container."""
+        for borrowers, is_holder in (
+            (self.popped, False),
+            (self.holding, True),
+            (self.putting, False),
+            (self.returning, True),
+        ):
+            if borrower in borrowers:
+                borrowers.remove(borrower)
+                if is_holder:
+                    self.free(borrower.slot)
+        borrower.is_under_way = False
+        if borrower.slot in self.ledger.slots and borrower.slot.state is not CLOSING:
+            self.lost.add(borrower.slot)
+
     # -- background ----------------------------------------------------------------
 
-    def dispatch(self, *, twice: bool = False) -> None:
-        """Carry out all that is in the outbox, in order; and what was carried out of late once more if `twice`."""
+    def dispatch(self) -> None:
+        """Carry out all that is in the outbox, in order."""
         while self.ledger.outbox:
-            item = self.ledger.outbox.pop(0)
-            self.delivered.append(item)
-            self.carry_out(item)
-        if twice:
-            for item in self.delivered:
-                self.carry_out(item)
-        del self.delivered[:-6]
+            self.carry_out(self.ledger.outbox.pop(0))
 
     def carry_out(self, item: Any) -> None:
         if isinstance(item, Wake):
             latch = item.waiter.latch
-            promise(item.waiter.is_settled or latch.is_left, "only who is served or sent away is woken", item.waiter)
+            was_woken = latch.is_open or latch.is_left
+            promise(item.waiter.is_settled or was_woken, "only who is served or sent away is woken", item.waiter)
             latch.is_open = True
         elif isinstance(item, (Open, Close)):
-            work, where = (OPENING, self.creating) if isinstance(item, Open) else (CLOSING, self.destroying)
-            if self.ledger.begins(item.slot, work):
+            states, where = ((OPENING, LATE), self.creating) if isinstance(item, Open) else ((CLOSING,), self.destroying)
+            if self.ledger.begins(item.slot, Work(), *states):
                 where.append(item.slot)
         elif isinstance(item, Check):
-            if self.ledger.begins(item.slot, CHECKING):
+            if self.ledger.begins(item.slot, Work(), LIVE):
                 self.hand(item.slot, BACKGROUND)
                 self.checking.append(item.slot)
         else:
@@ -416,13 +432,14 @@ class World:
         """Each slot is in exactly one place, and the place fits its state."""
         ledger = self.ledger
         checks = [item.slot for item in ledger.outbox if isinstance(item, Check)]
-        held = [b.slot for b in (*self.popped, *self.holding, *self.putting, *self.returning)]
+        between = [b.slot for b in (*self.popped, *self.putting) if b.slot.state not in (CLOSING, GONE)]
+        held = [*between, *(b.slot for b in (*self.holding, *self.returning))]
         assigned = [b.waiter.slot for b in self.waiting if b.waiter.slot is not None]
         places = {
             "opening": (list(ledger.opening), {OPENING}),
             "late": (list(ledger.late), {LATE}),
             "closing": (list(ledger.closing), {CLOSING}),
-            "idle": (list(ledger.idle), {LIVE}),
+            "idle": ([slot for slot in ledger.idle if slot.state not in (CLOSING, GONE)], {LIVE}),  # see `putting`
             "out": (list(ledger.out.values()), {LIVE}),
             "assigned": (assigned, {ASSIGNED}),
             "held": ([*held, *self.checking, *checks], {LIVE}),
@@ -432,10 +449,11 @@ class World:
             for slot in slots:
                 promise(slot not in found, "a slot is in one place", found.get(slot), place, slot.state)
                 found[slot] = place
-                given_up = slot in held and slot.state == GONE  # its release hook is overdue
+                given_up = slot in held and slot.state is OVERDUE
                 promise(slot.state in states or given_up, "a slot's state fits its place", place, slot.state)
                 promise(slot in ledger.slots or given_up, "every place is accounted for", place, slot.state)
-        lost = [slot.state for slot in ledger.slots if slot not in found]
+        self.lost = {slot for slot in self.lost if slot in ledger.slots and slot.state is not CLOSING}
+        lost = [slot.state for slot in ledger.slots if slot not in found and slot not in self.lost]
         promise(not lost, "no slot is lost", lost)
         ordered = {item.slot for item in ledger.outbox if isinstance(item, (Open, Close))}
         for slot in ledger.opening:
@@ -452,14 +470,15 @@ class World:
         overdue = sum(b.slot not in ledger.slots for b in self.returning)
         overdue += sum(slot not in ledger.slots for slot in self.destroying)
         overdue += sum(item.slot not in ledger.slots for item in ledger.outbox if isinstance(item, Close))
-        promise(existing <= self.allowed + overdue, "never more in the world than max_size", existing, self.allowed)
+        promise(existing <= self.allowed + overdue, "never more in the model than max_size", existing, self.allowed)
         promise(len(ledger.opening) <= self.options.max_creating, "at most max_creating at once", len(ledger.opening))
 
     def _check_idleness(self) -> None:
         ledger = self.ledger
         serves = ledger.state in (RUNNING, RETIRING)
         if serves and self.queue and not self.rechecking:
-            promise(not ledger.idle, "nobody queues beside an idle resource", self.queue, ledger.idle)
+            idle = [slot for slot in ledger.idle if slot.state is LIVE]
+            promise(not idle, "nobody queues beside an idle resource", self.queue, idle)
         if not serves:
             return
         room = min(
@@ -469,14 +488,14 @@ class World:
         missing = len(self.queue) - len(ledger.opening)
         if room > 0 and missing > 0:
             promise(
-                ledger.retry_at > self.now or ledger.alarm <= self.now,
+                ledger.backoff.retry_at > self.now or ledger.alarm <= self.now,
                 "nobody queues beside free room, but for a pause",
                 room,
                 missing,
             )
         if ledger.state == RUNNING and room > 0 and ledger.live + len(ledger.opening) < ledger.min_size:
             promise(
-                ledger.fill_at > self.now or ledger.alarm <= self.now,
+                ledger.backoff.fill_at > self.now or ledger.alarm <= self.now,
                 "min_size is restored, but for a pause",
                 ledger.live,
                 ledger.min_size,
@@ -500,15 +519,15 @@ class World:
         if options.leak_timeout is not None:
             due += [(slot.due, "leak") for slot in ledger.out.values()]
         if ledger.state in (RUNNING, RETIRING):
-            if self.queue and ledger.retry_at > self.now:
-                due.append((ledger.retry_at, "retry"))
-                if self.now < ledger.probe_at:
-                    due.append((ledger.probe_at, "an attempt for who came during the pause"))
+            if self.queue and ledger.backoff.retry_at > self.now:
+                due.append((ledger.backoff.retry_at, "retry"))
+                if self.now < ledger.backoff.probe_at:
+                    due.append((ledger.backoff.probe_at, "an attempt for who came during the pause"))
             missing = ledger.min_size - ledger.live - len(ledger.opening)
-            if ledger.state == RUNNING and missing > 0 and ledger.fill_at > self.now:
-                due.append((ledger.fill_at, "refill"))
-        if self.queue and self.dropped:
-            due.append((self.now + DROPPED_LOOK, "dropped"))
+            if ledger.state == RUNNING and missing > 0 and ledger.backoff.fill_at > self.now:
+                due.append((ledger.backoff.fill_at, "refill"))
+        if self.queue and (self.dropped or self.lost):
+            due.append((self.now + AUDIT_EVERY, "an audit"))
         if ledger.idle and ledger.live > ledger.min_size and options.max_idle != inf:
             due.append((self.now + max(options.max_idle / 4, SHORTEST_LOOK), "a look at the idle"))
         if ledger.idle and options.validate_idle is not None:
@@ -518,9 +537,10 @@ class World:
     def _looks(self) -> list[float]:
         """When a sweep may be wanted besides, whether or not it is going to find something to do."""
         ledger, options = self.ledger, self.options
-        looks = [ledger.fill_at, ledger.probe_at]
+        looks = [ledger.backoff.fill_at, ledger.backoff.probe_at]
         if self.queue:
-            looks.append(self.now + DROPPED_LOOK)
+            looks.append(self.now + AUDIT_EVERY)
+        looks += [slot.missing_since + AUDIT_EVERY for slot in ledger.slots]
         if ledger.live > ledger.min_size:
             looks.append(self.now + max(options.max_idle / 4, SHORTEST_LOOK))
         if ledger.live and options.validate_idle is not None:
@@ -552,9 +572,11 @@ class World:
             raise BrokenPromiseError("a pool left alone comes to rest")
         self.check()
         promise(not self.queue and not self.waiting, "a pool left alone serves all who wait", self.waiting)
-        promise(len(ledger.idle) == len(ledger.slots), "a pool left alone has all its resources idle", ledger.slots)
+        promise(self.lost == set(), "what was lost is recovered", self.lost)
+        idle = [slot for slot in ledger.idle if slot.state is LIVE]
+        promise(len(idle) == len(ledger.slots), "a pool left alone has all its resources idle", ledger.slots)
         promise(ledger.min_size <= len(ledger.slots) <= ledger.max_size, "a pool left alone is within its limits")
-        promise(self.made - self.unmade == {slot.value for slot in ledger.idle}, "all that exists is known")
+        promise(self.made - self.unmade == {slot.value for slot in idle}, "all that exists is known")
         borrowers = [Borrower(0) for _ in range(ledger.max_size)]
         for borrower in borrowers:
             self.acquire(borrower)
@@ -594,7 +616,7 @@ class World:
             self.ledger.settle(self.now)
         elif self.ledger.state == STOPPED:  # it was retiring before
             self.ledger.start(self.now)
-        elif self.waiting or len(self.ledger.slots) < self.ledger.min_size:
+        elif self.waiting or self.lost or len(self.ledger.slots) < self.ledger.min_size:
             if self.ledger.alarm == inf:
                 return False
             self.jump(max(0.0, self.ledger.alarm - self.now))

@@ -1,10 +1,9 @@
 """
-A scripted environment: its own clock, one deterministic scheduler, interrupts at chosen awaits.
+A fake backend: its own clock, one deterministic scheduler, interrupts at chosen awaits.
 
-Every `await` of an operation ends in `ScriptedBackend._step`, which counts. The script says at which step, and whether
-before
-or after the step took effect, the foreground flow is interrupted. Background flows take turns in the order of their
-start; time passes only when nobody can go on.
+Every `await` of an operation ends in `FakeBackend._step`, which counts. The script says at which step, and whether
+before or after the step took effect, the foreground operation is interrupted. Background operations take turns in the
+order of their start; time passes only when none can go on.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Script:
     cut: list[tuple[str, str]] = field(default_factory=list)  # the steps interrupted, and where
 
 
-class ScriptedBackend:
+class FakeBackend:
     """An environment whose every step is decided by a script; `Backend` tells what its methods promise."""
 
     can_interrupt = True
@@ -131,13 +130,6 @@ class ScriptedBackend:
 
         return await self._step(f"call {getattr(hook, '__name__', 'hook')}", effect)
 
-    async def join(self, job: Flow | None, deadline: float) -> None:
-        async def effect() -> None:
-            if job is not None and not job.is_done:
-                await Suspension(lambda: job.is_done, deadline)
-
-        await self._step("join", effect)
-
     # -- the rest of an environment ------------------------------------------
 
     def latch(self) -> Latch:
@@ -146,8 +138,12 @@ class ScriptedBackend:
     def wake(self, latch: Latch) -> None:
         latch.is_open = True
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Flow:
-        flow = Flow(name, coroutine)
+    def spawn(self, work: Any, name: str) -> None:
+        self.start(work, name)
+
+    def start(self, work: Any, name: str) -> Flow:
+        """Begin an operation, or a coroutine, in the background."""
+        flow = Flow(name, work.begin() if hasattr(work, "begin") else work)
         self.flows.append(flow)
         self.ready.append(flow)
         return flow
@@ -196,7 +192,7 @@ class ScriptedBackend:
     def run(self, coroutine: Coroutine[Any, Any, Any], script: Script | None = None) -> Any:
         """Run a flow in the foreground until it has ended; its result or its error."""
         self.script = script or Script()
-        self.foreground = flow = self.spawn(coroutine, "foreground")
+        self.foreground = flow = self.start(coroutine, "foreground")
         for _ in range(5000):
             if flow.is_done:
                 break
@@ -208,10 +204,6 @@ class ScriptedBackend:
         if flow.error is not None:
             raise flow.error
         return flow.result
-
-    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Flow:
-        """Begin a flow in the background."""
-        return self.spawn(coroutine, name)
 
     def rest(self) -> None:
         """Let everything go on until nobody can."""

@@ -1,5 +1,5 @@
 """
-Several ledgers under one budget, each with the model of `tests.core.world`, and the promises of the budget.
+Several ledgers under one budget, each with the model of `tests.core.model`, and the promises of the budget.
 
 Work is carried out per ledger: each has an outbox of its own here, while services share one.
 """
@@ -12,31 +12,32 @@ from typing import Any
 
 from pooling._engine.budget import Budget
 from pooling._engine.ledger import REFILL_LOOK, RUNNING, SUSPENDED, Ledger
+from pooling._engine.slots import LIVE
 from pooling.options import PoolingServiceOptions
-from tests.core.world import Borrower, World, promise
+from tests.core.model import Borrower, Model, promise
 
 
-class Member(World):
-    """One of the ledgers; its clock is the town's."""
+class Member(Model):
+    """One of the ledgers; its clock is the budget_model's."""
 
-    def __init__(self, town: Town, options: PoolingServiceOptions, **settings: Any) -> None:
-        self.town = town
-        super().__init__(options, ledger_type=partial(Ledger, budget=town.budget, owner=self), **settings)
+    def __init__(self, budget_model: BudgetModel, options: PoolingServiceOptions, **settings: Any) -> None:
+        self.budget_model = budget_model
+        super().__init__(options, ledger_type=partial(Ledger, budget=budget_model.budget, owner=self), **settings)
         self.ledger.outbox = []
 
     @property
     def now(self) -> float:
-        return self.town.now
+        return self.budget_model.now
 
     @now.setter
     def now(self, now: float) -> None:
-        self.town.now = now
+        self.budget_model.now = now
 
     def turn(self, seconds: float) -> None:
-        self.town.turn(seconds)
+        self.budget_model.turn(seconds)
 
     def jump(self, seconds: float) -> None:
-        self.town.jump(seconds)
+        self.budget_model.jump(seconds)
 
     def _due(self) -> list[tuple[float, str]]:
         ledger, due = self.ledger, super()._due()
@@ -46,28 +47,32 @@ class Member(World):
 
     def _check_idleness(self) -> None:
         """As in a pool of its own, but that the budget may be spent: then the budget knows what is wanted."""
-        ledger, budget = self.ledger, self.town.budget
+        ledger, budget = self.ledger, self.budget_model.budget
         if ledger.state != RUNNING:
             promise(not self.is_noted, "only a running ledger is hungry", ledger.state)
             return
         if self.queue and not self.rechecking:
-            promise(not ledger.idle, "nobody queues beside an idle resource", self.queue, ledger.idle)
+            idle = [slot for slot in ledger.idle if slot.state is LIVE]
+            promise(not idle, "nobody queues beside an idle resource", self.queue, idle)
         room = min(ledger.max_size - len(ledger.slots), self.options.max_creating - len(ledger.opening))
         missing = len(self.queue) - len(ledger.opening)
-        is_paused = ledger.retry_at > self.now
-        noted = budget.starving.get(ledger, 0) + budget.peckish.get(ledger, 0)
+        is_paused = ledger.backoff.retry_at > self.now
+        noted = budget.waiting_without.get(ledger, 0) + budget.waiting_for_more.get(ledger, 0)
         if room > 0 and missing > 0 and not is_paused and ledger.alarm > self.now:
             promise(noted == min(room, missing), "what a ledger wants of the budget is noted", noted, room, missing)
         if noted:
             promise(min(room, missing) > 0, "only who wants something is hungry", noted, room, missing)
-            promise((ledger in budget.starving) == (not ledger.slots), "who has nothing starves", ledger.slots)
+            promise((ledger in budget.waiting_without) == (not ledger.slots), "who has nothing starves", ledger.slots)
 
     @property
     def is_noted(self) -> bool:
-        return self.ledger in self.town.budget.starving or self.ledger in self.town.budget.peckish
+        return (
+            self.ledger in self.budget_model.budget.waiting_without
+            or self.ledger in self.budget_model.budget.waiting_for_more
+        )
 
 
-class Town:
+class BudgetModel:
     """All members and their budget."""
 
     def __init__(self, max_total: int, directory_type: type[Budget] = Budget) -> None:
@@ -108,13 +113,13 @@ class Town:
         )
         self.allowed = max(budget.limit, min(self.allowed, budget.used))
         promise(budget.used <= self.allowed, "never above the limit", budget.used, budget.limit)
-        hungry = {**budget.starving, **budget.peckish}
-        promise(not budget.starving.keys() & budget.peckish.keys(), "nobody is hungry twice")
+        hungry = {**budget.waiting_without, **budget.waiting_for_more}
+        promise(not budget.waiting_without.keys() & budget.waiting_for_more.keys(), "nobody is hungry twice")
         promise(budget.demand == sum(hungry.values()), "the demand is what all want", budget.demand, hungry)
         promise(all(places > 0 for places in hungry.values()), "who wants nothing is not hungry", hungry)
-        promise(budget.is_hungry == bool(hungry), "somebody is hungry or nobody")
-        promise(budget.alert == budget.is_hungry, "the alert is on while somebody is hungry", budget.alert)
-        promise(budget.fed is None, "nobody is being fed between two calls")
+        promise(budget.is_short == bool(hungry), "somebody is hungry or nobody")
+        promise(budget.alert == budget.is_short, "the alert is on while somebody is hungry", budget.alert)
+        promise(budget.served is None, "nobody is being fed between two calls")
         if not hungry:
             return
         promise(budget.used >= budget.limit, "nobody is hungry beside a free place", budget.used)
@@ -144,7 +149,7 @@ class Town:
         for member in self.members:
             promise(not member.queue and not member.waiting, "all who wait are served", member.waiting)
             promise(len(member.ledger.idle) == len(member.ledger.slots), "all that is there is idle")
-        promise(not budget.is_hungry, "nobody is hungry any more")
+        promise(not budget.is_short, "nobody is hungry any more")
         # Now the whole budget at once, by as few members as can use it.
         if self.now < budget.relax_at < inf:
             self.jump(budget.relax_at - self.now + 0.001)  # rounding may not reach it
@@ -166,4 +171,4 @@ class Town:
             steps = [member._step_towards_calm(gives_back=gives_back) for member in self.members]
             if not any(steps):
                 return
-        promise(False, "a town left alone comes to rest", self.members)
+        promise(False, "a budget_model left alone comes to rest", self.members)

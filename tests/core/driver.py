@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling._engine.ledger import Close, Ledger, Open, Slot, Waiter, Wake
+from pooling._engine.ledger import Ledger
+from pooling._engine.slots import CLOSING, LATE, OPENING, Close, Open, Slot, Waiter, Wake
 from pooling.options import PoolingServiceOptions
 
 
@@ -21,7 +22,14 @@ class Resource:
         return f"<resource {self.number}>"
 
 
-class Books:
+class Work:
+    """An operation that lasts until `is_under_way` is cleared."""
+
+    def __init__(self) -> None:
+        self.is_under_way = True
+
+
+class Driver:
     """
     What an example needs around a ledger.
 
@@ -49,10 +57,12 @@ class Books:
         return found
 
     def opens(self) -> list[Slot]:
-        return [item.slot for item in self.orders(Open)]
+        """The slots to open, with the opening under way."""
+        return [item.slot for item in self.orders(Open) if self.ledger.begins(item.slot, Work(), OPENING, LATE)]
 
     def closes(self) -> list[Slot]:
-        return [item.slot for item in self.orders(Close)]
+        """The slots to close, with the closing under way."""
+        return [item.slot for item in self.orders(Close) if self.ledger.begins(item.slot, Work(), CLOSING)]
 
     def woken(self) -> list[Waiter]:
         return [item.waiter for item in self.orders(Wake)]
@@ -71,8 +81,13 @@ class Books:
         self.ledger.lend(slot, self.now)
         return slot
 
-    def give_back(self, slot: Slot) -> None:
+    def reclaim(self, slot: Slot) -> None:
+        """Begin to give back: the slot is in the hands of an operation."""
         assert self.ledger.reclaim(slot.value) is slot
+        slot.operation = Work()
+
+    def give_back(self, slot: Slot) -> None:
+        self.reclaim(slot)
         self.ledger.give_back(slot, self.now)
 
     # -- steps of the background -----------------------------------------------
@@ -104,14 +119,14 @@ class Books:
         self.now = until
 
 
-def filled(count: int, *, idle: int = 0, **options: Any) -> tuple[Books, list[Slot]]:
-    """Books of a running pool with `count` resources out, and `idle` further ones idle."""
-    books = Books(**{"max_creating": 100, **options})
-    waiters = [books.queue() for _ in range(count + idle)]
-    for slot in books.opens():
-        books.open(slot)
-    slots = [books.borrow(waiter) for waiter in waiters]
+def filled(count: int, *, idle: int = 0, **options: Any) -> tuple[Driver, list[Slot]]:
+    """Driver of a running pool with `count` resources out, and `idle` further ones idle."""
+    driver = Driver(**{"max_creating": 100, **options})
+    waiters = [driver.queue() for _ in range(count + idle)]
+    for slot in driver.opens():
+        driver.open(slot)
+    slots = [driver.borrow(waiter) for waiter in waiters]
     for slot in slots[count:]:
-        books.give_back(slot)
-    books.orders(Wake)
-    return books, slots[:count]
+        driver.give_back(slot)
+    driver.orders(Wake)
+    return driver, slots[:count]

@@ -1,0 +1,97 @@
+"""The engine of one pool: begins its operations and tells its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..stats import PoolStats
+from . import messages
+from .operations.background import CheckIdle, CheckSlot, CloseSlot, OnSlot, OpenSlot
+from .operations.give_back import Destroy, GiveBack
+from .operations.start_stop import Start, Stop
+from .operations.take import Take
+from .pool import Pool
+from .slots import CLOSING, OPENING, Check, Close, Open
+
+if TYPE_CHECKING:
+    from .call_site import CallSite
+
+_WORKS: dict[type, type[OnSlot]] = {Open: OpenSlot, Close: CloseSlot, Check: CheckSlot}
+
+
+class Engine(Pool):
+    """A pool whose operations can be begun; `await` what a method returns, or have the backend finish it."""
+
+    __slots__ = ()
+
+    def take(self, ctx: Any, timeout: float | None, priority: int, site: CallSite, *, queues: bool = True) -> Take:
+        """Acquire a resource."""
+        return Take(self, ctx, timeout, priority, site, queues=queues)
+
+    def give_back(self, value: Any, exc: BaseException | None) -> GiveBack:
+        """Give a resource back."""
+        return GiveBack(self, value, exc)
+
+    def destroy(self, value: Any) -> Destroy:
+        """Destroy a resource that is out."""
+        return Destroy(self, value)
+
+    def check_idle(self, validate: Callable[[Any], Any] | None) -> CheckIdle:
+        """Look at all idle resources."""
+        return CheckIdle(self, validate)
+
+    def start(self, timeout: float | None, *, waits: bool) -> Start:
+        """Begin to serve."""
+        return Start(self, timeout, waits=waits)
+
+    def stop(self, timeout: float, *, drains: bool, given: float | None = None) -> Stop:
+        """Refuse borrowers and wait for what is out."""
+        return Stop(self, timeout, drains=drains, given=given)
+
+    def begin(self, item: Open | Close | Check) -> None:
+        work, slot = _WORKS[type(item)](self, item.slot), item.slot
+        try:
+            self.backend.spawn(work, f"{self.name}-{work.name}")
+        except Exception as error:  # no thread to be had, or the loop is closed
+            with self.backend.lock:
+                now = self.backend.now()
+                if slot.state is OPENING:
+                    self.ledger.open_failed(slot, error, now, final=False)
+                elif slot.state is CLOSING:
+                    self.ledger.closed(slot, now)
+                else:
+                    self.ledger.give_back(slot, now, cold=True)
+
+    def stats(self) -> PoolStats:
+        """The pool's numbers now."""
+        ledger = self.ledger
+        counts = messages.counts_of(ledger)
+        acquired, tally = ledger.uses, self.tally
+        return PoolStats(
+            name=self.name,
+            min_size=ledger.min_size,
+            max_size=ledger.max_size,
+            size=len(ledger.slots),
+            available=counts.idle,
+            borrowed=counts.borrowed,
+            pending=counts.waiting,
+            creating=counts.creating,
+            closing=counts.closing,
+            requested=tally.asked - tally.served + acquired,
+            acquired=acquired,
+            queued=tally.queued,
+            waited=tally.waited,
+            waited_in_vain=tally.waited_in_vain,
+            timeouts=tally.timeouts,
+            rejected=tally.rejected,
+            cancelled=tally.cancelled,
+            dismissed=tally.dismissed,
+            created=ledger.created,
+            create_failures=ledger.create_failures,
+            destroyed=sum(ledger.closed_by.values()),
+            destroyed_by=dict(ledger.closed_by),
+            wait_time=self.wait_time.copy(),
+            create_time=self.create_time.copy(),
+            use_time=self.use_time.copy(),
+        )

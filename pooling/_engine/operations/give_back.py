@@ -1,0 +1,137 @@
+"""Give a resource back, or destroy it instead."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..._backends.base import StepTimeoutError
+from .. import messages
+from ..messages import RELEASE_HOOK, VALIDATING
+from ..slots import GONE, Slot, Watcher
+from .base import Operation
+
+if TYPE_CHECKING:
+    from ..pool import Pool
+
+
+class GiveBack(Operation[bool]):
+    """
+    Reset a resource that was out, and let the next borrower have it; one that cannot be reset is destroyed.
+
+    Its result is `False` if the resource is not out.
+
+    Args:
+        pool: Where it was borrowed.
+        value: The resource.
+        exc: The exception that ended its use, if one did.
+    """
+
+    __slots__ = ("exc", "value")
+
+    def __init__(self, pool: Pool, value: Any, exc: BaseException | None) -> None:
+        super().__init__(pool)
+        self.value = value
+        self.exc = exc
+
+    async def run(self) -> bool:
+        pool, options = self.pool, self.pool.options
+        slot = pool.ledger.reclaim(self.value)
+        if slot is None:
+            return False
+        slot.operation = self
+        if options.use_times:
+            pool.use_time.record(pool.backend.now() - slot.taken_at)
+        slot.code = slot.stack = None
+        slot.due = inf
+        try:
+            reason, failure = await self._reset(slot)
+        except BaseException:
+            pool.condemn(slot, RELEASE_HOOK)
+            raise
+        if not reason and slot.uses >= options.max_uses:
+            reason = "max_uses"
+        if reason:
+            await discard(pool, slot, reason)
+        else:
+            self._put_back(slot)
+        if failure is not None:
+            self._raise(reason, failure)
+        return True
+
+    async def _reset(self, slot: Slot) -> tuple[str, Exception | None]:
+        """Run the hooks of a release: why the resource is to be destroyed, if it is, and the error to report."""
+        pool, options = self.pool, self.pool.options
+        if self.exc is not None and not self._can_reset(slot):
+            return "broken", None
+        step = RELEASE_HOOK
+        try:
+            if slot.hooks.release is not None:
+                with pool.backend.lock:
+                    pool.ledger.returns(slot, pool.backend.now())
+                pool.arm()
+                deadline = pool.until(options.destroy_timeout)
+                await pool.backend.call(slot.hooks.release, (self.value, self.exc), deadline)
+            if options.validate_on_release and pool.hooks.validate is not None:
+                step = VALIDATING
+                flaw = await pool.find_flaw(slot, pool.backend.now() + options.destroy_timeout)
+                if isinstance(flaw, StepTimeoutError):
+                    raise flaw
+                if flaw is not None:
+                    return "invalid", None
+        except Exception as error:
+            return step, error
+        return "", None
+
+    def _can_reset(self, slot: Slot) -> bool:
+        """Whether a resource whose borrower failed is to be released all the same."""
+        policy = self.pool.options.on_error
+        return policy == "release" or (policy == "auto" and slot.hooks.release is not None)
+
+    def _put_back(self, slot: Slot) -> None:
+        pool = self.pool
+        with pool.backend.lock:
+            now = pool.backend.now()
+            slot.idle_since, slot.idle_uses = now, slot.uses
+            pool.ledger.give_back(slot, now)
+        pool.dispatch()
+        pool.tell("on_released", value=self.value, duration=now - slot.taken_at)
+
+    def _raise(self, step: str, failure: Exception) -> NoReturn:
+        pool, how = self.pool, "failed"
+        if isinstance(failure, StepTimeoutError):  # a `TimeoutError` of the hook's own is not ours
+            how = f"did not end within destroy_timeout={pool.options.destroy_timeout} s"
+            failure = TimeoutError(f"{step} {how}")
+        raise messages.release_failed(pool.name, pool.key, pool.ledger, failure, step=step, how=how) from failure
+
+
+class Destroy(Operation[bool]):
+    """Destroy a resource that was out; its result is `False` if it is not out."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, pool: Pool, value: Any) -> None:
+        super().__init__(pool)
+        self.value = value
+
+    async def run(self) -> bool:
+        slot = self.pool.ledger.reclaim(self.value)
+        if slot is None:
+            return False
+        slot.operation = self
+        await discard(self.pool, slot, "destroyed")
+        return True
+
+
+async def discard(pool: Pool, slot: Slot, reason: str) -> None:
+    """Destroy a resource that is in the caller's hands; return when that has ended or was given up."""
+    watcher = Watcher(pool.backend.latch(), lambda: slot.state is GONE)
+    with pool.backend.lock:
+        now = pool.backend.now()
+        pool.ledger.watchers.append(watcher)
+        pool.ledger.condemn(slot, reason, now)
+    try:
+        pool.dispatch()
+        await pool.backend.wait(watcher.latch, now + pool.options.destroy_timeout)
+    finally:
+        pool.forget(watcher)

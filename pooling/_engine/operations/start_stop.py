@@ -1,0 +1,137 @@
+"""Start a pool and fill it; stop it and wait for what is out."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ...options import checked_seconds
+from .. import messages
+from ..ledger import RUNNING, STOPPED
+from ..slots import Watcher
+from .base import Operation
+
+if TYPE_CHECKING:
+    from ..pool import Pool
+
+log = logging.getLogger("pooling")
+
+
+class Start(Operation[None]):
+    """
+    Begin to serve, and fill up to `min_size`; a pool that cannot be filled is stopped again, and the error raised.
+
+    Args:
+        pool: What to start.
+        timeout: Seconds; `None` takes the pool's.
+        waits: Whether to wait until it is filled.
+    """
+
+    __slots__ = ("failed_before", "fatal", "timeout", "waits")
+
+    def __init__(self, pool: Pool, timeout: float | None, *, waits: bool) -> None:
+        super().__init__(pool)
+        self.timeout = pool.seconds(timeout)
+        self.waits = waits
+        self.failed_before = pool.ledger.create_failures
+        self.fatal: BaseException | None = None  # a create failure that retrying cannot cure
+
+    async def run(self) -> None:
+        pool = self.pool
+        watcher = self._begin()
+        pool.dispatch()
+        if watcher is None:
+            return
+        try:
+            if not await pool.backend.wait(watcher.latch, pool.backend.now() + self.timeout) or self.fatal is not None:
+                raise self._error()
+        except BaseException:
+            pool.forget(watcher)
+            pool.change(pool.ledger.stop)
+            raise
+
+    def _begin(self) -> Watcher | None:
+        """Let the pool serve; what tells when it is filled, if that takes time."""
+        pool, ledger = self.pool, self.pool.ledger
+        with pool.backend.lock:
+            ledger.start(pool.backend.now())
+            if not self.waits:
+                return None
+            ledger.retry(pool.backend.now())
+            if ledger.state is not RUNNING or ledger.live >= ledger.min_size:
+                return None
+            watcher = Watcher(pool.backend.latch(), self._is_over)
+            ledger.watchers.append(watcher)
+        return watcher
+
+    def _is_over(self) -> bool:
+        ledger = self.pool.ledger
+        if ledger.create_failures > self.failed_before and ledger.backoff.last_is_final:
+            self.fatal = ledger.backoff.last_error
+        return self.fatal is not None or ledger.state is STOPPED or ledger.live >= ledger.min_size
+
+    def _error(self) -> Exception:
+        pool = self.pool
+        if self.fatal is None:
+            return pool.timeout_error(self.timeout, pool.step_of_waiters(), fills=True)
+        error = messages.create_failed(pool.name, pool.key, pool.ledger, self.fatal)
+        error.__cause__ = self.fatal
+        return error
+
+
+class Stop(Operation[None]):
+    """
+    Refuse borrowers, destroy what is idle, wait for what is out; then say who still holds what.
+
+    Args:
+        pool: What to stop.
+        timeout: Seconds.
+        drains: Whether to wait for what is out.
+        given: The timeout that the caller has named, where this pool has only a part of it.
+    """
+
+    __slots__ = ("drains", "given", "timeout")
+
+    def __init__(self, pool: Pool, timeout: float, *, drains: bool, given: float | None = None) -> None:
+        super().__init__(pool)
+        self.timeout = checked_seconds(timeout, "timeout", messages.title(pool.name, pool.key))
+        self.drains = drains
+        self.given = timeout if given is None else given
+
+    async def run(self) -> None:
+        pool = self.pool
+        watcher = Watcher(pool.backend.latch(), self._is_empty)
+        with pool.backend.lock:
+            now = pool.backend.now()
+            pool.ledger.watchers.append(watcher)
+            pool.ledger.stop(now)
+        try:
+            pool.dispatch()
+            await pool.backend.wait(watcher.latch, now + self.timeout)
+        finally:
+            pool.forget(watcher)
+        if not self._is_empty():
+            self._report()
+
+    def _is_empty(self) -> bool:
+        ledger = self.pool.ledger
+        return not ledger.slots or (not self.drains and not ledger.closing and not ledger.idle)
+
+    def _report(self) -> None:
+        pool, ledger = self.pool, self.pool.ledger
+        ledger.note_borrowers()
+        counts = messages.counts_of(ledger)
+        stacks = [slot.stack for slot in list(ledger.out.values()) if slot.stack is not None]
+        log.warning(
+            "%s was stopped, and after timeout=%s s: %s.%s%s%s",
+            messages.title(pool.name, pool.key),
+            self.given,
+            counts,
+            " What is out is destroyed when it comes back" if counts.borrowed else " See whether a hook hangs.",
+            f": {messages.holders(ledger, pool.backend.now(), most=10)}."
+            if ledger.out
+            else "."
+            if counts.borrowed
+            else "",
+            "".join("\n" + "".join(stack.format()) for stack in stacks),
+        )

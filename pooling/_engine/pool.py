@@ -1,0 +1,374 @@
+"""
+One pool at work: its ledger, its hooks, its backend, and what its operations share.
+
+The rule for all that change the ledger: do it under `backend.lock`, then `dispatch` outside of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+from random import random
+from typing import TYPE_CHECKING, Any
+
+from .._backends.alarms import Ring
+from ..errors import CreateError, PoolTimeoutError
+from ..events import EVENTS, PoolEvent, PoolObserver
+from ..options import PoolingServiceOptions, checked_seconds
+from ..stats import Histogram
+from . import messages
+from .ledger import RUNNING, Ledger
+from .messages import CREATING, QUEUEING, VALIDATING
+from .slots import LIVE, Leak, Overdue, Slot, Wake, Watcher, Work
+
+if TYPE_CHECKING:
+    from .._backends.base import Backend
+    from .budget import Budget
+    from .hooks import Hooks
+
+log = logging.getLogger("pooling")
+
+LATE = 1.0  # seconds after which an alarm that has not rung counts as lost in an interrupt
+
+
+class Tally:
+    """
+    How many borrowers have come that did not take the fast path, and what became of them.
+
+    A pool that had none shares `NO_TALLY` with all others.
+    """
+
+    __slots__ = (
+        "asked",
+        "cancelled",
+        "dismissed",
+        "queued",
+        "rejected",
+        "served",
+        "timeouts",
+        "waited",
+        "waited_in_vain",
+    )
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.served = 0
+        self.queued = 0
+        self.waited = 0
+        self.waited_in_vain = 0.0  # seconds
+        self.timeouts = 0
+        self.rejected = 0
+        self.cancelled = 0
+        self.dismissed = 0
+
+
+NO_TALLY = Tally()
+
+
+class Pool:
+    """
+    What the operations of one pool work with.
+
+    Args:
+        hooks: What to do with resources.
+        options: Settings.
+        backend: Threads, an event loop, or a test's script.
+        name: For messages and statistics.
+        key: The same, in a keyed pool.
+        observer: Told of what happens.
+        budget: The limit it shares with other pools, whose backends then share one lock.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        # What it is.
+        "name",
+        "key",
+        "options",
+        "hooks",
+        "backend",
+        "observer",
+        "wanted",
+        "threshold",
+        # How it is: the ledger under the lock of the backend, the rest where it says so.
+        "ledger",
+        "kept_service",
+        "owners",
+        "armed_at",
+        # What it counts.
+        "tally",
+        "wait_time",
+        "create_time",
+        "use_time",
+    )
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        options: PoolingServiceOptions,
+        backend: Backend,
+        *,
+        name: str,
+        key: Any = None,
+        observer: PoolObserver | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.name = name
+        self.key = key
+        self.options = options
+        self.hooks = hooks
+        self.backend = backend
+        self.observer = observer
+        self.wanted: frozenset[str] = frozenset() if observer is None else overrides(observer)
+        #: Seconds a resource may have been idle before it is validated; `inf` for never.
+        validates = options.validate_on_acquire
+        self.threshold = inf if validates is False else -inf if validates is True else float(validates)
+        self.ledger = Ledger(
+            options,
+            random,
+            plain=not (
+                hooks.has_factory_steps
+                or options.validate_on_acquire is not False
+                or options.validate_on_release
+                or options.max_uses != inf
+                or options.leak_timeout is not None
+                or options.use_times
+                or not self.wanted.isdisjoint(("on_acquired", "on_released"))
+            ),
+            inspects=hooks.is_alive is not None,
+            watches=not backend.can_interrupt,
+            budget=budget,
+            owner=None if budget is None else self,
+        )
+        #: The service, once its key was closed or forgotten: it is to live as long as a slot whose home this pool
+        #: is, and no other object may refer to it.
+        self.kept_service: Any = None
+        #: In a keyed pool: the pool of each resource that exists, by its id.
+        self.owners: dict[int, Pool] | None = None
+        self.armed_at = inf  # when the timer is going to ring
+        self.tally = NO_TALLY
+        self.wait_time = Histogram()
+        self.create_time = Histogram()
+        self.use_time = Histogram()
+
+    @property
+    def is_off_the_map(self) -> bool:
+        """Whether its key was closed or forgotten."""
+        return self.kept_service is not None
+
+    # -- changes -------------------------------------------------------------
+
+    def change(self, step: Callable[..., None], *args: Any) -> None:
+        """Have the ledger take a step, and carry out what follows."""
+        with self.backend.lock:
+            step(*args, self.backend.now())
+        self.dispatch()
+
+    def loan_of(self, value: Any) -> int:
+        """The number of the use that a resource is in; -1 if it is not out."""
+        slot = self.ledger.out.get(id(value))
+        return -1 if slot is None else slot.uses
+
+    def settle(self) -> None:
+        """Let the ledger look again, after something came back without the lock."""
+        self.change(self.ledger.settle)
+
+    def condemn(self, slot: Slot, reason: str) -> None:
+        """Destroy a resource that is in the caller's hands, without waiting for it."""
+        self.change(self.ledger.condemn, slot, reason)
+
+    def keeps(self, slot: Slot, value: Any) -> bool:
+        """
+        Whether a slot that was lent without the lock stays lent; asked if its state is not `LIVE`.
+
+        The audit has found it nowhere while it was on its way. If it was given up, it is being destroyed.
+        """
+        with self.backend.lock:
+            if slot.state is LIVE:
+                return True
+            self.ledger.out.pop(id(value), None)
+        return False
+
+    def forget(self, watcher: Watcher) -> None:
+        """Watch no longer."""
+        with self.backend.lock:
+            if watcher in self.ledger.watchers:
+                self.ledger.watchers.remove(watcher)
+
+    # -- work ----------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Carry out what the ledger has put in its outbox."""
+        outbox = self.ledger.outbox
+        while outbox:
+            try:
+                item = outbox.pop(0)
+            except IndexError:  # another thread was faster
+                break
+            # Under a budget the outbox is all members', and an item may be another's.
+            owner: Pool = self if isinstance(item, Wake) or item.slot.home is None else item.slot.home.owner
+            owner.carry_out(item)
+        self.arm()
+        budget = self.ledger.budget
+        while budget is not None and budget.changed:
+            try:
+                budget.changed.pop().owner.arm()
+            except IndexError:  # another thread was faster
+                break
+
+    def carry_out(self, item: Work) -> None:
+        """Do one piece of work."""
+        if isinstance(item, Wake):
+            self.backend.wake(item.waiter.latch)
+        elif isinstance(item, Leak):
+            self._report_leak(item.slot)
+        elif isinstance(item, Overdue):
+            log.warning(
+                "%s: a %s hook has not ended in its time; %s",
+                messages.title(self.name, self.key),
+                item.step,
+                "its place stays taken until it does" if item.step == "create" else "its place is free again",
+            )
+        else:
+            self.begin(item)
+
+    def begin(self, item: Any) -> None:
+        """Begin an operation in the background."""
+        raise NotImplementedError
+
+    def _report_leak(self, slot: Slot) -> None:
+        stack = "".join(slot.stack.format()) if slot.stack is not None else ""
+        now = self.backend.now()
+        log.warning(
+            "%s: a resource has been out for more than leak_timeout=%s s: borrowed %s\n%s",
+            messages.title(self.name, self.key),
+            self.options.leak_timeout,
+            messages.holder(slot, now),
+            stack,
+        )
+        self.tell("on_leaked", value=slot.value, duration=now - slot.taken_at, stack=stack)
+
+    # -- time ------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Have the timer ring when the ledger wants to sweep."""
+        when = self.ledger.alarm
+        if when < self.armed_at or (when < inf and self.armed_at < self.backend.now() - LATE):
+            self.backend.at(when, Ring(self, when))
+            self.armed_at = when
+
+    def ring(self, when: float) -> None:
+        """The timer's call; never raises."""
+        if when == self.armed_at:
+            self.armed_at = inf
+        try:
+            # Another is not stale for sure: two threads may have armed at once, and the later alarm been noted.
+            if self.ledger.alarm > when:
+                self.arm()
+                return
+            with self.backend.lock:
+                now = self.backend.now()
+                if self.ledger.alarm <= now:
+                    self.ledger.sweep(now)
+            self.dispatch()
+        except Exception:
+            log.exception("%s: the periodic look at it failed", messages.title(self.name, self.key))
+
+    def seconds(self, timeout: float | None) -> float:
+        """What a caller has given as `timeout`, checked; the pool's own for `None`."""
+        if timeout is None:
+            return self.options.timeout
+        return checked_seconds(timeout, "timeout", messages.title(self.name, self.key))
+
+    def until(self, seconds: float) -> float:
+        """The deadline of a step of the pool's own; the ledger watches what cannot be interrupted instead."""
+        return self.backend.now() + seconds if self.backend.can_interrupt else inf
+
+    # -- borrowers ---------------------------------------------------------------
+
+    def count_from_now_on(self) -> None:
+        """Have a tally of its own, since a borrower comes that is to be counted."""
+        if self.tally is NO_TALLY:
+            with self.backend.lock:
+                self.tally = Tally() if self.tally is NO_TALLY else self.tally
+
+    def limit_on_waiting(self, now: float, *, queues: bool) -> str:
+        """Which limit forbids that one more borrower queues behind others; empty if it may, or need not."""
+        most = self.options.max_waiting if queues else 0
+        ledger = self.ledger
+        if most is None or (ledger.idle and not ledger.waiting and ledger.state is RUNNING):
+            return ""
+        # Those for whom a place is free, or being made or unmade, do not wait for another borrower.
+        room: float = ledger.max_size - (len(ledger.slots) - len(ledger.closing))
+        if ledger.budget is not None:
+            room = min(room, ledger.budget.room_for(ledger, now))
+        covered = max(room, 0) + len(ledger.opening) if ledger.state is RUNNING else 0
+        if ledger.waiting + 1 - covered <= most:
+            return ""
+        return f"max_waiting={most}" if queues else "acquire_nowait"
+
+    def step_of_waiters(self) -> str:
+        """What a borrower waits for that has nothing yet."""
+        ledger, backoff = self.ledger, self.ledger.backoff
+        if backoff.failures and backoff.last_was_made and not ledger.opening:
+            return VALIDATING
+        return CREATING if ledger.opening or ledger.late or backoff.failures else QUEUEING
+
+    def timeout_error(
+        self, timeout: float, step: str, flaw: BaseException | None = None, *, fills: bool = False
+    ) -> PoolTimeoutError:
+        """Time ran out at this step, after a resource had this flaw; `fills` where it was for `min_size`."""
+        last = flaw or self.ledger.backoff.last_error
+        self.ledger.note_borrowers()
+        error = messages.timed_out(
+            self.name, self.key, self.ledger, self.backend.now(), timeout=timeout, step=step, error=last, fills=fills
+        )
+        error.__cause__ = last
+        return error
+
+    # -- looking at resources ----------------------------------------------------
+
+    def flaw_at_once(self, slot: Slot) -> BaseException | None:
+        """What is visibly wrong with a resource; `None` if nothing is. Runs no hook that takes time."""
+        if self.hooks.is_alive is None:
+            return None
+        try:
+            return None if self.hooks.is_alive(slot.value) else CreateError("is_alive() said no", pool=self.name)
+        except Exception as error:
+            return error
+
+    def is_to_validate(self, slot: Slot) -> bool:
+        """Whether a resource was idle for so long that it is validated before it is lent."""
+        if self.threshold == inf or self.hooks.validate is None:
+            return False
+        return self.backend.now() - slot.idle_since > self.threshold
+
+    async def find_flaw(self, slot: Slot, deadline: float) -> BaseException | None:
+        """What is wrong with a resource; `None` if nothing is, `StepTimeoutError` if that was not found out in time."""
+        assert self.hooks.validate is not None
+        try:
+            if await self.backend.call(self.hooks.validate, (slot.value,), deadline):
+                return None
+        except Exception as error:
+            return error
+        return CreateError("validate() said no", pool=self.name, step=VALIDATING)
+
+    # -- observers ---------------------------------------------------------------
+
+    def tell(self, what: str, **facts: Any) -> None:
+        """Tell the observer; whatever it does, the pool goes on."""
+        if what not in self.wanted:
+            return
+        try:
+            getattr(self.observer, what)(PoolEvent(pool=self.name, key=self.key, **facts))
+        except Exception:
+            log.exception("%s: its observer's %s failed", messages.title(self.name, self.key), what)
+
+    def __repr__(self) -> str:
+        return f"<{messages.title(self.name, self.key)}>"
+
+
+def overrides(observer: PoolObserver) -> frozenset[str]:
+    """Names of the events this observer wants."""
+    return frozenset(name for name in EVENTS if getattr(type(observer), name, None) is not getattr(PoolObserver, name))
