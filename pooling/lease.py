@@ -72,9 +72,9 @@ class Lease(_Lease[T, "PoolingService[Any]"]):
         self._note_loan()
         try:
             self._service.release(self._value, error)
-        except Exception as failure:
+        except ReleaseError as failure:
             self._value = NOTHING
-            if error is None or not isinstance(failure, ReleaseError):
+            if error is None:
                 raise
             log.warning("%s", failure)  # the block's own error is the one to be seen
         # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
@@ -119,9 +119,9 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
         self._note_loan()
         try:
             await self._service.release(self._value, error)
-        except Exception as failure:
+        except ReleaseError as failure:
             self._value = NOTHING
-            if error is None or not isinstance(failure, ReleaseError):
+            if error is None:
                 raise
             log.warning("%s", failure)  # the block's own error is the one to be seen
         # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.

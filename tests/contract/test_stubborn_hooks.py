@@ -1,4 +1,4 @@
-"""Hooks for asyncio that go on although they were cancelled, because their time was up."""
+"""Hooks for asyncio at their deadline: they are cancelled, and one that goes on all the same delays its borrower."""
 
 from __future__ import annotations
 
@@ -12,112 +12,74 @@ from tests.contract.harness import LIMIT, on_asyncio, raising
 from tests.contract.workshop import Workshop
 
 
-def stubborn(gate, how="swallows"):
-    """A hook that ends when the gate is opened, whoever cancels it."""
+def stubborn(gate, seen):
+    """A hook that ends when the gate is opened, however often it is cancelled."""
 
-    async def waits():
+    async def hook(*_):
         while True:
             try:
                 await gate()
             except asyncio.CancelledError:
+                seen.append("cancelled")
                 continue
             return True
-
-    async def hook(*_):
-        if how == "swallows":
-            return await waits()
-        if how == "in a task":
-            return await asyncio.create_task(waits())
-        if how == "turns":
-            while not gate.is_opened:
-                try:
-                    await asyncio.sleep(0)
-                except asyncio.CancelledError:
-                    pass
-            return True
-        try:
-            await gate()
-        finally:
-            await waits()
-        return True
 
     return hook
 
 
-@pytest.fixture
-def gates():
-    """Makes a gate that tells whether it is open."""
-
-    def make(side):
-        gate = side.gate()
-        gate.is_opened = False
-        opens = gate.open
-
-        def remembering():
-            gate.is_opened = True
-            opens()
-
-        gate.open = remembering
-        return gate
-
-    return make
-
-
-@pytest.mark.parametrize("how", ["swallows", "in a task", "turns", "cleans up"])
 @pytest.mark.parametrize("step", ["validate", "acquire"])
 @on_asyncio
-async def test_a_hook_that_ignores_its_cancellation_does_not_hold_its_borrower(side, step, how, gates, caplog):
-    gate = gates(side)
-    workshop = Workshop(side, **{step: stubborn(gate, how)})
-    pool = side.pool(workshop, max_size=1, validate_on_acquire=True, name="orders")
+async def test_a_hook_that_ignores_its_cancellation_delays_its_borrower_which_then_times_out(side, step):
+    gate, seen = side.gate(), []
+    workshop = Workshop(side, **{step: stubborn(gate, seen)})
+    pool = side.pool(workshop, max_size=1, validate_on_acquire=True)
+    borrower = side.go(pool.acquire, timeout=0.01)
+    await side.until(lambda: seen)
+    gate.open()
     with raising(PoolTimeoutError, "validating" if step == "validate" else "acquire hook"):
-        await asyncio.wait_for(pool.acquire(timeout=0.03), LIMIT)
-    assert "left behind" in caplog.text
-    await side.until(lambda: len(workshop.unmade) == 1)
-    with pytest.raises(PoolTimeoutError):
-        await asyncio.wait_for(pool.acquire(timeout=0.03), LIMIT)
-    assert caplog.text.count("left behind") == 1, "said once for each pool"
-    gate.open()
-    await pool.release(await pool.acquire())
-    await side.until(lambda: len(asyncio.all_tasks()) == 1)
-
-
-@on_asyncio
-async def test_a_destroy_that_ignores_its_cancellation_frees_its_place(side, gates):
-    gate = gates(side)
-    pool = side.pool(Workshop(side, destroy=stubborn(gate)), max_size=1, destroy_timeout=0.03)
-    await pool.destroy(await pool.acquire())
-    value = await pool.acquire()
-    gate.open()
-    await pool.release(value)
-    await side.until(lambda: len(asyncio.all_tasks()) == 1)
-
-
-@on_asyncio
-async def test_a_release_hook_that_ignores_its_cancellation_is_given_up(side, gates):
-    gate = gates(side)
-    pool = side.pool(Workshop(side, release=stubborn(gate)), max_size=1, destroy_timeout=0.03)
-    value = await pool.acquire()
-    with raising(ReleaseError, "did not end within destroy_timeout=0.03 s"):
-        await asyncio.wait_for(pool.release(value), LIMIT)
-    again = await pool.acquire()
-    gate.open()
-    await pool.release(again)
-    await side.until(lambda: len(asyncio.all_tasks()) == 1)
-
-
-@on_asyncio
-async def test_a_borrower_cancelled_in_a_hook_that_keeps_that_to_itself_sees_it_at_the_deadline(side, gates):
-    gate = gates(side)
-    pool = side.pool(Workshop(side, acquire=stubborn(gate)), max_size=1)
-    borrower = side.go(pool.acquire, timeout=0.05)
-    await gate.reached()
-    borrower.cancel()
-    with pytest.raises(asyncio.CancelledError):
         await borrower.result()
+    await side.until(lambda: len(workshop.unmade) == 1)
+    await pool.release(await pool.acquire())
+
+
+@on_asyncio
+async def test_a_create_that_ignores_its_cancellation_is_waited_for_and_used(side):
+    gate, seen = side.gate(), []
+    wait = stubborn(gate, seen)
+
+    async def create():
+        await wait()
+        return object()
+
+    pool = side.pool(Workshop(side, create=create), max_size=1, create_timeout=0.01)
+    borrower = side.go(pool.acquire)
+    await side.until(lambda: seen)
+    gate.open()
+    await pool.release(await borrower.result())
+    assert pool.service.stats().create_failures == 0
+
+
+@on_asyncio
+async def test_a_destroy_that_ignores_its_cancellation_does_not_hold_its_caller(side):
+    gate, seen = side.gate(), []
+    pool = side.pool(Workshop(side, destroy=stubborn(gate, seen)), max_size=1, destroy_timeout=0.01)
+    await pool.destroy(await pool.acquire())
+    await side.until(lambda: seen)
     gate.open()
     await pool.release(await pool.acquire())
-    await side.until(lambda: len(asyncio.all_tasks()) == 1)
+
+
+@on_asyncio
+async def test_a_release_hook_that_ignores_its_cancellation_delays_the_release_which_then_fails(side):
+    gate, seen = side.gate(), []
+    pool = side.pool(Workshop(side, release=stubborn(gate, seen)), max_size=1, destroy_timeout=0.01)
+    value = await pool.acquire()
+    release = side.go(pool.release, value)
+    await side.until(lambda: seen)
+    gate.open()
+    with raising(ReleaseError, "did not end within destroy_timeout=0.01 s"):
+        await release.result()
+    await pool.release(await pool.acquire())
 
 
 @on_asyncio

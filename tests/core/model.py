@@ -301,7 +301,9 @@ class Model:
             promise(item.waiter.is_settled or was_woken, "only who is served or sent away is woken", item.waiter)
             latch.is_open = True
         elif isinstance(item, (Open, Close)):
-            states, where = ((OPENING, LATE), self.creating) if isinstance(item, Open) else ((CLOSING,), self.destroying)
+            states, where = (
+                ((OPENING, LATE), self.creating) if isinstance(item, Open) else ((CLOSING,), self.destroying)
+            )
             if self.ledger.begins(item.slot, Work(), *states):
                 where.append(item.slot)
         elif isinstance(item, Check):

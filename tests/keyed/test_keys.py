@@ -516,7 +516,7 @@ async def test_cancelled_borrowers_of_many_keys_leave_nothing_behind(side):
         waiter.cancel()
     await side.until(lambda: pool.pending == 0)
     budget = pool.budget._budget
-    assert (budget.is_hungry, budget.demand) == (False, 0)
+    assert (budget.is_short, budget.demand) == (False, 0)
     for value in held:
         await pool.release(value)
     await pool.release(await pool.acquire("c"))

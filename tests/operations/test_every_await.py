@@ -239,9 +239,7 @@ OPERATIONS = [
 INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt)
 
 
-def play(
-    operation: Operation, behaviour: dict[str, str], script: Script, engine_type: type[Engine] = Engine
-) -> None:
+def play(operation: Operation, behaviour: dict[str, str], script: Script, engine_type: type[Engine] = Engine) -> None:
     """Run an operation under a script; everything must be as promised afterwards."""
     pool, flow, before, after = operation(behaviour, engine_type)
     began = pool.backend.time

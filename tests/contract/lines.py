@@ -1,0 +1,51 @@
+"""Acts between two lines of the package under test, wherever that may be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import pooling
+
+PACKAGE = str(Path(pooling.__file__).parent)
+
+
+class BeforeLine:
+    """
+    Calls `act` before the n-th line of the package that this thread runs inside the `with` block.
+
+    Args:
+        number: Which line, counted from 1.
+        act: What to do there, as another thread might at that moment.
+    """
+
+    def __init__(self, number: int, act: Callable[[], Any]) -> None:
+        self.number = number
+        self.act = act
+        self.seen = 0
+        self.where = ""
+
+    @property
+    def has_acted(self) -> bool:
+        return self.seen >= self.number
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line" and not self.has_acted:
+            self.seen += 1
+            if self.has_acted:
+                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"
+                self.act()
+        return self._trace
+
+    def __enter__(self) -> Self:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)

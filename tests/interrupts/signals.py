@@ -1,0 +1,106 @@
+"""Signals whose handler raises, at random instants while a pool is at work, and what must hold afterwards."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import pooling
+
+PACKAGE = str(Path(pooling.__file__).parent)
+SHORTEST, LONGEST = 5e-6, 120e-6  # seconds from the start of the work to the signal
+AGAIN = 0.005  # seconds until the next signal, where a hook has swallowed the first
+
+
+class SoftLimitError(Exception):
+    """What a worker of a task queue raises when its soft time limit is up."""
+
+
+class CtrlC(BaseException):  # noqa: N818 - as `KeyboardInterrupt`, which pytest would take for the developer's
+    """What Ctrl-C raises, in a notebook."""
+
+
+KINDS = [CtrlC, SoftLimitError]
+
+
+class Signals:
+    """
+    Raises an error of this kind in the main thread, at a random instant.
+
+    Args:
+        kind: What the handler raises.
+        seed: For the instants.
+        only_inside: Whether to raise only while code of the package is running, however deep.
+    """
+
+    def __init__(self, kind: type[BaseException], seed: int = 1, *, only_inside: bool = False) -> None:
+        self.kind = kind
+        self.random = random.Random(seed)
+        self.only_inside = only_inside
+        self.raised = 0
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGALRM, self._handle)
+        # What is raised in a finaliser is reported, and nothing else can be done with it.
+        self._hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+        sys.unraisablehook = self._hook
+
+    def _handle(self, _: int, frame: FrameType | None) -> None:
+        if self.only_inside and not _is_inside(frame):
+            signal.setitimer(signal.ITIMER_REAL, SHORTEST, AGAIN)
+            return
+        self.raised += 1
+        raise self.kind
+
+    def interrupt(self, work: Callable[[], Any]) -> None:
+        """Do `work` again and again until a signal ends it."""
+        delay = self.random.uniform(SHORTEST, LONGEST)
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay, AGAIN)
+                while True:
+                    work()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except self.kind:
+            pass
+
+
+def _is_inside(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class Clock:
+    """The machine's clock, which can be put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+class Made:
+    """What the pools of these tests lend."""
+
+    def __init__(self) -> None:
+        self.is_unmade = False
+
+    def destroy(self) -> None:
+        assert not self.is_unmade, "destroyed twice"
+        self.is_unmade = True
