@@ -474,6 +474,16 @@ class Ledger:
         self._look_at(self._next_look_at_idle(now), now)
         self.settle(now)
 
+    def watch(self, watcher: Watcher, now: float) -> None:
+        """Wake the watcher when its state is reached, until it is forgotten."""
+        self.watchers.append(watcher)
+        self._look_at(now + AUDIT_EVERY, now)
+
+    def forget(self, watcher: Watcher) -> None:
+        """Wake the watcher no more."""
+        if watcher in self.watchers:
+            self.watchers.remove(watcher)
+
     # -- what follows from all that ----------------------------------------
 
     def settle(self, now: float) -> None:
@@ -506,9 +516,8 @@ class Ledger:
             and not any(self.queues)
             and not self._is_above_limit
         )
-        if self.watchers:
-            for watcher in [watcher for watcher in self.watchers if watcher.is_met()]:
-                self.watchers.remove(watcher)
+        for watcher in self.watchers:
+            if watcher.is_met():
                 self.outbox.append(Wake(watcher))
 
     @property
@@ -771,7 +780,7 @@ class Ledger:
         if self.options.leak_timeout is not None:
             dues += [slot.due for slot in list(self.out.values())]
         dues += [pause_ends for pause_ends in (self.backoff.fill_at, self.backoff.probe_at) if now < pause_ends]
-        if any(self.queues):
+        if any(self.queues) or self.watchers:
             dues.append(now + AUDIT_EVERY)
         dues += [slot.missing_since + AUDIT_EVERY for slot in self.slots]
         dues += [self._next_look_at_budget(now), self._next_look_at_idle(now)]

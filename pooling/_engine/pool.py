@@ -193,8 +193,7 @@ class Pool:
     def forget(self, watcher: Watcher) -> None:
         """Watch no longer."""
         with self.backend.lock:
-            if watcher in self.ledger.watchers:
-                self.ledger.watchers.remove(watcher)
+            self.ledger.forget(watcher)
 
     # -- work ----------------------------------------------------------------
 

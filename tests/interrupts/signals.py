@@ -58,7 +58,7 @@ class Signals:
 
     def _handle(self, _: int, frame: FrameType | None) -> None:
         if self.only_inside and not _is_inside(frame):
-            signal.setitimer(signal.ITIMER_REAL, SHORTEST, AGAIN)
+            signal.setitimer(signal.ITIMER_REAL, self.random.uniform(LONGEST, 5 * LONGEST))
             return
         self.raised += 1
         raise self.kind
@@ -75,6 +75,17 @@ class Signals:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except self.kind:
             pass
+
+    def interrupt_until(self, work: Callable[[], Any], is_over: Callable[[], bool]) -> None:
+        """Do `work` until it is over; what the signals raise in between comes out of it, and it goes on."""
+        delay = self.random.uniform(SHORTEST, LONGEST)
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        while not is_over():
+            try:
+                work()
+            except self.kind:
+                continue
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _is_inside(frame: FrameType | None) -> bool:

@@ -128,7 +128,7 @@ async def discard(pool: Pool, slot: Slot, reason: str) -> None:
     watcher = Watcher(pool.backend.latch(), lambda: slot.state is GONE)
     with pool.backend.lock:
         now = pool.backend.now()
-        pool.ledger.watchers.append(watcher)
+        pool.ledger.watch(watcher, now)
         pool.ledger.condemn(slot, reason, now)
     try:
         pool.dispatch()

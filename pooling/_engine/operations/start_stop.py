@@ -61,7 +61,7 @@ class Start(Operation[None]):
             if ledger.state is not RUNNING or ledger.live >= ledger.min_size:
                 return None
             watcher = Watcher(pool.backend.latch(), self._is_over)
-            ledger.watchers.append(watcher)
+            ledger.watch(watcher, pool.backend.now())
         return watcher
 
     def _is_over(self) -> bool:
@@ -103,7 +103,7 @@ class Stop(Operation[None]):
         watcher = Watcher(pool.backend.latch(), self._is_empty)
         with pool.backend.lock:
             now = pool.backend.now()
-            pool.ledger.watchers.append(watcher)
+            pool.ledger.watch(watcher, now)
             pool.ledger.stop(now)
         try:
             pool.dispatch()
