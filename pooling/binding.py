@@ -10,7 +10,7 @@ from .factory import PoolFactory
 __all__ = ["BindingFactory", "create_pooled_binding_factory"]
 
 #: Providers of one object, by name: the container library is imported by `pooling.di` alone.
-ONE_OBJECT = frozenset({"BaseSingleton", "Object", "Resource", "Kept"})
+ONE_OBJECT = frozenset({"BaseSingleton", "Object", "Resource", "PerContainer"})
 
 
 def create_pooled_binding_factory(binding: Any, *, container: Any = None) -> BindingFactory:

@@ -11,20 +11,20 @@ from dependency_injector import providers
 
 from .._backends.offload import in_worker
 from ..errors import ConfigurationError
-from ._graph import everything, reachable
-from ._kept import Kept
+from ._plan import everything, reachable
+from ._scopes import PerContainer
 
 __all__ = ["astart", "astop", "start", "startable", "stop", "stoppable"]
 
 
 def startable(roots: Iterable[Any]) -> Iterator[Any]:
     """What a start starts: what answers calls, each after what it depends on."""
-    return (p for p in reachable(roots) if isinstance(p, Kept | providers.Resource))
+    return (p for p in reachable(roots) if isinstance(p, PerContainer | providers.Resource))
 
 
 def stoppable(roots: Iterable[Any]) -> Iterator[Any]:
     """What a stop may have to stop: also what something overrides now, for it may have been used before."""
-    return (p for p in everything(roots) if isinstance(p, Kept | providers.Resource))
+    return (p for p in everything(roots) if isinstance(p, PerContainer | providers.Resource))
 
 
 def start(kept: list[Any], order: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def start(kept: list[Any], order: Sequence[str]) -> None:
     for provider in in_groups(kept, order):
         started.append(provider)  # one that fails half-way is stopped too
         try:
-            if isinstance(provider, Kept):
+            if isinstance(provider, PerContainer):
                 provider.start()
             else:
                 _refuse_awaitable(provider.init(), provider)
@@ -49,7 +49,7 @@ async def astart(kept: list[Any], order: Sequence[str]) -> None:
     for provider in in_groups(kept, order):
         started.append(provider)
         try:
-            if isinstance(provider, Kept):
+            if isinstance(provider, PerContainer):
                 await provider.astart()
             else:
                 await _awaited(provider.init())
@@ -90,7 +90,7 @@ def _stop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException
     errors: list[BaseException] = []
     for provider in kept:
         try:
-            if isinstance(provider, Kept):
+            if isinstance(provider, PerContainer):
                 provider.stop(timeout)
             elif provider.initialized:
                 _refuse_awaitable(provider.shutdown(), provider)
@@ -103,7 +103,7 @@ async def _astop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseEx
     errors: list[BaseException] = []
     for provider in kept:
         try:
-            if isinstance(provider, Kept):
+            if isinstance(provider, PerContainer):
                 await provider.astop(timeout)
             elif provider.initialized:
                 await _awaited(await in_worker(provider.shutdown))

@@ -1,27 +1,32 @@
-"""Providers of pools."""
+"""What `Pool` and `AsyncPool` have in common: where the members and the options of a pool come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from dependency_injector import providers
 
 from ..binding import BindingFactory, is_provider
 from ..errors import ConfigurationError
 from ..factory import PoolFactory
-from ..service import AsyncPoolingService, PoolingService
-from ._kept import Kept
+from ._scopes import PerContainer
 
-__all__ = ["AsyncPool", "Pool", "PoolProvider"]
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ._types import PoolSettings
+
+__all__ = ["PoolProvider"]
 
 T = TypeVar("T")
 
 
-class PoolProvider(Kept[T]):
-    """What `Pool` and `AsyncPool` have in common."""
+class PoolProvider(PerContainer[T]):
+    """Provider of a pool, made by `service_type`."""
 
-    __slots__ = ("_factory", "_name", "_options", "_settings")
+    if not TYPE_CHECKING:
+        __slots__ = ("_factory", "_name", "_options", "_settings")
 
     service_type: ClassVar[Any]
 
@@ -42,7 +47,7 @@ class PoolProvider(Kept[T]):
         self._name = name
         self._settings = settings
 
-    def configure(self, **settings: Any) -> None:
+    def configure(self, **settings: Unpack[PoolSettings]) -> None:
         """
         Set options of the pool, over those it was declared with; values may be providers.
 
@@ -53,8 +58,7 @@ class PoolProvider(Kept[T]):
             if self._object is not None:
                 raise ConfigurationError(
                     f"pool {self.label!r} exists already and cannot be configured any more: configure it before its "
-                    "first "
-                    "use, or change its size with resize()",
+                    "first use, or change its size with resize()",
                     pool=self.label,
                 )
             self._settings = {**self._settings, **settings}
@@ -71,11 +75,6 @@ class PoolProvider(Kept[T]):
             given = factory.provides
             return given.provider(self.container) if isinstance(given, BindingFactory) else None
         return None if factory is None or _gives_a_factory(factory) else factory
-
-    @property
-    def container(self) -> Any:
-        """The container it belongs to, or `None`."""
-        return self._container and self._container()
 
     def _build(self) -> T:
         if self._factory is None:
@@ -111,6 +110,7 @@ class PoolProvider(Kept[T]):
         yield from super().related
 
     def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
+        super()._copy_into(copied, memo)
         factory = self._factory.provides if isinstance(self._factory, providers.Object) else None
         if isinstance(factory, BindingFactory) and is_provider(factory.binding):
             # Members come from the new container's copy of the binding.
@@ -123,47 +123,6 @@ class PoolProvider(Kept[T]):
             name: providers.deepcopy(value, memo) if is_provider(value) else value
             for name, value in self._settings.items()
         }
-
-
-class Pool(PoolProvider[PoolingService[Any]]):
-    """
-    Provider of a `PoolingService`, one per container, started and stopped with it.
-
-    Args:
-        factory: A `PoolFactory`, a class or a callable, as for `PoolingService`. A provider gives either such
-            a factory or, called anew for each, the members themselves with their dependencies injected.
-        options: `PoolingServiceOptions`, or a provider of them.
-        group: When it is started; see `Container.start_order`.
-        name: The pool's name; by default the key it has in its container.
-        settings: Options by name; values may be providers, such as options of a `providers.Configuration`.
-    """
-
-    __slots__ = ()
-
-    service_type = PoolingService
-
-    def start(self) -> None:
-        self().start()
-
-    def stop(self, timeout: float | None = None) -> None:
-        if self._object is not None:
-            self._object.stop() if timeout is None else self._object.stop(timeout)
-
-
-class AsyncPool(PoolProvider[AsyncPoolingService[Any]]):
-    """Provider of an `AsyncPoolingService`, otherwise as `Pool`."""
-
-    __slots__ = ()
-
-    is_async = True
-    service_type = AsyncPoolingService
-
-    async def astart(self) -> None:
-        await self().start()
-
-    async def astop(self, timeout: float | None = None) -> None:
-        if self._object is not None:
-            await (self._object.stop() if timeout is None else self._object.stop(timeout))
 
 
 def _gives_a_factory(provider: Any) -> bool:
