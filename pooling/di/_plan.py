@@ -147,7 +147,8 @@ class _Walk:
         if provider in self._seen:
             return
         self._seen.add(provider)
-        if isinstance(provider, Watched):
+        watched = isinstance(provider, Watched)
+        if watched:
             provider.part_of(self.plan)  # before it is looked at: what changes from now on is told
         else:
             self.unwatched.append(provider)

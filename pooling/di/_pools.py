@@ -15,7 +15,7 @@ from ._scopes import PerContainer
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from ._types import PoolSettings
+    from ._types import PoolArguments
 
 __all__ = ["PoolProvider"]
 
@@ -47,7 +47,7 @@ class PoolProvider(PerContainer[T]):
         self._name = name
         self._settings = settings
 
-    def configure(self, **settings: Unpack[PoolSettings]) -> None:
+    def configure(self, **settings: Unpack[PoolArguments]) -> None:
         """
         Set options of the pool, over those it was declared with; values may be providers.
 

@@ -7,17 +7,24 @@ Providers are described by what calling them gives: the library's `Provider[T]` 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, TypeVar
 
 if TYPE_CHECKING:
+    from contextlib import (
+        AbstractAsyncContextManager,
+        AbstractContextManager,
+        _AsyncGeneratorContextManager,
+        _GeneratorContextManager,
+    )
+
     from dependency_injector import providers
 
     from ..budget import PoolBudget
     from ..events import PoolObserver
+    from ..service import AsyncPoolingService, PoolingService
 
-__all__ = ["Creates", "HasPools", "Lends", "LendsOnce", "PoolSettings", "Provides"]
+__all__ = ["Acquires", "Creates", "HasPools", "Lends", "PoolArguments", "PoolSettings", "Provides", "Use"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -42,27 +49,32 @@ class Provides(Protocol[T_co]):
 class Creates(Protocol[T_co]):
     """A `PoolFactory`, or what has its `create` alone."""
 
-    def create(self) -> Awaitable[T_co] | T_co:
-        """A new member."""
+    def create(self) -> T_co:
+        """A new member, or an awaitable of it."""
         ...
 
 
 # --- pools -----------------------------------------------------------------------------------------------------------
 
 
-class _Acquires(Protocol[T_co]):
-    def acquire(self) -> Awaitable[T_co] | T_co: ...
-
-
 class _Connects(Protocol[T_co]):
     def connection(self) -> AbstractContextManager[T_co] | AbstractAsyncContextManager[T_co]: ...
 
 
-#: A pool: one of ours, or of others.
-Lends: TypeAlias = _Acquires[T] | _Connects[T]
+class Acquires(Protocol):
+    """A pool of another library, whose values are not typed here."""
 
-#: A pool, or a context manager around one use.
-LendsOnce: TypeAlias = _Acquires[T] | _Connects[T] | AbstractContextManager[T] | AbstractAsyncContextManager[T]
+    def acquire(self) -> Any:
+        """A value, or an awaitable of it."""
+        ...
+
+
+#: A pool: one of ours, or what has connections as `psycopg_pool` does.
+Lends: TypeAlias = "PoolingService[T] | AsyncPoolingService[T] | _Connects[T]"
+
+#: A context manager around one use, as `@contextmanager` makes it. Type checkers could not tell any other from a pool,
+#: which is one around its own life.
+Use: TypeAlias = "_GeneratorContextManager[T] | _AsyncGeneratorContextManager[T]"
 
 
 class _HasPool(Protocol[T_co]):
@@ -74,13 +86,13 @@ class _HasGetPool(Protocol[T_co]):
 
 
 #: Pools by key.
-HasPools: TypeAlias = _HasPool[Lends[T]] | _HasGetPool[Lends[T]]
+HasPools: TypeAlias = "_HasPool[Lends[T]] | _HasGetPool[Lends[T]]"
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
 
-if TYPE_CHECKING:
-    Setting: TypeAlias = T | providers.Provider[T] | providers.Provider[Any]
+#: A value, or a provider of it.
+Setting: TypeAlias = "T | providers.Provider[T] | providers.Provider[Any]"
 
 
 class PoolSettings(TypedDict, total=False):
@@ -110,5 +122,10 @@ class PoolSettings(TypedDict, total=False):
     context: Any
     observer: Setting[PoolObserver | None]
     clock: Setting[Callable[[], float]]
-    key: Setting[Hashable]
     budget: Setting[PoolBudget | None]
+
+
+class PoolArguments(PoolSettings, total=False):
+    """As the pool's own provider takes them; for a container's `configure`, `key` is something else."""
+
+    key: Setting[Hashable]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from dependency_injector import containers, providers
 
@@ -20,8 +20,13 @@ from .providers import Factory
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Unpack
+
+    from ._types import PoolSettings
 
 __all__ = ["Container"]
+
+C = TypeVar("C", bound="_Methods")
 
 _required: Any = object()
 _get_current = current_var.get
@@ -106,7 +111,7 @@ class _Methods:
         self._end()
         await _lifecycle.astop(self._stoppable(), self._order(), timeout)
 
-    def running(self, timeout: float | None = None) -> Running:
+    def running(self, timeout: float | None = None) -> Running[Self]:
         """
         `with app.running():` or `async with app.running():` starts the container, and stops it at the end.
 
@@ -170,7 +175,7 @@ class _Methods:
         self.set_provider(key, provider)
         return provider
 
-    def configure(self, key: str, options: Mapping[str, Any] | None = None, **settings: Any) -> None:
+    def configure(self, key: str, options: Mapping[str, Any] | None = None, **settings: Unpack[PoolSettings]) -> None:
         """
         Set options of the pool under a key, over those it was bound with; before its first use.
 
@@ -333,23 +338,23 @@ class Container(_Methods, containers.DeclarativeContainer):
                 value.declared_as(f"{cls.__name__}.{name}")
 
 
-class Running:
+class Running(Generic[C]):
     """Starts a container on entry and stops it on exit; for `with` and `async with`."""
 
     __slots__ = ("_container", "_timeout")
 
-    def __init__(self, container: Any, timeout: float | None) -> None:
+    def __init__(self, container: C, timeout: float | None) -> None:
         self._container = container
         self._timeout = timeout
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> C:
         self._container.start()
         return self._container
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         self._container.stop(self._timeout)
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> C:
         await self._container.astart()
         return self._container
 

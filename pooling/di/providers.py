@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..factory import PoolFactory
     from ..options import PoolingServiceOptions
-    from ._types import Creates, HasPools, Lends, LendsOnce, PoolSettings, Provides
+    from ._types import Acquires, Creates, HasPools, Lends, PoolArguments, Provides, Use
 
     Options = PoolingServiceOptions | Mapping[str, Any] | providers.Provider[Any] | None
 
@@ -72,7 +72,7 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
         *,
         group: str | None = None,
         name: str | None = None,
-        **settings: Unpack[PoolSettings],
+        **settings: Unpack[PoolArguments],
     ) -> None: ...
     @overload
     def __init__(
@@ -83,7 +83,7 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
         *,
         group: str | None = None,
         name: str | None = None,
-        **settings: Unpack[PoolSettings],
+        **settings: Unpack[PoolArguments],
     ) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -109,24 +109,35 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
     @overload
     def __init__(
         self,
+        factory: Creates[Awaitable[T]] | Callable[[], Awaitable[T]],
+        /,
+        options: Options = None,
+        *,
+        group: str | None = None,
+        name: str | None = None,
+        **settings: Unpack[PoolArguments],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
         factory: PoolFactory[T] | Creates[T] | Provides[PoolFactory[T]],
         /,
         options: Options = None,
         *,
         group: str | None = None,
         name: str | None = None,
-        **settings: Unpack[PoolSettings],
+        **settings: Unpack[PoolArguments],
     ) -> None: ...
     @overload
     def __init__(
         self,
-        factory: type[T] | Callable[[], Awaitable[T] | T],
+        factory: type[T] | Callable[[], T],
         /,
         options: Options = None,
         *,
         group: str | None = None,
         name: str | None = None,
-        **settings: Unpack[PoolSettings],
+        **settings: Unpack[PoolArguments],
     ) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -184,9 +195,9 @@ class Pooled(PerRequest[T]):
     @overload
     def __init__(
         self,
-        source: Callable[[], S],
+        source: providers.Provider[S],
         *,
-        select: Callable[[S, RequestContext], LendsOnce[T]],
+        select: Callable[[S, RequestContext], Lends[T] | Use[T]],
         name: str | None = None,
         **options: Any,
     ) -> None: ...
@@ -195,9 +206,13 @@ class Pooled(PerRequest[T]):
         self,
         source: S,
         *,
-        select: Callable[[S, RequestContext], LendsOnce[T]],
+        select: Callable[[S, RequestContext], Lends[T] | Use[T]],
         name: str | None = None,
         **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Pooled[Any], source: Acquires | Callable[[], Acquires], *, name: str | None = None, **options: Any
     ) -> None: ...
     def __init__(
         self, source: Any = None, *, select: Any = None, key: Any = None, name: str | None = None, **options: Any
@@ -367,13 +382,35 @@ class Managed(PerContainer[T]):
 
     _UNSET: ClassVar[Any] = object()
 
+    @overload
     def __init__(
         self,
-        make: Callable[..., Awaitable[T] | T] | None = None,
+        make: providers.Provider[T] | Callable[..., Coroutine[Any, Any, T]],
         /,
         *args: Any,
         start: str | Callable[[T], Any] | None = _UNSET,
         stop: str | Callable[[T], Any] | None = _UNSET,
+        group: str | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        make: Callable[..., T],
+        /,
+        *args: Any,
+        start: str | Callable[[T], Any] | None = _UNSET,
+        stop: str | Callable[[T], Any] | None = _UNSET,
+        group: str | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def __init__(
+        self,
+        make: Any = None,
+        /,
+        *args: Any,
+        start: Any = _UNSET,
+        stop: Any = _UNSET,
         group: str | None = None,
         **kwargs: Any,
     ) -> None:
