@@ -15,8 +15,8 @@ from dependency_injector import errors, providers
 from ..binding import refuse_single
 from ..errors import ConfigurationError
 from ._plan import effective, path_to_pooled, reachable
-from ._pools import PoolProvider
 from ._scopes import PerContainer, PerRequest
+from ._sources import PoolProvider
 from .inject import Spec, specs
 
 __all__ = ["check"]

@@ -1,10 +1,11 @@
-"""The order of start and stop, rollback of a start that failed, and what becomes of errors."""
+"""Start and stop: their order, the rollback of a start that failed, what becomes of errors, and single steps."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from dependency_injector import providers
@@ -14,7 +15,18 @@ from ..errors import ConfigurationError
 from ._plan import everything, reachable
 from ._scopes import PerContainer
 
-__all__ = ["astart", "astop", "start", "startable", "stop", "stoppable"]
+__all__ = [
+    "WHERE_IT_HAS_ONE",
+    "arun_step",
+    "astart",
+    "astop",
+    "discards_awaitable",
+    "run_step",
+    "start",
+    "startable",
+    "stop",
+    "stoppable",
+]
 
 
 def startable(roots: Iterable[Any]) -> Iterator[Any]:
@@ -123,14 +135,59 @@ def _report(errors: list[BaseException]) -> None:
         raise ExceptionGroup(f"{len(failures)} of the container's services did not stop cleanly", failures)
 
 
+# --- one step of one object ------------------------------------------------------------------------------------------
+
+#: For a step that was not given: the object's method of that name, if it has one.
+WHERE_IT_HAS_ONE: Any = object()
+
+
+def run_step(made: Any, step: str, given: Any, label: str) -> None:
+    """
+    Call an object's `start` or `stop`: a method's name, a function of the object, or `None` for nothing.
+
+    Raises:
+        ConfigurationError: There is no such method, or it must be awaited.
+    """
+    call = _find_step(made, step, given, label)
+    if call is not None and discards_awaitable(call()):
+        raise ConfigurationError(f"{label!r}: its {step} must be awaited; use a{step}() of the container")
+
+
+async def arun_step(made: Any, step: str, given: Any, label: str) -> None:
+    """As `run_step`: a coroutine function is run in the loop, anything else on a worker thread, for it may block."""
+    call = _find_step(made, step, given, label)
+    if call is not None:
+        await _awaited(call() if inspect.iscoroutinefunction(call) else await in_worker(call))
+
+
+def _find_step(made: Any, step: str, given: Any, label: str) -> Callable[[], Any] | None:
+    if given is None:
+        return None
+    if given is WHERE_IT_HAS_ONE:
+        return getattr(made, step, None)
+    if callable(given):
+        return partial(given, made)
+    method = getattr(made, given, None)
+    if not callable(method):
+        raise ConfigurationError(
+            f"{label!r}: {step}={given!r} names no method of {type(made).__qualname__}", field=step
+        )
+    return method  # type: ignore[no-any-return]
+
+
 async def _awaited(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
+def discards_awaitable(result: Any) -> bool:
+    """Whether a synchronous step gave what must be awaited, which is ended then."""
+    if isinstance(result, asyncio.Future):
+        result.cancel()
+    elif inspect.iscoroutine(result):
+        result.close()
+    return inspect.isawaitable(result)
+
+
 def _refuse_awaitable(result: Any, provider: Any) -> None:
-    if inspect.isawaitable(result):
-        if isinstance(result, asyncio.Future):
-            result.cancel()
-        elif inspect.iscoroutine(result):
-            result.close()
+    if discards_awaitable(result):
         raise ConfigurationError(f"{provider} is asynchronous: use astart() and astop() of the container")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from dependency_injector import containers, providers
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from ._types import PoolSettings
+    from ._sources import PoolSettings
 
 __all__ = ["Container"]
 
@@ -63,12 +64,11 @@ class _Methods:
         """
         with self._starting:
             if self._begin():
-                try:
+                with ExitStack() as undo:
+                    undo.callback(setattr, self, "_is_running", False)
                     self._check_is_sync("start")
                     _lifecycle.start(self._startable(), self._order())
-                except BaseException:
-                    self._is_running = False
-                    raise
+                    undo.pop_all()
                 enlist(self)
 
     async def astart(self) -> None:
@@ -78,14 +78,14 @@ class _Methods:
                 return
             await self._being_started.wait()  # by another task; if that fails, this one tries
         started = self._being_started = asyncio.Event()
-        try:
-            await _lifecycle.astart(self._startable(), self._order())
-        except BaseException:
-            self._is_running = False
-            raise
-        finally:
-            self._being_started = None
-            started.set()
+        with ExitStack() as undo:
+            undo.callback(setattr, self, "_is_running", False)
+            try:
+                await _lifecycle.astart(self._startable(), self._order())
+                undo.pop_all()
+            finally:
+                self._being_started = None
+                started.set()
         enlist(self)
 
     def stop(self, timeout: float | None = None) -> None:

@@ -11,27 +11,26 @@ import os
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from dependency_injector import providers
 
-from .._backends.offload import in_worker
 from ..binding import is_provider
 from ..context import NO_REQUEST, RequestContext, current_var
 from ..errors import ConfigurationError, PoolClosedError, RequestContextError
 from ..lease import NOTHING
 from ..service import AsyncPoolingService, PoolingService
+from ._lifecycle import WHERE_IT_HAS_ONE, arun_step, discards_awaitable, run_step
 from ._plan import FACTORIES, Plan
-from ._pools import PoolProvider
 from ._scopes import PerContainer, PerRequest, Watched
-from ._source import Source, as_provider
+from ._sources import PoolProvider, Source, source_provider
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from ..factory import PoolFactory
     from ..options import PoolingServiceOptions
-    from ._types import Acquires, Creates, HasPools, Lends, PoolArguments, Provides, Use
+    from ._sources import Acquires, Creates, HasPools, Lends, PoolDeclaration, Provides, Use
 
     Options = PoolingServiceOptions | Mapping[str, Any] | providers.Provider[Any] | None
 
@@ -69,10 +68,7 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
         factory: PoolFactory[T] | Creates[T] | Provides[PoolFactory[T]],
         /,
         options: Options = None,
-        *,
-        group: str | None = None,
-        name: str | None = None,
-        **settings: Unpack[PoolArguments],
+        **settings: Unpack[PoolDeclaration],
     ) -> None: ...
     @overload
     def __init__(
@@ -80,10 +76,7 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
         factory: type[T] | Callable[[], T],
         /,
         options: Options = None,
-        *,
-        group: str | None = None,
-        name: str | None = None,
-        **settings: Unpack[PoolArguments],
+        **settings: Unpack[PoolDeclaration],
     ) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -112,10 +105,7 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
         factory: Creates[Awaitable[T]] | Callable[[], Awaitable[T]],
         /,
         options: Options = None,
-        *,
-        group: str | None = None,
-        name: str | None = None,
-        **settings: Unpack[PoolArguments],
+        **settings: Unpack[PoolDeclaration],
     ) -> None: ...
     @overload
     def __init__(
@@ -123,10 +113,7 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
         factory: PoolFactory[T] | Creates[T] | Provides[PoolFactory[T]],
         /,
         options: Options = None,
-        *,
-        group: str | None = None,
-        name: str | None = None,
-        **settings: Unpack[PoolArguments],
+        **settings: Unpack[PoolDeclaration],
     ) -> None: ...
     @overload
     def __init__(
@@ -134,10 +121,7 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
         factory: type[T] | Callable[[], T],
         /,
         options: Options = None,
-        *,
-        group: str | None = None,
-        name: str | None = None,
-        **settings: Unpack[PoolArguments],
+        **settings: Unpack[PoolDeclaration],
     ) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -218,7 +202,7 @@ class Pooled(PerRequest[T]):
         self, source: Any = None, *, select: Any = None, key: Any = None, name: str | None = None, **options: Any
     ) -> None:
         super().__init__()
-        self._source = Source(as_provider(source), select, key, name)
+        self._source = Source(source_provider(source), select, key, name)
         self._options = options
         self.changed()
 
@@ -380,16 +364,14 @@ class Managed(PerContainer[T]):
     if not TYPE_CHECKING:
         __slots__ = ("_make", "_maker", "_start", "_stop")
 
-    _UNSET: ClassVar[Any] = object()
-
     @overload
     def __init__(
         self,
         make: providers.Provider[T] | Callable[..., Coroutine[Any, Any, T]],
         /,
         *args: Any,
-        start: str | Callable[[T], Any] | None = _UNSET,
-        stop: str | Callable[[T], Any] | None = _UNSET,
+        start: str | Callable[[T], Any] | None = WHERE_IT_HAS_ONE,
+        stop: str | Callable[[T], Any] | None = WHERE_IT_HAS_ONE,
         group: str | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -399,8 +381,8 @@ class Managed(PerContainer[T]):
         make: Callable[..., T],
         /,
         *args: Any,
-        start: str | Callable[[T], Any] | None = _UNSET,
-        stop: str | Callable[[T], Any] | None = _UNSET,
+        start: str | Callable[[T], Any] | None = WHERE_IT_HAS_ONE,
+        stop: str | Callable[[T], Any] | None = WHERE_IT_HAS_ONE,
         group: str | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -409,8 +391,8 @@ class Managed(PerContainer[T]):
         make: Any = None,
         /,
         *args: Any,
-        start: Any = _UNSET,
-        stop: Any = _UNSET,
+        start: Any = WHERE_IT_HAS_ONE,
+        stop: Any = WHERE_IT_HAS_ONE,
         group: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -424,7 +406,7 @@ class Managed(PerContainer[T]):
 
     def _build(self) -> T:
         made = self._make()
-        if _closes_awaitable(made):
+        if discards_awaitable(made):
             raise ConfigurationError(
                 f"{self.label!r} is made by a coroutine function; start the container with astart()"
             )
@@ -433,7 +415,7 @@ class Managed(PerContainer[T]):
 
     def start(self) -> None:
         """Make the object and start it; may block."""
-        self._run("start", self._start, self())
+        run_step(self(), "start", self._start, self.label)
 
     async def astart(self) -> None:
         """Make the object and start it; what may block runs on a worker thread."""
@@ -442,52 +424,24 @@ class Managed(PerContainer[T]):
             made = await made if inspect.isawaitable(made) else made
             self._maker = os.getpid()
             self._keep(made)
-        await self._arun("start", self._start, self())
+        await arun_step(self(), "start", self._start, self.label)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop the object, if it was made, and drop it; may block."""
         if self._object is not None:
             if self._maker == os.getpid():
-                self._run("stop", self._stop, self._object)
+                run_step(self._object, "stop", self._stop, self.label)
             self._forget()
 
     async def astop(self, timeout: float | None = None) -> None:
         """Stop the object, if it was made, and drop it; what may block runs on a worker thread."""
         if self._object is not None:
             if self._maker == os.getpid():
-                await self._arun("stop", self._stop, self._object)
+                await arun_step(self._object, "stop", self._stop, self.label)
             self._forget()
 
     def _forget(self) -> None:
         self._keep(None)  # what was stopped may not be startable again: the next start makes a new one
-
-    def _run(self, step: str, given: Any, made: T) -> None:
-        hook = self._hook(step, given, made)
-        if hook is not None and _closes_awaitable(hook()):
-            raise ConfigurationError(f"{self.label!r}: its {step} must be awaited; use a{step}() of the container")
-
-    async def _arun(self, step: str, given: Any, made: T) -> None:
-        """A coroutine function is run in the loop, anything else on a worker thread, for it may block."""
-        hook = self._hook(step, given, made)
-        if hook is None:
-            return
-        result = hook() if inspect.iscoroutinefunction(hook) else await in_worker(hook)
-        if inspect.isawaitable(result):
-            await result
-
-    def _hook(self, step: str, given: Any, made: T) -> Callable[[], Any] | None:
-        if given is None:
-            return None
-        if given is Managed._UNSET:
-            return getattr(made, step, None)
-        if callable(given):
-            return partial(given, made)
-        hook = getattr(made, given, None)
-        if not callable(hook):
-            raise ConfigurationError(
-                f"{self.label!r}: {step}={given!r} names no method of {type(made).__qualname__}", field=step
-            )
-        return hook  # type: ignore[no-any-return]
 
     @property
     def related(self) -> Iterator[providers.Provider[Any]]:
@@ -500,13 +454,6 @@ class Managed(PerContainer[T]):
         super()._copy_into(copied, memo)
         copied._make = providers.deepcopy(self._make, memo)
         copied._start, copied._stop = self._start, self._stop
-
-
-def _closes_awaitable(result: Any) -> bool:
-    """Whether it would have to be awaited; a coroutine is closed, as it will not be."""
-    if inspect.iscoroutine(result):
-        result.close()
-    return inspect.isawaitable(result)
 
 
 # --- what is made at each call ---------------------------------------------------------------------------------------
