@@ -14,7 +14,7 @@ from dependency_injector import providers
 
 from .._adapters import is_single_use
 from ..binding import BindingFactory, is_provider
-from ..errors import ConfigurationError, RequestContextError
+from ..errors import ConfigurationError, PoolClosedError, RequestContextError
 from ..factory import PoolFactory
 from ._scopes import PerContainer
 
@@ -274,10 +274,10 @@ class Source:
     Attributes:
         provider: What gives the pool, or leads to it.
         is_fixed: Whether it is the same pool for all requests, and found by its identity alone.
-        label: What messages call the pooled provider.
+        declared: The name of the pooled provider in a container's class, where it is only declared.
     """
 
-    __slots__ = ("_key", "_name", "_select", "is_fixed", "label", "provider")
+    __slots__ = ("_key", "_name", "_select", "declared", "is_fixed", "provider")
 
     def __init__(
         self,
@@ -293,14 +293,49 @@ class Source:
         self._key = key
         self._name = name
         self.is_fixed = select is None and key is None and name is None and isinstance(provider, PerContainer)
-        self.label = f"Pooled({type(provider).__name__})"
+        self.declared: str | None = None
 
     def copied(self, memo: dict[Any, Any]) -> Source:
         """The same for another container."""
         return Source(providers.deepcopy(self.provider, memo), self._select, self._key, self._name)
 
-    def choose(self, ctx: RequestContext) -> tuple[Any, Any]:
+    @property
+    def label(self) -> str:
+        """What messages call the pooled provider."""
+        return self.declared or f"Pooled({type(self.provider).__name__})"
+
+    # Between the choice of a pool and its use another request may have had it replaced, as with a user's new token: the
+    # choice is then made anew. The same closed pool twice is the pool's own end, and an error.
+
+    def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
+        """Have a request take a value of its pool; may block."""
+        pool, key = self._choose(ctx)
+        while True:
+            try:
+                return ctx.take(pool, key, options)
+            except PoolClosedError:
+                before, (pool, key) = pool, self._choose(ctx)
+                if pool is before:
+                    raise
+
+    async def atake(self, ctx: RequestContext, options: dict[str, Any], asking: Any) -> Any:
+        """As `take`; notes the value for the provider that asks."""
+        pool, key = self._choose(ctx)
+        while True:
+            try:
+                return await ctx.atake(pool, key, options, asking)
+            except PoolClosedError:
+                before, (pool, key) = pool, self._choose(ctx)
+                if pool is before:
+                    raise
+
+    def _choose(self, ctx: RequestContext) -> tuple[Any, Any]:
         """The pool for this request, and what tells its value from others that the request holds."""
+        if self.declared is not None:
+            raise ConfigurationError(
+                f"{self.declared} is a declaration; build the container first and use its own: app = App(); "
+                f"app.{self.declared.rpartition('.')[2]}()"
+            )
         pool = self.provider()
         if self._key is not None:
             pool = self._pool_of_key(pool, self._key, ctx)

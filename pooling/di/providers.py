@@ -17,7 +17,7 @@ from dependency_injector import providers
 
 from ..binding import is_provider
 from ..context import NO_REQUEST, RequestContext, current_var
-from ..errors import ConfigurationError, PoolClosedError, RequestContextError
+from ..errors import ConfigurationError, RequestContextError
 from ..lease import NOTHING
 from ..service import AsyncPoolingService, PoolingService
 from ._lifecycle import WHERE_IT_HAS_ONE, arun_step, discards_awaitable, run_step
@@ -72,14 +72,10 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
     ) -> None: ...
     @overload
     def __init__(
-        self,
-        factory: type[T] | Callable[[], T],
-        /,
-        options: Options = None,
-        **settings: Unpack[PoolDeclaration],
+        self, factory: type[T] | Callable[[], T], /, options: Options = None, **settings: Unpack[PoolDeclaration]
     ) -> None: ...
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, factory: Any = None, /, options: Any = None, **settings: Any) -> None:
+        super().__init__(factory, options, **settings)
 
     def start(self) -> None:
         """Start the pool, making it first; blocks."""
@@ -117,14 +113,10 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
     ) -> None: ...
     @overload
     def __init__(
-        self,
-        factory: type[T] | Callable[[], T],
-        /,
-        options: Options = None,
-        **settings: Unpack[PoolDeclaration],
+        self, factory: type[T] | Callable[[], T], /, options: Options = None, **settings: Unpack[PoolDeclaration]
     ) -> None: ...
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, factory: Any = None, /, options: Any = None, **settings: Any) -> None:
+        super().__init__(factory, options, **settings)
 
     async def astart(self) -> None:
         """Start the pool, making it first."""
@@ -246,7 +238,7 @@ class Pooled(PerRequest[T]):
             pool = self._source.provider.ready or self._source.provider()
             value = ctx.take(pool, id(pool), self._options)
         else:
-            value = self._take_chosen(ctx)
+            value = self._source.take(ctx, self._options)
         ctx.put(self, value)
         return value  # type: ignore[no-any-return]
 
@@ -265,7 +257,7 @@ class Pooled(PerRequest[T]):
         if ctx is NO_REQUEST:
             raise self._no_request()
         if not self._is_fixed:
-            return self._atake_chosen(ctx)
+            return self._source.atake(ctx, self._options, self)
         pool = self._source.provider.ready or self._source.provider()
         key = id(pool)
         if not self._options:
@@ -283,37 +275,6 @@ class Pooled(PerRequest[T]):
         ctx = _get_current()
         return self.begin(ctx) or _at_hand(ctx._resolved[self])
 
-    # Between the choice of a pool and its use another request may have had it replaced, as with a user's new token: the
-    # choice is then made anew. The same closed pool twice is the pool's own end, and an error.
-
-    def _take_chosen(self, ctx: RequestContext) -> Any:
-        pool, key = self._choose(ctx)
-        while True:
-            try:
-                return ctx.take(pool, key, self._options)
-            except PoolClosedError:
-                before, (pool, key) = pool, self._choose(ctx)
-                if pool is before:
-                    raise
-
-    async def _atake_chosen(self, ctx: RequestContext) -> Any:
-        pool, key = self._choose(ctx)
-        while True:
-            try:
-                return await ctx.atake(pool, key, self._options, self)
-            except PoolClosedError:
-                before, (pool, key) = pool, self._choose(ctx)
-                if pool is before:
-                    raise
-
-    def _choose(self, ctx: RequestContext) -> tuple[Any, Any]:
-        if self._declared is not None:
-            raise ConfigurationError(
-                f"{self._declared} is a declaration; build the container first and use its own: app = App(); "
-                f"app.{self._declared.rpartition('.')[2]}()"
-            )
-        return self._source.choose(ctx)
-
     def _no_request(self) -> RequestContextError:
         return RequestContextError(
             f"{self._source.label} is one value per request, and no request is open here: use it inside "
@@ -325,7 +286,7 @@ class Pooled(PerRequest[T]):
     def declared_as(self, name: str) -> None:
         """Note that this is part of a container's class, and so not for use itself."""
         super().declared_as(name)
-        self._source.label = self._declared or name
+        self._source.declared = self._declared
 
     @property
     def related(self) -> Iterator[providers.Provider[Any]]:
@@ -431,17 +392,14 @@ class Managed(PerContainer[T]):
         if self._object is not None:
             if self._maker == os.getpid():
                 run_step(self._object, "stop", self._stop, self.label)
-            self._forget()
+            self._keep(None)  # what was stopped may not be startable again: the next start makes a new one
 
     async def astop(self, timeout: float | None = None) -> None:
         """Stop the object, if it was made, and drop it; what may block runs on a worker thread."""
         if self._object is not None:
             if self._maker == os.getpid():
                 await arun_step(self._object, "stop", self._stop, self.label)
-            self._forget()
-
-    def _forget(self) -> None:
-        self._keep(None)  # what was stopped may not be startable again: the next start makes a new one
+            self._keep(None)  # what was stopped may not be startable again: the next start makes a new one
 
     @property
     def related(self) -> Iterator[providers.Provider[Any]]:

@@ -473,7 +473,7 @@ def test_a_key_bound_anew_is_seen_by_functions_called_before(threaded):
 # --- overrides and dynamic graphs ------------------------------------------------------------------------------------
 
 
-async def test_an_overridden_slot_is_not_taken_from_its_pool(app):
+async def test_an_overridden_pooled_provider_is_not_taken_from_its_pool(app):
     async with app.request():
         await awaited(1)
     before = app.reports().stats().acquired

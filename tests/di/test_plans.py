@@ -129,6 +129,8 @@ def graphs():
         yield kind.__name__, of(kind, first=..., second=1)
         yield f"{kind.__name__} in another order", of(kind, second=1, first=...)
     yield "by place", of(Parts, ..., 2, 3, third=4)
+    for count in range(5):
+        yield f"by place, {count} more", of(Parts, ..., *range(count))
     yield "by place and by name", of(Parts, 1, second=..., third=4)
     yield "by place where it must be", of(ByPlace, ..., second=2)
     yield "names that are none of its arguments", of(Parts, zero=..., first=1)
