@@ -39,10 +39,10 @@ def stoppable(roots: Iterable[Any]) -> Iterator[Any]:
     return (p for p in everything(roots) if isinstance(p, PerContainer | providers.Resource))
 
 
-def start(kept: list[Any], order: Sequence[str]) -> None:
+def start(parts: list[Any], order: Sequence[str]) -> None:
     """Start all; on a failure stop those already started, and raise it."""
     started: list[Any] = []
-    for provider in in_groups(kept, order):
+    for provider in in_groups(parts, order):
         started.append(provider)  # one that fails half-way is stopped too
         try:
             if isinstance(provider, PerContainer):
@@ -55,10 +55,10 @@ def start(kept: list[Any], order: Sequence[str]) -> None:
             raise
 
 
-async def astart(kept: list[Any], order: Sequence[str]) -> None:
+async def astart(parts: list[Any], order: Sequence[str]) -> None:
     """As `start`."""
     started: list[Any] = []
-    for provider in in_groups(kept, order):
+    for provider in in_groups(parts, order):
         started.append(provider)
         try:
             if isinstance(provider, PerContainer):
@@ -71,36 +71,36 @@ async def astart(kept: list[Any], order: Sequence[str]) -> None:
             raise
 
 
-def stop(kept: list[Any], order: Sequence[str], timeout: float | None) -> None:
+def stop(parts: list[Any], order: Sequence[str], timeout: float | None) -> None:
     """Stop all, in the reverse order of their start."""
-    _report(_stop_each(reversed(in_groups(kept, order)), timeout))
+    _report(_stop_each(reversed(in_groups(parts, order)), timeout))
 
 
-async def astop(kept: list[Any], order: Sequence[str], timeout: float | None) -> None:
+async def astop(parts: list[Any], order: Sequence[str], timeout: float | None) -> None:
     """As `stop`."""
-    _report(await _astop_each(reversed(in_groups(kept, order)), timeout))
+    _report(await _astop_each(reversed(in_groups(parts, order)), timeout))
 
 
-def in_groups(kept: Iterable[Any], order: Sequence[str]) -> list[Any]:
+def in_groups(parts: Iterable[Any], order: Sequence[str]) -> list[Any]:
     """
     The given ones by group, and in each by dependency.
 
     A dependency of an earlier group comes with it, whatever its own group is.
     """
-    kept = list(kept)
+    parts = list(parts)
     rank = {group: number for number, group in enumerate(order, 1)}
     placed: dict[Any, None] = {}
-    wanted = set(kept)
-    for provider in sorted(kept, key=lambda p: rank.get(getattr(p, "group", None) or "", 0)):  # sorting is stable
+    wanted = set(parts)
+    for provider in sorted(parts, key=lambda p: rank.get(getattr(p, "group", None) or "", 0)):  # sorting is stable
         for needed in everything((provider,)):
             if needed in wanted:
                 placed.setdefault(needed)
     return list(placed)
 
 
-def _stop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException]:
+def _stop_each(parts: Iterable[Any], timeout: float | None) -> list[BaseException]:
     errors: list[BaseException] = []
-    for provider in kept:
+    for provider in parts:
         try:
             if isinstance(provider, PerContainer):
                 provider.stop(timeout)
@@ -111,9 +111,9 @@ def _stop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException
     return errors
 
 
-async def _astop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException]:
+async def _astop_each(parts: Iterable[Any], timeout: float | None) -> list[BaseException]:
     errors: list[BaseException] = []
-    for provider in kept:
+    for provider in parts:
         try:
             if isinstance(provider, PerContainer):
                 await provider.astop(timeout)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ..service import AsyncPoolingService, PoolingService
 
 __all__ = [
-    "Acquires",
     "Creates",
+    "Foreign",
     "HasPools",
     "Lends",
     "PoolArguments",
@@ -239,20 +239,25 @@ class _Connects(Protocol[T_co]):
     def connection(self) -> AbstractContextManager[T_co] | AbstractAsyncContextManager[T_co]: ...
 
 
-class Acquires(Protocol):
-    """A pool of another library, whose values are not typed here."""
-
-    def acquire(self) -> Any:
-        """A value, or an awaitable of it."""
-        ...
-
-
 #: A pool: one of ours, or what has connections as `psycopg_pool` does.
 Lends: TypeAlias = "PoolingService[T] | AsyncPoolingService[T] | _Connects[T]"
 
 #: A context manager around one use, as `@contextmanager` makes it. Type checkers could not tell any other from a pool,
 #: which is one around its own life.
 Use: TypeAlias = "_GeneratorContextManager[T] | _AsyncGeneratorContextManager[T]"
+
+
+class Foreign(Protocol):
+    """
+    A pool of another library, whose values are not typed here.
+
+    What has only `getconn`, and other context managers, cannot be added: `psycopg_pool`'s pools are those as well, and
+    mypy would no longer tell which description of `Pooled` is meant.
+    """
+
+    def acquire(self) -> Any:
+        """A value, or an awaitable of it."""
+        ...
 
 
 class _HasPool(Protocol[T_co]):

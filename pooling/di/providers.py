@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..factory import PoolFactory
     from ..options import PoolingServiceOptions
-    from ._sources import Acquires, Creates, HasPools, Lends, PoolDeclaration, Provides, Use
+    from ._sources import Creates, Foreign, HasPools, Lends, PoolDeclaration, Provides, Use
 
     Options = PoolingServiceOptions | Mapping[str, Any] | providers.Provider[Any] | None
 
@@ -157,7 +157,7 @@ class Pooled(PerRequest[T]):
 
     @overload
     def __init__(
-        self, source: Lends[T] | Callable[[], Lends[T]], *, name: str | None = None, **options: Any
+        self, source: Lends[T] | Callable[[], Lends[T] | Use[T]], *, name: str | None = None, **options: Any
     ) -> None: ...
     @overload
     def __init__(
@@ -188,7 +188,7 @@ class Pooled(PerRequest[T]):
     ) -> None: ...
     @overload
     def __init__(
-        self: Pooled[Any], source: Acquires | Callable[[], Acquires], *, name: str | None = None, **options: Any
+        self: Pooled[Any], source: Foreign | Callable[[], Foreign], *, name: str | None = None, **options: Any
     ) -> None: ...
     def __init__(
         self, source: Any = None, *, select: Any = None, key: Any = None, name: str | None = None, **options: Any

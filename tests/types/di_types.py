@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, assert_type
 
 import psycopg
@@ -90,6 +90,20 @@ class AsyncTenants:
         yield Session(key)
 
 
+@contextmanager
+def use() -> Generator[Session]:
+    yield Session()
+
+
+class OtherPool:
+    """A pool of another library, whose values are acquired by `await pool.acquire()`."""
+
+    async def acquire(self) -> Session:
+        return Session()
+
+    async def release(self, session: Session) -> None: ...
+
+
 class App(di.Container):
     config = providers.Configuration()
 
@@ -136,6 +150,9 @@ class App(di.Container):
     selected_connection = di.Pooled(tenants, select=lambda tenants, ctx: tenants.lease(ctx["tenant"]))
     async_selected = di.Pooled(async_tenants, select=lambda tenants, ctx: tenants.get_pool(ctx["tenant"]))
     used_once = di.Pooled(async_tenants, select=lambda tenants, ctx: tenants.use(ctx["tenant"]))
+    of_use = di.Pooled(use)
+    of_other_pool = di.Pooled(OtherPool())
+    of_other_provider = di.Pooled(providers.Singleton(OtherPool))
     from_object = di.Pooled(Tenants(), key="tenant")
     from_selected_object = di.Pooled(Tenants(), select=lambda tenants, ctx: tenants.get_pool(ctx["tenant"]))
 
@@ -186,6 +203,9 @@ async def values(app: App) -> None:
     assert_type(app.selected_connection(), psycopg.Connection[Any])
     assert_type(app.async_selected(), Session)
     assert_type(app.used_once(), Session)
+    assert_type(app.of_use(), Session)
+    assert_type(app.of_other_pool(), Any)
+    assert_type(app.of_other_provider(), Any)
     assert_type(app.from_object(), Session)
     assert_type(app.from_selected_object(), Session)
     assert_type(di.Pooled(PoolingService(SessionFactory())), di.Pooled[Session])
