@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar, cast, overload, runtime_checkable
 
 from .errors import ConfigurationError, CreateError
 
 __all__ = ["PoolFactory", "Poolable"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: Mistakes in the factory's own code: trying again cannot cure them.
 PROGRAMMING_ERRORS = (TypeError, NameError, AttributeError, ImportError, NotImplementedError, SyntaxError)
@@ -25,9 +26,9 @@ class PoolFactory(Generic[T]):
     nothing, and leaves the step to the resource's own method of the same name (see `Poolable`).
     """
 
-    def create(self) -> T:
+    def create(self) -> T | Awaitable[T]:
         """
-        Make one resource.
+        Make one resource. An override returns `T`, or is `async def` and returns `T` when awaited.
 
         Runs in the background, never in a borrower's thread or task, at most
         `max_creating` times at once. A failure is tried again with a growing pause
@@ -70,17 +71,53 @@ class PoolFactory(Generic[T]):
         """
         return isinstance(error, (CreateError, ConfigurationError, *PROGRAMMING_ERRORS))
 
+    @overload
     @staticmethod
     def of(
-        create: Callable[[], T] | type[T],
+        create: type[R],
         *,
-        destroy: Callable[[T], Any] | None = None,
-        validate: Callable[[T], Any] | None = None,
-        acquire: Callable[[T, Any], Any] | None = None,
+        destroy: Callable[[R], Any] | None = None,
+        validate: Callable[[R], Any] | None = None,
+        acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
-        is_alive: Callable[[T], bool] | None = None,
+        is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
-    ) -> PoolFactory[T]:
+    ) -> PoolFactory[R]: ...
+    @overload
+    @staticmethod
+    def of(
+        create: Callable[[], Awaitable[R]],
+        *,
+        destroy: Callable[[R], Any] | None = None,
+        validate: Callable[[R], Any] | None = None,
+        acquire: Callable[[R, Any], Any] | None = None,
+        release: Callable[..., Any] | None = None,
+        is_alive: Callable[[R], bool] | None = None,
+        is_final: Callable[[BaseException], bool] | None = None,
+    ) -> PoolFactory[R]: ...
+    @overload
+    @staticmethod
+    def of(
+        create: Callable[[], R],
+        *,
+        destroy: Callable[[R], Any] | None = None,
+        validate: Callable[[R], Any] | None = None,
+        acquire: Callable[[R, Any], Any] | None = None,
+        release: Callable[..., Any] | None = None,
+        is_alive: Callable[[R], bool] | None = None,
+        is_final: Callable[[BaseException], bool] | None = None,
+    ) -> PoolFactory[R]: ...
+    @staticmethod
+    def of(
+        create: type[R] | Callable[[], Awaitable[R]] | Callable[[], R],
+        *,
+        destroy: Callable[[R], Any] | None = None,
+        validate: Callable[[R], Any] | None = None,
+        acquire: Callable[[R, Any], Any] | None = None,
+        release: Callable[..., Any] | None = None,
+        is_alive: Callable[[R], bool] | None = None,
+        is_final: Callable[[BaseException], bool] | None = None,
+    ) -> PoolFactory[R]:
         """
         A factory from plain callables.
 
@@ -96,7 +133,7 @@ class PoolFactory(Generic[T]):
         Raises:
             ConfigurationError: Something given is not callable.
         """
-        factory: PoolFactory[T] = PoolFactory()
+        factory: PoolFactory[R] = PoolFactory()
         given = {
             "create": create,
             "destroy": destroy,

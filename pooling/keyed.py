@@ -14,9 +14,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from ._backends.alarms import Ring
 from ._engine import messages
@@ -24,7 +24,7 @@ from ._engine.lru import Entry, LeastRecentlyUsed
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
 from .lease import NOTHING, AsyncLease, Lease
-from .options import PoolingServiceOptions, checked_seconds, is_seconds
+from .options import PoolingServiceOptions, PoolingServiceOptionsDict, checked_seconds, is_seconds
 from .service import AsyncPoolingService, PoolingService, check_parts, members
 
 if TYPE_CHECKING:
@@ -37,10 +37,32 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncKeyedPoolingService", "KeyedPoolStats", "KeyedPoolingService"]
 
-K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
 R = TypeVar("R")
-S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # type checkers know it without installation
+
+    # A key is any hashable. Of a `lambda` nothing says which: there it is Any, as the bound lets its body take it.
+    K = TypeVarWithDefault("K", bound=Any, default=Any)
+    T = TypeVarWithDefault("T", default=Any)
+    S = TypeVarWithDefault("S", bound=PoolingService[Any] | AsyncPoolingService[Any], default=Any)
+
+    class KeyedArguments(PoolingServiceOptionsDict, Generic[K, S], total=False):
+        """What a keyed service takes by name."""
+
+        max_total: float | None
+        max_keys: int | None
+        max_key_idle: float | None
+        budget: PoolBudget | None
+        context: Any
+        name: str | None
+        observer: PoolObserver | None
+        on_dropped: Callable[[K, S], None] | None
+        clock: Callable[[], float]
+
+else:
+    K = TypeVar("K")
+    T = TypeVar("T")
+    S = TypeVar("S")
 
 log = logging.getLogger("pooling")
 
@@ -85,8 +107,8 @@ class _Keyed(Generic[K, T, S]):
 
     def __init__(
         self,
-        factory_for_key: Callable[[K], PoolFactory[T] | Callable[[], Any]] | None = None,
-        options: PoolingServiceOptions | Mapping[str, Any] | None = None,
+        factory_for_key: Callable[[K], PoolFactory[T] | type[T] | Callable[[], T]] | None = None,
+        options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
         *,
         max_total: float | None = None,
         max_keys: int | None = None,
@@ -97,7 +119,7 @@ class _Keyed(Generic[K, T, S]):
         observer: PoolObserver | None = None,
         on_dropped: Callable[[K, S], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        **options_as_keywords: Any,
+        **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> None:
         if factory_for_key is not None and not callable(factory_for_key):
             raise ConfigurationError(
@@ -207,9 +229,9 @@ class _Keyed(Generic[K, T, S]):
     def open_key(
         self,
         key: K,
-        factory: PoolFactory[T] | Callable[[], Any],
-        options: PoolingServiceOptions | Mapping[str, Any] | None = None,
-        **service: Any,
+        factory: PoolFactory[T] | type[T] | Callable[[], T] | Callable[[], Awaitable[T]],
+        options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+        **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> S:
         """
         Give a key a pool with a factory and options of its own. Does not block, and starts nothing.
@@ -220,7 +242,7 @@ class _Keyed(Generic[K, T, S]):
             key: Any hashable.
             factory: Makes this key's resources.
             options: This key's settings; by default those of all.
-            **service: Further arguments of the service.
+            **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
 
         Raises:
             PoolExhaustedError: `max_keys` pools are in use.
@@ -235,7 +257,7 @@ class _Keyed(Generic[K, T, S]):
             observer=self._observer,
             budget=self._budget,
             clock=self._now,
-            **service,
+            **options_as_keywords,
         )
         # Of two threads that came at once the first has put its pool in; the other's has nothing in it yet.
         forgotten: list[Entry[S]] = []
@@ -633,6 +655,31 @@ class _AsyncKeyedLease(AsyncLease[T]):
 class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     """`KeyedPoolingService` for asyncio; belongs to the first loop that uses it."""
 
+    if TYPE_CHECKING:  # as in `AsyncPoolingService`
+
+        @overload
+        def __init__(
+            self,
+            factory_for_key: Callable[[K], PoolFactory[T] | type[T]] | None = None,
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[KeyedArguments[K, AsyncPoolingService[T]]],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            factory_for_key: Callable[[K], Callable[[], Awaitable[T]]],
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[KeyedArguments[K, AsyncPoolingService[T]]],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            factory_for_key: Callable[[K], Callable[[], T]],
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[KeyedArguments[K, AsyncPoolingService[T]]],
+        ) -> None: ...
+        def __init__(self, factory_for_key: Any = None, options: Any = None, **arguments: Any) -> None: ...
+
     _service_class = AsyncPoolingService
 
     async def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
@@ -695,7 +742,11 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
         """As `KeyedPoolingService.lease`."""
         return _AsyncKeyedLease(self, key, request_ctx, timeout, priority)
 
-    async def run(self, key: K, task: Callable[[T], Awaitable[R]] | Callable[[T], R], request_ctx: Any = None) -> R:
+    @overload
+    async def run(self, key: K, task: Callable[[T], Awaitable[R]], request_ctx: Any = None) -> R: ...
+    @overload
+    async def run(self, key: K, task: Callable[[T], R], request_ctx: Any = None) -> R: ...
+    async def run(self, key: K, task: Callable[[T], Any], request_ctx: Any = None) -> Any:
         """As `KeyedPoolingService.run`."""
         return await _AsyncKeyedLease(self, key, request_ctx, None, 0)._run(task)
 

@@ -133,7 +133,7 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
         self._value, self._loan = NOTHING, None
         return False
 
-    async def _run(self, task: Callable[[T], Awaitable[R]] | Callable[[T], R]) -> R:
+    async def _run(self, task: Callable[[T], Any]) -> Any:
         """The task's result; if it raises, the resource is destroyed."""
         value = await self.__aenter__()
         try:
@@ -144,7 +144,7 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
             await self._destroy()
             raise
         await self.__aexit__(None, None, None)
-        return result  # type: ignore[no-any-return]
+        return result
 
     async def _destroy(self) -> None:
         self._note_loan()
