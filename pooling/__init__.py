@@ -26,7 +26,7 @@ from .events import PoolEvent, PoolObserver
 from .factory import Poolable, PoolFactory
 from .keyed import AsyncKeyedPoolingService, KeyedPoolingService, KeyedPoolStats
 from .lease import AsyncLease, AsyncPooledValue, Lease, PooledValue, get_pooled_value
-from .options import PoolingServiceOptions
+from .options import PoolingServiceOptions, PoolingServiceOptionsDict
 from .service import AsyncPoolingService, PoolingService
 from .stats import Histogram, PoolStats
 
@@ -56,6 +56,7 @@ __all__ = [
     "PoolingError",
     "PoolingService",
     "PoolingServiceOptions",
+    "PoolingServiceOptionsDict",
     "ReleaseError",
     "RequestContext",
     "RequestContextError",

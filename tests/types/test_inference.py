@@ -1,0 +1,123 @@
+"""mypy --strict and pyright accept what a user writes, infer what a reader expects, and find mistakes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from pooling import PoolingServiceOptions, PoolingServiceOptionsDict
+from tests.docs.pages import ROOT, pages
+from tests.types.checkers import Error, Program, check, programs_of, python_of
+
+HERE = Path(__file__).parent
+CHECKERS = ["mypy", "pyright"]
+GIVEN = """
+from lakebase.local import LocalLakebase
+
+lake = LocalLakebase()
+"""
+PLANTED = """# A document
+
+```python
+from pooling import PoolingService
+
+pool = PoolingService(list, max_size=1)
+```
+
+Text.
+
+```python
+with pool.lease() as value:
+    value.apend(1)
+```
+"""
+
+
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory, request) -> list[Error]:
+    """What both find in everything there is to check, at once: most of the time goes into reading libraries."""
+    for checker in CHECKERS:
+        pytest.importorskip(checker, reason="type checkers come with the extra `lint`")
+    folder = tmp_path_factory.mktemp("types")
+    programs = [Program.of(path) for path in [*HERE.glob("*_types.py"), HERE / "wrong_uses.py"]]
+    programs += [Program.of(path) for path in sorted((ROOT / "examples").rglob("*.py"))]
+    documents = folder / "documents"
+    documents.mkdir()
+    (documents / "given.py").write_text(GIVEN, encoding="utf-8")
+    (folder / "planted.md").write_text(PLANTED, encoding="utf-8")
+    for page in [*pages(), folder / "planted.md"]:
+        origin = page.relative_to(ROOT if page.is_relative_to(ROOT) else folder).as_posix()
+        programs += programs_of(page, origin, documents)
+    return check(programs, folder, Path(request.config.cache.mkdir("types")))
+
+
+def in_folder(errors: list[Error], checker: str, *beginnings: str) -> list[str]:
+    return [str(error) for error in errors if error.checker == checker and error.path.startswith(beginnings)]
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_types_are_inferred_as_a_reader_expects(errors, checker):
+    found = [error for error in errors if error.checker == checker and error.path.endswith("_types.py")]
+    assert not found, "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_mistakes_are_errors(errors, checker):
+    lines = (HERE / "wrong_uses.py").read_text(encoding="utf-8").splitlines()
+    expected = {number for number, line in enumerate(lines, 1) if line.endswith("# error")}
+    found = {error.line: str(error) for error in errors if error.checker == checker and "wrong_uses" in error.path}
+    missed = [f"{number}: {lines[number - 1]}" for number in sorted(expected - set(found))]
+    unexpected = [found[number] for number in sorted(set(found) - expected)]
+    assert not missed
+    assert not unexpected
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_python_of_a_document_is_typed(errors, checker, page):
+    found = in_folder(errors, checker, page.relative_to(ROOT).as_posix())
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_the_examples_are_typed(errors, checker):
+    found = in_folder(errors, checker, "examples/")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_nothing_else_was_found(errors, checker):
+    known = ("examples/", "docs/", "README.md", "tests/types/", "planted.md")
+    found = [str(error) for error in errors if error.checker == checker and not error.path.startswith(known)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_a_planted_mistake_is_found_at_its_line_of_the_document(errors, checker):
+    lines = [error.line for error in errors if error.checker == checker and error.path == "planted.md"]
+    assert lines == [PLANTED.splitlines().index("    value.apend(1)") + 1]
+
+
+def test_blocks_share_their_names_until_a_document_clears_them():
+    text = "# T\n\n```python\na = 1\n```\n\n- b:\n\n  ```python\n  if a:\n      b = 2\n  ```\n\n<!--- clear-namespace -->\n"
+    text += "\n```bash\nls\n```\n\n<!--- invisible-code-block: python\nc = 3\n-->\n"
+    first, second = python_of(text)
+    assert {n: line for n, line in enumerate(first, 1) if line} == {4: "a = 1", 10: "if a:", 11: "    b = 2"}
+    assert {n: line for n, line in enumerate(second, 1) if line} == {21: "c = 3"}
+
+
+def test_the_mapping_of_options_has_the_fields_of_the_options():
+    hints = get_type_hints(PoolingServiceOptions)
+    assert get_type_hints(PoolingServiceOptionsDict) == {
+        field.name: hints[field.name] for field in fields(PoolingServiceOptions)
+    }
+    assert not PoolingServiceOptionsDict.__required_keys__
+
+
+def test_every_mistake_is_marked_by_the_same_comment():
+    text = (HERE / "wrong_uses.py").read_text(encoding="utf-8")
+    assert len(re.findall(r"# error$", text, flags=re.MULTILINE)) == text.count("# error") - text.count("`# error`")
