@@ -14,7 +14,7 @@ from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
 
 from ._adapters import ASYNC_CALLBACK, CALLBACK, service_ways, way_of
 from ._backends.offload import in_background, in_loop, in_worker
@@ -25,15 +25,19 @@ from .lease import NOTHING
 from .service import members
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from types import TracebackType
 
     from ._adapters import Way
+    from .service import AsyncPoolingService, PoolingService
 
 __all__ = ["MissingValueError", "RequestContext"]
 
 logger = logging.getLogger("pooling")
 
 C = TypeVar("C", bound=Callable[..., Any])
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _once_more: Final = object()  # the key of a value whose release was interrupted
 _no_default: Final = object()
@@ -51,6 +55,22 @@ class MissingValueError(RequestContextError, KeyError):
 
 #: What is resolved for a request that has ended. Nothing is ever put in here.
 ENDED: Final[dict[Any, Any]] = {}
+
+
+class Connects(Protocol[T_co]):
+    """A pool with `connection()`, such as those of `psycopg_pool`."""
+
+    def connection(self) -> AbstractContextManager[T_co]:
+        """A connection for one block."""
+        ...
+
+
+class AsyncConnects(Protocol[T_co]):
+    """`Connects` for asyncio."""
+
+    def connection(self) -> AbstractAsyncContextManager[T_co]:
+        """A connection for one block."""
+        ...
 
 
 class RequestContext:
@@ -218,6 +238,12 @@ class RequestContext:
 
     # --- pooled values -------------------------------------------------------------------------------------------
 
+    @overload
+    def acquire(self, lender: PoolingService[T] | AsyncPoolingService[T], *, key: Any = None, **options: Any) -> T: ...
+    @overload
+    def acquire(self, lender: Connects[T] | AsyncConnects[T], *, key: Any = None, **options: Any) -> T: ...
+    @overload
+    def acquire(self, lender: Any, *, key: Any = None, **options: Any) -> Any: ...
     def acquire(self, lender: Any, *, key: Any = None, **options: Any) -> Any:
         """
         The request's value of that pool: taken on first use, then always the same.
@@ -238,6 +264,14 @@ class RequestContext:
         """
         return self.take(lender, id(lender) if key is None else key, options)
 
+    @overload
+    async def aacquire(
+        self, lender: PoolingService[T] | AsyncPoolingService[T], *, key: Any = None, **options: Any
+    ) -> T: ...
+    @overload
+    async def aacquire(self, lender: Connects[T] | AsyncConnects[T], *, key: Any = None, **options: Any) -> T: ...
+    @overload
+    async def aacquire(self, lender: Any, *, key: Any = None, **options: Any) -> Any: ...
     async def aacquire(self, lender: Any, *, key: Any = None, **options: Any) -> Any:
         """
         As `acquire`, for coroutines; never blocks the event loop.

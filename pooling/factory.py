@@ -24,6 +24,7 @@ class PoolFactory(Generic[T]):
     `AsyncPoolingService`; a `PoolingService` refuses those at construction. No
     hook runs while a lock of the pool is held. A hook that is not overridden costs
     nothing, and leaves the step to the resource's own method of the same name (see `Poolable`).
+    An override may name its parameters differently.
     """
 
     def create(self) -> T | Awaitable[T]:
@@ -36,24 +37,24 @@ class PoolFactory(Generic[T]):
         """
         raise NotImplementedError(f"{type(self).__name__} must define create()")
 
-    def destroy(self, value: T) -> Any:
+    def destroy(self, value: T, /) -> Any:
         """Unmake a resource; runs in the background, once for each. A failure is logged."""
 
-    def validate(self, value: T) -> Any:
+    def validate(self, value: T, /) -> Any:
         """Say whether a resource still works. `False` or an exception has it destroyed and another tried."""
         return True
 
-    def acquire(self, value: T, request_ctx: Any) -> Any:
+    def acquire(self, value: T, request_ctx: Any, /) -> Any:
         """Prepare a resource for a borrower, after it was taken; a failure destroys it and reaches the borrower."""
 
-    def release(self, value: T) -> Any:
+    def release(self, value: T, /) -> Any:
         """
         Reset a resource before it is given back; a failure destroys it.
 
         A parameter named `exc` receives the exception that ended the use, or `None`.
         """
 
-    def is_alive(self, value: T) -> bool:
+    def is_alive(self, value: T, /) -> bool:
         """
         Look, without waiting, whether an idle resource may be handed out; `False` destroys it and takes the next.
 
@@ -62,7 +63,7 @@ class PoolFactory(Generic[T]):
         """
         return True
 
-    def is_final(self, error: BaseException) -> bool:
+    def is_final(self, error: BaseException, /) -> bool:
         """
         Say whether a failed create cannot be cured by trying again; borrowers then get it at once.
 

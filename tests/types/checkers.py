@@ -22,7 +22,7 @@ FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})(\w*)\s*$")
 INVISIBLE = re.compile(r"^<!--- invisible-code-block: python\s*$")
 CLEAR = "<!--- clear-namespace -->"
 # What the tests of the documents give to the blocks that are not shown.
-GIVEN = "from given import *"
+GIVEN = "from given import lake"
 
 MYPY_INI = """
 [mypy]
@@ -100,11 +100,11 @@ def programs_of(page: Path, origin: str, folder: Path) -> list[Program]:
     return found
 
 
-def mypy(programs: list[Program], folder: Path, cache: Path) -> list[str]:
+def mypy(programs: list[Program], folder: Path) -> list[str]:
     """The command that checks these with mypy --strict, as a user's, without this library's own settings."""
     config = folder / "mypy.ini"
     config.write_text(MYPY_INI.format(root=ROOT), encoding="utf-8")
-    options = ["--config-file", str(config), "--cache-dir", str(cache), "--python-executable", sys.executable]
+    options = ["--config-file", str(config), "--cache-dir", str(folder / "mypy"), "--python-executable", sys.executable]
     shown = ["--show-absolute-path", "--no-error-summary", "--no-pretty", "--hide-error-context", "--no-color-output"]
     return [sys.executable, "-m", "mypy", *options, *shown, *(str(program.path) for program in programs)]
 
@@ -117,17 +117,16 @@ def pyright(programs: list[Program], folder: Path) -> list[str]:
     return [sys.executable, "-m", "pyright", "--project", str(config), "--pythonpath", sys.executable, "--outputjson"]
 
 
-def check(programs: list[Program], folder: Path, cache: Path) -> list[Error]:
+def check(programs: list[Program], folder: Path) -> list[Error]:
     """
     All that mypy and pyright find in these files; one process each, at the same time.
 
     Args:
         programs: The files.
-        folder: For the settings of the two.
-        cache: Where mypy keeps what it found out about libraries.
+        folder: For the settings of the two, and for what mypy keeps about libraries.
     """
     origins = {str(program.path): program.origin for program in programs}
-    commands = {"mypy": mypy(programs, folder, cache), "pyright": pyright(programs, folder)}
+    commands = {"mypy": mypy(programs, folder), "pyright": pyright(programs, folder)}
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MYPY", "PYTHONPATH"))}
     running = {
         name: subprocess.Popen(

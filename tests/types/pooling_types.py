@@ -1,5 +1,5 @@
 """
-What type checkers infer for `pooling`, where the code says nothing of types: each line is checked, and none is run.
+What type checkers infer for `pooling` from code without annotations. These lines are checked, never run.
 
 `test_inference.py` hands this file to mypy and pyright. Each assertion stands for what a reader expects.
 """
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, assert_type
 
 from dependency_injector import providers
+
 from pooling import (
     AsyncKeyedPoolingService,
     AsyncLease,
@@ -91,11 +92,13 @@ class Awaited:
 assert_type(PoolFactory.of(Session), PoolFactory[Session])
 assert_type(PoolFactory.of(Session, destroy=Session.close), PoolFactory[Session])
 assert_type(PoolFactory.of(make, destroy=lambda session: session.close()), PoolFactory[Session])
-assert_type(PoolFactory.of(lambda: Session("db2"), validate=lambda session: session.host == "db2"), PoolFactory[Session])
+assert_type(
+    PoolFactory.of(lambda: Session("db2"), validate=lambda session: session.host == "db2"), PoolFactory[Session]
+)
 assert_type(PoolFactory.of(amake), PoolFactory[Session])
 assert_type(PoolFactory.of(amake, destroy=Session.aclose), PoolFactory[Session])
 assert_type(PoolFactory.of(amake, destroy=lambda session: session.aclose()), PoolFactory[Session])
-assert_type(PoolFactory.of(lambda: amake(), destroy=Session.aclose), PoolFactory[Session])  # noqa: PLW0108
+assert_type(PoolFactory.of(lambda: amake(), destroy=Session.aclose), PoolFactory[Session])
 
 # --- pools -----------------------------------------------------------------------------------------------------------
 
@@ -116,7 +119,7 @@ assert_type(AsyncPoolingService(dict), AsyncPoolingService[dict[Any, Any]])
 assert_type(AsyncPoolingService(make), AsyncPoolingService[Session])
 assert_type(AsyncPoolingService(amake), AsyncPoolingService[Session])
 assert_type(AsyncPoolingService(lambda: Session("db2")), AsyncPoolingService[Session])
-assert_type(AsyncPoolingService(lambda: amake()), AsyncPoolingService[Session])  # noqa: PLW0108
+assert_type(AsyncPoolingService(lambda: amake()), AsyncPoolingService[Session])
 assert_type(AsyncPoolingService(SessionFactory()), AsyncPoolingService[Session])
 assert_type(AsyncPoolingService(AsyncSessionFactory()), AsyncPoolingService[Session])
 assert_type(AsyncPoolingService(PoolFactory.of(amake, destroy=Session.aclose)), AsyncPoolingService[Session])
@@ -175,7 +178,7 @@ async def ause(pool: AsyncPoolingService[Session]) -> None:
     assert_type(await pool.run(count), int)
     assert_type(await pool.run(acount), int)
     assert_type(await pool.run(lambda session: session.host), str)
-    counted: int = await pool.run(lambda session: acount(session))  # noqa: PLW0108
+    counted: int = await pool.run(lambda session: acount(session))
     assert_type(counted, int)
     async with AsyncPoolingService(amake) as entered:
         assert_type(entered, AsyncPoolingService[Session])
@@ -238,7 +241,7 @@ assert_type(KeyedPoolingService(for_host), KeyedPoolingService[str, Session])
 assert_type(KeyedPoolingService(opener, max_total=5, max_size=3), KeyedPoolingService[str, Session])
 assert_type(KeyedPoolingService(lambda _: Session), KeyedPoolingService[Any, Session])
 assert_type(KeyedPoolingService(lambda host: lambda: Session(host)), KeyedPoolingService[Any, Session])
-assert_type(KeyedPoolingService(lambda host: for_host(host)), KeyedPoolingService[Any, Session])  # noqa: PLW0108
+assert_type(KeyedPoolingService(lambda host: for_host(host)), KeyedPoolingService[Any, Session])
 assert_type(KeyedPoolingService(lambda _: SessionFactory()), KeyedPoolingService[Any, Session])
 assert_type(
     KeyedPoolingService(lambda host: PoolFactory.of(lambda: Session(host), destroy=lambda session: session.close())),
@@ -257,7 +260,7 @@ assert_type(
     AsyncKeyedPoolingService(lambda _: PoolFactory.of(amake, destroy=Session.aclose)),
     AsyncKeyedPoolingService[Any, Session],
 )
-ahosts: AsyncKeyedPoolingService[str, Session] = AsyncKeyedPoolingService(lambda host: aopener(host))  # noqa: PLW0108
+ahosts: AsyncKeyedPoolingService[str, Session] = AsyncKeyedPoolingService(lambda host: aopener(host))
 
 
 def use_keys(keyed: KeyedPoolingService[str, Session], options: PoolingServiceOptionsDict) -> None:

@@ -3,6 +3,7 @@ Mistakes that type checkers find. A line that ends in `# error` is one, for mypy
 
 `test_inference.py` compares these comments with what the two report.
 """
+# ruff: noqa: B018, F841
 
 from __future__ import annotations
 
