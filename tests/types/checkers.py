@@ -113,7 +113,8 @@ def pyright(programs: list[Program], folder: Path) -> list[str]:
     """The command that checks these with pyright as it comes."""
     config = folder / "pyrightconfig.json"
     include = [os.path.relpath(program.path, folder) for program in programs]
-    config.write_text(json.dumps({"include": include, "extraPaths": [str(ROOT)]}), encoding="utf-8")
+    folders = sorted({str(program.path.parent) for program in programs} - {str(ROOT)})
+    config.write_text(json.dumps({"include": include, "extraPaths": [str(ROOT), *folders]}), encoding="utf-8")
     return [sys.executable, "-m", "pyright", "--project", str(config), "--pythonpath", sys.executable, "--outputjson"]
 
 
