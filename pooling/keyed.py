@@ -64,7 +64,7 @@ else:
     T = TypeVar("T")
     S = TypeVar("S")
 
-log = logging.getLogger("pooling")
+log: logging.Logger = logging.getLogger("pooling")
 
 _numbers = itertools.count(1)
 #: Most keys that the timer evicts in one call, since it has other pools to serve.

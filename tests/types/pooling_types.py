@@ -164,6 +164,7 @@ def use(pool: PoolingService[Session]) -> None:
         scratch["used"] = True
     pooled = get_pooled_value(pool)
     assert_type(pooled, PooledValue[Session])
+    assert_type(pooled.service, PoolingService[Session])
     assert_type(pooled.value, Session)
     with pooled as value:
         assert_type(value, Session)
@@ -184,6 +185,7 @@ async def ause(pool: AsyncPoolingService[Session]) -> None:
         assert_type(entered, AsyncPoolingService[Session])
     pooled = await get_pooled_value(pool)
     assert_type(pooled, AsyncPooledValue[Session])
+    assert_type(pooled.service, AsyncPoolingService[Session])
     assert_type(pooled.value, Session)
     async with pooled as value:
         assert_type(value, Session)
