@@ -45,24 +45,25 @@ if TYPE_CHECKING:
     K = TypeVarWithDefault("K", bound=Any, default=Any)
     T = TypeVarWithDefault("T", default=Any)
     S = TypeVarWithDefault("S", bound=PoolingService[Any] | AsyncPoolingService[Any], default=Any)
-
-    class KeyedArguments(PoolingServiceOptionsDict, Generic[K, S], total=False):
-        """What a keyed service takes by name."""
-
-        max_total: float | None
-        max_keys: int | None
-        max_key_idle: float | None
-        budget: PoolBudget | None
-        context: Any
-        name: str | None
-        observer: PoolObserver | None
-        on_dropped: Callable[[K, S], None] | None
-        clock: Callable[[], float]
-
 else:
     K = TypeVar("K")
     T = TypeVar("T")
     S = TypeVar("S")
+
+
+class KeyedArguments(PoolingServiceOptionsDict, Generic[K, S], total=False):
+    """What a keyed service takes by name, for signatures that pass it on."""
+
+    max_total: float | None
+    max_keys: int | None
+    max_key_idle: float | None
+    budget: PoolBudget | None
+    context: Any
+    name: str | None
+    observer: PoolObserver | None
+    on_dropped: Callable[[K, S], None] | None
+    clock: Callable[[], float]
+
 
 log: logging.Logger = logging.getLogger("pooling")
 

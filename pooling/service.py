@@ -45,17 +45,16 @@ __all__ = ["AsyncPoolingService", "PoolingService"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-if TYPE_CHECKING:
 
-    class ServiceArguments(PoolingServiceOptionsDict, total=False):
-        """What a service takes by name."""
+class ServiceArguments(PoolingServiceOptionsDict, total=False):
+    """What a service takes by name, for signatures that pass it on."""
 
-        context: Any
-        name: str | None
-        observer: PoolObserver | None
-        clock: Callable[[], float]
-        key: Any
-        budget: PoolBudget | None
+    context: Any
+    name: str | None
+    observer: PoolObserver | None
+    clock: Callable[[], float]
+    key: Any
+    budget: PoolBudget | None
 
 
 _numbers = itertools.count(1)

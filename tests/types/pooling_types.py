@@ -249,6 +249,16 @@ assert_type(
     KeyedPoolingService(lambda host: PoolFactory.of(lambda: Session(host), destroy=lambda session: session.close())),
     KeyedPoolingService[Any, Session],
 )
+
+
+def dropped(host: str, pool: PoolingService[Session]) -> None: ...
+
+
+def adropped(host: str, pool: AsyncPoolingService[Session]) -> None: ...
+
+
+assert_type(KeyedPoolingService(for_host, on_dropped=dropped), KeyedPoolingService[str, Session])
+assert_type(AsyncKeyedPoolingService(for_host, on_dropped=adropped), AsyncKeyedPoolingService[str, Session])
 hosts: KeyedPoolingService[str, Session] = KeyedPoolingService(lambda host: lambda: Session(host))
 opened: KeyedPoolingService[str, Session] = KeyedPoolingService()  # every key is opened by `open_key`
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import get_type_hints
 
 import pytest
 
-from pooling import PoolingServiceOptions, PoolingServiceOptionsDict
+from pooling import KeyedPoolingService, PoolingService, PoolingServiceOptions, PoolingServiceOptionsDict
+from pooling.keyed import KeyedArguments
+from pooling.service import ServiceArguments
 from tests.docs.pages import ROOT, pages
 from tests.types.checkers import Error, Program, check, programs_of, python_of
+
+pytestmark = pytest.mark.timeout(600)  # the two have all libraries to read when nothing is cached
 
 HERE = Path(__file__).parent
 CHECKERS = ["mypy", "pyright"]
@@ -143,3 +148,15 @@ def test_the_mapping_of_options_has_the_fields_of_the_options():
         field.name: hints[field.name] for field in fields(PoolingServiceOptions)
     }
     assert not PoolingServiceOptionsDict.__required_keys__
+
+
+@pytest.mark.parametrize(
+    ("service", "arguments"), [(PoolingService, ServiceArguments), (KeyedPoolingService, KeyedArguments)]
+)
+def test_the_arguments_of_an_asyncio_service_are_those_of_its_twin(service, arguments):
+    named = [
+        name
+        for name, parameter in inspect.signature(service).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    assert arguments.__optional_keys__ - PoolingServiceOptionsDict.__optional_keys__ == set(named)
