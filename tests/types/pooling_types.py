@@ -314,4 +314,14 @@ assert_type(PoolingService(create_pooled_binding_factory("services.member")), Po
 settings: PoolingServiceOptionsDict = {"max_size": 2, "validate_on_acquire": 30.0, "on_error": "destroy"}
 assert_type(PoolingService(make, settings), PoolingService[Session])
 assert_type(PoolingService(make, **settings), PoolingService[Session])
+
+
+def configured(from_a_file: dict[str, Any]) -> None:
+    assert_type(PoolingService(make, **from_a_file), PoolingService[Session])
+    apool: AsyncPoolingService[Session] = AsyncPoolingService(amake, **from_a_file)
+    keyed: KeyedPoolingService[str, Session] = KeyedPoolingService(for_host, **from_a_file)
+    assert_type(apool.options, PoolingServiceOptions)
+    assert_type(keyed.options, PoolingServiceOptions)
+
+
 assert_type(PoolingServiceOptions(**settings).replaced(max_size=3), PoolingServiceOptions)
