@@ -9,6 +9,8 @@ it in one of three ways:
     fail(error)       It failed, for all who waited. The next caller to ask makes another attempt.
     hand_on()         The leader was interrupted, which concerns no other caller. The waiters look again; one leads.
 
+`give_up(error)` is one of the last two, by the kind of the error.
+
 The other callers wait, in threads or in event loops. When they are woken, the flight is no longer in its place: a
 caller that looks again finds the result, another flight, or leads one.
 
@@ -40,39 +42,34 @@ class FlightState(Enum):
     HANDED_ON = "handed on"
 
 
+# Looking up a member of an enumeration costs more than all else here.
 UNDER_WAY: Final = FlightState.UNDER_WAY
+SUCCEEDED: Final = FlightState.SUCCEEDED
 
 
 class SingleFlight(Generic[T]):
     """
     One attempt, made by the caller that leads, and those who wait for it.
 
-    May be shared by any number of threads and event loops.
+    May be shared by any number of threads and event loops. Making one is cheap, for most have no waiter: attributes are
+    the class's until they are set, and the first waiter makes the list.
 
     Attributes:
         state: A `FlightState`. It is left once; of two calls that end a flight the first one counts.
         result: What the attempt gave. Set when it has succeeded, and not before.
         error: What it failed with, else `None`.
+        waiters: For each waiter the function that wakes it; `None` as long as there was none.
     """
 
-    __slots__ = ("_waiters", "error", "result", "state")
-
+    state: FlightState = UNDER_WAY
     result: T
-
-    def __init__(self) -> None:
-        self.state = UNDER_WAY
-        self.error: BaseException | None = None
-        self._waiters: list[Callable[[], object]] = []  # for each the function that wakes it
+    error: BaseException | None = None
+    waiters: list[Callable[[], object]] | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether the attempt has ended."""
         return self.state is not UNDER_WAY
-
-    @property
-    def waiting(self) -> int:
-        """How many callers wait for it."""
-        return len(self._waiters)
 
     # --- for the leader ------------------------------------------------------------------------------------------
 
@@ -80,22 +77,33 @@ class SingleFlight(Generic[T]):
         """End the flight with what the attempt gave."""
         if self.state is UNDER_WAY:
             self.result = result
-            self._end(FlightState.SUCCEEDED)
+            self.state = SUCCEEDED
+            if self.waiters:
+                self.wake()
 
     def fail(self, error: BaseException) -> None:
         """End the flight with an error for all who wait."""
         if self.state is UNDER_WAY:
             self.error = error
-            self._end(FlightState.FAILED)
+            self.state = FlightState.FAILED
+            self.wake()
 
     def hand_on(self) -> None:
         """End the flight without an outcome, so that one of those who wait leads the next."""
         if self.state is UNDER_WAY:
-            self._end(FlightState.HANDED_ON)
+            self.state = FlightState.HANDED_ON
+            self.wake()
 
-    def _end(self, state: FlightState) -> None:
-        self.state = state
-        waiters = self._waiters
+    def give_up(self, error: BaseException) -> None:
+        """End the flight after what the attempt raised: an `Exception` fails it, an interrupt hands it on."""
+        if isinstance(error, Exception):
+            self.fail(error)
+        else:
+            self.hand_on()
+
+    def wake(self) -> None:
+        """Have all who wait look at the state again."""
+        waiters = self.waiters
         while waiters:
             try:
                 wake = waiters.pop()
@@ -114,7 +122,7 @@ class SingleFlight(Generic[T]):
         """
         latch = threading.Lock()
         latch.acquire()
-        self._waiters.append(latch.release)
+        self._join(latch.release)
         try:
             if self.state is UNDER_WAY:
                 latch.acquire(timeout=-1 if timeout is None else max(timeout, 0.0))
@@ -126,16 +134,20 @@ class SingleFlight(Generic[T]):
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         wake = partial(_call_in, loop, partial(_set, woken))
-        self._waiters.append(wake)
+        self._join(wake)
         try:
             if self.state is UNDER_WAY:
                 await woken
         finally:
             self._leave(wake)
 
+    def _join(self, wake: Callable[[], object]) -> None:
+        waiters: list[Callable[[], object]] = vars(self).setdefault("waiters", [])  # atomic: one list for all
+        waiters.append(wake)
+
     def _leave(self, wake: Callable[[], object]) -> None:
         try:
-            self._waiters.remove(wake)
+            self.waiters.remove(wake)  # type: ignore[union-attr]
         except ValueError:  # it was woken
             pass
 
@@ -152,10 +164,7 @@ class TaskFlight(SingleFlight[T]):
         outlives_waiters: Whether the attempt goes on when all waiters have left.
     """
 
-    __slots__ = ("_loop", "_outlives_waiters", "_remove", "_task")
-
     def __init__(self, remove: Callable[[], object], *, outlives_waiters: bool = False) -> None:
-        super().__init__()
         self._remove = remove
         self._outlives_waiters = outlives_waiters
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -186,7 +195,7 @@ class TaskFlight(SingleFlight[T]):
 
     def _leave(self, wake: Callable[[], object]) -> None:
         super()._leave(wake)
-        if self._outlives_waiters or self._waiters or self.is_over:
+        if self._outlives_waiters or self.waiters or self.is_over:
             return
         self._remove()
         self.hand_on()
