@@ -8,6 +8,7 @@ request for each web request.
 
 from __future__ import annotations
 
+from ._single_flight import SingleFlight, TaskFlight
 from .binding import create_pooled_binding_factory
 from .budget import PoolBudget
 from .context import MissingValueError, RequestContext
@@ -60,6 +61,8 @@ __all__ = [
     "ReleaseError",
     "RequestContext",
     "RequestContextError",
+    "SingleFlight",
+    "TaskFlight",
     "create_pooled_binding_factory",
     "get_pooled_value",
 ]

@@ -69,7 +69,7 @@ def _expression(provider: Any, names: dict[str, Any]) -> str:
     """Code that gives what the provider gives; `names` is what it refers to."""
     if isinstance(provider, Pooled):
         name = _named(provider, names)
-        return f"(ctx._resolved[{name}] if {name} in ctx._resolved else {name}.first(ctx))"
+        return f"(ctx.resolved[{name}] if {name} in ctx.resolved else {name}.first(ctx))"
     if type(provider) not in (Factory, providers.Factory):
         if not _is_synchronous(provider):
             raise _Unknown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dependency_injector import providers
 
-from ..context import current_var
+from .._request.current import current_var
 from ..service import members
 
 if TYPE_CHECKING:

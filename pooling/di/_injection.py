@@ -32,8 +32,9 @@ from typing import (
     overload,
 )
 
+from .._request.current import current_var
 from ..binding import is_provider
-from ..context import RequestContext, current_var
+from ..context import RequestContext
 from ..errors import ConfigurationError
 from ._active import container_for
 from ._graph import PENDING, Reach

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dependency_injector import providers
 
 from .._adapters import is_single_use
+from .._request.current import NO_REQUEST, current_var
+from .._request.ending import ended_error
 from ..binding import is_provider
-from ..context import NO_REQUEST, RequestContext, current_var, ended
 from ..errors import ConfigurationError, PoolClosedError, RequestContextError
 from ..lease import NOTHING
 from ._kept import Kept
+
+if TYPE_CHECKING:
+    from ..context import RequestContext
 
 __all__ = ["Pooled"]
 
@@ -86,7 +90,7 @@ class Pooled(providers.Provider[T]):
                     an event loop and has not been taken yet.
             """
             try:
-                return _get_current()._resolved[self]
+                return _get_current().resolved[self]
             except KeyError:
                 pass
             return first(_get_current())
@@ -95,7 +99,7 @@ class Pooled(providers.Provider[T]):
 
     def first(self, ctx: RequestContext) -> Any:
         """A request's value, where it has none yet; errors as for calling the provider."""
-        resolved = ctx._resolved
+        resolved = ctx.resolved
         if ctx is NO_REQUEST:
             raise self._no_request()
         if self._is_plain:
@@ -104,8 +108,8 @@ class Pooled(providers.Provider[T]):
         else:
             value = self._take_chosen(ctx)
         resolved[self] = value
-        if ctx._is_closed:
-            raise ended(ctx)
+        if ctx.resolved is not resolved:
+            raise ended_error(ctx)
         return value
 
     def _provide(self, args: Any, kwargs: Any) -> Any:
@@ -118,7 +122,7 @@ class Pooled(providers.Provider[T]):
         Raises:
             RequestContextError: No request is open, or it has ended.
         """
-        if self in ctx._resolved:
+        if self in ctx.resolved:
             return None
         over = self.last_overriding
         if over is not None:
@@ -142,7 +146,7 @@ class Pooled(providers.Provider[T]):
         if over is not None:
             return over.aget() if isinstance(over, Pooled) else _at_hand(over())
         ctx = _get_current()
-        return self.begin(ctx) or _at_hand(ctx._resolved[self])
+        return self.begin(ctx) or _at_hand(ctx.resolved[self])
 
     # Between the choice of a pool and its use another request may have had it replaced, as with a user's new token: the
     # choice is then made anew. The same closed pool twice is the pool's own end, and an error.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dependency_injector import containers, providers
 
+from .._request.current import current_var
 from ..binding import is_provider
-from ..context import RequestContext, current_var
+from ..context import RequestContext
 from ..errors import ConfigurationError
 from . import _active, _checks, _lifecycle
 from ._factory import Factory
