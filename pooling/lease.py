@@ -19,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
 
-log = logging.getLogger("pooling")
+log: logging.Logger = logging.getLogger("pooling")
 #: No value: not taken yet, or given back.
 NOTHING: Final[Any] = object()
 
@@ -133,7 +133,7 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
         self._value, self._loan = NOTHING, None
         return False
 
-    async def _run(self, task: Callable[[T], Awaitable[R]] | Callable[[T], R]) -> R:
+    async def _run(self, task: Callable[[T], Any]) -> Any:
         """The task's result; if it raises, the resource is destroyed."""
         value = await self.__aenter__()
         try:
@@ -144,7 +144,7 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
             await self._destroy()
             raise
         await self.__aexit__(None, None, None)
-        return result  # type: ignore[no-any-return]
+        return result
 
     async def _destroy(self) -> None:
         self._note_loan()
@@ -164,6 +164,9 @@ class _Pooled(Generic[T, S]):
     """
 
     __slots__ = ("_loan", "_ticket", "service", "value")
+
+    service: S
+    value: T
 
     def __init__(self, service: S, value: T) -> None:
         self._ticket: list[bool] = []
@@ -208,7 +211,7 @@ class _Pooled(Generic[T, S]):
             self.service._abandoned(self.value, self._loan)
 
 
-class PooledValue(_Pooled[T, "PoolingService[Any]"]):
+class PooledValue(_Pooled[T, "PoolingService[T]"]):
     """
     A borrowed resource together with its pool. Release or destroy it once; also a context manager.
 
@@ -263,7 +266,7 @@ class PooledValue(_Pooled[T, "PoolingService[Any]"]):
         return False
 
 
-class AsyncPooledValue(_Pooled[T, "AsyncPoolingService[Any]"]):
+class AsyncPooledValue(_Pooled[T, "AsyncPoolingService[T]"]):
     """`PooledValue` of an asyncio pool: `release` and `destroy` are awaited, and it is for `async with`."""
 
     __slots__ = ()

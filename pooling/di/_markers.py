@@ -9,8 +9,9 @@ from collections.abc import Callable, Container
 from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
+from .._request.current import get_current
 from ..binding import is_provider
-from ..context import RequestContext, current_var
+from ..context import RequestContext
 from ..errors import ConfigurationError
 from ._lookup import container_for
 from ._plan import Plan
@@ -18,8 +19,6 @@ from ._plan import Plan
 __all__ = ["Marker", "markers_of", "plan_of", "without_marked"]
 
 T = TypeVar("T")
-
-_get_current = current_var.get
 
 
 class Marker(Generic[T]):
@@ -50,7 +49,7 @@ class Marker(Generic[T]):
             answering, plan = plan_of(self, repr(self))
             if container is not None and answering is container:
                 container.injection_plans[self] = plan
-        return await plan.aresolve(_get_current())  # type: ignore[no-any-return]
+        return await plan.aresolve(get_current())  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Marker):

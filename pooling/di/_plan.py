@@ -212,7 +212,7 @@ def _value_step(provider: PerRequest[Any]) -> Step:
     first = provider.first
 
     def value(ctx: RequestContext) -> Any:
-        resolved = ctx._resolved
+        resolved = ctx.resolved
         return resolved[provider] if provider in resolved else first(ctx)
 
     return value

@@ -8,7 +8,7 @@ Its types describe providers by what calling them gives: the library's `Provider
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 from dependency_injector import providers
 
@@ -69,7 +69,7 @@ class Provides(Protocol[T_co]):
 
 
 class Creates(Protocol[T_co]):
-    """A `PoolFactory`, or what has its `create` alone."""
+    """What has the `create` of a `PoolFactory` alone."""
 
     def create(self) -> T_co:
         """A new member, or an awaitable of it."""
@@ -101,7 +101,7 @@ class PoolSettings(TypedDict, total=False):
     create_backoff_max: Setting[float]
     destroy_timeout: Setting[float]
     leak_timeout: Setting[float | None]
-    on_error: Setting[str]
+    on_error: Setting[Literal["auto", "release", "destroy"]]
     inline_hooks: Setting[bool]
     use_times: Setting[bool]
     context: Any

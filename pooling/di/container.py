@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from dependency_injector import containers, providers
 
+from .._request.current import get_current
 from ..binding import is_provider
-from ..context import RequestContext, current_var
+from ..context import RequestContext
 from ..errors import ConfigurationError
 from . import _checks, _lifecycle
 from ._lookup import comes_from, declare, enlist, name_of, pairs, provider_under, withdraw
@@ -30,7 +31,6 @@ __all__ = ["Container"]
 C = TypeVar("C", bound="_Methods")
 
 _required: Any = object()
-_get_current = current_var.get
 
 
 class _Methods:
@@ -211,14 +211,14 @@ class _Methods:
             known = self.injection_plans[key]
         except KeyError:
             known = self.plan_for(key)
-        return known.resolve(_get_current())
+        return known.resolve(get_current())
 
     async def aget(self, key: str) -> Any:
         """As `get`, awaiting the pooled values it needs first."""
         known = self.injection_plans.get(key)
         if known is None:
             known = self.plan_for(key)
-        return await known.aresolve(_get_current())
+        return await known.aresolve(get_current())
 
     def plan_for(self, target: Any) -> Plan:
         """How this container resolves what is under a key, or its own provider for one that its class declares."""

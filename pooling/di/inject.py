@@ -18,7 +18,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
-from ..context import RequestContext, current_var
+from .._request.current import get_current
 from ..errors import ConfigurationError
 from ._lookup import the_running
 from ._markers import Marker, markers_of, plan_of, without_marked
@@ -27,12 +27,12 @@ from ._plan import PENDING, Plan
 if TYPE_CHECKING:
     from dependency_injector import containers, providers
 
+    from ..context import RequestContext
+
 __all__ = ["Inject", "Spec", "inject", "specs", "task"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-_get_current = current_var.get
 
 
 class _MakesMarkers:
@@ -90,7 +90,7 @@ class Spec:
     def fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Add to the arguments of a call what its caller has not given."""
         given = len(args)
-        ctx = _get_current()
+        ctx = get_current()
         for name, place, plan in self._entries(ctx):
             if given <= place and name not in kwargs:
                 kwargs[name] = plan.resolve(ctx)
@@ -98,7 +98,7 @@ class Spec:
     async def afill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """As `fill`, awaiting all pooled values first."""
         given = len(args)
-        ctx = _get_current()
+        ctx = get_current()
         entries = self._entries(ctx)
         if self.is_eager:
             for name, place, plan in entries:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from dependency_injector import providers
 
+from .._request.current import NO_REQUEST, get_current
 from ..binding import is_provider
-from ..context import NO_REQUEST, RequestContext, current_var
 from ..errors import ConfigurationError, RequestContextError
 from ..lease import NOTHING
 from ..service import AsyncPoolingService, PoolingService
@@ -28,6 +28,7 @@ from ._sources import PoolProvider, Source, source_provider
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from ..context import RequestContext
     from ..factory import PoolFactory
     from ..options import PoolingServiceOptions
     from ._sources import Creates, Foreign, HasPools, Lends, PoolDeclaration, Provides, Use
@@ -38,8 +39,6 @@ __all__ = ["AsyncPool", "Factory", "Managed", "Pool", "Pooled"]
 
 T = TypeVar("T")
 S = TypeVar("S")
-
-_get_current = current_var.get
 
 
 # --- pools -----------------------------------------------------------------------------------------------------------
@@ -65,14 +64,18 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
     @overload
     def __init__(
         self,
-        factory: PoolFactory[T] | Creates[T] | Provides[PoolFactory[T]],
+        factory: PoolFactory[T] | Provides[PoolFactory[T]],
         /,
         options: Options = None,
         **settings: Unpack[PoolDeclaration],
     ) -> None: ...
     @overload
     def __init__(
-        self, factory: type[T] | Callable[[], T], /, options: Options = None, **settings: Unpack[PoolDeclaration]
+        self,
+        factory: Creates[T] | type[T] | Callable[[], T],
+        /,
+        options: Options = None,
+        **settings: Unpack[PoolDeclaration],
     ) -> None: ...
     def __init__(self, factory: Any = None, /, options: Any = None, **settings: Any) -> None:
         super().__init__(factory, options, **settings)
@@ -98,6 +101,14 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
     @overload
     def __init__(
         self,
+        factory: PoolFactory[T] | Provides[PoolFactory[T]],
+        /,
+        options: Options = None,
+        **settings: Unpack[PoolDeclaration],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
         factory: Creates[Awaitable[T]] | Callable[[], Awaitable[T]],
         /,
         options: Options = None,
@@ -106,14 +117,10 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
     @overload
     def __init__(
         self,
-        factory: PoolFactory[T] | Creates[T] | Provides[PoolFactory[T]],
+        factory: Creates[T] | type[T] | Callable[[], T],
         /,
         options: Options = None,
         **settings: Unpack[PoolDeclaration],
-    ) -> None: ...
-    @overload
-    def __init__(
-        self, factory: type[T] | Callable[[], T], /, options: Options = None, **settings: Unpack[PoolDeclaration]
     ) -> None: ...
     def __init__(self, factory: Any = None, /, options: Any = None, **settings: Any) -> None:
         super().__init__(factory, options, **settings)
@@ -220,10 +227,10 @@ class Pooled(PerRequest[T]):
                     an event loop and has not been taken yet.
             """
             try:
-                return _get_current()._resolved[self]
+                return get_current().resolved[self]
             except KeyError:
                 pass
-            return first(_get_current())
+            return first(get_current())
 
         return value
 
@@ -249,7 +256,7 @@ class Pooled(PerRequest[T]):
         Raises:
             RequestContextError: No request is open, or it has ended.
         """
-        if self in ctx._resolved:
+        if self in ctx.resolved:
             return None
         over = self.last_overriding
         if over is not None:
@@ -272,8 +279,8 @@ class Pooled(PerRequest[T]):
         over = self.last_overriding
         if over is not None:
             return over.aget() if isinstance(over, Pooled) else _at_hand(over())
-        ctx = _get_current()
-        return self.begin(ctx) or _at_hand(ctx._resolved[self])
+        ctx = get_current()
+        return self.begin(ctx) or _at_hand(ctx.resolved[self])
 
     def _no_request(self) -> RequestContextError:
         return RequestContextError(
@@ -339,7 +346,7 @@ class Managed(PerContainer[T]):
     @overload
     def __init__(
         self,
-        make: Callable[..., T],
+        make: type[T] | Callable[..., T],
         /,
         *args: Any,
         start: str | Callable[[T], Any] | None = WHERE_IT_HAS_ONE,
@@ -459,7 +466,7 @@ class Factory(Watched, providers.Factory[T]):
             if args or kwargs:
                 return _call_plainly(self, *args, **kwargs)
             plan = self._plan or self._make_plan()
-            return plan.resolve(_get_current())
+            return plan.resolve(get_current())
 
         set_provides = _telling(providers.Factory.set_provides)
         add_args = _telling(providers.Factory.add_args)
@@ -476,7 +483,7 @@ class Factory(Watched, providers.Factory[T]):
     async def aget(self) -> T:
         """A new object, whose pooled values are awaited first; the event loop is not blocked meanwhile."""
         plan = self._plan or self._make_plan()
-        return await plan.aresolve(_get_current())  # type: ignore[no-any-return]
+        return await plan.aresolve(get_current())  # type: ignore[no-any-return]
 
     def forget_plan(self) -> None:
         """Look again at what it depends on."""
