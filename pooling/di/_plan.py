@@ -231,15 +231,17 @@ def _object_step(factory: Any) -> Step:
             by_place.append(_argument_step(given))
         else:
             by_name[name] = _argument_step(given)
-    if by_name:
+    if by_place and by_name:
         return lambda ctx: kind(
             *[step(ctx) for step in by_place], **{name: step(ctx) for name, step in by_name.items()}
         )
-    return _by_place_step(kind, by_place)
+    return _by_name_step(kind, by_name) if by_name else _by_place_step(kind, by_place)
+
+
+# Written out for few arguments, a call takes half of the time.
 
 
 def _by_place_step(kind: Any, steps: list[Step]) -> Step:
-    """`kind(*[step(ctx) for step in steps])`; written out for few, which takes half of the time."""
     match steps:
         case []:
             return lambda _: kind()
@@ -250,6 +252,17 @@ def _by_place_step(kind: Any, steps: list[Step]) -> Step:
         case [one, two, three]:
             return lambda ctx: kind(one(ctx), two(ctx), three(ctx))
     return lambda ctx: kind(*[step(ctx) for step in steps])
+
+
+def _by_name_step(kind: Any, steps: dict[str, Step]) -> Step:
+    match list(steps.items()):
+        case [(a, one)]:
+            return lambda ctx: kind(**{a: one(ctx)})
+        case [(a, one), (b, two)]:
+            return lambda ctx: kind(**{a: one(ctx), b: two(ctx)})
+        case [(a, one), (b, two), (c, three)]:
+            return lambda ctx: kind(**{a: one(ctx), b: two(ctx), c: three(ctx)})
+    return lambda ctx: kind(**{name: step(ctx) for name, step in steps.items()})
 
 
 def _argument_step(given: Any) -> Step:

@@ -131,6 +131,8 @@ def graphs():
     yield "by place", of(Parts, ..., 2, 3, third=4)
     for count in range(5):
         yield f"by place, {count} more", of(Parts, ..., *range(count))
+    for count in range(1, 5):
+        yield f"{count} by name", of(Parts, **{f"name{number}": ... for number in range(count)})
     yield "by place and by name", of(Parts, 1, second=..., third=4)
     yield "by place where it must be", of(ByPlace, ..., second=2)
     yield "names that are none of its arguments", of(Parts, zero=..., first=1)
