@@ -182,8 +182,13 @@ class _NotKnownError(Exception):
 
 
 def _unless_overridden(unwatched: tuple[Any, ...], step: Step, look_again: Step) -> Step:
-    if not unwatched:
-        return step
+    match unwatched:
+        case ():
+            return step
+        case (one,):
+            return lambda ctx: step(ctx) if one.last_overriding is None else look_again(ctx)
+        case (one, two):
+            return lambda ctx: step(ctx) if one.last_overriding is two.last_overriding is None else look_again(ctx)
 
     def resolve(ctx: RequestContext) -> Any:
         for provider in unwatched:
