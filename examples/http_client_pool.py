@@ -58,7 +58,7 @@ class ConnectionFactory(PoolFactory[Connection]):
         self.host = host
         self.port = port
 
-    async def create(self) -> Connection:  # type: ignore[override]  # hooks may be coroutine functions
+    async def create(self) -> Connection:  # a hook may be a coroutine function
         return Connection(self.host, *await asyncio.open_connection(self.host, self.port))
 
     def is_alive(self, value: Connection) -> bool:
@@ -105,11 +105,12 @@ class Station:
 
     def __init__(self) -> None:
         self.connections = 0
-        self.tasks: set[asyncio.Task] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self.tasks.add(asyncio.current_task())
+        if task := asyncio.current_task():
+            self.tasks.add(task)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")

@@ -49,7 +49,8 @@ class Worker:
         answer = json.loads(line)
         if "error" in answer:
             raise ArithmeticError(answer["error"])
-        return answer["result"]
+        result: float = answer["result"]
+        return result
 
     @property
     def is_alive(self) -> bool:

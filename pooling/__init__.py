@@ -8,6 +8,7 @@ request for each web request.
 
 from __future__ import annotations
 
+from ._single_flight import SingleFlight, TaskFlight
 from .binding import create_pooled_binding_factory
 from .budget import PoolBudget
 from .context import MissingValueError, RequestContext
@@ -26,7 +27,7 @@ from .events import PoolEvent, PoolObserver
 from .factory import Poolable, PoolFactory
 from .keyed import AsyncKeyedPoolingService, KeyedPoolingService, KeyedPoolStats
 from .lease import AsyncLease, AsyncPooledValue, Lease, PooledValue, get_pooled_value
-from .options import PoolingServiceOptions
+from .options import PoolingServiceOptions, PoolingServiceOptionsDict
 from .service import AsyncPoolingService, PoolingService
 from .stats import Histogram, PoolStats
 
@@ -56,9 +57,12 @@ __all__ = [
     "PoolingError",
     "PoolingService",
     "PoolingServiceOptions",
+    "PoolingServiceOptionsDict",
     "ReleaseError",
     "RequestContext",
     "RequestContextError",
+    "SingleFlight",
+    "TaskFlight",
     "create_pooled_binding_factory",
     "get_pooled_value",
 ]

@@ -1,12 +1,13 @@
-"""How to take from each kind of lender, and how to give back to it."""
+"""Adapters: how a request takes a value from a pool of any kind, and gives it back."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._backends.offload import in_worker, through
 from .errors import ConfigurationError, ReleaseError, RequestContextError
@@ -16,19 +17,20 @@ from .service import AsyncPoolingService, PoolingService
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .context import RequestContext
-
 logger = logging.getLogger("pooling")
 
+#: The `RequestContext` that a value is taken for. It is handed on as it is.
+Context: TypeAlias = Any
 
-class Way:
+
+class Adapter:
     """
-    A way to take from a lender and give back to it.
+    Takes values from pools of one kind and gives them back.
 
     Attributes:
         is_async: Whether what `take` and `give` return is to be awaited.
-        is_direct: Whether `lender.acquire(ctx)` and `lender.release(value)` are all there is to a use without options
-            or error, so that a request may call them without a detour.
+        is_direct: Whether a use without options and without an error is `pool.acquire(ctx)` and
+            `pool.release(value)`, so that a request may call those two itself.
     """
 
     __slots__ = ("is_async", "is_direct")
@@ -37,225 +39,250 @@ class Way:
         self.is_async = is_async
         self.is_direct = is_direct
 
-    def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
+    def take(self, pool: Any, ctx: Context, options: dict[str, Any]) -> Any:
         """Take a value."""
         raise NotImplementedError
 
-    def take_idle(self, lender: Any) -> Any:
-        """A value that can be had here and now, without waiting; else `NOTHING`."""
+    def take_idle(self, pool: Any) -> Any:
+        """A value for which nothing has to wait; else `NOTHING`."""
         return NOTHING
 
-    def is_at_hand(self, lender: Any) -> bool:
-        """Whether taking would most likely not wait."""
+    def is_at_hand(self, pool: Any) -> bool:
+        """Whether taking a value would most likely not wait."""
         return False
 
-    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
-        """Give a value back."""
+    def give(self, pool: Any, value: Any, exc: BaseException | None) -> Any:
+        """Give a value back; `exc` is what ended its use."""
         raise NotImplementedError
 
-    def agive(self, lender: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
-        """Give a value back without blocking the loop; what is to be awaited, or `None` if it is done."""
+    def give_in_loop(self, pool: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
+        """Give a value back without blocking the event loop; what is to be awaited, or `None` if it is done."""
         if self.is_async:
-            return self.give(lender, value, exc)  # type: ignore[no-any-return]
-        return through(in_worker(partial(self.give, lender, value, exc)))
-
-    def is_out(self, lender: Any, value: Any) -> bool:
-        """Whether the value is known not to have been given back."""
-        return False
+            return self.give(pool, value, exc)  # type: ignore[no-any-return]
+        return through(in_worker(partial(self.give, pool, value, exc)))
 
 
-class FromService(Way):
-    """From a pool for threads: `acquire(ctx)`, `release(value, exc=...)`."""
+# --- pools with acquire and release ----------------------------------------------------------------------------------
+
+
+class ServiceAdapter(Adapter):
+    """For a pool for threads: `acquire(ctx)`, `release(value, exc=...)`."""
 
     __slots__ = ()
 
-    def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        return lender.acquire(ctx, **options) if options else lender.acquire(ctx)
+    def take(self, pool: Any, ctx: Context, options: dict[str, Any]) -> Any:
+        return pool.acquire(ctx, **options) if options else pool.acquire(ctx)
 
-    def is_out(self, lender: Any, value: Any) -> bool:
-        return isinstance(lender, PoolingService) and lender.is_borrowed(value)
-
-    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
+    def give(self, pool: Any, value: Any, exc: BaseException | None) -> Any:
         if exc is None:
-            return lender.release(value)
-        try:
-            if isinstance(lender, PoolingService):  # what an error means for the value is the pool's to say
-                return PooledValue(lender, value).__exit__(type(exc), exc, exc.__traceback__)
-            return lender.release(value, exc=exc)
-        except ReleaseError as failure:  # the request's own error is the one to be seen
-            logger.warning("%s", failure)
+            return pool.release(value)
+        with _release_errors_logged():
+            if isinstance(pool, PoolingService):  # the pool decides what an error means for the value
+                return PooledValue(pool, value).__exit__(*_details(exc))
+            return pool.release(value, exc=exc)
 
 
-class FromAsyncService(FromService):
+class AsyncServiceAdapter(ServiceAdapter):
     """The same, where both are coroutine functions."""
 
     __slots__ = ()
 
-    def is_at_hand(self, lender: Any) -> bool:
-        return getattr(lender, "available", 0) > 0
+    def is_at_hand(self, pool: Any) -> bool:
+        return getattr(pool, "available", 0) > 0
 
-    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
-        return lender.release(value) if exc is None else self._give(lender, value, exc)
+    def give(self, pool: Any, value: Any, exc: BaseException | None) -> Any:
+        return pool.release(value) if exc is None else self._give_after(exc, pool, value)
 
-    async def _give(self, lender: Any, value: Any, exc: BaseException) -> None:
-        try:
-            if isinstance(lender, AsyncPoolingService):
-                await AsyncPooledValue(lender, value).__aexit__(type(exc), exc, exc.__traceback__)
+    async def _give_after(self, exc: BaseException, pool: Any, value: Any) -> None:
+        with _release_errors_logged():
+            if isinstance(pool, AsyncPoolingService):
+                await AsyncPooledValue(pool, value).__aexit__(*_details(exc))
             else:
-                await lender.release(value, exc=exc)
-        except ReleaseError as failure:
-            logger.warning("%s", failure)
+                await pool.release(value, exc=exc)
 
 
-class FromAsyncPool(FromAsyncService):
-    """From an `AsyncPoolingService`, which needs no coroutine where nothing has to wait."""
+class AsyncPoolingServiceAdapter(AsyncServiceAdapter):
+    """For an `AsyncPoolingService`, which needs no coroutine where nothing has to wait."""
 
     __slots__ = ()
 
-    def take_idle(self, lender: Any) -> Any:
-        return lender._take_idle()
+    def take_idle(self, pool: Any) -> Any:
+        return pool._take_idle()
 
-    def agive(self, lender: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
-        if exc is None and lender._put_idle(value):
+    def give_in_loop(self, pool: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
+        if exc is None and pool._put_idle(value):
             return None
-        return self.give(lender, value, exc)  # type: ignore[no-any-return]
+        return self.give(pool, value, exc)  # type: ignore[no-any-return]
 
 
-class FromContextManager(Way):
-    """The lender, or what its `connection()` gives, is a context manager around one use; an instance for each."""
+@contextmanager
+def _release_errors_logged() -> Iterator[None]:
+    """Log a release that fails after an error of the request, so that the request's own error is the one to be seen."""
+    try:
+        yield
+    except ReleaseError as failure:
+        logger.warning("%s", failure)
+
+
+# --- context managers ------------------------------------------------------------------------------------------------
+
+
+class ContextManagerAdapter(Adapter):
+    """For a context manager around one use: `pool.connection()`, or the pool itself. Each use has its own adapter."""
 
     __slots__ = ("_manager",)
 
-    def _open(self, lender: Any, options: dict[str, Any]) -> Any:
-        self._manager = lender.connection(**options) if callable(getattr(lender, "connection", None)) else lender
+    def _open(self, pool: Any, options: dict[str, Any]) -> Any:
+        self._manager = pool.connection(**options) if callable(getattr(pool, "connection", None)) else pool
         return self._manager
 
-    def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        return self._open(lender, options).__enter__()
+    def take(self, pool: Any, ctx: Context, options: dict[str, Any]) -> Any:
+        return self._open(pool, options).__enter__()
 
-    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
-        try:
+    def give(self, pool: Any, value: Any, exc: BaseException | None) -> Any:
+        with _PassingThrough(exc):
             self._manager.__exit__(*_details(exc))
-        except BaseException as error:
-            if error is not exc:
-                raise
 
 
-class FromAsyncContextManager(FromContextManager):
+class AsyncContextManagerAdapter(ContextManagerAdapter):
     """The same with `async with`."""
 
     __slots__ = ()
 
-    async def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        return await self._open(lender, options).__aenter__()
+    async def take(self, pool: Any, ctx: Context, options: dict[str, Any]) -> Any:
+        return await self._open(pool, options).__aenter__()
 
-    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
-        return through(self._give(exc))
+    def give(self, pool: Any, value: Any, exc: BaseException | None) -> Any:
+        return through(self._exit(exc))
 
-    async def _give(self, exc: BaseException | None) -> None:
-        try:
+    async def _exit(self, exc: BaseException | None) -> None:
+        with _PassingThrough(exc):
             await self._manager.__aexit__(*_details(exc))
-        except BaseException as error:
-            if error is not exc:
-                raise
 
 
-class FromGetPut(Way):
-    """`getconn()` and `putconn(value)`, for pools that have no `connection()`."""
+class _PassingThrough:
+    """Lets a context manager raise again the error that it is given: the request goes on to raise it."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: BaseException | None) -> None:
+        self._error = error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> bool:
+        return exc is not None and exc is self._error
+
+
+# --- others ----------------------------------------------------------------------------------------------------------
+
+
+class GetPutAdapter(Adapter):
+    """For a pool with `getconn()` and `putconn(value)` that has no `connection()`."""
 
     __slots__ = ()
 
-    def take(self, lender: Any, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        return lender.getconn(**options)
+    def take(self, pool: Any, ctx: Context, options: dict[str, Any]) -> Any:
+        return pool.getconn(**options)
 
-    def give(self, lender: Any, value: Any, exc: BaseException | None) -> Any:
-        return through(lender.putconn(value)) if self.is_async else lender.putconn(value)
+    def give(self, pool: Any, value: Any, exc: BaseException | None) -> Any:
+        return through(pool.putconn(value)) if self.is_async else pool.putconn(value)
 
 
-class Callback(Way):
-    """What is to be called at the end, in the shape of a value in use whose lender is the callback."""
+class CallbackAdapter(Adapter):
+    """For a callback at the end of a request: the "pool" is the callback, and there is no value."""
 
     __slots__ = ()
 
-    def give(self, lender: Callable[..., Any], value: Any, exc: BaseException | None) -> None:
-        result = lender(exc)
+    def give(self, pool: Callable[..., Any], value: Any, exc: BaseException | None) -> None:
+        result = pool(exc)
         if result is not None and inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()
             raise RequestContextError(
-                f"the callback {getattr(lender, '__qualname__', lender)} returned an awaitable, and the request was "
+                f"the callback {getattr(pool, '__qualname__', pool)} returned an awaitable, and the request was "
                 "closed without `await`: end it with `await ctx.aclose()`, or open it with `async with`"
             )
 
-    def agive(self, lender: Callable[..., Any], value: Any, exc: BaseException | None) -> Awaitable[None] | None:
-        result = lender(exc)
+    def give_in_loop(self, pool: Callable[..., Any], value: Any, exc: BaseException | None) -> Awaitable[None] | None:
+        result = pool(exc)
         return through(result) if result is not None and inspect.isawaitable(result) else None
 
 
-CALLBACK, ASYNC_CALLBACK = Callback(is_async=False), Callback(is_async=True)
-_SERVICE, _ASYNC_SERVICE = FromService(is_async=False, is_direct=True), FromAsyncService(is_async=True)
-_ASYNC_POOL = FromAsyncPool(is_async=True)
+# --- which adapter ---------------------------------------------------------------------------------------------------
 
-#: The way for each type seen so far; only types whose every instance is of one kind are in here.
-service_ways: dict[type, Way] = {}
+CALLBACK, ASYNC_CALLBACK = CallbackAdapter(is_async=False), CallbackAdapter(is_async=True)
+_SERVICE, _ASYNC_SERVICE = ServiceAdapter(is_async=False, is_direct=True), AsyncServiceAdapter(is_async=True)
+_ASYNC_POOLING_SERVICE = AsyncPoolingServiceAdapter(is_async=True)
+
+#: The adapter of each type seen so far that has `acquire` and `release`: all pools of such a type share one.
+adapters_by_type: dict[type, Adapter] = {}
 
 
-def way_of(lender: Any) -> Way:
+def find_adapter(pool: Any) -> Adapter:
     """
-    How to take from this lender.
+    The adapter for this pool; for one use, where the adapter is one around a context manager.
 
     Raises:
-        ConfigurationError: It has none of the known shapes.
+        ConfigurationError: The pool has none of the known shapes.
     """
-    found = service_ways.get(type(lender))
-    if found is not None:
-        return found
-    if callable(getattr(lender, "pool", None)) and callable(getattr(lender, "keys", None)):
+    kind = type(pool)
+    known = adapters_by_type.get(kind)
+    if known is not None:
+        return known
+    if _has(pool, "pool", "keys"):
         raise ConfigurationError(
-            f"{type(lender).__qualname__} has a pool for each key: take from the pool of one, `keyed.pool(key)`; in a "
+            f"{kind.__qualname__} has a pool for each key: take from the pool of one, `keyed.pool(key)`; in a "
             "container, di.Pooled(keyed, key=...)",
             field="key",
         )
-    if callable(getattr(lender, "acquire", None)) and callable(getattr(lender, "release", None)):
-        way: Way = _ASYNC_SERVICE if inspect.iscoroutinefunction(lender.acquire) else _SERVICE
-        if isinstance(lender, AsyncPoolingService) and _has_our_ways(type(lender)):
-            way = _ASYNC_POOL
-        service_ways[type(lender)] = way
-        return way
-    if callable(getattr(lender, "connection", None)):
-        is_async = _connects_asynchronously(lender)
-        return (FromAsyncContextManager if is_async else FromContextManager)(is_async=is_async)
-    if callable(getattr(lender, "getconn", None)) and callable(getattr(lender, "putconn", None)):
-        return FromGetPut(is_async=inspect.iscoroutinefunction(lender.getconn))
-    if hasattr(lender, "__aenter__"):
-        return FromAsyncContextManager(is_async=True)
-    if hasattr(lender, "__enter__"):
-        return FromContextManager(is_async=False)
+    if _has(pool, "acquire", "release"):
+        adapter = adapters_by_type[kind] = _service_adapter(pool)
+        return adapter
+    if _has(pool, "connection"):
+        return _context_manager_adapter(is_async=_connects_asynchronously(pool))
+    if _has(pool, "getconn", "putconn"):
+        return GetPutAdapter(is_async=inspect.iscoroutinefunction(pool.getconn))
+    if hasattr(pool, "__aenter__") or hasattr(pool, "__enter__"):
+        return _context_manager_adapter(is_async=hasattr(pool, "__aenter__"))
     raise ConfigurationError(
-        f"a pooled value cannot be taken from {type(lender).__qualname__}: expected a PoolingService, an "
+        f"a pooled value cannot be taken from {kind.__qualname__}: expected a PoolingService, an "
         "AsyncPoolingService, an object with acquire(request_ctx) and release(value, exc=...), one with connection() "
         "or getconn() and putconn(), or a context manager",
         field="source",
     )
 
 
-def _has_our_ways(kind: type[AsyncPoolingService[Any]]) -> bool:
-    """Whether it acquires and releases as `AsyncPoolingService` itself does."""
-    return kind.acquire is AsyncPoolingService.acquire and kind.release is AsyncPoolingService.release
-
-
-def _connects_asynchronously(lender: Any) -> bool:
-    """Whether its `connection()` is for `async with`, told from the company it keeps: calling it might do something."""
-    if inspect.isasyncgenfunction(inspect.unwrap(lender.connection)):
-        return True
-    if hasattr(lender, "__aenter__") and not hasattr(lender, "__enter__"):
-        return True
-    return any(inspect.iscoroutinefunction(getattr(lender, name, None)) for name in ("getconn", "putconn", "close"))
-
-
-def is_single_use(lender: Any) -> bool:
+def is_single_use(pool: Any) -> bool:
     """Whether this is a context manager around one use, rather than a pool to take from."""
-    return not any(callable(getattr(lender, name, None)) for name in ("acquire", "connection", "getconn"))
+    return not any(_has(pool, name) for name in ("acquire", "connection", "getconn"))
+
+
+def _has(pool: Any, *methods: str) -> bool:
+    return all(callable(getattr(pool, method, None)) for method in methods)
+
+
+def _service_adapter(pool: Any) -> Adapter:
+    kind = type(pool)
+    if isinstance(pool, AsyncPoolingService) and (
+        kind.acquire is AsyncPoolingService.acquire and kind.release is AsyncPoolingService.release
+    ):
+        return _ASYNC_POOLING_SERVICE
+    return _ASYNC_SERVICE if inspect.iscoroutinefunction(pool.acquire) else _SERVICE
+
+
+def _context_manager_adapter(*, is_async: bool) -> Adapter:
+    return (AsyncContextManagerAdapter if is_async else ContextManagerAdapter)(is_async=is_async)
+
+
+def _connects_asynchronously(pool: Any) -> bool:
+    """Whether its `connection()` is for `async with`. Its other methods tell: calling this one might do something."""
+    if inspect.isasyncgenfunction(inspect.unwrap(pool.connection)):
+        return True
+    if hasattr(pool, "__aenter__") and not hasattr(pool, "__enter__"):
+        return True
+    return any(inspect.iscoroutinefunction(getattr(pool, name, None)) for name in ("getconn", "putconn", "close"))
 
 
 def _details(

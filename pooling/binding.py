@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .errors import ConfigurationError
 from .factory import PoolFactory
 
+if TYPE_CHECKING:
+    from dependency_injector.providers import Provider
+
 __all__ = ["BindingFactory", "create_pooled_binding_factory"]
 
+T = TypeVar("T")
+
 #: Providers of one object, by name: the container library is imported by `pooling.di` alone.
-ONE_OBJECT = frozenset({"BaseSingleton", "Object", "Resource", "Kept"})
+ONE_OBJECT = frozenset({"BaseSingleton", "Object", "Resource", "PerContainer"})
 
 
-def create_pooled_binding_factory(binding: Any, *, container: Any = None) -> BindingFactory:
+@overload
+def create_pooled_binding_factory(binding: Provider[T], *, container: Any = None) -> BindingFactory[T]: ...
+@overload
+def create_pooled_binding_factory(binding: str, *, container: Any = None) -> BindingFactory[Any]: ...
+def create_pooled_binding_factory(binding: Provider[T] | str, *, container: Any = None) -> BindingFactory[Any]:
     """
     A factory whose members come from a binding, with their dependencies injected.
 
@@ -29,17 +38,17 @@ def create_pooled_binding_factory(binding: Any, *, container: Any = None) -> Bin
     return BindingFactory(binding, container=container)
 
 
-class BindingFactory(PoolFactory[Any]):
+class BindingFactory(PoolFactory[T]):
     """Makes pool members by resolving a binding; see `create_pooled_binding_factory`."""
 
-    def __init__(self, binding: Any, *, container: Any = None) -> None:
+    def __init__(self, binding: Provider[T] | str, *, container: Any = None) -> None:
         if not isinstance(binding, str) and not is_provider(binding):
             raise ConfigurationError(
                 f"binding={binding!r}: expected a provider such as providers.Factory(Member), or the key of one",
                 field="binding",
             )
-        self.binding = binding
-        self.container = container
+        self.binding: Any = binding
+        self.container: Any = container
         refuse_single(binding, str(binding))
 
     def provider(self, container: Any = None) -> Any:
@@ -70,7 +79,7 @@ class BindingFactory(PoolFactory[Any]):
         """A new member; an awaitable if the provider gives one."""
         return self.provider()()
 
-    def bound_to(self, container: Any) -> BindingFactory:
+    def bound_to(self, container: Any) -> BindingFactory[T]:
         """The same factory for a pool of this container."""
         if not isinstance(self.binding, str) or self.container is not None:
             return self

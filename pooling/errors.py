@@ -15,6 +15,7 @@ from typing import Any
 __all__ = [
     "ConfigurationError",
     "CreateError",
+    "MissingValueError",
     "PoolClosedError",
     "PoolCounts",
     "PoolExhaustedError",
@@ -152,6 +153,16 @@ class ReleaseError(PoolingError):
 
 class RequestContextError(PoolingError):
     """A request-scoped value was asked for where there is no open request."""
+
+
+class MissingValueError(RequestContextError, KeyError):
+    """The request carries no value of that name. Also a `KeyError`."""
+
+    __str__ = Exception.__str__
+
+    def __init__(self, message: str, *, missing: Any = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.missing = missing
 
 
 class ConfigurationError(PoolingError, ValueError):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar, cast, overload, runtime_checkable
 
 from .errors import ConfigurationError, CreateError
 
 __all__ = ["PoolFactory", "Poolable"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: Mistakes in the factory's own code: trying again cannot cure them.
 PROGRAMMING_ERRORS = (TypeError, NameError, AttributeError, ImportError, NotImplementedError, SyntaxError)
@@ -23,11 +24,12 @@ class PoolFactory(Generic[T]):
     `AsyncPoolingService`; a `PoolingService` refuses those at construction. No
     hook runs while a lock of the pool is held. A hook that is not overridden costs
     nothing, and leaves the step to the resource's own method of the same name (see `Poolable`).
+    An override may name its parameters differently.
     """
 
-    def create(self) -> T:
+    def create(self) -> T | Awaitable[T]:
         """
-        Make one resource.
+        Make one resource. An override returns `T`, or is `async def` and returns `T` when awaited.
 
         Runs in the background, never in a borrower's thread or task, at most
         `max_creating` times at once. A failure is tried again with a growing pause
@@ -35,24 +37,24 @@ class PoolFactory(Generic[T]):
         """
         raise NotImplementedError(f"{type(self).__name__} must define create()")
 
-    def destroy(self, value: T) -> Any:
+    def destroy(self, value: T, /) -> Any:
         """Unmake a resource; runs in the background, once for each. A failure is logged."""
 
-    def validate(self, value: T) -> Any:
+    def validate(self, value: T, /) -> Any:
         """Say whether a resource still works. `False` or an exception has it destroyed and another tried."""
         return True
 
-    def acquire(self, value: T, request_ctx: Any) -> Any:
+    def acquire(self, value: T, request_ctx: Any, /) -> Any:
         """Prepare a resource for a borrower, after it was taken; a failure destroys it and reaches the borrower."""
 
-    def release(self, value: T) -> Any:
+    def release(self, value: T, /) -> Any:
         """
         Reset a resource before it is given back; a failure destroys it.
 
         A parameter named `exc` receives the exception that ended the use, or `None`.
         """
 
-    def is_alive(self, value: T) -> bool:
+    def is_alive(self, value: T, /) -> bool:
         """
         Look, without waiting, whether an idle resource may be handed out; `False` destroys it and takes the next.
 
@@ -61,7 +63,7 @@ class PoolFactory(Generic[T]):
         """
         return True
 
-    def is_final(self, error: BaseException) -> bool:
+    def is_final(self, error: BaseException, /) -> bool:
         """
         Say whether a failed create cannot be cured by trying again; borrowers then get it at once.
 
@@ -70,17 +72,53 @@ class PoolFactory(Generic[T]):
         """
         return isinstance(error, (CreateError, ConfigurationError, *PROGRAMMING_ERRORS))
 
+    @overload
     @staticmethod
     def of(
-        create: Callable[[], T] | type[T],
+        create: type[R],
         *,
-        destroy: Callable[[T], Any] | None = None,
-        validate: Callable[[T], Any] | None = None,
-        acquire: Callable[[T, Any], Any] | None = None,
+        destroy: Callable[[R], Any] | None = None,
+        validate: Callable[[R], Any] | None = None,
+        acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
-        is_alive: Callable[[T], bool] | None = None,
+        is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
-    ) -> PoolFactory[T]:
+    ) -> PoolFactory[R]: ...
+    @overload
+    @staticmethod
+    def of(
+        create: Callable[[], Awaitable[R]],
+        *,
+        destroy: Callable[[R], Any] | None = None,
+        validate: Callable[[R], Any] | None = None,
+        acquire: Callable[[R, Any], Any] | None = None,
+        release: Callable[..., Any] | None = None,
+        is_alive: Callable[[R], bool] | None = None,
+        is_final: Callable[[BaseException], bool] | None = None,
+    ) -> PoolFactory[R]: ...
+    @overload
+    @staticmethod
+    def of(
+        create: Callable[[], R],
+        *,
+        destroy: Callable[[R], Any] | None = None,
+        validate: Callable[[R], Any] | None = None,
+        acquire: Callable[[R, Any], Any] | None = None,
+        release: Callable[..., Any] | None = None,
+        is_alive: Callable[[R], bool] | None = None,
+        is_final: Callable[[BaseException], bool] | None = None,
+    ) -> PoolFactory[R]: ...
+    @staticmethod
+    def of(
+        create: type[R] | Callable[[], Awaitable[R]] | Callable[[], R],
+        *,
+        destroy: Callable[[R], Any] | None = None,
+        validate: Callable[[R], Any] | None = None,
+        acquire: Callable[[R, Any], Any] | None = None,
+        release: Callable[..., Any] | None = None,
+        is_alive: Callable[[R], bool] | None = None,
+        is_final: Callable[[BaseException], bool] | None = None,
+    ) -> PoolFactory[R]:
         """
         A factory from plain callables.
 
@@ -96,7 +134,7 @@ class PoolFactory(Generic[T]):
         Raises:
             ConfigurationError: Something given is not callable.
         """
-        factory: PoolFactory[T] = PoolFactory()
+        factory: PoolFactory[R] = PoolFactory()
         given = {
             "create": create,
             "destroy": destroy,

@@ -1,8 +1,8 @@
 """
 A pool for each key: for each user, host, tenant, shard.
 
-`KeyedPoolingService` is for threads, `AsyncKeyedPoolingService` for asyncio. Pools come with the first use of their
-key and go when it has been quiet; one budget limits them all.
+`KeyedPoolingService` is for threads, `AsyncKeyedPoolingService` for asyncio. A pool is made at the first use of its
+key and evicted when the key has been unused; one budget limits them all.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from ._backends.alarms import Ring
 from ._backends.fork import snapshot as members
@@ -25,7 +25,7 @@ from ._engine.lru import Entry, LeastRecentlyUsed
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
 from .lease import NOTHING, AsyncLease, Lease
-from .options import PoolingServiceOptions, checked_seconds, is_seconds
+from .options import PoolingServiceOptions, PoolingServiceOptionsDict, checked_seconds, is_seconds
 from .service import AsyncPoolingService, PoolingService, check_parts
 
 if TYPE_CHECKING:
@@ -38,15 +38,38 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncKeyedPoolingService", "KeyedPoolStats", "KeyedPoolingService"]
 
-K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
 R = TypeVar("R")
-S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # type checkers know it without installation
 
-log = logging.getLogger("pooling")
+    # A key is any hashable. Of a `lambda` nothing says which: there it is Any, as the bound lets its body take it.
+    K = TypeVarWithDefault("K", bound=Any, default=Any)
+    T = TypeVarWithDefault("T", default=Any)
+    S = TypeVarWithDefault("S", bound=PoolingService[Any] | AsyncPoolingService[Any], default=Any)
+else:
+    K = TypeVar("K")
+    T = TypeVar("T")
+    S = TypeVar("S")
+
+
+class KeyedArguments(PoolingServiceOptionsDict, Generic[K, S], total=False):
+    """What a keyed service takes by name, for signatures that pass it on."""
+
+    max_total: float | None
+    max_keys: int | None
+    max_key_idle: float | None
+    budget: PoolBudget | None
+    context: Any
+    name: str | None
+    observer: PoolObserver | None
+    on_dropped: Callable[[K, S], None] | None
+    clock: Callable[[], float]
+
+
+log: logging.Logger = logging.getLogger("pooling")
 
 _numbers = itertools.count(1)
-#: Keys forgotten in one go by the timer, which has other pools to serve.
+#: Most keys that the timer evicts in one call, since it has other pools to serve.
 BATCH = 500
 LATE = 5.0  # seconds after which a timer that was to call counts as gone, with its event loop
 
@@ -86,8 +109,8 @@ class _Keyed(Generic[K, T, S]):
 
     def __init__(
         self,
-        factory_for_key: Callable[[K], PoolFactory[T] | Callable[[], Any]] | None = None,
-        options: PoolingServiceOptions | Mapping[str, Any] | None = None,
+        factory_for_key: Callable[[K], PoolFactory[T] | type[T] | Callable[[], T]] | None = None,
+        options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
         *,
         max_total: float | None = None,
         max_keys: int | None = None,
@@ -98,7 +121,7 @@ class _Keyed(Generic[K, T, S]):
         observer: PoolObserver | None = None,
         on_dropped: Callable[[K, S], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        **options_as_keywords: Any,
+        **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> None:
         if factory_for_key is not None and not callable(factory_for_key):
             raise ConfigurationError(
@@ -133,7 +156,7 @@ class _Keyed(Generic[K, T, S]):
         self._is_stopped = False
         self._entries: dict[K, Entry[S]] = {}
         self._lru = LeastRecentlyUsed(self._entries)
-        self._others: weakref.WeakSet[Any] = weakref.WeakSet()  # pools off the map that somebody may still use
+        self._removed: weakref.WeakSet[Any] = weakref.WeakSet()  # pools off the map that a caller may still use
         self._lock = threading.RLock()  # for changes of the map; looking a key up takes none
         self._out: dict[int, S] = {}
         self._created_before = 0
@@ -176,56 +199,89 @@ class _Keyed(Generic[K, T, S]):
         """
         The key's pool, made if there is none. Does not block, and starts nothing.
 
-        It may be kept: one that has gone from the map because it was quiet still works, within the same budget.
+        You may keep it: a pool whose key was evicted still works, within the same budget.
 
         Raises:
             PoolExhaustedError: `max_keys` pools are in use.
-            PoolClosedError: All was stopped.
+            PoolClosedError: The service is stopped.
         """
         entry = self._entries.get(key)
-        if entry is None:
-            if self._factory_for_key is None:
-                raise ConfigurationError(
-                    f"pool {self._name!r} has no factory_for_key, and key {key!r} was not opened by open_key()",
-                    field="factory_for_key",
-                )
-            return self.open_key(key, self._factory_for_key(key))
-        now = entry.touched = self._now()
-        if now >= self._arm_again_at:
-            self._arm(entry.service)
-        return entry.service
+        if entry is not None:
+            now = entry.touched = self._now()  # as `_used`, without another call
+            if now >= self._arm_again_at:
+                self._arm(entry.service)
+            return entry.service
+        if self._factory_for_key is None:
+            raise ConfigurationError(
+                f"pool {self._name!r} has no factory_for_key, and key {key!r} was not opened by open_key()",
+                field="factory_for_key",
+            )
+        return self.open_key(key, self._factory_for_key(key))
 
     def touch(self, key: K) -> bool:
         """Count as a use of the key; whether it has a pool."""
+        return self._used(key) is not None
+
+    def key_data(self, key: K) -> Any:
+        """
+        What `open_key` or `add_pool` attached to the key as `data`; `None` if the key has no pool.
+
+        Counts as a use of the key. Takes no lock.
+        """
+        entry = self._used(key)
+        return None if entry is None else entry.data
+
+    def all_data(self) -> dict[K, Any]:
+        """What was attached to each key, as of now. Counts as a use of none."""
+        return {key: entry.data for key, entry in self._entries.copy().items()}
+
+    def _used(self, key: K) -> Entry[S] | None:
+        """The key's entry, whose last use is now."""
         entry = self._entries.get(key)
-        if entry is None:
-            return False
-        now = entry.touched = self._now()
-        if now >= self._arm_again_at:
-            self._arm(entry.service)
-        return True
+        if entry is not None:
+            now = entry.touched = self._now()
+            if now >= self._arm_again_at:
+                self._arm(entry.service)
+        return entry
 
     def open_key(
         self,
         key: K,
-        factory: PoolFactory[T] | Callable[[], Any],
-        options: PoolingServiceOptions | Mapping[str, Any] | None = None,
-        **service: Any,
+        factory: PoolFactory[T] | type[T] | Callable[[], T] | Callable[[], Awaitable[T]],
+        options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+        *,
+        data: Any = None,
+        **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> S:
         """
         Give a key a pool with a factory and options of its own. Does not block, and starts nothing.
 
-        Where the key has one already, that one is returned.
+        If the key has a pool already, that one is returned.
 
         Args:
             key: Any hashable.
             factory: Makes this key's resources.
             options: This key's settings; by default those of all.
-            **service: Further arguments of the service.
+            data: Any object to keep with the key's pool; `key_data` returns it.
+            **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
 
         Raises:
             PoolExhaustedError: `max_keys` pools are in use.
-            PoolClosedError: All was stopped.
+            PoolClosedError: The service is stopped.
+        """
+        return self.add_pool(key, self.make_pool(key, factory, options, **options_as_keywords), data)
+
+    def make_pool(
+        self,
+        key: K,
+        factory: PoolFactory[T] | type[T] | Callable[[], T] | Callable[[], Awaitable[T]],
+        options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+        **options_as_keywords: Unpack[PoolingServiceOptionsDict],
+    ) -> S:
+        """
+        A pool with this service's budget, name and observer that is under no key yet: `add_pool` puts it there.
+
+        For objects that hold a pool and are themselves the `data` of its key. Arguments as in `open_key`.
         """
         made: S = self._service_class(
             factory,
@@ -236,18 +292,29 @@ class _Keyed(Generic[K, T, S]):
             observer=self._observer,
             budget=self._budget,
             clock=self._now,
-            **service,
+            **options_as_keywords,
         )
-        # Of two threads that came at once the first has put its pool in; the other's has nothing in it yet.
-        forgotten: list[Entry[S]] = []
+        return made
+
+    def add_pool(self, key: K, pool: S, data: Any = None) -> S:
+        """
+        Put a pool of `make_pool` under its key, with any object as `data`. Does not block.
+
+        If the key has a pool already, that one stays and is returned.
+
+        Raises:
+            PoolExhaustedError: `max_keys` pools are in use.
+            PoolClosedError: The service is stopped.
+        """
+        evicted: list[Entry[S]] = []
         with self._lock:
             if self._is_stopped:
                 raise self._stopped(key)
             entry = self._entries.get(key)
             if entry is None:
                 if len(self._entries) >= self._max_keys:
-                    forgotten = self._forget(most=1)
-                    if not forgotten:
+                    evicted = self._evict(most=1)
+                    if not evicted:
                         raise PoolExhaustedError(
                             f"pool {self._name!r}: no pool for key {key!r}: all of max_keys={self._max_keys} are in "
                             "use. Raise max_keys, or release sooner.",
@@ -255,9 +322,10 @@ class _Keyed(Generic[K, T, S]):
                             key=key,
                             limit="max_keys",
                         )
-                entry = self._entries[key] = Entry(key, made, self._now())
+                entry = self._entries[key] = Entry(key, pool, data, self._now())
                 self._lru.add(entry)
-        self._part_with(forgotten)
+        if evicted:
+            self._let_go(evicted)
         if entry.touched >= self._arm_again_at:
             self._arm(entry.service)
         return entry.service
@@ -271,10 +339,10 @@ class _Keyed(Generic[K, T, S]):
 
     def _seconds_left(self, key: K, service: S, error: PoolClosedError, timeout: float | None) -> float:
         """
-        How long a borrower may still wait that has found the key's pool closed, and is to look the key up again.
+        How long a borrower may still wait that found its pool closed because the key was closed or evicted.
 
         Raises:
-            PoolClosedError: That was not it: all are stopped, or this pool was by itself.
+            PoolClosedError: The service is stopped, or the pool was stopped by itself.
         """
         if self._is_stopped:
             raise self._stopped(key) from error
@@ -283,33 +351,33 @@ class _Keyed(Generic[K, T, S]):
             raise error
         return max((service.options.timeout if timeout is None else timeout) - error.waited, 0.0)
 
-    def _forget(self, *, before: float = math.inf, most: float = math.inf) -> list[Entry[S]]:
-        """Take quiet keys off the map; `_part_with` is to follow, without the lock."""
+    def _evict(self, *, before: float = math.inf, most: float = math.inf) -> list[Entry[S]]:
+        """Take unused keys off the map; the caller passes them to `_let_go` after it has released the lock."""
 
-        def is_quiet(entry: Entry[S]) -> bool:
+        def is_unused(entry: Entry[S]) -> bool:
             service, ledger = entry.service, entry.service.engine.ledger
             in_use = service.borrowed if before == math.inf else ledger.live - len(ledger.idle)
             if service.pending or in_use or (before < math.inf and service.size > ledger.min_size):
                 entry.touched = self._now()
                 return False
-            if before < math.inf:  # what `min_size` keeps is there, and may be used past this map
+            if before < math.inf:  # a pool that is full to `min_size` may be used by a caller that kept it
                 entry.touched = max([entry.touched, *(slot.taken_at for slot in list(ledger.idle) if slot.uses)])
             return entry.touched <= before
 
-        taken = self._lru.take(is_quiet, before=before, most=most)
+        taken = self._lru.take(is_unused, before=before, most=most)
         for entry in taken:
-            self._leaves(entry)
+            self._remove(entry)
         return taken
 
-    def _leaves(self, entry: Entry[S]) -> None:
-        """Take an entry off the map; whoever stops all still finds its pool."""
-        self._others.add(entry.service)
+    def _remove(self, entry: Entry[S]) -> None:
+        """Take an entry off the map; stopping all still reaches its pool."""
+        self._removed.add(entry.service)
         entry.service.leave_the_map()
         self._entries.pop(entry.key, None)
 
-    def _part_with(self, forgotten: list[Entry[S]]) -> None:
-        """Whoever still has such a pool may use it; idle resources go now."""
-        for entry in forgotten:
+    def _let_go(self, evicted: list[Entry[S]]) -> None:
+        """Destroy the idle resources of evicted keys; a caller that kept such a pool may go on using it."""
+        for entry in evicted:
             self._tell_dropped(entry)
             if entry.service.size or entry.service.engine.ledger.min_size:
                 entry.service.keep_none()
@@ -340,7 +408,7 @@ class _Keyed(Generic[K, T, S]):
             entry = self._entries.get(key)
             if entry is None:
                 return False
-            self._leaves(entry)
+            self._remove(entry)
         self._tell_dropped(entry)
         entry.service.retire()
         return True
@@ -348,7 +416,7 @@ class _Keyed(Generic[K, T, S]):
     def stats(self) -> KeyedPoolStats:
         """The numbers of all keys and of each."""
         per_key = {key: entry.service.stats() for key, entry in self._entries.copy().items()}
-        every = [*per_key.values(), *(service.stats() for service in members(self._others))]
+        every = [*per_key.values(), *(service.stats() for service in members(self._removed))]
         return KeyedPoolStats(
             keys=len(per_key),
             size=sum(stats.size for stats in every),
@@ -360,10 +428,10 @@ class _Keyed(Generic[K, T, S]):
             per_key=per_key,
         )
 
-    # -- quiet keys ------------------------------------------------------------
+    # -- unused keys ------------------------------------------------------------
 
     def _arm(self, service: S) -> None:
-        """Have the timer call when the first key may have been quiet for long enough."""
+        """Have the timer call when the first key may have been unused for `max_key_idle`."""
         if not service._can_be_rung():
             return
         now = self._now()
@@ -379,7 +447,7 @@ class _Keyed(Generic[K, T, S]):
         try:
             self._sweep(most=BATCH)
         except Exception:
-            log.exception("pool %r: the periodic look for quiet keys failed", self._name)
+            log.exception("pool %r: the periodic look for unused keys failed", self._name)
         entry = next(iter(self._entries.copy().values()), None)
         if entry is None:
             self._armed_at, self._arm_again_at = math.inf, -math.inf
@@ -387,34 +455,41 @@ class _Keyed(Generic[K, T, S]):
             self._arm(entry.service)
 
     def sweep(self) -> None:
-        """Forget the keys that have been quiet for `max_key_idle`; this also happens in the background."""
+        """Evict the keys that have been unused for `max_key_idle`; this also happens in the background."""
         self._sweep(most=math.inf)
 
     def _sweep(self, most: float) -> None:
         for number, service in list(self._out.items()):
-            if number not in service.engine.ledger.out:  # it was given back past this map
+            if number not in service.engine.ledger.out:  # it was given back to its pool directly
                 self._out.pop(number, None)
         with self._lock:
-            forgotten = self._forget(before=self._now() - self._max_key_idle, most=most)
-        self._part_with(forgotten)
+            evicted = self._evict(before=self._now() - self._max_key_idle, most=most)
+        self._let_go(evicted)
 
     # -- values ----------------------------------------------------------------
 
     def is_borrowed(self, value: T) -> bool:
         """Whether this very object is out, under whatever key."""
-        return self._lender(value) is not None
+        return self._find_pool(value) is not None
 
-    def _lender(self, value: T) -> S | None:
+    def _find_pool(self, value: T) -> S | None:
+        """The pool that a value is out from."""
         service = self._out.get(id(value))
         if service is not None:
             if service.is_borrowed(value):
                 return service
-            self._out.pop(id(value), None)  # it was given back past this map
-        # A lease, and whoever has a key's pool, borrow past this map.
+            self._out.pop(id(value), None)  # it was given back to its pool directly
+        # A lease, and a caller that keeps a key's pool, borrow from the pool directly.
         return next((one for one in self._every() if one.is_borrowed(value)), None)
 
-    def _service_of(self, value: T) -> S:
-        service = self._lender(value)
+    def _pool_of(self, value: T) -> S:
+        """
+        The pool that a value is to be given back to.
+
+        Raises:
+            ReleaseError: It is not out under any key.
+        """
+        service = self._find_pool(value)
         if service is None:
             raise ReleaseError(
                 f"pool {self._name!r}: <{type(value).__name__} object at {id(value):#x}> is not out under any key: it "
@@ -426,23 +501,18 @@ class _Keyed(Generic[K, T, S]):
             )
         return service
 
-    def _keep(self, value: T, service: S) -> None:
-        """After an interrupt: what had not been given back is still out."""
-        if service.is_borrowed(value):
-            self._out[id(value)] = service
-
     def _every(self) -> list[S]:
-        return [*(entry.service for entry in self._entries.copy().values()), *members(self._others)]
+        return [*(entry.service for entry in self._entries.copy().values()), *members(self._removed)]
 
     def _closing(self) -> list[S]:
-        """All pools there are, and from here on no key gets another."""
+        """All pools; from now on no key gets another."""
         with self._lock:
             self._is_stopped = True
         return self._every()
 
-    def _parted_with(self) -> list[S]:
-        """Pools off the map that somebody may still use."""
-        return members(self._others)
+    def _off_the_map(self) -> list[S]:
+        """Pools off the map that a caller may still use."""
+        return members(self._removed)
 
     def _begin_stop(self, services: list[S]) -> list[S]:
         for service in services:  # all at once, before any is waited for
@@ -453,7 +523,7 @@ class _Keyed(Generic[K, T, S]):
         with self._lock:
             for entry in self._entries.copy().values():
                 self._created_before += entry.service.engine.ledger.created
-                self._leaves(entry)
+                self._remove(entry)
             self._lru.clear()
 
     def start(self) -> Any:
@@ -473,9 +543,9 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
             opened by `open_key`.
         options: Settings of each key's pool, as an object or a mapping.
         max_total: Most resources of all keys together; `None` is no limit.
-        max_keys: Most keys that have a pool; one more has a quiet one forgotten. `None` is no limit.
-        max_key_idle: Seconds after which a key without borrowers is forgotten that has no resources, or no more than
-            `min_size`, unused for as long; those are destroyed. `None` takes `max_idle`.
+        max_keys: Most keys that have a pool; for one more, the least recently used is evicted. `None` is no limit.
+        max_key_idle: Seconds after which an unused key is evicted: one without borrowers whose pool is empty, or holds
+            at most `min_size` resources, unused for as long; those are destroyed. `None` takes `max_idle`.
         budget: A limit shared with further pools, instead of `max_total`.
         context: Handed to acquire hooks where the borrower gives no context.
         name: For texts and statistics; every key's pool has it.
@@ -492,57 +562,59 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `PoolingService.acquire`, of the key's pool; also waits where the budget is spent."""
-        while True:
-            service = self.pool(key)
-            value: Any = NOTHING
-            try:
-                value = service.acquire(request_ctx, timeout=timeout, priority=priority)
-                self._out[id(value)] = service
-                return value  # type: ignore[no-any-return]
-            except PoolClosedError as error:
-                timeout = self._seconds_left(key, service, error, timeout)
-            except BaseException:
-                if value is not NOTHING:  # interrupted between these lines
-                    self._out.pop(id(value), None)
-                    service.release(value)
-                raise
+        return self._borrow(key, request_ctx, timeout, priority)
 
     def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`, of the key's pool."""
+        return self._borrow(key, request_ctx, None, priority, queues=False)
+
+    def _borrow(
+        self,
+        key: K,
+        request_ctx: Any,
+        timeout: float | None,
+        priority: int,
+        *,
+        queues: bool = True,
+        lease: _KeyedLease[T] | None = None,
+    ) -> T:
+        """
+        Acquire from the key's pool; if the key is closed meanwhile, from the next pool that it gets.
+
+        Args:
+            key: Whose pool.
+            request_ctx: As in `acquire`.
+            timeout: As in `acquire`.
+            priority: As in `acquire`.
+            queues: `False` as in `acquire_nowait`.
+            lease: Acquires by itself, and knows the value's pool; otherwise this service notes it.
+        """
         while True:
             service = self.pool(key)
-            value: Any = NOTHING
             try:
-                value = service.acquire_nowait(request_ctx, priority=priority)
-                self._out[id(value)] = service
-                return value  # type: ignore[no-any-return]
+                if lease is not None:
+                    return lease.enter(service, timeout)
+                if queues:
+                    value = service.acquire(request_ctx, timeout=timeout, priority=priority)
+                else:
+                    value = service.acquire_nowait(request_ctx, priority=priority)
             except PoolClosedError as error:
-                self._seconds_left(key, service, error, None)
-            except BaseException:
-                if value is not NOTHING:  # interrupted between these lines
-                    self._out.pop(id(value), None)
-                    service.release(value)
-                raise
+                timeout = self._seconds_left(key, service, error, timeout)
+            else:
+                self._out[id(value)] = service
+                return value
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`; the value knows its key."""
-        service = self._service_of(value)
-        try:
-            self._out.pop(id(value), None)
-            service.release(value, exc)
-        except BaseException:
-            self._keep(value, service)
-            raise
+        service = self._pool_of(value)
+        self._out.pop(id(value), None)
+        service.release(value, exc)
 
     def destroy(self, value: T) -> None:
         """As `PoolingService.destroy`; the value knows its key."""
-        service = self._service_of(value)
-        try:
-            self._out.pop(id(value), None)
-            service.destroy(value)
-        except BaseException:
-            self._keep(value, service)
-            raise
+        service = self._pool_of(value)
+        self._out.pop(id(value), None)
+        service.destroy(value)
 
     def lease(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
         """As `PoolingService.lease`, of the pool that the key has on entry."""
@@ -559,11 +631,11 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def stop_closed(self, timeout: float = 5.0) -> None:
         """
-        Stop the pools that are off the map, closed or forgotten, all within `timeout` seconds; keys keep theirs.
+        Stop the pools whose key was closed or evicted, all within `timeout` seconds; present keys keep theirs.
 
-        So `close_key` for each key and then this gives every key a new pool, and waits for what is out of the old ones.
+        Call `close_key` for each key and then this, and every key gets a new pool while you wait for the old ones.
         """
-        self._stop_all(self._parted_with, timeout)
+        self._stop_all(self._off_the_map, timeout)
 
     def _stop_all(self, which: Callable[[], list[PoolingService[T]]], timeout: float) -> None:
         deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
@@ -587,22 +659,21 @@ class _KeyedLease(Lease[T]):
     __slots__ = ("_key", "_keyed")
 
     def __init__(self, keyed: KeyedPoolingService[Any, T], key: Any, ctx: Any, timeout: float | None, priority: int):
-        super().__init__(keyed, ctx, timeout, priority)  # type: ignore[arg-type] # until there is the key's
+        super().__init__(keyed, ctx, timeout, priority)  # type: ignore[arg-type] # replaced on entry
         self._keyed = keyed
         self._key = key
 
     def __enter__(self) -> T:
         if self._value is not NOTHING:
             raise self._in_use()
-        timeout = self._timeout
-        while True:
-            service = self._service = self._keyed.pool(self._key)
-            try:  # the value is kept in the line it comes in, as in `Lease`
-                value: T
-                value = self._value = service.acquire(self._ctx, timeout=timeout, priority=self._priority)
-                return value
-            except PoolClosedError as error:
-                timeout = self._keyed._seconds_left(self._key, service, error, timeout)
+        return self._keyed._borrow(self._key, None, self._timeout, 0, lease=self)
+
+    def enter(self, service: PoolingService[T], timeout: float | None) -> T:
+        """Acquire from this pool, which is where the value goes back to."""
+        self._service = service
+        value: T  # kept in the line it comes in, as in `Lease`
+        value = self._value = service.acquire(self._ctx, timeout=timeout, priority=self._priority)
+        return value
 
 
 class _AsyncKeyedLease(AsyncLease[T]):
@@ -613,82 +684,98 @@ class _AsyncKeyedLease(AsyncLease[T]):
     def __init__(
         self, keyed: AsyncKeyedPoolingService[Any, T], key: Any, ctx: Any, timeout: float | None, priority: int
     ):
-        super().__init__(keyed, ctx, timeout, priority)  # type: ignore[arg-type] # until there is the key's
+        super().__init__(keyed, ctx, timeout, priority)  # type: ignore[arg-type] # replaced on entry
         self._keyed = keyed
         self._key = key
 
     async def __aenter__(self) -> T:
         if self._value is not NOTHING:
             raise self._in_use()
-        timeout = self._timeout
-        while True:
-            service = self._service = self._keyed.pool(self._key)
-            try:  # the value is kept in the line it comes in, as in `Lease`
-                value: T
-                value = self._value = await service.acquire(self._ctx, timeout=timeout, priority=self._priority)
-                return value
-            except PoolClosedError as error:
-                timeout = self._keyed._seconds_left(self._key, service, error, timeout)
+        return await self._keyed._borrow(self._key, None, self._timeout, 0, lease=self)
+
+    async def enter(self, service: AsyncPoolingService[T], timeout: float | None) -> T:
+        """As `_KeyedLease.enter`."""
+        self._service = service
+        value: T  # kept in the line it comes in, as in `Lease`
+        value = self._value = await service.acquire(self._ctx, timeout=timeout, priority=self._priority)
+        return value
 
 
 class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     """`KeyedPoolingService` for asyncio; belongs to the first loop that uses it."""
 
+    if TYPE_CHECKING:  # as in `AsyncPoolingService`
+
+        @overload
+        def __init__(
+            self,
+            factory_for_key: Callable[[K], PoolFactory[T] | type[T]] | None = None,
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[KeyedArguments[K, AsyncPoolingService[T]]],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            factory_for_key: Callable[[K], Callable[[], Awaitable[T]]],
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[KeyedArguments[K, AsyncPoolingService[T]]],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            factory_for_key: Callable[[K], Callable[[], T]],
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[KeyedArguments[K, AsyncPoolingService[T]]],
+        ) -> None: ...
+        def __init__(self, factory_for_key: Any = None, options: Any = None, **arguments: Any) -> None: ...
+
     _service_class = AsyncPoolingService
 
     async def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire`."""
-        while True:
-            service = self.pool(key)
-            value: Any = NOTHING
-            try:
-                value = await service.acquire(request_ctx, timeout=timeout, priority=priority)
-                self._out[id(value)] = service
-                return value  # type: ignore[no-any-return]
-            except PoolClosedError as error:
-                timeout = self._seconds_left(key, service, error, timeout)
-            except BaseException:
-                if value is not NOTHING:  # interrupted between these lines
-                    self._out.pop(id(value), None)
-                    await service.release(value)
-                raise
+        return await self._borrow(key, request_ctx, timeout, priority)
 
     async def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire_nowait`."""
+        return await self._borrow(key, request_ctx, None, priority, queues=False)
+
+    async def _borrow(
+        self,
+        key: K,
+        request_ctx: Any,
+        timeout: float | None,
+        priority: int,
+        *,
+        queues: bool = True,
+        lease: _AsyncKeyedLease[T] | None = None,
+    ) -> T:
+        """As `KeyedPoolingService._borrow`."""
         while True:
             service = self.pool(key)
-            value: Any = NOTHING
             try:
-                value = await service.acquire_nowait(request_ctx, priority=priority)
-                self._out[id(value)] = service
-                return value  # type: ignore[no-any-return]
+                if lease is not None:
+                    return await lease.enter(service, timeout)
+                if queues:
+                    value = await service.acquire(request_ctx, timeout=timeout, priority=priority)
+                else:
+                    value = await service.acquire_nowait(request_ctx, priority=priority)
             except PoolClosedError as error:
-                self._seconds_left(key, service, error, None)
-            except BaseException:
-                if value is not NOTHING:  # interrupted between these lines
-                    self._out.pop(id(value), None)
-                    await service.release(value)
-                raise
+                timeout = self._seconds_left(key, service, error, timeout)
+            else:
+                self._out[id(value)] = service
+                return value
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `KeyedPoolingService.release`."""
-        service = self._service_of(value)
-        try:
-            self._out.pop(id(value), None)
-            await service.release(value, exc)
-        except BaseException:
-            self._keep(value, service)
-            raise
+        service = self._pool_of(value)
+        self._out.pop(id(value), None)
+        await service.release(value, exc)
 
     async def destroy(self, value: T) -> None:
         """As `KeyedPoolingService.destroy`."""
-        service = self._service_of(value)
-        try:
-            self._out.pop(id(value), None)
-            await service.destroy(value)
-        except BaseException:
-            self._keep(value, service)
-            raise
+        service = self._pool_of(value)
+        self._out.pop(id(value), None)
+        await service.destroy(value)
 
     def lease(
         self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0
@@ -696,7 +783,11 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
         """As `KeyedPoolingService.lease`."""
         return _AsyncKeyedLease(self, key, request_ctx, timeout, priority)
 
-    async def run(self, key: K, task: Callable[[T], Awaitable[R]] | Callable[[T], R], request_ctx: Any = None) -> R:
+    @overload
+    async def run(self, key: K, task: Callable[[T], Awaitable[R]], request_ctx: Any = None) -> R: ...
+    @overload
+    async def run(self, key: K, task: Callable[[T], R], request_ctx: Any = None) -> R: ...
+    async def run(self, key: K, task: Callable[[T], Any], request_ctx: Any = None) -> Any:
         """As `KeyedPoolingService.run`."""
         return await _AsyncKeyedLease(self, key, request_ctx, None, 0)._run(task)
 
@@ -711,7 +802,7 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
     async def stop_closed(self, timeout: float = 5.0) -> None:
         """As `KeyedPoolingService.stop_closed`."""
-        await self._stop_all(self._parted_with, timeout)
+        await self._stop_all(self._off_the_map, timeout)
 
     async def _stop_all(self, which: Callable[[], list[AsyncPoolingService[T]]], timeout: float) -> None:
         deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")

@@ -19,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
 
-log = logging.getLogger("pooling")
+log: logging.Logger = logging.getLogger("pooling")
 #: No value: not taken yet, or given back.
 NOTHING: Final[Any] = object()
 
@@ -128,7 +128,7 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
         self._value, self._loan = NOTHING, None
         return False
 
-    async def _run(self, task: Callable[[T], Awaitable[R]] | Callable[[T], R]) -> R:
+    async def _run(self, task: Callable[[T], Any]) -> Any:
         """The task's result; if it raises, the resource is destroyed."""
         value = await self.__aenter__()
         try:
@@ -139,7 +139,7 @@ class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
             await self._destroy()
             raise
         await self.__aexit__(None, None, None)
-        return result  # type: ignore[no-any-return]
+        return result
 
     async def _destroy(self) -> None:
         self._note_loan()
@@ -159,6 +159,9 @@ class _Pooled(Generic[T, S]):
     """
 
     __slots__ = ("_is_back", "_loan", "_ticket", "service", "value")
+
+    service: S
+    value: T
 
     def __init__(self, service: S, value: T) -> None:
         self._is_back = False
@@ -198,7 +201,7 @@ class _Pooled(Generic[T, S]):
             self.service.engine.ledger.drop(self.value, self._loan)
 
 
-class PooledValue(_Pooled[T, "PoolingService[Any]"]):
+class PooledValue(_Pooled[T, "PoolingService[T]"]):
     """
     A borrowed resource together with its pool. Release or destroy it once; also a context manager.
 
@@ -245,7 +248,7 @@ class PooledValue(_Pooled[T, "PoolingService[Any]"]):
         return False
 
 
-class AsyncPooledValue(_Pooled[T, "AsyncPoolingService[Any]"]):
+class AsyncPooledValue(_Pooled[T, "AsyncPoolingService[T]"]):
     """`PooledValue` of an asyncio pool: `release` and `destroy` are awaited, and it is for `async with`."""
 
     __slots__ = ()

@@ -6,13 +6,39 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 from .errors import ConfigurationError
 
-__all__ = ["PoolingServiceOptions"]
+__all__ = ["PoolingServiceOptions", "PoolingServiceOptionsDict"]
 
 ON_ERROR = ("auto", "release", "destroy")
+
+
+class PoolingServiceOptionsDict(TypedDict, total=False):
+    """The fields of `PoolingServiceOptions` as a mapping or as keywords, for type checkers and editors."""
+
+    min_size: int
+    max_size: int
+    timeout: float
+    max_waiting: int | None
+    priorities: int
+    lifo: bool
+    max_lifetime: float
+    max_idle: float
+    max_uses: float
+    validate_on_acquire: bool | float
+    validate_on_release: bool
+    validate_idle: float | None
+    max_creating: int
+    create_timeout: float
+    create_backoff: float
+    create_backoff_max: float
+    destroy_timeout: float
+    leak_timeout: float | None
+    on_error: Literal["auto", "release", "destroy"]
+    inline_hooks: bool
+    use_times: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +103,7 @@ class PoolingServiceOptions:
     create_backoff_max: float = 2.0
     destroy_timeout: float = 10.0
     leak_timeout: float | None = None
-    on_error: str = "auto"
+    on_error: Literal["auto", "release", "destroy"] = "auto"
     inline_hooks: bool = False
     use_times: bool = False
 
@@ -122,7 +148,7 @@ class PoolingServiceOptions:
         if not is_seconds(value) or value < 0:
             raise _refused(name, value, "a number of seconds, 0 or more (math.inf for no limit)")
 
-    def replaced(self, **changes: Any) -> PoolingServiceOptions:
+    def replaced(self, **changes: Unpack[PoolingServiceOptionsDict]) -> PoolingServiceOptions:
         """
         The same options with some fields changed.
 

@@ -13,8 +13,8 @@ import itertools
 import sys
 import time
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from ._backends.asyncio import AsyncioBackend
 from ._backends.fork import Survivors, keep_forever
@@ -30,7 +30,7 @@ from .errors import ConfigurationError, PoolingError
 from .events import EVENTS
 from .factory import PoolFactory, as_factory
 from .lease import NOTHING, AsyncLease, Lease
-from .options import PoolingServiceOptions
+from .options import PoolingServiceOptions, PoolingServiceOptionsDict
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -44,6 +44,18 @@ __all__ = ["AsyncPoolingService", "PoolingService"]
 T = TypeVar("T")
 R = TypeVar("R")
 
+
+class ServiceArguments(PoolingServiceOptionsDict, total=False):
+    """What a service takes by name, for signatures that pass it on."""
+
+    context: Any
+    name: str | None
+    observer: PoolObserver | None
+    clock: Callable[[], float]
+    key: Any
+    budget: PoolBudget | None
+
+
 _numbers = itertools.count(1)
 _services: Survivors[_Service[Any]] = Survivors()
 _frame = sys._getframe
@@ -54,8 +66,8 @@ class _Service(Generic[T]):
 
     def __init__(
         self,
-        factory: PoolFactory[T] | Callable[[], Any] | type[T],
-        options: PoolingServiceOptions | Mapping[str, Any] | None = None,
+        factory: PoolFactory[T] | type[T] | Callable[[], T],
+        options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
         *,
         context: Any = None,
         name: str | None = None,
@@ -63,7 +75,7 @@ class _Service(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
         key: Any = None,
         budget: PoolBudget | None = None,
-        **options_as_keywords: Any,
+        **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> None:
         self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
         self._factory = as_factory(factory)
@@ -435,7 +447,7 @@ class PoolingService(_Service[T]):
         """
         return Lease(self, request_ctx, None, 0)._run(task)
 
-    def __enter__(self) -> PoolingService[T]:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -453,6 +465,31 @@ class AsyncPoolingService(_Service[T]):
     It may be built before the loop, and belongs to the first loop that uses it until it is stopped. Not
     thread-safe, as usual for asyncio. A plain hook runs in the loop and blocks it while it lasts.
     """
+
+    if TYPE_CHECKING:  # what a coroutine function returns when awaited is the resource
+
+        @overload
+        def __init__(
+            self,
+            factory: PoolFactory[T] | type[T],
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[ServiceArguments],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            factory: Callable[[], Awaitable[T]],
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[ServiceArguments],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            factory: Callable[[], T],
+            options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+            **arguments: Unpack[ServiceArguments],
+        ) -> None: ...
+        def __init__(self, factory: Any, options: Any = None, **arguments: Any) -> None: ...
 
     def _build(self) -> None:
         self._backend = AsyncioBackend(self._now)
@@ -568,15 +605,15 @@ class AsyncPoolingService(_Service[T]):
         """As `PoolingService.lease`, for `async with`."""
         return AsyncLease(self, request_ctx, timeout, priority)
 
-    async def run(
-        self,
-        task: Callable[[T], Awaitable[R]] | Callable[[T], Coroutine[Any, Any, R]] | Callable[[T], R],
-        request_ctx: Any = None,
-    ) -> R:
+    @overload
+    async def run(self, task: Callable[[T], Awaitable[R]], request_ctx: Any = None) -> R: ...
+    @overload
+    async def run(self, task: Callable[[T], R], request_ctx: Any = None) -> R: ...
+    async def run(self, task: Callable[[T], Any], request_ctx: Any = None) -> Any:
         """As `PoolingService.run`; what `task` returns is awaited if it can be."""
         return await AsyncLease(self, request_ctx, None, 0)._run(task)
 
-    async def __aenter__(self) -> AsyncPoolingService[T]:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

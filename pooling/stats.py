@@ -21,8 +21,8 @@ class Histogram:
 
     def __init__(self) -> None:
         self._counts: list[int] | None = None  # a pool that measured nothing pays nothing
-        self.sum = 0.0
-        self.max = 0.0
+        self.sum: float = 0.0
+        self.max: float = 0.0
 
     def record(self, seconds: float) -> None:
         """Count one duration."""

@@ -19,7 +19,7 @@ _PREFIX = f"{_PACKAGE}."
 named_request: Callable[[], str | None] | None = None
 
 #: What takes resources for a request. Who asked for the request's value may be a framework, or another task.
-_FOR_REQUESTS = {f"{_PREFIX}context", f"{_PREFIX}_adapters"}
+_FOR_REQUESTS = {f"{_PREFIX}_request.pooled", f"{_PREFIX}_adapters"}
 
 
 class CallSite(NamedTuple):

@@ -1,7 +1,7 @@
 """
-Which key was used least recently, without a note in order on each use.
+The least recently used keys (LRU), found without moving an entry at each use.
 
-A use writes one instant on the entry. The heap has the instants of before: what it shows first is looked at again, and
+A use writes the current instant on the entry. The heap holds older instants: its first entry is looked at again, and
 goes back with its present instant if it was used since.
 """
 
@@ -15,23 +15,24 @@ from typing import Any, Generic, TypeVar
 
 S = TypeVar("S")
 
-SLACK = 64  # entries that have gone, beyond as many as there are, until they are swept out
+SLACK = 64  # how many more removed entries than present ones the heap may hold before it is rebuilt
 
 
 class Entry(Generic[S]):
-    """A key's pool, and when it was asked for last."""
+    """A key's pool, what its user attached to it, and when it was asked for last."""
 
-    __slots__ = ("key", "service", "touched")
+    __slots__ = ("data", "key", "service", "touched")
 
-    def __init__(self, key: Any, service: S, touched: float) -> None:
+    def __init__(self, key: Any, service: S, data: Any, touched: float) -> None:
         self.key = key
         self.service = service
+        self.data = data
         self.touched = touched
 
 
 class LeastRecentlyUsed(Generic[S]):
     """
-    The entries of a map, quietest first.
+    The entries of a map, least recently used first.
 
     Args:
         entries: The map, by key. An entry that it no longer has is forgotten here as well.
@@ -45,7 +46,7 @@ class LeastRecentlyUsed(Generic[S]):
         self._serials = itertools.count()
 
     def add(self, entry: Entry[S]) -> None:
-        """One more entry, or one that was taken."""
+        """Add an entry, or put one back that was taken."""
         if len(self._heap) > 2 * len(self._entries) + SLACK:
             self._heap = [item for item in self._heap if self._is_current(item[2])]
             heapq.heapify(self._heap)
@@ -53,12 +54,12 @@ class LeastRecentlyUsed(Generic[S]):
 
     def take(self, is_wanted: Callable[[Entry[S]], bool], *, before: float = inf, most: float = inf) -> list[Entry[S]]:
         """
-        Take off the quietest entries that are wanted; the others stay.
+        Remove and return the least recently used entries that are wanted; the others stay.
 
         Args:
-            is_wanted: Asked of each, quietest first.
-            before: Only those touched at this instant at the latest.
-            most: So many.
+            is_wanted: Called with each entry, least recently used first.
+            before: Only entries last used at this instant or earlier.
+            most: Return at most this many.
         """
         taken: list[Entry[S]] = []
         others: list[Entry[S]] = []
@@ -78,11 +79,11 @@ class LeastRecentlyUsed(Generic[S]):
         return taken
 
     def first(self) -> float:
-        """An instant at which no entry was touched earlier; `inf` if there are none."""
+        """An instant before which no entry was used last; `inf` if there are no entries."""
         return self._heap[0][0] if self._heap else inf
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all entries."""
         self._heap.clear()
 
     def _is_current(self, entry: Entry[S]) -> bool:

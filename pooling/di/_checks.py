@@ -14,11 +14,10 @@ from dependency_injector import errors, providers
 
 from ..binding import refuse_single
 from ..errors import ConfigurationError
-from ._graph import effective, path_to_pooled, reachable
-from ._injection import Spec, specs
-from ._kept import Kept
-from ._pools import PoolProvider
-from ._slots import Pooled
+from ._plan import effective, path_to_pooled, reachable
+from ._scopes import PerContainer, PerRequest
+from ._sources import PoolProvider
+from .inject import Spec, specs
 
 __all__ = ["check"]
 
@@ -40,17 +39,15 @@ def _captive(container: Any) -> Iterator[str]:
     """What outlives requests must not hold a value of one."""
     names = _names(container)
     for provider in reachable(container.providers.values()):
-        if not isinstance(provider, providers.BaseSingleton | providers.Resource | Kept):
+        if not isinstance(provider, providers.BaseSingleton | providers.Resource | PerContainer):
             continue
         path = path_to_pooled(provider)
         if path:
             route = " -> ".join(_called(step, names) for step in path)
             yield (
                 f"{_called(provider, names)} lives longer than a request and would keep a value that goes back at "
-                "its end: "
-                f"{route}. Make it a providers.Factory, or give it the slot's provider "
-                f"({_called(path[-1], names)}.provider) "
-                "to ask when it needs the value."
+                f"its end: {route}. Make it a providers.Factory, or give it the pooled provider itself "
+                f"({_called(path[-1], names)}.provider) to ask when it needs the value."
             )
 
 
@@ -118,6 +115,6 @@ def _names(container: Any) -> dict[Any, str]:
 def _called(provider: Any, names: dict[Any, str]) -> str:
     name = names.get(provider) or names.get(effective(provider))
     kind = type(effective(provider)).__name__
-    if isinstance(effective(provider), Pooled):
+    if isinstance(effective(provider), PerRequest):
         kind = "Pooled"
     return f"{name} ({kind})" if name else kind

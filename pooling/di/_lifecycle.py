@@ -1,39 +1,51 @@
-"""The order of start and stop, rollback of a start that failed, and what becomes of errors."""
+"""Start and stop: their order, the rollback of a start that failed, what becomes of errors, and single steps."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from dependency_injector import providers
 
 from .._backends.offload import in_worker
 from ..errors import ConfigurationError
-from ._graph import everything, reachable
-from ._kept import Kept
+from ._plan import everything, reachable
+from ._scopes import PerContainer
 
-__all__ = ["astart", "astop", "start", "startable", "stop", "stoppable"]
+__all__ = [
+    "WHERE_IT_HAS_ONE",
+    "arun_step",
+    "astart",
+    "astop",
+    "discards_awaitable",
+    "run_step",
+    "start",
+    "startable",
+    "stop",
+    "stoppable",
+]
 
 
 def startable(roots: Iterable[Any]) -> Iterator[Any]:
     """What a start starts: what answers calls, each after what it depends on."""
-    return (p for p in reachable(roots) if isinstance(p, Kept | providers.Resource))
+    return (p for p in reachable(roots) if isinstance(p, PerContainer | providers.Resource))
 
 
 def stoppable(roots: Iterable[Any]) -> Iterator[Any]:
     """What a stop may have to stop: also what something overrides now, for it may have been used before."""
-    return (p for p in everything(roots) if isinstance(p, Kept | providers.Resource))
+    return (p for p in everything(roots) if isinstance(p, PerContainer | providers.Resource))
 
 
-def start(kept: list[Any], order: Sequence[str]) -> None:
+def start(parts: list[Any], order: Sequence[str]) -> None:
     """Start all; on a failure stop those already started, and raise it."""
     started: list[Any] = []
-    for provider in in_groups(kept, order):
+    for provider in in_groups(parts, order):
         started.append(provider)  # one that fails half-way is stopped too
         try:
-            if isinstance(provider, Kept):
+            if isinstance(provider, PerContainer):
                 provider.start()
             else:
                 _refuse_awaitable(provider.init(), provider)
@@ -43,13 +55,13 @@ def start(kept: list[Any], order: Sequence[str]) -> None:
             raise
 
 
-async def astart(kept: list[Any], order: Sequence[str]) -> None:
+async def astart(parts: list[Any], order: Sequence[str]) -> None:
     """As `start`."""
     started: list[Any] = []
-    for provider in in_groups(kept, order):
+    for provider in in_groups(parts, order):
         started.append(provider)
         try:
-            if isinstance(provider, Kept):
+            if isinstance(provider, PerContainer):
                 await provider.astart()
             else:
                 await _awaited(provider.init())
@@ -59,38 +71,38 @@ async def astart(kept: list[Any], order: Sequence[str]) -> None:
             raise
 
 
-def stop(kept: list[Any], order: Sequence[str], timeout: float | None) -> None:
+def stop(parts: list[Any], order: Sequence[str], timeout: float | None) -> None:
     """Stop all, in the reverse order of their start."""
-    _report(_stop_each(reversed(in_groups(kept, order)), timeout))
+    _report(_stop_each(reversed(in_groups(parts, order)), timeout))
 
 
-async def astop(kept: list[Any], order: Sequence[str], timeout: float | None) -> None:
+async def astop(parts: list[Any], order: Sequence[str], timeout: float | None) -> None:
     """As `stop`."""
-    _report(await _astop_each(reversed(in_groups(kept, order)), timeout))
+    _report(await _astop_each(reversed(in_groups(parts, order)), timeout))
 
 
-def in_groups(kept: Iterable[Any], order: Sequence[str]) -> list[Any]:
+def in_groups(parts: Iterable[Any], order: Sequence[str]) -> list[Any]:
     """
     The given ones by group, and in each by dependency.
 
     A dependency of an earlier group comes with it, whatever its own group is.
     """
-    kept = list(kept)
+    parts = list(parts)
     rank = {group: number for number, group in enumerate(order, 1)}
     placed: dict[Any, None] = {}
-    wanted = set(kept)
-    for provider in sorted(kept, key=lambda p: rank.get(getattr(p, "group", None) or "", 0)):  # sorting is stable
+    wanted = set(parts)
+    for provider in sorted(parts, key=lambda p: rank.get(getattr(p, "group", None) or "", 0)):  # sorting is stable
         for needed in everything((provider,)):
             if needed in wanted:
                 placed.setdefault(needed)
     return list(placed)
 
 
-def _stop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException]:
+def _stop_each(parts: Iterable[Any], timeout: float | None) -> list[BaseException]:
     errors: list[BaseException] = []
-    for provider in kept:
+    for provider in parts:
         try:
-            if isinstance(provider, Kept):
+            if isinstance(provider, PerContainer):
                 provider.stop(timeout)
             elif provider.initialized:
                 _refuse_awaitable(provider.shutdown(), provider)
@@ -99,11 +111,11 @@ def _stop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException
     return errors
 
 
-async def _astop_each(kept: Iterable[Any], timeout: float | None) -> list[BaseException]:
+async def _astop_each(parts: Iterable[Any], timeout: float | None) -> list[BaseException]:
     errors: list[BaseException] = []
-    for provider in kept:
+    for provider in parts:
         try:
-            if isinstance(provider, Kept):
+            if isinstance(provider, PerContainer):
                 await provider.astop(timeout)
             elif provider.initialized:
                 await _awaited(await in_worker(provider.shutdown))
@@ -123,14 +135,59 @@ def _report(errors: list[BaseException]) -> None:
         raise ExceptionGroup(f"{len(failures)} of the container's services did not stop cleanly", failures)
 
 
+# --- one step of one object ------------------------------------------------------------------------------------------
+
+#: For a step that was not given: the object's method of that name, if it has one.
+WHERE_IT_HAS_ONE: Any = object()
+
+
+def run_step(made: Any, step: str, given: Any, label: str) -> None:
+    """
+    Call an object's `start` or `stop`: a method's name, a function of the object, or `None` for nothing.
+
+    Raises:
+        ConfigurationError: There is no such method, or it must be awaited.
+    """
+    call = _find_step(made, step, given, label)
+    if call is not None and discards_awaitable(call()):
+        raise ConfigurationError(f"{label!r}: its {step} must be awaited; use a{step}() of the container")
+
+
+async def arun_step(made: Any, step: str, given: Any, label: str) -> None:
+    """As `run_step`: a coroutine function is run in the loop, anything else on a worker thread, for it may block."""
+    call = _find_step(made, step, given, label)
+    if call is not None:
+        await _awaited(call() if inspect.iscoroutinefunction(call) else await in_worker(call))
+
+
+def _find_step(made: Any, step: str, given: Any, label: str) -> Callable[[], Any] | None:
+    if given is None:
+        return None
+    if given is WHERE_IT_HAS_ONE:
+        return getattr(made, step, None)
+    if callable(given):
+        return partial(given, made)
+    method = getattr(made, given, None)
+    if not callable(method):
+        raise ConfigurationError(
+            f"{label!r}: {step}={given!r} names no method of {type(made).__qualname__}", field=step
+        )
+    return method  # type: ignore[no-any-return]
+
+
 async def _awaited(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
+def discards_awaitable(result: Any) -> bool:
+    """Whether a synchronous step gave what must be awaited, which is ended then."""
+    if isinstance(result, asyncio.Future):
+        result.cancel()
+    elif inspect.iscoroutine(result):
+        result.close()
+    return inspect.isawaitable(result)
+
+
 def _refuse_awaitable(result: Any, provider: Any) -> None:
-    if inspect.isawaitable(result):
-        if isinstance(result, asyncio.Future):
-            result.cancel()
-        elif inspect.iscoroutine(result):
-            result.close()
+    if discards_awaitable(result):
         raise ConfigurationError(f"{provider} is asynchronous: use astart() and astop() of the container")

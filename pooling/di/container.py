@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from dependency_injector import containers, providers
 
+from .._request.current import get_current
 from ..binding import is_provider
-from ..context import RequestContext, current_var
+from ..context import RequestContext
 from ..errors import ConfigurationError
-from . import _active, _checks, _lifecycle
-from ._factory import Factory
-from ._graph import Reach, everything
-from ._kept import Kept
-from ._slots import Pooled
+from . import _checks, _lifecycle
+from ._lookup import comes_from, declare, enlist, name_of, pairs, provider_under, withdraw
+from ._plan import Plan, everything
+from ._scopes import PerContainer, PerRequest
+from .providers import Factory
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Unpack
+
+    from ._sources import PoolSettings
 
 __all__ = ["Container"]
 
+C = TypeVar("C", bound="_Methods")
+
 _required: Any = object()
-_get_current = current_var.get
 
 
 class _Methods:
@@ -34,7 +40,7 @@ class _Methods:
     start_order: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:  # what both get from the library's own containers
-        _plans: dict[Any, Any]
+        injection_plans: dict[Any, Any]
         providers: dict[str, Any]
         declarative_parent: Any
         _is_running: bool
@@ -58,13 +64,12 @@ class _Methods:
         """
         with self._starting:
             if self._begin():
-                try:
+                with ExitStack() as undo:
+                    undo.callback(setattr, self, "_is_running", False)
                     self._check_is_sync("start")
-                    _lifecycle.start(self._kept(), self._order())
-                except BaseException:
-                    self._is_running = False
-                    raise
-                _active.enlist(self)
+                    _lifecycle.start(self._startable(), self._order())
+                    undo.pop_all()
+                enlist(self)
 
     async def astart(self) -> None:
         """As `start`, for containers with asyncio pools; what blocks is run on a worker thread."""
@@ -73,15 +78,15 @@ class _Methods:
                 return
             await self._being_started.wait()  # by another task; if that fails, this one tries
         started = self._being_started = asyncio.Event()
-        try:
-            await _lifecycle.astart(self._kept(), self._order())
-        except BaseException:
-            self._is_running = False
-            raise
-        finally:
-            self._being_started = None
-            started.set()
-        _active.enlist(self)
+        with ExitStack() as undo:
+            undo.callback(setattr, self, "_is_running", False)
+            try:
+                await _lifecycle.astart(self._startable(), self._order())
+                undo.pop_all()
+            finally:
+                self._being_started = None
+                started.set()
+        enlist(self)
 
     def stop(self, timeout: float | None = None) -> None:
         """
@@ -99,14 +104,14 @@ class _Methods:
         """
         self._check_is_sync("stop")
         self._end()
-        _lifecycle.stop(self._all_kept(), self._order(), timeout)
+        _lifecycle.stop(self._stoppable(), self._order(), timeout)
 
     async def astop(self, timeout: float | None = None) -> None:
         """As `stop`, without blocking the event loop. Cancelled, it still stops the rest."""
         self._end()
-        await _lifecycle.astop(self._all_kept(), self._order(), timeout)
+        await _lifecycle.astop(self._stoppable(), self._order(), timeout)
 
-    def running(self, timeout: float | None = None) -> Running:
+    def running(self, timeout: float | None = None) -> Running[Self]:
         """
         `with app.running():` or `async with app.running():` starts the container, and stops it at the end.
 
@@ -170,7 +175,7 @@ class _Methods:
         self.set_provider(key, provider)
         return provider
 
-    def configure(self, key: str, options: Mapping[str, Any] | None = None, **settings: Any) -> None:
+    def configure(self, key: str, options: Mapping[str, Any] | None = None, **settings: Unpack[PoolSettings]) -> None:
         """
         Set options of the pool under a key, over those it was bound with; before its first use.
 
@@ -189,41 +194,41 @@ class _Methods:
         Raises:
             ConfigurationError: There is none, and no default was given.
         """
-        found = _find(self, key)
+        found = provider_under(self, key)
         if found is not None:
             return found
         if default is not _required:
             return default
         known = ", ".join(sorted(name for name in self.providers if not name.startswith("__"))) or "nothing"
         raise ConfigurationError(
-            f"{_name(self)} has nothing under the key {key!r}; it has {known}. Bind it first: app.bind({key!r}, ...)",
+            f"{name_of(self)} has nothing under the key {key!r}; it has {known}. Bind it first: app.bind({key!r}, ...)",
             field="key",
         )
 
     def get(self, key: str) -> Any:
-        """What is under a key, resolved: for a pool the service, for a pooled slot this request's value."""
+        """What is under a key, resolved: for a pool the service, for a pooled provider this request's value."""
         try:
-            known = self._plans[key]
+            known = self.injection_plans[key]
         except KeyError:
-            known = self.reach(key)
-        return known.resolve(_get_current())
+            known = self.plan_for(key)
+        return known.resolve(get_current())
 
     async def aget(self, key: str) -> Any:
         """As `get`, awaiting the pooled values it needs first."""
-        known = self._plans.get(key)
+        known = self.injection_plans.get(key)
         if known is None:
-            known = self.reach(key)
-        return await known.aresolve(_get_current())
+            known = self.plan_for(key)
+        return await known.aresolve(get_current())
 
-    def reach(self, target: Any) -> Reach:
+    def plan_for(self, target: Any) -> Plan:
         """How this container resolves what is under a key, or its own provider for one that its class declares."""
         is_key = isinstance(target, str)
         provider = self.find(target) if is_key else target
-        known: Reach | None = self._plans.get(provider)
+        known: Plan | None = self.injection_plans.get(provider)
         if known is None:
-            known = self._plans[provider] = Reach(provider if is_key else self.counterpart(provider))
+            known = self.injection_plans[provider] = Plan(provider if is_key else self.counterpart(provider))
         if is_key and target in self.providers:  # what is inside another container can be replaced without our knowing
-            self._plans[target] = known
+            self.injection_plans[target] = known
         return known
 
     # --- for injection -------------------------------------------------------------------------------------------
@@ -231,8 +236,7 @@ class _Methods:
     @classmethod
     def knows(cls, provider: Any) -> bool:
         """Whether this class itself declares the provider, or something it is derived from."""
-        declared = [p for p, _ in _pairs(getattr(cls, "cls_providers", None) or {}, {})]
-        return _comes_from(provider, declared)
+        return comes_from(provider, getattr(cls, "cls_providers", None))
 
     def answers(self, target: Any, owner: Any = None) -> bool:
         """Whether a marker for this provider or key means this container."""
@@ -240,11 +244,8 @@ class _Methods:
         if owner is not None and not (owner is self or (isinstance(owner, type) and issubclass(kind, owner))):
             return False
         if isinstance(target, str):
-            return _find(self, target) is not None
-        return any(
-            _comes_from(target, [p for p, _ in _pairs(getattr(base, "providers", None) or {}, {})])
-            for base in kind.__mro__
-        )
+            return provider_under(self, target) is not None
+        return any(comes_from(target, getattr(base, "providers", None)) for base in kind.__mro__)
 
     def counterpart(self, target: Any) -> Any:
         """This container's own provider for one declared in its class, for an expression of those, or for a key."""
@@ -259,7 +260,7 @@ class _Methods:
         """From the identity of each provider of the class to this container's copy."""
         copies: dict[int, Any] = {}
         for kind in self.declarative_parent.__mro__:
-            for declared, own in _pairs(getattr(kind, "providers", None) or {}, self.providers):
+            for declared, own in pairs(getattr(kind, "providers", None) or {}, self.providers):
                 copies.setdefault(id(declared), own)
         return copies
 
@@ -268,29 +269,29 @@ class _Methods:
     def _order(self) -> tuple[str, ...]:
         return tuple(getattr(self.declarative_parent, "start_order", ()))
 
-    def _kept(self) -> list[Any]:
+    def _startable(self) -> list[Any]:
         return list(_lifecycle.startable(self.providers.values()))
 
-    def _all_kept(self) -> list[Any]:
+    def _stoppable(self) -> list[Any]:
         return list(_lifecycle.stoppable(self.providers.values()))
 
     def _begin(self) -> bool:
         if self._is_running:
             return False
-        self._plans.clear()
+        self.injection_plans.clear()
         for provider in everything(self.providers.values()):
             if isinstance(provider, Factory):
-                provider.forget()
+                provider.forget_plan()
         self.check()
         self._is_running = True
         return True
 
     def _end(self) -> None:
         self._is_running = False
-        _active.withdraw(self)
+        withdraw(self)
 
     def _check_is_sync(self, step: str) -> None:
-        for provider in self._kept() if step == "start" else self._all_kept():
+        for provider in self._startable() if step == "start" else self._stoppable():
             if getattr(provider, "is_async", False) and (step == "start" or provider.built is not None):
                 raise ConfigurationError(
                     f"pool {provider.label!r} is an asyncio pool: use a{step}() instead of {step}(), or `async with "
@@ -302,8 +303,8 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     """What a `Container` class makes: its own copy of every provider."""
 
     def __init__(self) -> None:
-        # How functions, markers and keys are served; see `_injection`.
-        self._plans: dict[Any, Any] = {}
+        # How functions, markers and keys are served; see `inject`.
+        self.injection_plans: dict[Any, Any] = {}
         self._starting = threading.RLock()  # for threads
         self._being_started: asyncio.Event | None = None  # for tasks
         super().__init__()
@@ -312,12 +313,12 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if is_provider(value) and name != "parent":
-            self._plans.clear()
-            if isinstance(value, Kept):
+            self.injection_plans.clear()
+            if isinstance(value, PerContainer):
                 value.attach(self, name)
 
     def __repr__(self) -> str:
-        return f"<{_name(self)}{' running' if self._is_running else ''}>"
+        return f"<{name_of(self)}{' running' if self._is_running else ''}>"
 
 
 class Container(_Methods, containers.DeclarativeContainer):
@@ -331,28 +332,29 @@ class Container(_Methods, containers.DeclarativeContainer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        declare(cls)
         for name, value in vars(cls).items():
-            if isinstance(value, Kept | Pooled):
+            if isinstance(value, PerContainer | PerRequest):
                 value.declared_as(f"{cls.__name__}.{name}")
 
 
-class Running:
+class Running(Generic[C]):
     """Starts a container on entry and stops it on exit; for `with` and `async with`."""
 
     __slots__ = ("_container", "_timeout")
 
-    def __init__(self, container: Any, timeout: float | None) -> None:
+    def __init__(self, container: C, timeout: float | None) -> None:
         self._container = container
         self._timeout = timeout
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> C:
         self._container.start()
         return self._container
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         self._container.stop(self._timeout)
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> C:
         await self._container.astart()
         return self._container
 
@@ -360,58 +362,3 @@ class Running:
         self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
     ) -> None:
         await self._container.astop(self._timeout)
-
-
-def _name(container: Any) -> str:
-    kind = container.declarative_parent
-    return kind.__name__ if kind is not None else type(container).__name__
-
-
-def _find(container: Any, key: str) -> Any:
-    """The provider under a dotted key, or `None`."""
-    found = container.providers.get(key)
-    if found is not None:
-        return found
-    # The longest key that is bound as such, then a step inside it: nested containers and configuration options.
-    head, _, rest = key.rpartition(".")
-    tails = [rest]
-    while head:
-        found = container.providers.get(head)
-        if found is not None:
-            for name in reversed(tails):
-                found = _inside(found, name)
-                if found is None:
-                    return None
-            return found
-        head, _, rest = head.rpartition(".")
-        tails.append(rest)
-    return None
-
-
-def _inside(provider: Any, name: str) -> Any:
-    if isinstance(provider, providers.Configuration | providers.ConfigurationOption):
-        return getattr(provider, name)
-    return _providers_of(provider).get(name)
-
-
-def _providers_of(nested: Any) -> Mapping[str, Any]:
-    found = getattr(nested, "providers", None)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _comes_from(provider: Any, declared: Iterable[Any]) -> bool:
-    """Whether it is one of these, was derived from one, or is an option of a configuration among them."""
-    parts = {provider, *provider.traverse()}
-    return any(
-        p in parts or (isinstance(p, providers.Configuration) and not parts.isdisjoint(p.traverse())) for p in declared
-    )
-
-
-def _pairs(declared: Mapping[str, Any], own: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
-    """Providers of the same name, through nested containers."""
-    for name, provider in declared.items():
-        copy = own.get(name)
-        yield provider, copy
-        if isinstance(provider, providers.Container | providers.DependenciesContainer):
-            inner = _providers_of(copy)
-            yield from _pairs(_providers_of(provider), inner)

@@ -1,13 +1,13 @@
 """
 FastAPI: a container that lives as long as the app, requests, and what handlers need, as dependencies.
 
-Handlers decorated with `pooling.di.inject` need none of this file. `Depends(Inject[App.repo])` works as well,
+Handlers decorated with `pooling.di.inject` need none of this file. `Depends(Inject(App.repo))` works as well,
 and `Injected[...]` is short for it; both run in the event loop, without a thread of the framework's pool.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
@@ -20,16 +20,24 @@ from .asgi import RequestContextMiddleware, headers
 from .starlette import lifespan
 
 if TYPE_CHECKING:
+    from dependency_injector import providers
+
     from .asgi import Values
 
 __all__ = ["CurrentRequest", "Injected", "RequestContextMiddleware", "headers", "install", "lifespan"]
 
+T = TypeVar("T")
+
 
 class _Injected:
-    """`Injected[App.repo]` is `Depends(Inject[App.repo])`, for defaults and for `Annotated`."""
+    """`Injected[App.repo]` is `Depends(Inject(App.repo))`, typed as the value: for defaults and for `Annotated`."""
 
+    @overload
+    def __getitem__(self, target: providers.Provider[T]) -> T: ...
+    @overload
+    def __getitem__(self, target: str | tuple[Any, str]) -> Any: ...
     def __getitem__(self, target: Any) -> Any:
-        return Depends(Inject[target])
+        return Depends(Inject(target))
 
     def __repr__(self) -> str:
         return "pooling.web.fastapi.Injected"

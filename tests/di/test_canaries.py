@@ -111,7 +111,7 @@ async def test_a_factory_waits_for_the_future_that_a_part_gives():
 
 
 def test_an_override_answers_before_provide_and_last_overriding_tells_of_it():
-    """Else overriding a pool or a slot in tests has no effect, or pre-acquiring follows the wrong graph."""
+    """Else overriding a pool or a provider in tests has no effect, or pre-acquiring follows the wrong graph."""
     provider, other = Plain(1), providers.Object(2)
     with provider.override(other):
         assert provider.last_overriding is other
@@ -290,7 +290,7 @@ def test_a_subclass_shares_the_providers_of_its_parent():
 
 
 def test_providers_hash_and_compare_by_identity():
-    """Else two slots could find each other's value in a request's scope."""
+    """Else two pooled providers could find each other's value in a request's scope."""
     one, two = di.Pooled(), di.Pooled()
     assert one != two
     assert {one: 1, two: 2}[one] == 1

@@ -211,7 +211,7 @@ def test_it_serves_the_librarys_own_wiring_delegates_and_aggregates():
     assert container.aggregate("a").args == container.aggregate.a().args == (1,)
     assert container.of_provider().args == (container.made,)
     assert isinstance(container.made, di.Factory), "a container's copy is of the same kind"
-    assert str(container.made).startswith("<pooling.di._factory.Factory(")
+    assert str(container.made).startswith("<pooling.di.providers.Factory(")
     assert providers.is_provider(container.made)
     with pytest.raises(TypeError):
         di.Factory(int, 1, base="x")()
@@ -250,12 +250,16 @@ def test_a_class_of_ones_own_is_called_by_itself_and_inside_another(kind):
         OfParts(dict)
 
 
-def test_who_was_part_of_many_plans_keeps_none_of_them_alive():
+def test_a_factory_that_is_part_of_a_plan_does_not_keep_it_alive():
     made = di.Factory(Parts, 1)
-    outer = di.Factory(Parts, made)
+
+    class Local(Parts):
+        pass
+
+    outer = di.Factory(Local, made)
     outer()
-    gone = weakref.ref(outer._reach)
-    del outer
+    gone = weakref.ref(Local)
+    del outer, Local
     gc.collect()
     assert gone() is None
     made.add_args(2)

@@ -21,7 +21,7 @@ from pooling import (
     RequestContextError,
     di,
 )
-from pooling.di._graph import Reach
+from pooling.di._plan import Plan
 from tests.di.parts import App, Repo, Service, Threaded, User
 
 
@@ -473,7 +473,7 @@ def test_a_key_bound_anew_is_seen_by_functions_called_before(threaded):
 # --- overrides and dynamic graphs ------------------------------------------------------------------------------------
 
 
-async def test_an_overridden_slot_is_not_taken_from_its_pool(app):
+async def test_an_overridden_pooled_provider_is_not_taken_from_its_pool(app):
     async with app.request():
         await awaited(1)
     before = app.reports().stats().acquired
@@ -620,12 +620,12 @@ def test_a_function_that_is_gone_leaves_nothing_in_the_container(threaded):
     function = make()
     with threaded.request():
         function()
-    assert [key for key in threaded._plans if isinstance(key, int)] != []
+    assert [key for key in threaded.injection_plans if isinstance(key, int)] != []
     gone = weakref.ref(function)
     del function
     gc.collect()
     assert gone() is None
-    assert [key for key in threaded._plans if isinstance(key, int)] == []
+    assert [key for key in threaded.injection_plans if isinstance(key, int)] == []
 
 
 def test_a_container_that_is_gone_is_not_kept_by_functions():
@@ -651,7 +651,7 @@ def test_the_marker_itself_says_that_the_decorator_is_missing():
 
 def test_a_graph_is_looked_at_once_also_outside_the_requests_of_its_container(threaded, monkeypatch):
     looks = []
-    monkeypatch.setattr(Reach, "_look", lambda self, look=Reach._look: (looks.append(self), look(self)))
+    monkeypatch.setattr(Plan, "_look", lambda self, look=Plan._look: (looks.append(self), look(self)))
 
     class Outer(di.Container):
         inner = providers.Container(Threaded)

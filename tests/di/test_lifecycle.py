@@ -8,7 +8,7 @@ import threading
 import pytest
 from dependency_injector import providers
 
-from pooling import AsyncPoolingService, ConfigurationError, CreateError, PoolFactory, PoolingService, di
+from pooling import ConfigurationError, CreateError, PoolFactory, di
 from tests.di.parts import App, Threaded, User
 
 
@@ -363,46 +363,6 @@ def test_an_async_service_refuses_the_plain_start(log):
         Mixed().start()
 
 
-def test_a_managed_service_names_what_to_call_and_is_one_object(log):
-    class Client:
-        def open(self):
-            LOG.append("open")
-
-        def close_all(self):
-            LOG.append("close")
-
-    class Named(di.Container):
-        client = di.Managed(Client, start="open", stop="close_all")
-        other = di.Managed(providers.Factory(Client), start=None, stop=lambda made: LOG.append(type(made).__name__))
-
-    app = Named()
-    with app.running():
-        assert app.client() is app.client()
-    assert log == ["open", "Client", "close"]
-
-    class Wrong(di.Container):
-        client = di.Managed(Client, start="begin")
-
-    with pytest.raises(ConfigurationError, match=r"start='begin' names no method of .*Client"):
-        Wrong().start()
-
-
-async def test_a_managed_service_can_be_made_by_a_coroutine_function(log):
-    async def connect(url):
-        await asyncio.sleep(0)
-        return Part(url, LOG)
-
-    class Connected(di.Container):
-        client = di.Managed(connect, "db")
-
-    app = Connected()
-    with pytest.raises(ConfigurationError, match="start the container with astart"):
-        app.start()
-    async with app.running():
-        assert app.client().name == "db"
-    assert log == ["start db", "stop db"]
-
-
 def test_resources_of_the_library_start_and_stop_in_the_same_order(log):
     def resource(name, *needs):
         LOG.append(f"start {name}")
@@ -457,31 +417,3 @@ def test_the_timeout_of_stop_reaches_the_pools(caplog):
     app.stop(timeout=0)
     assert not app.users().is_running
     app.users().release(value)
-
-
-def test_pools_get_their_options_from_the_configuration():
-    class Configured(di.Container):
-        config = providers.Configuration(default={"pool": {"max_size": 3}})
-        users = di.Pool(User, max_size=config.pool.max_size, name="people")
-        reports = di.AsyncPool(User, {"max_size": 2})
-
-    app = Configured()
-    assert app.users().options.max_size == 3
-    assert app.users().name == "people"
-    assert app.reports().name == "reports"
-    assert app.reports().options.max_size == 2
-    assert isinstance(app.users(), PoolingService)
-    assert isinstance(app.reports(), AsyncPoolingService)
-
-
-def test_one_factory_under_several_keys_makes_separate_pools():
-    factory = PoolFactory.of(User)
-
-    class Two(di.Container):
-        first = di.Pool(factory)
-        second = di.Pool(factory)
-
-    app = Two()
-    with app.running(), app.first().lease() as first, app.second().lease() as second:
-        assert app.first().factory is app.second().factory is factory
-        assert first is not second

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
+import sys
 from abc import ABC
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ import pytest
 from dependency_injector import providers
 
 from pooling import PoolingService, RequestContext, RequestContextError, di
-from pooling.di._graph import Reach
+from pooling.di._plan import Plan
 from tests.di.parts import Repo, Threaded, User
 
 
@@ -114,7 +116,7 @@ def plain(value):
 
 
 def graphs():
-    """Graphs by what is special about them; each is over the one pooled slot and of the kind of factory it is given."""
+    """Graphs by what is special about them; each is over the pooled provider and of the kind of factory it is given."""
 
     def of(kind, *args, **kwargs):
         return lambda user, factory: factory(
@@ -127,6 +129,10 @@ def graphs():
         yield kind.__name__, of(kind, first=..., second=1)
         yield f"{kind.__name__} in another order", of(kind, second=1, first=...)
     yield "by place", of(Parts, ..., 2, 3, third=4)
+    for count in range(5):
+        yield f"by place, {count} more", of(Parts, ..., *range(count))
+    for count in range(1, 5):
+        yield f"{count} by name", of(Parts, **{f"name{number}": ... for number in range(count)})
     yield "by place and by name", of(Parts, 1, second=..., third=4)
     yield "by place where it must be", of(ByPlace, ..., second=2)
     yield "names that are none of its arguments", of(Parts, zero=..., first=1)
@@ -136,7 +142,7 @@ def graphs():
     yield "a function", lambda user, factory: factory(lambda user: Repo(user), user)
     yield "a class method", lambda user, factory: factory(Made.of, user)
     yield "attributes", lambda user, factory: factory(Parts).add_attributes(given=user)
-    yield "the slot itself", lambda user, factory: user
+    yield "the pooled provider itself", lambda user, factory: user
     yield "an object", lambda user, factory: factory(Parts, providers.Object("given"), user)
     yield "a factory handed on", lambda user, factory: factory(Parts, factory(Repo, user).provider, 2)
     yield "a delegated factory", lambda user, factory: factory(Parts, providers.DelegatedFactory(Repo, user), 2)
@@ -190,7 +196,7 @@ def test_what_comes_of_a_graph_is_what_the_library_makes(factory, graph):
 
     app = App()
     with app.running():
-        for _ in range(2):  # as seen first, and by the plan of that
+        for _ in range(2):  # at the first call, and by the plan made then
             with app.request():
                 expected = [plain(librarys(app.made)), plain(librarys(app.outer))]
                 assert [plain(app.get("made")), plain(app.get("outer"))] == expected
@@ -204,23 +210,31 @@ def test_what_comes_of_a_graph_is_what_the_library_makes(factory, graph):
                 )
 
 
-def test_a_graph_of_classes_is_called_as_one_expression():
+def test_a_graph_of_classes_is_called_by_its_plan_all_the_way_down():
+    callers = []
+
+    class Noted:
+        def __init__(self, *parts, **more):
+            callers.append(sys._getframe(1).f_code.co_filename)  # frames of the library itself are not seen
+
     class App(Threaded):
         single = providers.Singleton(dict)
-        made = providers.Factory(Parts, Threaded.repo, second=single, third=Threaded.users)
+        inner = providers.Factory(Noted, Threaded.repo, single)
+        made = di.Factory(Noted, inner, inner, second=single, third=Threaded.users)
 
     app = App()
-    assert Reach(app.made).resolve.__code__.co_filename == "<pooling.di>"
-    assert "__call__" not in Reach(app.made).resolve.__code__.co_names
+    with app.running(), app.request():
+        app.made()
+        assert callers == [inspect.getfile(Plan)] * 3
 
 
 @pytest.mark.parametrize("depth", [50, 250])
-def test_a_graph_may_be_deeper_than_an_expression_can_be(depth):
+def test_a_graph_may_be_deep(depth):
     with PoolingService(User) as pool, RequestContext() as ctx:
         made = di.Pooled(pool)
         for _ in range(depth):
             made = providers.Factory(Repo, made)
-        value = Reach(made).resolve(ctx)
+        value = Plan(made).resolve(ctx)
         for _ in range(depth):
             value = value.user
         assert isinstance(value, User)

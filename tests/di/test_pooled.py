@@ -12,6 +12,7 @@ from pooling import (
     AsyncPoolingService,
     ConfigurationError,
     KeyedPoolingService,
+    PoolClosedError,
     PoolingService,
     RequestContext,
     RequestContextError,
@@ -133,7 +134,7 @@ async def test_a_pool_for_threads_in_a_loop_is_awaited_the_same_way_and_never_bl
         assert app.repo().user is value
 
 
-def test_two_slots_of_one_pool_share_their_value_unless_named_apart():
+def test_two_pooled_providers_of_one_pool_share_their_value_unless_named_apart():
     class Two(di.Container):
         users = di.Pool(User)
         user = di.Pooled(users)
@@ -158,7 +159,7 @@ def test_a_child_context_has_its_parents_value_or_its_own_on_request():
         assert app.users().borrowed == 1
 
 
-def test_options_of_the_slot_reach_the_pool():
+def test_options_of_the_pooled_provider_reach_the_pool():
     class Short(di.Container):
         users = di.Pool(User, min_size=1, max_size=1)  # so that the first has not to be made in that time
         user = di.Pooled(users, timeout=0.001)
@@ -173,17 +174,17 @@ def test_options_of_the_slot_reach_the_pool():
 
 def test_a_pool_made_elsewhere_can_be_the_source():
     with PoolingService(User) as pool:
-        slot = di.Pooled(pool)
+        provider = di.Pooled(pool)
         with RequestContext():
-            assert slot() is slot()
+            assert provider() is provider()
             assert pool.borrowed == 1
 
 
 def test_a_callable_that_gives_the_pool_can_be_the_source():
     with PoolingService(User) as pool:
-        slot = di.Pooled(lambda: pool)
+        provider = di.Pooled(lambda: pool)
         with RequestContext():
-            assert isinstance(slot(), User)
+            assert isinstance(provider(), User)
             assert pool.borrowed == 1
 
 
@@ -314,7 +315,7 @@ def test_a_key_for_a_source_without_keys_says_what_to_do():
 # --- overriding ------------------------------------------------------------------------------------------------------
 
 
-def test_the_slot_can_be_overridden_and_comes_back():
+def test_the_pooled_provider_can_be_overridden_and_comes_back():
     app, fake = Threaded(), User()
     with app.running(), app.request():
         real = app.user()
@@ -327,7 +328,7 @@ def test_the_slot_can_be_overridden_and_comes_back():
         assert app.user() is real
 
 
-def test_the_slot_can_be_overridden_outside_of_a_request():
+def test_the_pooled_provider_can_be_overridden_outside_of_a_request():
     app, fake = Threaded(), User()
     with app.user.override(fake):
         assert app.service().repo.user is fake
@@ -456,3 +457,59 @@ def test_a_part_of_a_request_hands_out_nothing_after_the_request_has_ended():
                     for asks in (app.user, app.repo, lambda: app.get("repo")):
                         with pytest.raises(RequestContextError, match="has ended"):
                             asks()
+
+
+# --- pools that are replaced between their choice and their use ------------------------------------------------------
+
+
+class Replaced:
+    """Gives out pools of which the first few are closed before they can be used."""
+
+    def __init__(self, kind, closed):
+        self.kind, self.closed, self.chosen = kind, closed, 0
+        self.last = kind(dict, max_size=1)
+
+    def choose(self):
+        self.chosen += 1
+        if self.chosen > self.closed:
+            return self.last
+        pool = self.kind(dict, max_size=1)
+        stopping = pool.stop()
+        if stopping is not None:  # the end of a pool that was never started does not suspend
+            with pytest.raises(StopIteration):
+                stopping.send(None)
+        return pool
+
+
+def choosing(pools):
+    class Choosing(di.Container):
+        value = di.Pooled(pools.choose, select=lambda pool, request: pool)
+
+    return Choosing()
+
+
+def test_a_pool_closed_after_it_was_chosen_is_replaced_in_a_thread():
+    pools = Replaced(PoolingService, closed=2)
+    app = choosing(pools)
+    with app.request():
+        assert pools.last.is_borrowed(app.value())
+    assert (pools.chosen, pools.last.borrowed) == (3, 0)
+
+
+async def test_a_pool_closed_after_it_was_chosen_is_replaced_in_a_loop():
+    pools = Replaced(AsyncPoolingService, closed=2)
+    app = choosing(pools)
+    async with app.request():
+        assert pools.last.is_borrowed(await app.value.aget())
+        assert pools.last.is_borrowed(app.value())
+    assert (pools.chosen, pools.last.borrowed) == (3, 0)
+
+
+async def test_a_pool_chosen_again_after_it_was_closed_is_an_error():
+    pools = Replaced(AsyncPoolingService, closed=0)
+    app = choosing(pools)
+    async with asyncio.timeout(5):
+        await pools.last.stop()
+        async with app.request():
+            with pytest.raises(PoolClosedError):
+                await app.value.aget()

@@ -1,0 +1,69 @@
+"""
+The current request: the one whose code is running here.
+
+It is found through one context variable, so each task and thread that starts with a copy of the context has it too.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from .._engine import call_site
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+C = TypeVar("C")
+
+#: What is resolved for a request that has ended, or for none. Nothing is ever put in here.
+NOTHING_RESOLVED: Final[dict[Any, Any]] = {}
+
+
+class NoRequest:
+    """What the context variable holds outside any request: nothing is resolved here, and no container serves it."""
+
+    __slots__ = ()
+
+    resolved = NOTHING_RESOLVED
+    container = None
+
+
+NO_REQUEST: Final[Any] = NoRequest()
+
+#: The current `RequestContext`, or `NO_REQUEST`: a second use of a value is then one look-up, without a comparison.
+current_var: ContextVar[Any] = ContextVar("pooling.request", default=NO_REQUEST)
+# A method of an imported name is slow to call.
+get_current, set_current, reset_current = current_var.get, current_var.set, current_var.reset
+
+
+class Active(Generic[C]):
+    """Makes a request current for a block of code."""
+
+    __slots__ = ("_ctx", "_token")
+
+    def __init__(self, ctx: C) -> None:
+        self._ctx = ctx
+
+    def __enter__(self) -> C:
+        self._token = set_current(self._ctx)
+        return self._ctx
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        leave(self._token)
+
+
+def leave(token: Token[Any] | None) -> None:
+    """Make current again what was current before."""
+    try:
+        reset_current(token)  # type: ignore[arg-type]
+    except ValueError:  # left from another task or thread, where nothing was current because of this
+        pass
+
+
+def _named_request() -> str | None:
+    ctx = get_current()
+    return None if ctx is NO_REQUEST or ctx.name is None else str(ctx)
+
+
+call_site.named_request = _named_request

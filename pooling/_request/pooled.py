@@ -1,0 +1,200 @@
+"""
+Pooled values of a request: each taken on its first use, once for all threads and tasks that ask for it.
+
+`held` has the rules by which this works without a lock.
+"""
+
+from __future__ import annotations
+
+from asyncio import _get_running_loop
+from functools import partial
+from typing import Any, Self, TypeAlias
+
+from .._adapters import Adapter, adapters_by_type, find_adapter
+from .._backends.offload import in_background, in_worker
+from .._single_flight import SUCCEEDED, SingleFlight
+from ..lease import NOTHING
+from .current import NOTHING_RESOLVED
+from .ending import ended_error, must_await_error
+from .held import AcquireTask, HeldResources
+
+__all__ = ["PooledValues"]
+
+#: What a value is taken with: the adapter, the pool, and the options for its `acquire`.
+Source: TypeAlias = tuple[Adapter, Any, dict[str, Any]]
+
+
+class PooledValues(HeldResources):
+    """The part of a request that takes values from pools."""
+
+    __slots__ = ()
+
+    def take(self, pool: Any, key: Any, options: dict[str, Any]) -> Any:
+        """
+        The value of that key, taken from the pool on its first use; blocks.
+
+        Raises:
+            RequestContextError: The request has ended, or the value must be awaited.
+        """
+        owner = self._owner or self
+        uses = owner._uses
+        while True:
+            if self._is_closed or owner._is_closed:
+                raise ended_error(self)
+            if key in uses and (use := uses.get(key)) is not None:
+                return use[2]
+            try:
+                adapter = adapters_by_type[pool.__class__]
+            except KeyError:
+                adapter = find_adapter(pool)
+            if adapter.is_async or _get_running_loop() is not None:
+                raise must_await_error(pool, is_async=adapter.is_async)
+            mine: SingleFlight[None] = SingleFlight()
+            flight = owner._flights.setdefault(key, mine)
+            if flight is mine and key not in uses:
+                break
+            owner._follow(key, flight, mine)
+        try:
+            value = pool.acquire(self) if adapter.is_direct and not options else adapter.take(pool, self, options)
+        except BaseException as error:
+            owner._flights.pop(key, None)
+            mine.give_up(error)
+            raise
+        uses[key] = (adapter, pool, value)
+        try:
+            del owner._flights[key]
+        except KeyError:  # the end of the request has removed it
+            pass
+        mine.state = SUCCEEDED  # as `succeed`, without a call
+        if mine.waiters:
+            mine.wake()
+        if owner._is_closed:  # another thread has ended it since the look
+            if uses.pop(key, None) is not None:  # type: ignore[unreachable]
+                adapter.give(pool, value, None)
+            raise ended_error(self)
+        return value
+
+    def _follow(self, key: Any, flight: SingleFlight[Any], mine: SingleFlight[None]) -> None:
+        """Block until another caller's flight has landed."""
+        if flight is mine:  # it has just landed, between this caller's two looks
+            self._flights.pop(key, None)
+            mine.succeed(None)
+            return
+        flight.wait()
+        if flight.error is not None:
+            raise flight.error
+
+    def take_idle(self, pool: Any, key: Any) -> Any:
+        """
+        For coroutines: the value of that key, if it is held or nothing has to wait for it; else `NOTHING`.
+
+        Raises:
+            RequestContextError: The request has ended.
+        """
+        owner = self._owner or self
+        if self._is_closed or owner._is_closed:
+            raise ended_error(self)
+        use = owner._uses.get(key)
+        if use is not None:
+            return use[2]
+        if key in owner._flights:
+            return NOTHING
+        try:
+            adapter = adapters_by_type[pool.__class__]
+        except KeyError:
+            adapter = find_adapter(pool)
+        value = adapter.take_idle(pool)
+        if value is NOTHING:
+            return NOTHING
+        owner._may_need_loop = True
+        owner._uses[key] = (adapter, pool, value)
+        if owner._is_closed:  # another thread has ended it since the look
+            if owner._uses.pop(key, None) is not None:  # type: ignore[unreachable]
+                ending = adapter.give_in_loop(pool, value, None)
+                if ending is not None:
+                    _ = in_background(ending)
+            raise ended_error(self)
+        return value
+
+    async def atake(self, pool: Any, key: Any, options: dict[str, Any], provider: Any = None) -> Any:
+        """As `take`, suspending; notes the value as what `provider` gives in this request, if one is given."""
+        owner = self._owner or self
+        owner._may_need_loop = True
+        try:
+            adapter = adapters_by_type[pool.__class__]
+        except KeyError:
+            adapter = find_adapter(pool)
+        while True:
+            if self._is_closed or owner._is_closed:
+                raise ended_error(self)
+            use = owner._uses.get(key)
+            if use is not None:
+                if provider is not None:
+                    self.put(provider, use[2])
+                return use[2]
+            flight = owner._flights.get(key)
+            if flight is not None:
+                await flight.wait_async()
+            elif adapter.is_at_hand(pool):
+                await self._lead_async(owner, key, (adapter, pool, options))
+            else:
+                flight = self._begin_task(owner, key, (adapter, pool, options))
+                await flight.wait_async()
+            if flight is not None and flight.error is not None:
+                raise flight.error
+
+    async def _lead_async(self, owner: Self, key: Any, source: Source) -> Any:
+        """Take a value that is most likely at hand, without a task. If the caller is cancelled, a waiter leads."""
+        flight: SingleFlight[None] = SingleFlight()
+        owner._flights[key] = flight
+        try:
+            value = await self._take_and_hold(owner, key, flight, source)
+        except BaseException as error:
+            owner._flights.pop(key, None)
+            flight.give_up(error)
+            raise
+        owner._flights.pop(key, None)
+        flight.succeed(None)
+        return value
+
+    def _begin_task(self, owner: Self, key: Any, source: Source) -> SingleFlight[Any]:
+        """Have a task take a value, unless another thread has begun to; the flight to wait for."""
+        mine = AcquireTask(source[0], partial(owner._flights.pop, key, None))
+        flight = owner._flights.setdefault(key, mine)
+        if flight is mine:
+            mine.begin(self._take_and_hold(owner, key, mine, source))
+        return flight
+
+    async def _take_and_hold(self, owner: Self, key: Any, flight: SingleFlight[Any], source: Source) -> Any:
+        """Take a value and hold it, or give it back if no caller is there for it any more."""
+        adapter, pool, options = source
+        if (use := owner._uses.get(key)) is not None:  # another flight has landed since the caller looked
+            return use[2]
+        if adapter.is_async:
+            value = await adapter.take(pool, self, options)
+        else:
+            value = await in_worker(
+                partial(adapter.take, pool, self, options), unwanted=lambda late: adapter.give(pool, late, None)
+            )
+        is_wanted = owner._flights.get(key) is flight  # else all waiters have left, or the request has ended
+        if is_wanted:
+            owner._uses[key] = (adapter, pool, value)
+            if not owner._is_closed:
+                return value
+        if not is_wanted or owner._uses.pop(key, None) is not None:
+            ending = adapter.give_in_loop(pool, value, None)
+            if ending is not None:
+                await ending
+        raise ended_error(self)
+
+    def put(self, provider: Any, value: Any) -> None:
+        """
+        Note what a provider gives in this request.
+
+        Raises:
+            RequestContextError: The request has ended.
+        """
+        resolved = self.resolved
+        if resolved is NOTHING_RESOLVED or self._is_closed:
+            raise ended_error(self)
+        resolved[provider] = value

@@ -1,0 +1,181 @@
+"""Which container answers a call, and which of its providers: by key, or for a provider its class declares."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from dependency_injector import providers
+
+from ..binding import is_provider
+from ..context import RequestContext
+from ..errors import ConfigurationError
+
+__all__ = [
+    "comes_from",
+    "container_for",
+    "declare",
+    "enlist",
+    "name_of",
+    "pairs",
+    "provider_under",
+    "the_running",
+    "withdraw",
+]
+
+# --- containers of this process --------------------------------------------------------------------------------------
+
+_running: list[weakref.ref[Any]] = []
+_classes: weakref.WeakKeyDictionary[type, None] = weakref.WeakKeyDictionary()  # in the order of their definition
+
+
+def enlist(container: Any) -> None:
+    """Count a container as running."""
+    _running.append(weakref.ref(container))
+
+
+def withdraw(container: Any) -> None:
+    """Count it as running no more."""
+    _running[:] = [ref for ref in _running if ref() is not None and ref() is not container]
+
+
+def declare(kind: type) -> None:
+    """Note a class of containers."""
+    _classes[kind] = None
+
+
+def name_of(container: Any) -> str:
+    """What messages call a container."""
+    kind = container.declarative_parent
+    return kind.__name__ if kind is not None else type(container).__name__
+
+
+def the_running(kind: Any = None) -> Any:
+    """
+    The one container that runs, of this class if one is given.
+
+    Raises:
+        ConfigurationError: None does, or several do.
+    """
+    found = [c for c in _all_running() if kind is None or issubclass(c.declarative_parent or object, kind)]
+    if len(found) == 1:
+        return found[0]
+    wanted = "container" if kind is None else f"container {kind.__name__}"
+    raise ConfigurationError(
+        f"{len(found) or 'no'} {wanted}{'s are' if len(found) > 1 else ' is'} running; "
+        + ("say which is meant" if found else "start it first, with app.start() or `with app.running():`"),
+        field="container",
+    )
+
+
+def container_for(target: Any, owner: Any, where: str) -> Any:
+    """
+    The container whose provider is meant, or `None` for a provider that belongs to no container class.
+
+    Raises:
+        ConfigurationError: No container that could answer is in use here, or several are.
+    """
+    for container in _containers_of_call():
+        if container.answers(target, owner):
+            return container
+    found = [container for container in _all_running() if container.answers(target, owner)]
+    if len(found) == 1:
+        return found[0]
+    name = repr(target) if isinstance(target, str) else _declared_name(target)
+    if found:
+        raise ConfigurationError(
+            f"{where}: {len(found)} running containers have {name}; open a request on the one that is meant: "
+            "with app.request(): ...",
+            field="container",
+        )
+    if is_provider(target) and _declaring_class(target) is None:
+        return None
+    raise ConfigurationError(
+        f"{where}: no container that has {name} is in use here; start one (app.start(), `with app.running():`) or "
+        "open a request on it (`with app.request():`)",
+        field="container",
+    )
+
+
+def _all_running() -> list[Any]:
+    """The containers that run, oldest first."""
+    return [container for ref in _running if (container := ref()) is not None]
+
+
+def _containers_of_call() -> Iterator[Any]:
+    """Containers of the current request and those around it, innermost first."""
+    ctx = RequestContext.current()
+    last = None
+    while ctx is not None:
+        if ctx.container is not None and ctx.container is not last:
+            last = ctx.container
+            yield last
+        ctx = ctx.parent
+
+
+def _declaring_class(provider: Any) -> Any:
+    """The container class a provider was declared in, or `None`."""
+    return next((kind for kind in list(_classes) if kind.knows(provider)), None)  # type: ignore[attr-defined]
+
+
+def _declared_name(provider: Any) -> str:
+    kind = _declaring_class(provider)
+    if kind is not None:
+        for name, own in kind.providers.items():
+            if own is provider:
+                return f"{kind.__name__}.{name}"
+    return f"{type(provider).__name__} at {id(provider):#x}"
+
+
+# --- providers of a container ----------------------------------------------------------------------------------------
+
+
+def provider_under(container: Any, key: str) -> Any:
+    """The provider under a dotted key, or `None`."""
+    found = container.providers.get(key)
+    if found is not None:
+        return found
+    # The longest key that is bound as such, then a step inside it: nested containers and configuration options.
+    head, _, rest = key.rpartition(".")
+    tails = [rest]
+    while head:
+        found = container.providers.get(head)
+        if found is not None:
+            for name in reversed(tails):
+                found = _inside(found, name)
+                if found is None:
+                    return None
+            return found
+        head, _, rest = head.rpartition(".")
+        tails.append(rest)
+    return None
+
+
+def comes_from(provider: Any, declared: Mapping[str, Any] | None) -> bool:
+    """Whether it is one of these, was derived from one, or is an option of a configuration among them."""
+    parts = {provider, *provider.traverse()}
+    return any(
+        p in parts or (isinstance(p, providers.Configuration) and not parts.isdisjoint(p.traverse()))
+        for p, _ in pairs(declared or {}, {})
+    )
+
+
+def pairs(declared: Mapping[str, Any], own: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+    """Providers of the same name, through nested containers."""
+    for name, provider in declared.items():
+        copy = own.get(name)
+        yield provider, copy
+        if isinstance(provider, providers.Container | providers.DependenciesContainer):
+            yield from pairs(_providers_of(provider), _providers_of(copy))
+
+
+def _inside(provider: Any, name: str) -> Any:
+    if isinstance(provider, providers.Configuration | providers.ConfigurationOption):
+        return getattr(provider, name)
+    return _providers_of(provider).get(name)
+
+
+def _providers_of(nested: Any) -> Mapping[str, Any]:
+    found = getattr(nested, "providers", None)
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,234 @@
+"""
+What our providers are made of, by how long an object lives: for a request, or as long as its container.
+
+`Watched` tells the plans (see `_plan`) that a provider is part of when it may give something else from now on: after
+an override and its end. The library has no event for that, so its methods are extended here, once for all of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+
+from dependency_injector import providers
+
+from .._backends.offload import in_worker
+from ..errors import ConfigurationError
+from .._backends.fork import snapshot as members
+
+if TYPE_CHECKING:
+    from ..context import RequestContext
+
+__all__ = ["PerContainer", "PerRequest", "Watched"]
+
+T = TypeVar("T")
+
+
+class Forgetful(Protocol):
+    """What is told of changes."""
+
+    def forget(self) -> None: ...
+
+
+class Watched:
+    """A provider that tells the plans it is part of when it may give something else than before."""
+
+    __slots__ = ()
+
+    _plans: weakref.WeakSet[Forgetful]
+
+    def part_of(self, plan: Forgetful) -> None:
+        """Note a plan that holds until this provider changes."""
+        self._plans.add(plan)
+
+    def changed(self) -> None:
+        """Have all plans that this provider is part of made anew."""
+        for plan in members(self._plans):
+            plan.forget()
+
+    # `self` is a provider as well: each class below has the library's as its other base.
+
+    def override(self: Any, provider: Any) -> Any:
+        """Have another provider or value answer for this one; ends with the `with` block or a reset."""
+        context: Any = providers.Provider.override(self, provider)
+        self.changed()
+        return context
+
+    def reset_last_overriding(self: Any) -> None:
+        """Undo the last `override`."""
+        providers.Provider.reset_last_overriding(self)
+        self.changed()
+
+    def reset_override(self: Any) -> None:
+        """Undo all overriding."""
+        providers.Provider.reset_override(self)
+        self.changed()
+
+
+class _Scoped(Watched, providers.Provider[T]):
+    """A provider of our own, in pure Python and strictly synchronous; each container has a copy."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ("_declared", "_plans")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disable_async_mode()
+        self._declared: str | None = None
+        self._plans = weakref.WeakSet()
+
+    def declared_as(self, name: str) -> None:
+        """Note that this is part of a container's class, and so not for use itself."""
+        self._declared = self._declared or name  # where it was declared first
+        self.changed()
+
+    def __deepcopy__(self, memo: dict[Any, Any] | None) -> Self:
+        memo = {} if memo is None else memo
+        copied: Self | None = memo.get(id(self))
+        if copied is not None:
+            return copied
+        copied = self.__class__()
+        memo[id(self)] = copied
+        self._copy_into(copied, memo)
+        self._copy_overridings(copied, memo)
+        copied.changed()
+        return copied
+
+    def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
+        """Give a new provider what this one was declared with."""
+        raise NotImplementedError
+
+
+class PerRequest(_Scoped[T]):
+    """Provider of one value for each request."""
+
+    __slots__ = ()
+
+    def first(self, ctx: RequestContext) -> T:
+        """A request's value, where it has none yet; may block."""
+        raise NotImplementedError
+
+    def begin(self, ctx: RequestContext) -> Awaitable[T] | None:
+        """Have a request take its value if it has none yet; what is to be awaited, or `None` if nothing is."""
+        raise NotImplementedError
+
+
+class PerContainer(_Scoped[T]):
+    """
+    Provider of one object for each container, which starts and stops it.
+
+    The object is made on first use or at start, whichever comes first, by one thread while others wait.
+
+    Attributes:
+        group: When it is started; see `Container.start_order`.
+        ready: The object, where it has been made and nothing overrides the provider; else `None`.
+    """
+
+    if not TYPE_CHECKING:
+        __slots__ = ("__weakref__", "_building", "_container", "_key", "_object", "group", "ready")
+
+    is_async: ClassVar[bool] = False
+
+    def __init__(self, *, group: str | None = None) -> None:
+        super().__init__()
+        self.group = group
+        self.ready: T | None = None
+        self._object: T | None = None
+        self._building = threading.RLock()
+        self._container: weakref.ref[Any] | None = None
+        self._key: str | None = None
+        _all.add(self)
+
+    if not TYPE_CHECKING:  # the library's stub types it
+
+        def __call__(self):
+            """The container's own object."""
+            ready = self.ready
+            return ready if ready is not None else super().__call__()
+
+    def _provide(self, args: Any, kwargs: Any) -> T:
+        made = self._object
+        if made is None:
+            if self._declared is not None:
+                raise ConfigurationError(
+                    f"{self._declared} is a declaration; build the container first, app = App(), and use what "
+                    "belongs to app"
+                )
+            with self._building:
+                made = self._object
+                if made is None:
+                    made = self._build()
+                    self._keep(made)
+        return made
+
+    def _build(self) -> T:
+        raise NotImplementedError
+
+    def _keep(self, made: T | None) -> None:
+        """Have this object from now on, or none."""
+        self._object = made
+        self._note_ready()
+
+    def _note_ready(self) -> None:
+        self.ready = self._object if self.last_overriding is None else None
+
+    def changed(self) -> None:
+        self._note_ready()
+        super().changed()
+
+    @property
+    def built(self) -> T | None:
+        """The object if there is one already, else `None`; whatever overrides the provider."""
+        return self._object
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self._key or self._declared or type(self).__name__
+
+    @property
+    def container(self) -> Any:
+        """The container it belongs to, or `None`."""
+        return self._container and self._container()
+
+    def attach(self, container: Any, key: str) -> None:
+        """Belong to a container under this key."""
+        if self._container is None:
+            self._container, self._key = weakref.ref(container), key
+
+    def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
+        copied.group = self.group
+
+    # --- what its container does with it -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the object, making it first; may block."""
+        raise NotImplementedError
+
+    async def astart(self) -> None:
+        """As `start`, without blocking the event loop."""
+        await in_worker(self.start)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop the object if there is one; may block. `None` takes its own default."""
+        raise NotImplementedError
+
+    async def astop(self, timeout: float | None = None) -> None:
+        """As `stop`, without blocking the event loop."""
+        await in_worker(lambda: self.stop(timeout))
+
+
+_all: weakref.WeakSet[PerContainer[Any]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child: locks that the parent's threads held are replaced, for those threads do not exist here."""
+    for provider in members(_all):
+        provider._building = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,374 @@
+"""
+Where pools take their members and options from, and pooled values their pool.
+
+Its types describe providers by what calling them gives: the library's `Provider[T]` is invariant, so a
+`Provider[LakebasePool]` would be no `Provider` of anything more general.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+
+from dependency_injector import providers
+
+from .._adapters import is_single_use
+from ..binding import BindingFactory, is_provider
+from ..errors import ConfigurationError, PoolClosedError, RequestContextError
+from ..factory import PoolFactory
+from ._scopes import PerContainer
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from contextlib import (
+        AbstractAsyncContextManager,
+        AbstractContextManager,
+        _AsyncGeneratorContextManager,
+        _GeneratorContextManager,
+    )
+    from typing import Unpack
+
+    from ..budget import PoolBudget
+    from ..context import RequestContext
+    from ..events import PoolObserver
+    from ..service import AsyncPoolingService, PoolingService
+
+__all__ = [
+    "Creates",
+    "Foreign",
+    "HasPools",
+    "Lends",
+    "PoolArguments",
+    "PoolDeclaration",
+    "PoolProvider",
+    "PoolSettings",
+    "Provides",
+    "Source",
+    "Use",
+    "source_provider",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Provides(Protocol[T_co]):
+    """A provider, told from other callables by an attribute."""
+
+    def __call__(self) -> T_co:
+        """What it provides."""
+        ...
+
+    @property
+    def provided(self) -> Any:
+        """Derives providers of parts of it."""
+        ...
+
+
+# --- the members and options of a pool -------------------------------------------------------------------------------
+
+
+class Creates(Protocol[T_co]):
+    """What has the `create` of a `PoolFactory` alone."""
+
+    def create(self) -> T_co:
+        """A new member, or an awaitable of it."""
+        ...
+
+
+#: A value, or a provider of it.
+Setting: TypeAlias = "T | providers.Provider[T] | providers.Provider[Any]"
+
+
+class PoolSettings(TypedDict, total=False):
+    """Options of a pool, as for `PoolingService`; each may be a provider of its value."""
+
+    min_size: Setting[int]
+    max_size: Setting[int]
+    timeout: Setting[float]
+    max_waiting: Setting[int | None]
+    priorities: Setting[int]
+    lifo: Setting[bool]
+    max_lifetime: Setting[float]
+    max_idle: Setting[float]
+    max_uses: Setting[float]
+    validate_on_acquire: Setting[bool | float]
+    validate_on_release: Setting[bool]
+    validate_idle: Setting[float | None]
+    max_creating: Setting[int]
+    create_timeout: Setting[float]
+    create_backoff: Setting[float]
+    create_backoff_max: Setting[float]
+    destroy_timeout: Setting[float]
+    leak_timeout: Setting[float | None]
+    on_error: Setting[Literal["auto", "release", "destroy"]]
+    inline_hooks: Setting[bool]
+    use_times: Setting[bool]
+    context: Any
+    observer: Setting[PoolObserver | None]
+    clock: Setting[Callable[[], float]]
+    budget: Setting[PoolBudget | None]
+
+
+class PoolArguments(PoolSettings, total=False):
+    """As the pool's own provider takes them; for a container's `configure`, `key` is something else."""
+
+    key: Setting[Hashable]
+
+
+class PoolDeclaration(PoolArguments, total=False):
+    """As a container declares a pool."""
+
+    group: str | None
+    name: str | None
+
+
+class PoolProvider(PerContainer[T]):
+    """Provider of a pool, made by `service_type`."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ("_factory", "_name", "_options", "_settings")
+
+    service_type: ClassVar[Any]
+
+    def __init__(
+        self,
+        factory: Any = None,
+        /,
+        options: Any = None,
+        *,
+        group: str | None = None,
+        name: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(group=group)
+        # The user's own objects are shared by all copies of the declaration, and never copied with it.
+        self._factory = factory if factory is None or is_provider(factory) else providers.Object(factory)
+        self._options = options if options is None or is_provider(options) else providers.Object(options)
+        self._name = name
+        self._settings = settings
+
+    def configure(self, **settings: Unpack[PoolArguments]) -> None:
+        """
+        Set options of the pool, over those it was declared with; values may be providers.
+
+        Raises:
+            ConfigurationError: The pool exists already.
+        """
+        with self._building:
+            if self._object is not None:
+                raise ConfigurationError(
+                    f"pool {self.label!r} exists already and cannot be configured any more: configure it before its "
+                    "first use, or change its size with resize()",
+                    pool=self.label,
+                )
+            self._settings = {**self._settings, **settings}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options given so far, unresolved."""
+        return dict(self._settings)
+
+    def members(self) -> Any:
+        """The provider its members come from, or `None` where they come from a `PoolFactory` or a callable."""
+        factory = self._factory
+        if isinstance(factory, providers.Object):
+            given = factory.provides
+            return given.provider(self.container) if isinstance(given, BindingFactory) else None
+        return None if factory is None or _gives_a_factory(factory) else factory
+
+    def _build(self) -> T:
+        if self._factory is None:
+            raise ConfigurationError(
+                f"pool {self.label!r} has no factory; give one: Pool(UserFactory())", field="factory"
+            )
+        members = self.members()
+        if isinstance(self._factory, providers.Object):
+            factory: Any = self._factory.provides
+            if isinstance(factory, BindingFactory):
+                factory = factory.bound_to(self.container)
+        else:
+            factory = self._factory() if members is None else BindingFactory(members)
+        settings = {name: value() if is_provider(value) else value for name, value in self._settings.items()}
+        options = None if self._options is None else self._options()
+        made: T = self.service_type(factory, options, name=self._name or self._key, **settings)
+        return made
+
+    @property
+    def related(self) -> Iterator[providers.Provider[Any]]:
+        """What this provider depends on."""
+        for given in (self._factory, self._options, *self._settings.values()):
+            if is_provider(given):
+                yield given
+        factory = self._factory.provides if isinstance(self._factory, providers.Object) else None
+        if isinstance(factory, BindingFactory):
+            container = factory.container if factory.container is not None else self.container
+            member = (
+                factory.binding if is_provider(factory.binding) else container and container.find(factory.binding, None)
+            )
+            if member is not None:
+                yield member
+        yield from super().related
+
+    def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
+        super()._copy_into(copied, memo)
+        factory = self._factory.provides if isinstance(self._factory, providers.Object) else None
+        if isinstance(factory, BindingFactory) and is_provider(factory.binding):
+            # Members come from the new container's copy of the binding.
+            copied._factory = providers.Object(BindingFactory(providers.deepcopy(factory.binding, memo)))
+        else:
+            copied._factory = providers.deepcopy(self._factory, memo)
+        copied._options = providers.deepcopy(self._options, memo)
+        copied._name = self._name
+        copied._settings = {
+            name: providers.deepcopy(value, memo) if is_provider(value) else value
+            for name, value in self._settings.items()
+        }
+
+
+def _gives_a_factory(provider: Any) -> bool:
+    """Whether what this provider gives is a `PoolFactory` rather than a member, judged without calling it."""
+    provides = getattr(provider, "provides", None)
+    return isinstance(provides, type) and issubclass(provides, PoolFactory)
+
+
+# --- the pool of a pooled value --------------------------------------------------------------------------------------
+
+
+class _Connects(Protocol[T_co]):
+    def connection(self) -> AbstractContextManager[T_co] | AbstractAsyncContextManager[T_co]: ...
+
+
+#: A pool: one of ours, or what has connections as `psycopg_pool` does.
+Lends: TypeAlias = "PoolingService[T] | AsyncPoolingService[T] | _Connects[T]"
+
+#: A context manager around one use, as `@contextmanager` makes it. Type checkers could not tell any other from a pool,
+#: which is one around its own life.
+Use: TypeAlias = "_GeneratorContextManager[T] | _AsyncGeneratorContextManager[T]"
+
+
+class Foreign(Protocol):
+    """
+    A pool of another library, whose values are not typed here.
+
+    What has only `getconn`, and other context managers, cannot be added: `psycopg_pool`'s pools are those as well, and
+    mypy would no longer tell which description of `Pooled` is meant.
+    """
+
+    def acquire(self) -> Any:
+        """A value, or an awaitable of it."""
+        ...
+
+
+class _HasPool(Protocol[T_co]):
+    def pool(self, key: Any, /) -> T_co: ...
+
+
+class _HasGetPool(Protocol[T_co]):
+    def get_pool(self, key: Any, /) -> T_co: ...
+
+
+#: Pools by key.
+HasPools: TypeAlias = "_HasPool[Lends[T]] | _HasGetPool[Lends[T]]"
+
+
+class Source:
+    """
+    The pools of a pooled provider, of which a request, its key or a function of the user's chooses one.
+
+    Attributes:
+        provider: What gives the pool, or leads to it.
+        is_fixed: Whether it is the same pool for all requests, and found by its identity alone.
+        declared: The name of the pooled provider in a container's class, where it is only declared.
+    """
+
+    __slots__ = ("_key", "_name", "_select", "declared", "is_fixed", "provider")
+
+    def __init__(
+        self,
+        provider: Any,
+        select: Callable[[Any, RequestContext], Any] | None,
+        key: Callable[[RequestContext], Any] | str | None,
+        name: str | None,
+    ) -> None:
+        if select is not None and key is not None:
+            raise ConfigurationError("Pooled: select and key exclude each other; give one", field="select")
+        self.provider = provider
+        self._select = select
+        self._key = key
+        self._name = name
+        self.is_fixed = select is None and key is None and name is None and isinstance(provider, PerContainer)
+        self.declared: str | None = None
+
+    def copied(self, memo: dict[Any, Any]) -> Source:
+        """The same for another container."""
+        return Source(providers.deepcopy(self.provider, memo), self._select, self._key, self._name)
+
+    @property
+    def label(self) -> str:
+        """What messages call the pooled provider."""
+        return self.declared or f"Pooled({type(self.provider).__name__})"
+
+    # Between the choice of a pool and its use another request may have had it replaced, as with a user's new token: the
+    # choice is then made anew. The same closed pool twice is the pool's own end, and an error.
+
+    def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
+        """Have a request take a value of its pool; may block."""
+        pool, key = self._choose(ctx)
+        while True:
+            try:
+                return ctx.take(pool, key, options)
+            except PoolClosedError:
+                before, (pool, key) = pool, self._choose(ctx)
+                if pool is before:
+                    raise
+
+    async def atake(self, ctx: RequestContext, options: dict[str, Any], asking: Any) -> Any:
+        """As `take`; notes the value for the provider that asks."""
+        pool, key = self._choose(ctx)
+        while True:
+            try:
+                return await ctx.atake(pool, key, options, asking)
+            except PoolClosedError:
+                before, (pool, key) = pool, self._choose(ctx)
+                if pool is before:
+                    raise
+
+    def _choose(self, ctx: RequestContext) -> tuple[Any, Any]:
+        """The pool for this request, and what tells its value from others that the request holds."""
+        if self.declared is not None:
+            raise ConfigurationError(
+                f"{self.declared} is a declaration; build the container first and use its own: app = App(); "
+                f"app.{self.declared.rpartition('.')[2]}()"
+            )
+        pool = self.provider()
+        if self._key is not None:
+            pool = self._pool_of_key(pool, self._key, ctx)
+        elif self._select is not None:
+            pool = self._select(pool, ctx)
+        if is_single_use(pool):
+            # Nothing tells whose it is but the request that asked: a child with another identity must not share it.
+            return pool, (self, ctx)
+        return pool, (id(pool) if self._name is None else (id(pool), self._name))
+
+    def _pool_of_key(self, pools: Any, asked: Callable[[RequestContext], Any] | str, ctx: RequestContext) -> Any:
+        key = ctx.require(asked) if isinstance(asked, str) else asked(ctx)
+        if key is None:
+            raise RequestContextError(f"{self.label}: the key for {ctx} is None, so there is no pool to take from")
+        for method in ("pool", "get_pool"):
+            if callable(getattr(pools, method, None)):
+                return getattr(pools, method)(key)
+        raise ConfigurationError(
+            f"{self.label} has a key, and its source {type(pools).__qualname__} has neither pool(key) nor "
+            "get_pool(key); use select=lambda source, ctx: ... instead",
+            field="key",
+        )
+
+
+def source_provider(given: Any) -> Any:
+    """A provider of the pool, out of whatever may be given for one."""
+    if given is None or is_provider(given):
+        return given
+    if any(callable(getattr(given, name, None)) for name in ("acquire", "connection", "getconn")):
+        return providers.Object(given)
+    return providers.Callable(given) if callable(given) else providers.Object(given)

@@ -1,0 +1,310 @@
+"""
+`inject`, `Inject` and `task`: functions whose arguments come from a container.
+
+The marker names a provider of a container *class* (or one of its keys); which container answers is found at
+the call: the one the current request was opened on, else the one that is running. Nothing is patched, so containers do
+not get into each other's way and functions defined later are injected like any other.
+
+An async function has the pooled values it needs awaited first, and its arguments resolved after that without
+suspending. So the providers stay synchronous, and a cancellation hits one await of ours rather than a graph of futures.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
+
+from .._request.current import get_current
+from ..errors import ConfigurationError
+from ._lookup import the_running
+from ._markers import Marker, markers_of, plan_of, without_marked
+from ._plan import PENDING, Plan
+
+if TYPE_CHECKING:
+    from dependency_injector import containers, providers
+
+    from ..context import RequestContext
+
+__all__ = ["Inject", "Spec", "inject", "specs", "task"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _MakesMarkers:
+    """`Inject`: `Inject[provider]` is typed as what the provider gives, so it can stand as a default."""
+
+    @overload
+    def __getitem__(self, target: providers.Provider[T]) -> T: ...
+    @overload
+    def __getitem__(self, target: str | tuple[Any, str]) -> Any: ...
+    def __getitem__(self, target: Any) -> Any:
+        return self(target)
+
+    @overload
+    def __call__(self, target: providers.Provider[T]) -> Marker[T]: ...
+    @overload
+    def __call__(self, target: str | tuple[Any, str]) -> Marker[Any]: ...
+    def __call__(self, target: Any) -> Marker[Any]:
+        if isinstance(target, tuple):
+            owner, key = target
+            return Marker(key, owner)
+        return Marker(target)
+
+    def __repr__(self) -> str:
+        return "pooling.di.Inject"
+
+
+Inject: Final = _MakesMarkers()
+
+
+# --- what a function wants -------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One argument: its name, its place among the positional ones, and where it comes from."""
+
+    name: str
+    place: int
+    plan: Plan
+
+
+class Spec:
+    """What a function wants injected."""
+
+    __slots__ = ("__weakref__", "_key", "function", "is_eager", "markers")
+
+    def __init__(
+        self, function: Callable[..., Any], markers: dict[str, tuple[int, Marker[Any]]], *, is_eager: bool
+    ) -> None:
+        self.function = function
+        self.markers = markers
+        self.is_eager = is_eager
+        self._key = id(self)
+        specs.add(self)
+
+    def fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Add to the arguments of a call what its caller has not given."""
+        given = len(args)
+        ctx = get_current()
+        for name, place, plan in self._entries(ctx):
+            if given <= place and name not in kwargs:
+                kwargs[name] = plan.resolve(ctx)
+
+    async def afill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """As `fill`, awaiting all pooled values first."""
+        given = len(args)
+        ctx = get_current()
+        entries = self._entries(ctx)
+        if self.is_eager:
+            for name, place, plan in entries:
+                if given <= place and name not in kwargs:
+                    taking = plan.take(ctx)
+                    if taking is not None:
+                        await taking
+        for name, place, plan in entries:
+            if given <= place and name not in kwargs:
+                value = plan.resolve(ctx)
+                kwargs[name] = value if not isinstance(value, PENDING) else await value
+
+    def _entries(self, ctx: RequestContext) -> tuple[Entry, ...]:
+        """Where the arguments come from in this call."""
+        try:
+            return ctx.container.injection_plans[self._key][0]  # type: ignore[no-any-return]
+        except (KeyError, AttributeError):  # its first call there, or no container
+            return self._find_entries(ctx.container)
+
+    def _find_entries(self, container: Any) -> tuple[Entry, ...]:
+        where = f"{self.function.__module__}.{self.function.__qualname__}"
+        answering = []
+        entries = []
+        for name, (place, marker) in self.markers.items():
+            source, plan = plan_of(marker, f"{where}({name})")
+            answering.append(source)
+            entries.append(Entry(name, place, plan))
+        found = tuple(entries)
+        if container is not None and all(source is container for source in answering):
+            # No other container has a part in it, so it holds as long as this container and this function do.
+            plans, key = container.injection_plans, self._key
+            plans[key] = found, weakref.ref(self, lambda _: plans.pop(key, None))
+        return found
+
+
+#: Every injected function there is, for checks at start.
+specs: weakref.WeakSet[Spec] = weakref.WeakSet()
+
+
+# --- inject ----------------------------------------------------------------------------------------------------------
+
+
+@overload
+def inject(function: F, /) -> F: ...
+@overload
+def inject(*, eager: bool = True) -> Callable[[F], F]: ...
+def inject(function: Any = None, /, *, eager: bool = True) -> Any:
+    """
+    Give a function its marked arguments from a container.
+
+    For functions, coroutine functions, generators of both kinds, methods and constructors.
+    What the caller passes itself is left alone, and nothing is taken from a pool for it. The decorated function's
+    signature no longer shows the injected arguments, so frameworks do not look for them in requests.
+
+    An async function has the pooled values it needs awaited first; a plain one takes them as its arguments are
+    resolved, and blocks while it waits.
+
+    Args:
+        function: What to decorate.
+        eager: `False` leaves out the awaiting. A pooled value of an asyncio pool must then have been taken before,
+            with `await provider.aget()`.
+
+    Raises:
+        ConfigurationError: Nothing is marked, or an annotation that may hold a marker cannot be evaluated.
+    """
+    if function is None:
+        frame = sys._getframe(1)
+        return lambda function: _inject(function, eager, frame)
+    return _inject(function, eager, sys._getframe(1))
+
+
+def _inject(function: Any, eager: bool, frame: Any) -> Any:
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(_inject(function.__func__, eager, frame))
+    if not inspect.isroutine(function):
+        raise ConfigurationError(
+            f"inject: expected a function or method, not {function!r}. Decorate the function that it calls.",
+            field="inject",
+        )
+    spec = Spec(function, markers_of(function, frame), is_eager=eager)
+    if inspect.isasyncgenfunction(function):
+        wrapper: Any = _wrap_async_generator(function, spec)
+    elif inspect.iscoroutinefunction(function):
+        wrapper = _wrap_coroutine(function, spec)
+    elif inspect.isgeneratorfunction(function):
+        wrapper = _wrap_generator(function, spec)
+    else:
+        wrapper = _wrap_function(function, spec)
+    functools.update_wrapper(wrapper, function)
+    wrapper.__signature__ = without_marked(inspect.signature(function), spec.markers)
+    wrapper.__annotations__ = {
+        name: annotation for name, annotation in function.__annotations__.items() if name not in spec.markers
+    }
+    wrapper.__injected__ = spec
+    return wrapper
+
+
+def _wrap_function(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    fill = spec.fill
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        fill(args, kwargs)
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _wrap_coroutine(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        await spec.afill(args, kwargs)
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+def _wrap_generator(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        spec.fill(args, kwargs)
+        return (yield from function(*args, **kwargs))
+
+    return wrapper
+
+
+def _wrap_async_generator(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        await spec.afill(args, kwargs)
+        inner = function(*args, **kwargs)
+        step = inner.__anext__()
+        while True:
+            try:
+                item = await step
+            except StopAsyncIteration:
+                return
+            try:
+                sent = yield item
+            except GeneratorExit:
+                await inner.aclose()
+                raise
+            except BaseException as error:  # noqa: BLE001 - the inner generator is to see whatever is thrown in
+                step = inner.athrow(error)
+            else:
+                step = inner.__anext__() if sent is None else inner.asend(sent)
+
+    return wrapper
+
+
+# --- task ------------------------------------------------------------------------------------------------------------
+
+
+@overload  # a container's class is a callable, too: this one comes first
+def task(
+    container: type[containers.Container] | containers.Container | None = None,
+    /,
+    *,
+    name: str | None = None,
+    **values: Any,
+) -> Callable[[F], F]: ...
+@overload
+def task(function: F, /) -> F: ...
+def task(given: Any = None, /, *, name: str | None = None, **values: Any) -> Any:
+    """
+    Run each call of a function as a request of its own: a worker's task, a scheduled job, a command.
+
+    What the call takes from pools goes back when it ends; an error is handed to the release hooks. For functions
+    and coroutine functions, also of a class; combine with `inject` below it.
+
+    Args:
+        given: The container or the container's class. Left out, the one that runs at the time of the call.
+        name: The request's name; by default that of the function.
+        values: The request's values.
+
+    Raises:
+        ConfigurationError: It is a generator function, whose body runs after the call has ended.
+    """
+    if inspect.isroutine(given) or isinstance(given, staticmethod | classmethod):
+        return _as_task(given, None, None, {})
+    return lambda function: _as_task(function, given, name, values)
+
+
+def _as_task(function: Any, container: Any, name: str | None, values: dict[str, Any]) -> Any:
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(_as_task(function.__func__, container, name, values))
+    title = name or function.__qualname__
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(
+            f"task: {title} is a generator function, whose body runs after the call has ended, and so outside of its "
+            "request. Open the request where it is iterated over: with app.request(): ...",
+            field="task",
+        )
+
+    def request() -> Any:
+        chosen = container if container is not None and not isinstance(container, type) else the_running(container)
+        return chosen.request(title, **values)
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def arun(*args: Any, **kwargs: Any) -> Any:
+            async with request():
+                return await function(*args, **kwargs)
+
+        return arun
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with request():
+            return function(*args, **kwargs)
+
+    return run
