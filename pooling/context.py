@@ -55,7 +55,7 @@ class RequestContext(RequestValues, PooledValues):
         self._token: Token[Any] | None = None
         self._uses = {}
         self._flights = {}
-        self._is_closed = self._may_need_loop = False
+        self._is_closed = self._is_shared = self._may_need_loop = False
         self._owner = self._sharers = self.error = None
         self.resolved = {}
 

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias
 
 from .._adapters import Adapter, adapters_by_type, find_adapter
 from .._backends.offload import in_background, in_worker
-from .._single_flight import SUCCEEDED, SingleFlight
+from .._single_flight import SingleFlight
 from ..lease import NOTHING
 from .current import NOTHING_RESOLVED
 from .ending import ended_error, must_await_error
@@ -65,9 +65,8 @@ class PooledValues(HeldResources):
             del owner._flights[key]
         except KeyError:  # the end of the request has removed it
             pass
-        mine.state = SUCCEEDED  # as `succeed`, without a call
-        if mine.waiters:
-            mine.wake()
+        if owner._is_shared:
+            mine.succeed(None)
         if owner._is_closed:  # another thread has ended it since the look
             if uses.pop(key, None) is not None:  # type: ignore[unreachable]
                 adapter.give(pool, value, None)
@@ -76,13 +75,14 @@ class PooledValues(HeldResources):
 
     def _follow(self, key: Any, flight: SingleFlight[Any], mine: SingleFlight[None]) -> None:
         """Block until another caller's flight has landed."""
-        if flight is mine:  # it has just landed, between this caller's two looks
+        self._is_shared = True
+        if flight is mine:  # the other flight has landed between this caller's two looks
             self._flights.pop(key, None)
             mine.succeed(None)
-            return
-        flight.wait()
-        if flight.error is not None:
-            raise flight.error
+        elif self._flights.get(key) is flight:
+            flight.wait()
+            if flight.error is not None:
+                raise flight.error
 
     def take_idle(self, pool: Any, key: Any) -> Any:
         """
@@ -119,11 +119,8 @@ class PooledValues(HeldResources):
     async def atake(self, pool: Any, key: Any, options: dict[str, Any], provider: Any = None) -> Any:
         """As `take`, suspending; notes the value as what `provider` gives in this request, if one is given."""
         owner = self._owner or self
-        owner._may_need_loop = True
-        try:
-            adapter = adapters_by_type[pool.__class__]
-        except KeyError:
-            adapter = find_adapter(pool)
+        owner._may_need_loop = owner._is_shared = True
+        adapter = find_adapter(pool)
         while True:
             if self._is_closed or owner._is_closed:
                 raise ended_error(self)
