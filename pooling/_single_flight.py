@@ -180,11 +180,10 @@ class TaskFlight(SingleFlight[T]):
         self._task.add_done_callback(self._land)
 
     def cancel(self, error: BaseException) -> asyncio.Task[T] | None:
-        """Fail the flight before its task has ended; the task, which is being cancelled. Call it in the task's loop."""
+        """Fail the flight and cancel its task; the task, if it is one of the running loop and so can be waited for."""
         self.fail(error)
-        if self._task is not None:
-            self._task.cancel()
-        return self._task
+        self._cancel_task()
+        return self._task if self._loop is _get_running_loop() else None
 
     def _land(self, task: asyncio.Task[T]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -202,6 +201,9 @@ class TaskFlight(SingleFlight[T]):
             return
         self._remove()
         self.hand_on()
+        self._cancel_task()
+
+    def _cancel_task(self) -> None:
         if self._loop is not None and self._task is not None:
             _call_in(self._loop, self._task.cancel)
 

@@ -55,7 +55,7 @@ class HeldResources:
             `close` without an exception takes this one.
     """
 
-    # Set by `RequestContext`, in one call: opening a request is to cost little.
+    # `RequestContext` sets them all: a call less for each request.
     __slots__ = (
         "_uses",  # what is held, by key, in the order in which it was taken
         "_flights",  # what is being taken, by key
@@ -201,7 +201,12 @@ class HeldResources:
         )
 
     def _end_uses_of_others(self) -> list[asyncio.Task[Any]]:
-        """Tell those who share the values, or wait for them, that they are given back; the tasks that this cancels."""
+        """
+        Tell those who share the values, or wait for them, that they are given back.
+
+        Returns:
+            The tasks that were taking a value in the running loop, and are being cancelled.
+        """
         if self._sharers is not None:
             for ctx in members(self._sharers):
                 ctx.resolved = NOTHING_RESOLVED

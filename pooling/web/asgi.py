@@ -209,7 +209,7 @@ class _Exchange:
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._note_cut()  # now, lest something in between sends an end of its own
+            self._note_cut()  # now: a middleware in between may send an end of the response itself
         elif message["type"] == "websocket.disconnect":
             self._left = message.get("code")
         return message

@@ -111,7 +111,7 @@ def _keep_open(request: Any, response: Any, ctx: RequestContext, loop: asyncio.A
         finally:
             body.close()
 
-    # A middleware outside may put another response in the place of this one, whose content nobody closes then.
+    # A middleware outside may replace this response, and the content of this one is then not closed.
     request.close = close_all
 
 

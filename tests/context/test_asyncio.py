@@ -331,6 +331,22 @@ async def test_a_cancelled_wait_for_a_pool_for_threads_gives_back_what_comes_lat
         pool.release(value)
 
 
+async def test_a_request_closed_by_a_thread_while_a_worker_takes_its_value_has_nothing_out_afterwards():
+    factory = Gated()
+    with PoolingService(factory) as pool:
+        ctx = RequestContext("short")
+        waiting = asyncio.create_task(ctx.aacquire(pool))
+        while not factory.asked.is_set():
+            await asyncio.sleep(0)
+        await asyncio.to_thread(ctx.close)
+        with pytest.raises(RequestContextError, match="request 'short' has ended"):
+            await waiting
+        factory.gate.set()
+        while pool.available == 0:
+            await asyncio.sleep(0)
+        assert pool.borrowed == 0
+
+
 async def test_many_requests_waiting_for_a_pool_for_threads_do_not_keep_the_releases_from_running():
     with PoolingService(Thing, max_size=1, timeout=20) as pool:
 
