@@ -58,18 +58,22 @@ class SingleFlight(Generic[T]):
         state: A `FlightState`. It is left once; of two calls that end a flight the first one counts.
         result: What the attempt gave. Set when it has succeeded, and not before.
         error: What it failed with, else `None`.
-        waiters: For each waiter the function that wakes it; `None` as long as there was none.
     """
 
     state: FlightState = UNDER_WAY
     result: T
     error: BaseException | None = None
-    waiters: list[Callable[[], object]] | None = None
+    _waiters: list[Callable[[], object]] | None = None  # for each waiter the function that wakes it
 
     @property
     def is_over(self) -> bool:
         """Whether the attempt has ended."""
         return self.state is not UNDER_WAY
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for it."""
+        return len(self._waiters or ())
 
     # --- for the leader ------------------------------------------------------------------------------------------
 
@@ -78,21 +82,21 @@ class SingleFlight(Generic[T]):
         if self.state is UNDER_WAY:
             self.result = result
             self.state = SUCCEEDED
-            if self.waiters:
-                self.wake()
+            if self._waiters:
+                self._wake()
 
     def fail(self, error: BaseException) -> None:
         """End the flight with an error for all who wait."""
         if self.state is UNDER_WAY:
             self.error = error
             self.state = FlightState.FAILED
-            self.wake()
+            self._wake()
 
     def hand_on(self) -> None:
         """End the flight without an outcome, so that one of those who wait leads the next."""
         if self.state is UNDER_WAY:
             self.state = FlightState.HANDED_ON
-            self.wake()
+            self._wake()
 
     def give_up(self, error: BaseException) -> None:
         """End the flight after what the attempt raised: an `Exception` fails it, an interrupt hands it on."""
@@ -101,9 +105,8 @@ class SingleFlight(Generic[T]):
         else:
             self.hand_on()
 
-    def wake(self) -> None:
-        """Have all who wait look at the state again."""
-        waiters = self.waiters
+    def _wake(self) -> None:
+        waiters = self._waiters
         while waiters:
             try:
                 wake = waiters.pop()
@@ -142,12 +145,12 @@ class SingleFlight(Generic[T]):
             self._leave(wake)
 
     def _join(self, wake: Callable[[], object]) -> None:
-        waiters: list[Callable[[], object]] = vars(self).setdefault("waiters", [])  # atomic: one list for all
+        waiters: list[Callable[[], object]] = vars(self).setdefault("_waiters", [])  # atomic: one list for all
         waiters.append(wake)
 
     def _leave(self, wake: Callable[[], object]) -> None:
         try:
-            self.waiters.remove(wake)  # type: ignore[union-attr]
+            self._waiters.remove(wake)  # type: ignore[union-attr]
         except ValueError:  # it was woken
             pass
 
@@ -177,11 +180,10 @@ class TaskFlight(SingleFlight[T]):
         self._task.add_done_callback(self._land)
 
     def cancel(self, error: BaseException) -> asyncio.Task[T] | None:
-        """Fail the flight before its task has ended; the task, which is being cancelled. Call it in the task's loop."""
+        """Fail the flight and cancel its task; the task, if it is one of the running loop and so can be waited for."""
         self.fail(error)
-        if self._task is not None:
-            self._task.cancel()
-        return self._task
+        self._cancel_task()
+        return self._task if self._loop is _get_running_loop() else None
 
     def _land(self, task: asyncio.Task[T]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -195,10 +197,13 @@ class TaskFlight(SingleFlight[T]):
 
     def _leave(self, wake: Callable[[], object]) -> None:
         super()._leave(wake)
-        if self._outlives_waiters or self.waiters or self.is_over:
+        if self._outlives_waiters or self._waiters or self.is_over:
             return
         self._remove()
         self.hand_on()
+        self._cancel_task()
+
+    def _cancel_task(self) -> None:
         if self._loop is not None and self._task is not None:
             _call_in(self._loop, self._task.cancel)
 

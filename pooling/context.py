@@ -74,9 +74,10 @@ class RequestContext(RequestValues, PooledValues):
         self.values = values
         self.container: Any = None if parent is None else _checked(parent).container
         self._token: Token[Any] | None = None
+        # Of `HeldResources`:
         self._uses = {}
         self._flights = {}
-        self._is_closed = self._may_need_loop = False
+        self._is_closed = self._is_shared = self._may_need_loop = False
         self._owner = self._sharers = self.error = None
         self.resolved = {}
 
@@ -128,7 +129,7 @@ class RequestContext(RequestValues, PooledValues):
         back yourself: the request does.
 
         Args:
-            lender: A `PoolingService`, or whatever has its `acquire` and `release`; a pool with
+            lender: A `PoolingService`, or an object with its `acquire` and `release`; a pool with
                 `connection()` or `getconn()` and `putconn()`; a context manager around one use.
             key: Tells several values of one pool apart.
             options: For the pool's own `acquire`, such as `timeout`; of those who ask at once, the first one's count.

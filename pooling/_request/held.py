@@ -6,6 +6,8 @@ Threads and tasks of the request share this without a lock, for each step is one
 - `_uses` has what is held. What a caller removes from it is that caller's to give back.
 - `_flights` has what is being taken: the caller that puts a flight there leads, the others wait for it. The leader puts
   its value into `_uses`, and then removes its flight. So a caller that finds a value in neither takes it.
+- A caller sets `_is_shared` before it looks for a flight to wait for. The leader looks at that after removing its
+  flight: as long as nothing is shared, there is no waiter to wake.
 - The end of the request sets `_is_closed`, and then removes everything. A caller that takes a value looks at
   `_is_closed` after putting it into `_uses`, and removes it again. So one of the two gives back what comes late.
 """
@@ -53,11 +55,12 @@ class HeldResources:
             `close` without an exception takes this one.
     """
 
-    # Set by `RequestContext`, in one call: opening a request is to cost little.
+    # `RequestContext` sets them all: a call less for each request.
     __slots__ = (
         "_uses",  # what is held, by key, in the order in which it was taken
         "_flights",  # what is being taken, by key
         "_is_closed",  # whether the end has begun; never reset
+        "_is_shared",  # whether others wait for a flight here, or use the values here; never reset
         "_may_need_loop",  # whether some of it may have to be awaited; never reset
         "_owner",  # the owner context, unless it is this one; set before others see this one
         "_sharers",  # the contexts whose owner this is, if there are any
@@ -68,6 +71,7 @@ class HeldResources:
     _uses: dict[Any, Use]
     _flights: dict[Any, SingleFlight[Any]]
     _is_closed: bool
+    _is_shared: bool
     _may_need_loop: bool
     _owner: Self | None
     _sharers: weakref.WeakSet[HeldResources] | None
@@ -84,6 +88,7 @@ class HeldResources:
         if owner._sharers is None:
             owner._sharers = weakref.WeakSet()
         owner._sharers.add(self)
+        owner._is_shared = True
         if owner._is_closed:
             self.resolved = NOTHING_RESOLVED
 
@@ -131,7 +136,7 @@ class HeldResources:
                 "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
             )
         self._is_closed = True
-        if self._flights or self._sharers is not None:
+        if self._is_shared:
             _ = self._end_uses_of_others()
         if exc is None:
             exc = self.error
@@ -166,7 +171,7 @@ class HeldResources:
         if exc is None:
             exc = self.error
         errors: list[BaseException] = []
-        if self._flights or self._sharers is not None:
+        if self._is_shared:
             tasks = self._end_uses_of_others()
             if tasks:
                 try:
@@ -196,7 +201,12 @@ class HeldResources:
         )
 
     def _end_uses_of_others(self) -> list[asyncio.Task[Any]]:
-        """Tell those who share the values, or wait for them, that they are given back; the tasks that this cancels."""
+        """
+        Tell those who share the values, or wait for them, that they are given back.
+
+        Returns:
+            The tasks that were taking a value in the running loop, and are being cancelled.
+        """
         if self._sharers is not None:
             for ctx in members(self._sharers):
                 ctx.resolved = NOTHING_RESOLVED

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias
 
 from .._adapters import Adapter, adapters_by_type, find_adapter
 from .._backends.offload import in_background, in_worker
-from .._single_flight import SUCCEEDED, SingleFlight
+from .._single_flight import SingleFlight
 from ..lease import NOTHING
 from .current import NOTHING_RESOLVED
 from .ending import ended_error, must_await_error
@@ -25,7 +25,11 @@ Source: TypeAlias = tuple[Adapter, Any, dict[str, Any]]
 
 
 class PooledValues(HeldResources):
-    """The part of a request that takes values from pools."""
+    """
+    The part of a request that takes values from pools.
+
+    Private methods with a `ctx` are those of the owner context; `ctx` is the one that asks.
+    """
 
     __slots__ = ()
 
@@ -65,9 +69,8 @@ class PooledValues(HeldResources):
             del owner._flights[key]
         except KeyError:  # the end of the request has removed it
             pass
-        mine.state = SUCCEEDED  # as `succeed`, without a call
-        if mine.waiters:
-            mine.wake()
+        if owner._is_shared:
+            mine.succeed(None)
         if owner._is_closed:  # another thread has ended it since the look
             if uses.pop(key, None) is not None:  # type: ignore[unreachable]
                 adapter.give(pool, value, None)
@@ -76,13 +79,14 @@ class PooledValues(HeldResources):
 
     def _follow(self, key: Any, flight: SingleFlight[Any], mine: SingleFlight[None]) -> None:
         """Block until another caller's flight has landed."""
-        if flight is mine:  # it has just landed, between this caller's two looks
+        self._is_shared = True
+        if flight is mine:  # the other flight has landed between this caller's two looks
             self._flights.pop(key, None)
             mine.succeed(None)
-            return
-        flight.wait()
-        if flight.error is not None:
-            raise flight.error
+        elif self._flights.get(key) is flight:
+            flight.wait()
+            if flight.error is not None:
+                raise flight.error
 
     def take_idle(self, pool: Any, key: Any) -> Any:
         """
@@ -119,11 +123,8 @@ class PooledValues(HeldResources):
     async def atake(self, pool: Any, key: Any, options: dict[str, Any], provider: Any = None) -> Any:
         """As `take`, suspending; notes the value as what `provider` gives in this request, if one is given."""
         owner = self._owner or self
-        owner._may_need_loop = True
-        try:
-            adapter = adapters_by_type[pool.__class__]
-        except KeyError:
-            adapter = find_adapter(pool)
+        owner._may_need_loop = owner._is_shared = True
+        adapter = find_adapter(pool)
         while True:
             if self._is_closed or owner._is_closed:
                 raise ended_error(self)
@@ -136,56 +137,56 @@ class PooledValues(HeldResources):
             if flight is not None:
                 await flight.wait_async()
             elif adapter.is_at_hand(pool):
-                await self._lead_async(owner, key, (adapter, pool, options))
+                await owner._lead_async(self, key, (adapter, pool, options))
             else:
-                flight = self._begin_task(owner, key, (adapter, pool, options))
+                flight = owner._begin_task(self, key, (adapter, pool, options))
                 await flight.wait_async()
             if flight is not None and flight.error is not None:
                 raise flight.error
 
-    async def _lead_async(self, owner: Self, key: Any, source: Source) -> Any:
+    async def _lead_async(self, ctx: Self, key: Any, source: Source) -> Any:
         """Take a value that is most likely at hand, without a task. If the caller is cancelled, a waiter leads."""
         flight: SingleFlight[None] = SingleFlight()
-        owner._flights[key] = flight
+        self._flights[key] = flight
         try:
-            value = await self._take_and_hold(owner, key, flight, source)
+            value = await self._take_and_hold(ctx, key, flight, source)
         except BaseException as error:
-            owner._flights.pop(key, None)
+            self._flights.pop(key, None)
             flight.give_up(error)
             raise
-        owner._flights.pop(key, None)
+        self._flights.pop(key, None)
         flight.succeed(None)
         return value
 
-    def _begin_task(self, owner: Self, key: Any, source: Source) -> SingleFlight[Any]:
+    def _begin_task(self, ctx: Self, key: Any, source: Source) -> SingleFlight[Any]:
         """Have a task take a value, unless another thread has begun to; the flight to wait for."""
-        mine = AcquireTask(source[0], partial(owner._flights.pop, key, None))
-        flight = owner._flights.setdefault(key, mine)
+        mine = AcquireTask(source[0], partial(self._flights.pop, key, None))
+        flight = self._flights.setdefault(key, mine)
         if flight is mine:
-            mine.begin(self._take_and_hold(owner, key, mine, source))
+            mine.begin(self._take_and_hold(ctx, key, mine, source))
         return flight
 
-    async def _take_and_hold(self, owner: Self, key: Any, flight: SingleFlight[Any], source: Source) -> Any:
+    async def _take_and_hold(self, ctx: Self, key: Any, flight: SingleFlight[Any], source: Source) -> Any:
         """Take a value and hold it, or give it back if no caller is there for it any more."""
         adapter, pool, options = source
-        if (use := owner._uses.get(key)) is not None:  # another flight has landed since the caller looked
+        if (use := self._uses.get(key)) is not None:  # another flight has landed since the caller looked
             return use[2]
         if adapter.is_async:
-            value = await adapter.take(pool, self, options)
+            value = await adapter.take(pool, ctx, options)
         else:
             value = await in_worker(
-                partial(adapter.take, pool, self, options), unwanted=lambda late: adapter.give(pool, late, None)
+                partial(adapter.take, pool, ctx, options), unwanted=lambda late: adapter.give(pool, late, None)
             )
-        is_wanted = owner._flights.get(key) is flight  # else all waiters have left, or the request has ended
+        is_wanted = self._flights.get(key) is flight  # else all waiters have left, or the request has ended
         if is_wanted:
-            owner._uses[key] = (adapter, pool, value)
-            if not owner._is_closed:
+            self._uses[key] = (adapter, pool, value)
+            if not self._is_closed:
                 return value
-        if not is_wanted or owner._uses.pop(key, None) is not None:
+        if not is_wanted or self._uses.pop(key, None) is not None:
             ending = adapter.give_in_loop(pool, value, None)
             if ending is not None:
                 await ending
-        raise ended_error(self)
+        raise ended_error(ctx)
 
     def put(self, provider: Any, value: Any) -> None:
         """

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .._backends.offload import in_background
 from ..context import RequestContext
 from ..errors import ConfigurationError
 from .outcome import note_status, note_unfinished
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["ContainerLifespan", "RequestContextMiddleware", "headers"]
 
@@ -76,16 +79,10 @@ class RequestContextMiddleware:
         title = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
         exchange = _Exchange(ctx, receive, send, may_be_cut=scope.get("method") == "HEAD")
-        error: BaseException | None = None
+        sends = exchange.send if self.release == "end" else exchange.send_and_end
         with ctx.active():
-            try:
-                sends = exchange.send if self.release == "end" else exchange.send_and_end
+            async with exchange:
                 await self.app(scope, exchange.receive, sends)
-            except BaseException as raised:
-                error = raised
-                raise
-            finally:
-                await exchange.end(error)
 
 
 class ContainerLifespan:
@@ -114,7 +111,7 @@ class ContainerLifespan:
         message = await receive()
         try:
             await self.container.astart()
-        except BaseException as error:
+        except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
             raise
         inner = _InnerLifespan(message, receive, send)
@@ -212,7 +209,7 @@ class _Exchange:
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._note_cut()  # now, lest something in between sends an end of its own
+            self._note_cut()  # now: a middleware in between may send an end of the response itself
         elif message["type"] == "websocket.disconnect":
             self._left = message.get("code")
         return message
@@ -237,11 +234,19 @@ class _Exchange:
         if self.is_complete or message["type"] == "websocket.close":
             await self.end(None)
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.end(exc)
+
     async def end(self, error: BaseException | None) -> None:
         """
-        End the request in a task of its own.
+        End the request in its own task.
 
-        Whoever cancels again and again, as anyio does, is let go; the release then goes on.
+        A caller that is cancelled again and again, as by anyio, stops waiting for it; the release then goes on.
         """
         if self._left in _FAREWELLS and getattr(error, "code", None) == self._left:
             error = None  # it only says that the client has left, as clients do

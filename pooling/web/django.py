@@ -22,7 +22,8 @@ from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
-from .outcome import note_error, note_status, note_unfinished
+from ._answering import Answering, StreamedBody
+from .outcome import note_error, note_status
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -72,12 +73,8 @@ class RequestContextMiddleware:
 
     def _serve(self, request: HttpRequest) -> HttpResponseBase:
         ctx = self._open(request)
-        try:
-            with ctx.active():
-                response: Any = self.get_response(request)
-        except BaseException as error:
-            ctx.close(error)
-            raise
+        with Answering(ctx):
+            response: Any = self.get_response(request)
         note_status(ctx, response.status_code)
         if response.streaming:
             _keep_open(request, response, ctx, None)
@@ -87,12 +84,8 @@ class RequestContextMiddleware:
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
         ctx = self._open(request)
-        try:
-            with ctx.active():
-                response: Any = await self.get_response(request)
-        except BaseException as error:
-            await ctx.aclose(error)
-            raise
+        async with Answering(ctx):
+            response: Any = await self.get_response(request)
         note_status(ctx, response.status_code)
         if response.streaming:
             _keep_open(request, response, ctx, asyncio.get_running_loop())
@@ -118,31 +111,28 @@ def _keep_open(request: Any, response: Any, ctx: RequestContext, loop: asyncio.A
         finally:
             body.close()
 
-    # A middleware outside may put another response in the place of this one, whose content nobody closes then.
+    # A middleware outside may replace this response, and the content of this one is then not closed.
     request.close = close_all
 
 
-class _Body:
+class _Body(StreamedBody):
     """
     A streamed body that keeps its request open until it was made or given up.
 
-    The framework calls `close` with the response's, from whatever thread; between the first part and the end, that is
+    The framework calls `close` with the response's, from any thread; between the first part and the end, that is
     an error, unless it is that of a HEAD.
     """
 
-    _parts: Any
+    __slots__ = ("_loop",)
 
     def __init__(
         self, content: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None, *, may_be_cut: bool
     ) -> None:
-        self._content = content
-        self._ctx = ctx
+        super().__init__(content, ctx, may_be_cut=may_be_cut)
         self._loop = loop
-        self._may_be_cut = may_be_cut
 
     def close(self) -> None:
-        if self._parts is not None and not self._may_be_cut and not self._ctx.is_closed:
-            note_unfinished(self._ctx)
+        self._note_given_up()
         self._end(None)
 
     def _error(self, error: BaseException) -> BaseException | None:
@@ -164,29 +154,27 @@ class _Body:
 class _Parts(_Body):
     """A body of a plain iterator."""
 
-    _parts: Iterator[bytes] | None = None
+    __slots__ = ()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         try:
-            with self._ctx.active():
-                if self._parts is None:
-                    self._parts = iter(self._content)
-                return next(self._parts)
+            part: bytes = self._next_part()
         except StopIteration:
             self._end(None)
             raise
         except BaseException as error:
             self._end(self._error(error))
             raise
+        return part
 
 
 class _AsyncParts(_Body):
     """A body of an async iterator."""
 
-    _parts: AsyncIterator[bytes] | None = None
+    __slots__ = ()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -196,10 +184,11 @@ class _AsyncParts(_Body):
             with self._ctx.active():
                 if self._parts is None:
                     self._parts = aiter(self._content)
-                return await anext(self._parts)
+                part: bytes = await anext(self._parts)
         except StopAsyncIteration:
             await self._ctx.aclose()
             raise
         except BaseException as error:
             await self._ctx.aclose(self._error(error))
             raise
+        return part

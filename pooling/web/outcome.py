@@ -1,8 +1,9 @@
 """
 How a request ended, where its framework has made an answer of what went wrong.
 
-The release side of a pool is to know of an error whoever caught it: what a handler had begun must not be committed,
-and a resource in the middle of something must not be the next borrower's. Redirects raised as exceptions are no errors.
+The release side of a pool has to know of an error that other code caught: what a handler had begun must not be
+committed, and a resource in the middle of something must not be the next borrower's. Redirects raised as exceptions
+are no errors.
 """
 
 from __future__ import annotations

@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..context import RequestContext
-from .outcome import note_status, note_unfinished
+from ._answering import Answering, StreamedBody
+from .outcome import note_status
 
 __all__ = ["RequestContextMiddleware"]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+#: Statuses of responses whose body no client reads.
+_WITHOUT_BODY = {204, 304}
 
 
 class RequestContextMiddleware:
@@ -43,21 +47,17 @@ class RequestContextMiddleware:
         values = self.values(environ) if self.values is not None else {}
         title = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
-
-        head = _Head(may_be_cut=environ.get("REQUEST_METHOD") == "HEAD")
+        head = _Head()
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any, **named: Any) -> Any:
             head.note(int(status[:3]) if status[:3].isdigit() else 0, headers)
             note_status(ctx, head.status)
             return start_response(status, headers, *rest, **named)
 
-        try:
-            with ctx.active():
-                body = self.app(environ, start)
-        except BaseException as error:
-            ctx.close(error)
-            raise
-        return (SizedBody if hasattr(body, "__len__") else ClosingBody)(body, ctx, head)
+        with Answering(ctx):
+            body = self.app(environ, start)
+        may_be_cut = environ.get("REQUEST_METHOD") == "HEAD"
+        return (SizedBody if hasattr(body, "__len__") else ClosingBody)(body, ctx, head, may_be_cut=may_be_cut)
 
 
 class _Head:
@@ -65,67 +65,66 @@ class _Head:
     What the head of a response says about its body.
 
     Attributes:
-        may_be_cut: Whether it is no error that the body is closed after its first part and before its end.
+        status: Of the response; `0` before it has begun.
         missing: Bytes to come, where their number was told.
     """
 
-    __slots__ = ("may_be_cut", "missing", "status")
+    __slots__ = ("missing", "status")
 
-    def __init__(self, *, may_be_cut: bool) -> None:
-        self.may_be_cut = may_be_cut
-        self.missing: int | None = None
+    def __init__(self) -> None:
         self.status = 0
+        self.missing: int | None = None
 
     def note(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.status = status
-        self.may_be_cut = self.may_be_cut or status in {204, 304}  # nobody wants their bodies
         for name, value in headers:
             if name.lower() == "content-length" and value.isdigit():
                 self.missing = int(value)
 
 
-class ClosingBody:
+class ClosingBody(StreamedBody):
     """
     A response's body that ends its request when it has come to its end or is closed.
 
-    Once as many bytes were made as had been told it is asked for more, so that whoever reads no further has read all.
+    Once as many bytes were made as had been told it is asked for more, so that a server that reads no further has read
+    all.
     """
 
-    __slots__ = ("_body", "_ctx", "_error", "_head", "_is_whole", "_later", "_parts")
+    __slots__ = ("_error", "_head", "_is_whole", "_later")
 
-    def __init__(self, body: Iterable[bytes], ctx: RequestContext, head: _Head) -> None:
-        self._body: Any = body
-        self._ctx = ctx
+    def __init__(self, content: Iterable[bytes], ctx: RequestContext, head: _Head, *, may_be_cut: bool) -> None:
+        super().__init__(content, ctx, may_be_cut=may_be_cut)
         self._head = head
-        self._parts: Iterator[bytes] | None = None
         self._is_whole = False
         self._error: BaseException | None = None
-        self._later: bytes | BaseException | None = None  # what came of asking for more
+        self._later: bytes | Exception | None = None  # what came of asking for more
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         later, self._later = self._later, None
-        if isinstance(later, BaseException):
+        if isinstance(later, Exception):
             raise later
         part = self._make() if later is None else later
         head = self._head
         if head.missing is not None:
             head.missing -= len(part)
             if head.missing <= 0:
-                try:
-                    self._later = self._make()
-                except BaseException as error:  # noqa: BLE001 - for who comes back after this part
-                    self._later = None if isinstance(error, StopIteration) else error
+                self._look_ahead()
         return part
+
+    def _look_ahead(self) -> None:
+        try:
+            self._later = self._make()
+        except StopIteration:
+            pass
+        except Exception as error:  # noqa: BLE001 - for the server, when it asks for the next part or closes
+            self._later = error
 
     def _make(self) -> bytes:
         try:
-            with self._ctx.active():
-                if self._parts is None:
-                    self._parts = iter(self._body)
-                return next(self._parts)
+            part: bytes = self._next_part()
         except StopIteration:
             self._is_whole = True
             self.close()  # some test clients do not
@@ -133,15 +132,16 @@ class ClosingBody:
         except BaseException as error:
             self._error = error
             raise
+        return part
 
     def close(self) -> None:
         """End the request; the server calls this, also when the client has gone."""
         later, self._later = self._later, None
         if not self._ctx.is_closed:
-            if self._parts is not None and not self._is_whole and not self._head.may_be_cut:
-                note_unfinished(self._ctx)
+            if not self._is_whole and self._head.status not in _WITHOUT_BODY:
+                self._note_given_up()
             try:
-                close = getattr(self._body, "close", None)
+                close = getattr(self._content, "close", None)
                 if close is not None:
                     with self._ctx.active():
                         close()
@@ -150,7 +150,7 @@ class ClosingBody:
                 raise
             finally:
                 self._ctx.close(self._error)
-        if isinstance(later, BaseException):
+        if isinstance(later, Exception):
             raise later
 
 
@@ -160,4 +160,4 @@ class SizedBody(ClosingBody):
     __slots__ = ()
 
     def __len__(self) -> int:
-        return len(self._body)
+        return len(self._content)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Self
 
-from pooling import PoolFactory
+from pooling import PoolFactory, RequestContext
 
 
 class Thing:
@@ -101,3 +102,34 @@ def join(threads) -> None:
     for thread in threads:
         thread.join(20)
         assert not thread.is_alive()
+
+
+class Request:
+    """A request of either front end, its methods to be awaited (see tests/contract/harness.py)."""
+
+    def __init__(self, side, *args, **values) -> None:
+        self.is_async = side.name == "asyncio"
+        self.ctx = args[0] if args and isinstance(args[0], RequestContext) else RequestContext(*args, **values)
+        self.side = side
+
+    async def acquire(self, pool, **options):
+        pool = getattr(pool, "service", pool)
+        return await self.ctx.aacquire(pool, **options) if self.is_async else self.ctx.acquire(pool, **options)
+
+    async def close(self, exc=None) -> None:
+        await self.ctx.aclose(exc) if self.is_async else self.ctx.close(exc)
+
+    def child(self, **options) -> Request:
+        return Request(self.side, self.ctx.child(**options))
+
+    async def __aenter__(self) -> Self:
+        await self.ctx.__aenter__() if self.is_async else self.ctx.__enter__()
+        return self
+
+    async def __aexit__(self, *error) -> None:
+        await self.ctx.__aexit__(*error) if self.is_async else self.ctx.__exit__(*error)
+
+
+def calls(side, name: str, log: list[str]) -> Calls:
+    """A pool-like object of this front end that records its calls."""
+    return (AsyncCalls if side.name == "asyncio" else Calls)(name, log)

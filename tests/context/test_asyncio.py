@@ -12,35 +12,10 @@ from pooling import (
     AsyncPoolingService,
     PoolFactory,
     PoolingService,
-    PoolTimeoutError,
     RequestContext,
     RequestContextError,
 )
 from tests.context.parts import AsyncCalls, AsyncGated, Calls, Gated, Thing, settle
-
-
-async def test_the_value_of_a_pool_is_taken_once_and_given_back_at_the_end():
-    async with AsyncPoolingService(Thing) as pool:
-        async with RequestContext() as ctx:
-            first = await ctx.aacquire(pool)
-            assert await ctx.aacquire(pool) is first
-            assert ctx.acquire(pool) is first  # it is there: nothing to wait for
-            assert pool.borrowed == 1
-        assert pool.borrowed == 0
-        async with RequestContext() as ctx:
-            assert await ctx.aacquire(pool) is first
-
-
-async def test_two_tasks_of_one_request_asking_at_once_get_the_same_object_acquired_once():
-    factory = AsyncGated()
-    async with AsyncPoolingService(factory) as pool:
-        async with RequestContext() as ctx:
-            tasks = [asyncio.create_task(ctx.aacquire(pool)) for _ in range(5)]
-            await factory.asked.wait()
-            factory.gate.set()
-            assert len(set(await asyncio.gather(*tasks))) == 1
-            assert pool.borrowed == 1
-        assert pool.stats().acquired == 1
 
 
 async def test_a_first_waiter_cancelled_does_not_cancel_the_second():
@@ -120,21 +95,6 @@ async def test_a_leader_cancelled_inside_the_acquire_hook_lets_another_try():
         assert pool.borrowed == 0
 
 
-async def test_a_request_that_ends_while_an_acquire_is_under_way_has_nothing_out_afterwards():
-    factory = AsyncGated()
-    async with AsyncPoolingService(factory) as pool:
-        ctx = RequestContext("short")
-        waiting = asyncio.create_task(ctx.aacquire(pool))
-        await factory.asked.wait()
-        await ctx.aclose()
-        assert pool.pending == 0
-        factory.gate.set()
-        with pytest.raises(RequestContextError, match="request 'short' has ended"):
-            await waiting
-        await settle()
-        assert pool.borrowed == 0
-
-
 async def test_a_request_that_ends_inside_the_acquire_hook_has_nothing_out_afterwards():
     inside, go = asyncio.Event(), asyncio.Event()
 
@@ -155,52 +115,6 @@ async def test_a_request_that_ends_inside_the_acquire_hook_has_nothing_out_after
         with pytest.raises(RequestContextError, match="has ended"):
             await waiting
         assert pool.borrowed == 0
-
-
-async def test_a_retried_acquire_after_a_failed_one_works():
-    async with AsyncPoolingService(Thing, max_size=1) as pool:
-        other = await pool.acquire()
-        async with RequestContext() as ctx:
-            with pytest.raises(PoolTimeoutError):
-                await ctx.aacquire(pool, timeout=0.001)
-            await pool.release(other)
-            assert await ctx.aacquire(pool) is other
-
-
-async def test_the_exception_that_ended_the_request_reaches_callbacks_and_release_hooks():
-    factory = AsyncGated()
-    factory.gate.set()
-    seen = []
-    problem = ValueError("in the request")
-
-    async def callback(exc):
-        seen.append(exc)
-
-    async with AsyncPoolingService(factory) as pool:
-        with pytest.raises(ValueError, match="in the request"):
-            async with RequestContext() as ctx:
-                ctx.on_close(callback)
-                await ctx.aacquire(pool)
-                raise problem
-        assert seen == [problem]
-        assert factory.ends == [(factory.made[0], problem)]
-
-
-async def test_a_release_hook_that_fails_after_an_error_does_not_hide_that_error(caplog):
-    class Bad(PoolFactory):
-        def create(self):
-            return Thing()
-
-        async def release(self, value):
-            raise OSError("release hook")
-
-    async with AsyncPoolingService(Bad()) as pool:
-        with pytest.raises(ValueError, match="in the request"):
-            async with RequestContext() as ctx:
-                await ctx.aacquire(pool)
-                raise ValueError("in the request")
-        assert pool.borrowed == 0
-        assert "the release hook failed" in caplog.text
 
 
 async def test_a_cancelled_request_gives_back_and_tells_the_release_hook():
@@ -415,6 +329,22 @@ async def test_a_cancelled_wait_for_a_pool_for_threads_gives_back_what_comes_lat
         value = await asyncio.to_thread(pool.acquire, timeout=20)  # the only one there is
         assert value is factory.made[0]
         pool.release(value)
+
+
+async def test_a_request_closed_by_a_thread_while_a_worker_takes_its_value_has_nothing_out_afterwards():
+    factory = Gated()
+    with PoolingService(factory) as pool:
+        ctx = RequestContext("short")
+        waiting = asyncio.create_task(ctx.aacquire(pool))
+        while not factory.asked.is_set():
+            await asyncio.sleep(0)
+        await asyncio.to_thread(ctx.close)
+        with pytest.raises(RequestContextError, match="request 'short' has ended"):
+            await waiting
+        factory.gate.set()
+        while pool.available == 0:
+            await asyncio.sleep(0)
+        assert pool.borrowed == 0
 
 
 async def test_many_requests_waiting_for_a_pool_for_threads_do_not_keep_the_releases_from_running():

@@ -20,18 +20,13 @@ async def wait(side, flight):
     return flight.state
 
 
-def waiting(flight):
-    """How many callers wait."""
-    return len(flight.waiters or ())
-
-
 def go_waiting(side, flight, number):
     return [side.go(wait, side, flight) for _ in range(number)]
 
 
 async def settle(side, flight, number):
     """Return when so many callers wait; a caller that is woken before it waits would prove nothing."""
-    await side.until(lambda: waiting(flight) == number, f"{waiting(flight)} of {number} wait")
+    await side.until(lambda: flight.waiting == number, f"{flight.waiting} of {number} wait")
 
 
 @on_both
@@ -43,7 +38,7 @@ async def test_all_who_wait_are_woken_when_the_attempt_succeeds(side):
     flight.succeed("result")
     assert [await waiter.result() for waiter in waiters] == [FlightState.SUCCEEDED] * 3
     assert flight.result == "result"
-    assert waiting(flight) == 0
+    assert flight.waiting == 0
 
 
 @on_both
@@ -98,7 +93,7 @@ async def test_an_interrupted_leader_hands_the_lead_to_one_waiter(side):
 
     callers = [side.go(ask, number) for number in range(4)]
     await gate.reached(1)
-    await side.until(lambda: "key" in flights and waiting(flights["key"]) == 3)
+    await side.until(lambda: "key" in flights and flights["key"].waiting == 3)
     gate.open()
     answers = [await caller.result() for caller in callers]
     assert len(leads) == 2
@@ -110,8 +105,8 @@ async def test_an_interrupted_waiter_leaves_the_others_waiting(side):
     flight = SingleFlight()
     others = go_waiting(side, flight, 2)
     await settle(side, flight, 2)
-    await side.interrupted(lambda: wait(side, flight), when=lambda: waiting(flight) == 3)
-    assert waiting(flight) == 2
+    await side.interrupted(lambda: wait(side, flight), when=lambda: flight.waiting == 3)
+    assert flight.waiting == 2
     flight.succeed(1)
     assert [await other.result() for other in others] == [FlightState.SUCCEEDED] * 2
 
@@ -122,7 +117,7 @@ async def test_a_wait_with_a_timeout_ends_with_the_flight_still_under_way(side):
     flight.wait(0.001)
     flight.wait(-1.0)
     assert not flight.is_over
-    assert waiting(flight) == 0
+    assert flight.waiting == 0
 
 
 def test_threads_and_loops_wait_for_the_same_flight():
@@ -138,7 +133,7 @@ def test_threads_and_loops_wait_for_the_same_flight():
         leader.join(20)
 
     def lead():
-        while waiting(flight) < 2:
+        while flight.waiting < 2:
             thread.join(0.001)
         flight.succeed("result")
 
@@ -158,7 +153,7 @@ def test_a_waiter_whose_loop_is_closed_does_not_keep_the_flight_from_ending():
 
     asyncio.run(main())
     flight.succeed("result")
-    assert waiting(flight) == 0
+    assert flight.waiting == 0
     left[0].close()
 
 

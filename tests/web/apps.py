@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 from dependency_injector import providers
@@ -56,3 +57,18 @@ class ThreadSite(di.Container):
     things = di.Pool(factory, max_size=4)
     thing = di.Pooled(things)
     repo = providers.Factory(Repo, thing)
+
+
+class Slow(Ends):
+    """Takes its time to release, and notes whether it came to the end of it."""
+
+    async def release(self, value, exc=None):
+        super().release(value, exc)
+        await asyncio.sleep(0.01)  # sleeps: long enough for a cancellation to come in between
+        self.ends.append("released")
+
+
+class SlowSite(di.Container):
+    factory = providers.Singleton(Slow)
+    things = di.AsyncPool(factory)
+    thing = di.Pooled(things)

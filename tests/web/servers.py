@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Self
 
+import httpx
 import uvicorn
 import waitress.server
 
@@ -84,3 +85,12 @@ def eventually(condition, timeout: float = 20.0) -> None:
             return
         pause.wait(0.002)
     raise AssertionError("it did not come to that")
+
+
+def nothing_is_out(container) -> None:
+    """Wait until the pool of a site has everything back."""
+    eventually(lambda: container.things().borrowed == 0)
+
+
+def get(url, path="/", **options) -> httpx.Response:
+    return httpx.get(url + path, timeout=30, **options)

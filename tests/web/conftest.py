@@ -1,0 +1,11 @@
+"""What the tests of apps for threads have in common."""
+
+import pytest
+
+from tests.web.apps import ThreadSite
+
+
+@pytest.fixture
+def container():
+    with ThreadSite().running() as container:
+        yield container
