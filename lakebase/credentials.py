@@ -249,5 +249,9 @@ class CredentialCache:
         with self._lock:
             self._sources.clear()
 
+    def after_fork(self) -> None:
+        """In the child of a fork: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
     def __len__(self) -> int:
         return len(self._sources)

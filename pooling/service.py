@@ -150,6 +150,11 @@ class _Service(Generic[T]):
         return len(self._ledger.idle)
 
     @property
+    def idle(self) -> list[T]:
+        """The idle resources at this instant, to look at: they are the pool's, and borrowers may take them."""
+        return [slot.value for slot in tuple(self._ledger.idle)]
+
+    @property
     def borrowed(self) -> int:
         """Resources out."""
         return len(self._ledger.out)

@@ -126,8 +126,8 @@ def test_a_blocking_app_shows_no_secret(lakebase_user, written: io.StringIO, cre
                 user_pool,
                 user_pool.config,
                 user_pool.get_stats(),
-                user_pool._service,
-                user_pool._service.stats(),
+                user_pool.service,
+                user_pool.service.stats(),
             )
         show(written, identity, rotated, manager, manager.stats(), base, routing, app_pool.kwargs)
         with lake.too_many_connections():
