@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .binding import create_pooled_binding_factory
 from .budget import PoolBudget
+from ._single_flight import SingleFlight, TaskFlight
 from .context import MissingValueError, RequestContext
 from .errors import (
     ConfigurationError,
@@ -59,6 +60,8 @@ __all__ = [
     "ReleaseError",
     "RequestContext",
     "RequestContextError",
+    "SingleFlight",
+    "TaskFlight",
     "create_pooled_binding_factory",
     "get_pooled_value",
 ]

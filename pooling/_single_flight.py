@@ -1,0 +1,210 @@
+"""
+Single flight: many callers need the same thing at the same time, one attempt gets it for all of them.
+
+The callers share a place where a flight is found, such as a dictionary. The caller that puts a flight there, by one
+atomic step such as `dict.setdefault`, *leads*: it makes the attempt, removes the flight from its place, and then ends
+it in one of three ways:
+
+    succeed(result)   The attempt worked.
+    fail(error)       It failed, for all who waited. The next caller to ask makes another attempt.
+    hand_on()         The leader was interrupted, which concerns no other caller. The waiters look again; one leads.
+
+The other callers wait, in threads or in event loops. When they are woken, the flight is no longer in its place: a
+caller that looks again finds the result, another flight, or leads one.
+
+There is no lock. A waiter adds itself to a list and looks at the state afterwards; the leader sets the state and then
+wakes those in the list. So one of them sees the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from asyncio import _get_running_loop
+from collections.abc import Callable, Coroutine
+from enum import Enum
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+__all__ = ["FlightState", "SingleFlight", "TaskFlight"]
+
+T = TypeVar("T")
+
+
+class FlightState(Enum):
+    """What has become of an attempt."""
+
+    UNDER_WAY = "under way"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    HANDED_ON = "handed on"
+
+
+UNDER_WAY: Final = FlightState.UNDER_WAY
+
+
+class SingleFlight(Generic[T]):
+    """
+    One attempt, made by the caller that leads, and those who wait for it.
+
+    May be shared by any number of threads and event loops.
+
+    Attributes:
+        state: A `FlightState`. It is left once; of two calls that end a flight the first one counts.
+        result: What the attempt gave. Set when it has succeeded, and not before.
+        error: What it failed with, else `None`.
+    """
+
+    __slots__ = ("_waiters", "error", "result", "state")
+
+    result: T
+
+    def __init__(self) -> None:
+        self.state = UNDER_WAY
+        self.error: BaseException | None = None
+        self._waiters: list[Callable[[], object]] = []  # for each the function that wakes it
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the attempt has ended."""
+        return self.state is not UNDER_WAY
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for it."""
+        return len(self._waiters)
+
+    # --- for the leader ------------------------------------------------------------------------------------------
+
+    def succeed(self, result: T) -> None:
+        """End the flight with what the attempt gave."""
+        if self.state is UNDER_WAY:
+            self.result = result
+            self._end(FlightState.SUCCEEDED)
+
+    def fail(self, error: BaseException) -> None:
+        """End the flight with an error for all who wait."""
+        if self.state is UNDER_WAY:
+            self.error = error
+            self._end(FlightState.FAILED)
+
+    def hand_on(self) -> None:
+        """End the flight without an outcome, so that one of those who wait leads the next."""
+        if self.state is UNDER_WAY:
+            self._end(FlightState.HANDED_ON)
+
+    def _end(self, state: FlightState) -> None:
+        self.state = state
+        waiters = self._waiters
+        while waiters:
+            try:
+                wake = waiters.pop()
+            except IndexError:  # the last waiter has just left
+                return
+            wake()
+
+    # --- for those who wait --------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> None:
+        """
+        Block until the flight has ended.
+
+        Args:
+            timeout: Seconds after which to return all the same; `is_over` tells whether the flight has ended.
+        """
+        latch = threading.Lock()
+        latch.acquire()
+        self._waiters.append(latch.release)
+        try:
+            if self.state is UNDER_WAY:
+                latch.acquire(timeout=-1 if timeout is None else max(timeout, 0.0))
+        finally:
+            self._leave(latch.release)
+
+    async def wait_async(self) -> None:
+        """As `wait`, suspending. Cancelling one waiter does not disturb the others."""
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+        wake = partial(_call_in, loop, partial(_set, woken))
+        self._waiters.append(wake)
+        try:
+            if self.state is UNDER_WAY:
+                await woken
+        finally:
+            self._leave(wake)
+
+    def _leave(self, wake: Callable[[], object]) -> None:
+        try:
+            self._waiters.remove(wake)
+        except ValueError:  # it was woken
+            pass
+
+
+class TaskFlight(SingleFlight[T]):
+    """
+    A flight that a task leads, so that cancelling one caller does not cancel the attempt of the others.
+
+    What the task returns or raises ends the flight. When the last waiter leaves before that, the flight is
+    removed from its place and the task cancelled.
+
+    Args:
+        remove: Removes the flight from the place where it is found.
+        outlives_waiters: Whether the attempt goes on when all waiters have left.
+    """
+
+    __slots__ = ("_loop", "_outlives_waiters", "_remove", "_task")
+
+    def __init__(self, remove: Callable[[], object], *, outlives_waiters: bool = False) -> None:
+        super().__init__()
+        self._remove = remove
+        self._outlives_waiters = outlives_waiters
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[T] | None = None
+
+    def begin(self, attempt: Coroutine[Any, Any, T]) -> None:
+        """Have a task of the running loop make the attempt. Call it once, when the flight is in its place."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(attempt)
+        self._task.add_done_callback(self._land)
+
+    def cancel(self, error: BaseException) -> asyncio.Task[T] | None:
+        """Fail the flight before its task has ended; the task, which is being cancelled. Call it in the task's loop."""
+        self.fail(error)
+        if self._task is not None:
+            self._task.cancel()
+        return self._task
+
+    def _land(self, task: asyncio.Task[T]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self.is_over:  # no caller waits for it any more
+            return
+        self._remove()
+        if error is None:
+            self.succeed(task.result())
+        else:
+            self.fail(error)
+
+    def _leave(self, wake: Callable[[], object]) -> None:
+        super()._leave(wake)
+        if self._outlives_waiters or self._waiters or self.is_over:
+            return
+        self._remove()
+        self.hand_on()
+        if self._loop is not None and self._task is not None:
+            _call_in(self._loop, self._task.cancel)
+
+
+def _set(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Call it now if this is the thread that runs the loop, else soon in the loop's thread."""
+    if _get_running_loop() is loop:
+        callback()
+        return
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:  # the loop is closed: nothing in it waits any more
+        pass
