@@ -17,8 +17,8 @@ from ._connecting import left_open
 from ._pool_errors import LakebasePoolClosed, translated
 from .config import LakebasePoolConfig
 from .credentials import credential_source, is_async_function
+from .endpoints import note_unknown_host
 from .errors import ConfigurationError
-from .hosts import note_unknown_host
 
 if TYPE_CHECKING:
     from ._connecting import Outage

@@ -20,8 +20,9 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory
 
+from ._settings import read_only_options
 from ._steps import Steps, arun, run
-from .config import read_only_options
+from .endpoints import is_host_to_be_found, with_read_only_host
 from .errors import (
     ConfigurationError,
     ConnectError,
@@ -31,7 +32,6 @@ from .errors import (
     classify_connect_error,
     connect_error,
 )
-from .hosts import is_host_to_be_found, with_read_only_host
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection

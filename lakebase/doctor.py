@@ -18,16 +18,18 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TextIO
 
-from . import _workspace
+from ._workspace import is_transient, new_client
 from .config import ENVIRONMENT, LakebasePoolConfig
 from .credentials import DatabaseCredential, credential_source, generate_database_credential
+from .endpoints import endpoint_hosts, host_problem
 from .errors import ConfigurationError, ConnectFailure, CredentialError, classify_connect_error
-from .hosts import EndpointHosts, endpoint_hosts, host_problem
 from .limits import direct_connections, over_limit
-from .username import resolve_username
+from .username import resolve_username, user_name
 
 if TYPE_CHECKING:
     import argparse
+
+    from .hosts import EndpointHosts
 
 #: Seconds that an endpoint may take to wake from scale-to-zero.
 _WAKE_SECONDS = 30.0
@@ -159,8 +161,8 @@ def _workspace_access(patient: _Patient) -> Finding:
     if not config.is_oauth and config.workspace_client is None and config.token is None:
         return Finding(check, Verdict.SKIPPED, "not needed for a native password")
     try:
-        patient.client = config.workspace_client or _workspace.new_client(host=config.workspace_url, token=config.token)
-        name = _workspace.user_name(patient.client)
+        patient.client = config.workspace_client or new_client(host=config.workspace_url, token=config.token)
+        name = user_name(patient.client)
     except Exception as error:  # noqa: BLE001
         advice = _identity_advice(patient, error)
         patient.client = None  # what needs it is skipped, instead of failing once more
@@ -184,7 +186,7 @@ def _identity_advice(patient: _Patient, error: BaseException) -> str:
     where = "workspace_url= (DATABRICKS_HOST)" if config.workspace_url is not None else "DATABRICKS_HOST"
     if not (service or token or config.workspace_client):
         return "set DATABRICKS_HOST and an identity: a profile, DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and _SECRET"
-    if _workspace.is_transient(error) or not _is_refusal(error):
+    if is_transient(error) or not _is_refusal(error):
         return f"check that {where} is the workspace's address and answers from here, by way of a proxy or without"
     if token:
         return f"check {token}: it may have expired, been revoked, or be of another workspace than {where}"

@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from ..limits import direct_connections
 from ._checks import check_path, check_seconds, check_while_waking, check_whole, check_yes_or_no
 from ._fault_methods import FaultMethods
-from ._limits import connection_limit
 from ._running import Running, Settings
 from ._user_methods import UserMethods
 from .errors import LocalLakebaseError
@@ -87,7 +87,7 @@ class LocalLakebase(UserMethods, FaultMethods):
             data_dir=None if data_dir is None else Path(data_dir).absolute(),
             port=port,
             workspace_port=workspace_port,
-            max_connections=max_connections if compute_units is None else connection_limit(compute_units),
+            max_connections=max_connections if compute_units is None else direct_connections(compute_units),
             compute_units=1.0 if compute_units is None else compute_units,
             token_lifetime=token_lifetime,
             pooler=os.fspath(pooler),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..hosts import EndpointHost, EndpointHosts
+from ..hosts import EndpointHosts
 from ._children import Children
 from ._control import Control, Inquiry
 from ._functions import CREATE_ROLE, write_extension
@@ -71,6 +71,7 @@ class Running:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pooled: Address | None = None
+        self.pooled_hosts: EndpointHosts | None = None
         self.read_only: Address | None = None
         with ExitStack() as stack:
             self._start(stack)
@@ -162,8 +163,9 @@ class Running:
             doors.append(Door("read-only", listener, self.postgres.address, settings=read_only))
         if self.pooler is not None:
             listener = self._another(POOLED_HOST)
-            hosts = EndpointHosts(DIRECT_HOST, self.hosts.get("read_only_host"), listener.host)
-            self.pooled = Address(EndpointHost(listener.host, hosts, self.port), listener.port)
+            read_only_host = self.hosts.get("read_only_host")
+            self.pooled_hosts = EndpointHosts(DIRECT_HOST, read_only_host, listener.host, direct_port=self.port)
+            self.pooled = Address(listener.host, listener.port)
             self.hosts["read_write_pooled_host"] = listener.host
             doors.append(Door("pooled", listener, self.pooler.address, is_pooled=True))
         for door in doors:

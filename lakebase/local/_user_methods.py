@@ -156,6 +156,8 @@ class UserMethods:
                 values["token"] = self.token(name)
             if "instance_name" not in overrides:
                 values["endpoint"] = self.endpoint
+        if overrides.get("pooled") and "host" not in overrides:
+            values["hosts"] = self._parts.pooled_hosts
         return LakebasePoolConfig(**{**values, **overrides})
 
     def _address(self, *, pooled: bool, read_only: bool) -> tuple[str, int]:

@@ -58,17 +58,17 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The credentials minted in the test, as the SDK returned them."""
-    from lakebase import _workspace
+    from lakebase import credentials as credentials_module
 
     minted: list[str] = []
-    mint = _workspace.mint
+    mint = credentials_module.mint
 
     def watched(*arguments: Any, **keywords: Any) -> Any:
         token, expires_at = mint(*arguments, **keywords)
         minted.append(token)
         return token, expires_at
 
-    monkeypatch.setattr(_workspace, "mint", watched)
+    monkeypatch.setattr(credentials_module, "mint", watched)
     return minted
 
 

@@ -57,15 +57,6 @@ def test_with_nobody_there_it_falls_asleep_too(sleepy):
     psycopg.connect(**connection_settings(sleepy, sleepy.admin_user)).close()
 
 
-@pytest.mark.parametrize(
-    ("units", "limit"), [(0.5, 104), (1, 209), (2, 419), (3, 629), (4, 839), (8, 1678), (16, 3357), (32, 4000)]
-)
-def test_the_size_of_the_compute_decides_how_many_connections_it_takes(units, limit):
-    from lakebase.local._limits import connection_limit
-
-    assert connection_limit(units) == limit
-
-
 def test_a_small_compute_takes_no_more_than_its_limit():
     with LocalLakebase(pooler="off", compute_units=0.5) as lake:
         with psycopg.connect(**connection_settings(lake, lake.admin_user)) as connection:
