@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
 import weakref
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
 from psycopg.pq import TransactionStatus
 
 from pooling import PoolBudget, PoolingError, PoolingServiceOptions, ReleaseError
 
 from ._connecting import left_open
+from ._pool_arguments import (
+    CALLBACKS,
+    ServiceArguments,
+    changed_options,
+    check_budget,
+    check_callables,
+    checked_sizes,
+)
 from ._pool_errors import LakebasePoolClosed, translated
 from .config import LakebasePoolConfig
-from .credentials import credential_source, is_async_function
+from .credentials import credential_source
 from .endpoints import note_unknown_host
-from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ._connecting import Outage
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
 __pooling_internal__ = True
 
-__all__ = ["CALLBACKS", "PoolBase", "check_callables", "checked_sizes", "seconds_left"]
+__all__ = ["IDLE", "PoolBase"]
 
 C = TypeVar("C")
 
@@ -104,7 +110,7 @@ class PoolBase(Generic[C]):
         outage: Outage | None = None,
         renewal: str | None = None,
         service_class: Callable[..., Any] | None = None,
-        **service: Any,
+        **service: Unpack[ServiceArguments],
     ) -> None:
         self.conninfo = conninfo
         self.kwargs = kwargs
@@ -151,12 +157,7 @@ class PoolBase(Generic[C]):
         # These two may be values as well.
         given |= {name: value for name in ("conninfo", "kwargs") if callable(value := getattr(self, name))}
         check_callables(given, is_async=self._is_async)
-        if budget is not None and not isinstance(budget, PoolBudget):
-            raise ConfigurationError(
-                f"budget={budget!r}: expected a PoolBudget, such as a manager's .budget; for a number, give "
-                "budget=PoolBudget(number), or max_size= if only this pool counts",
-                field="budget",
-            )
+        check_budget(budget)
 
     def _make_connector(
         self, credentials: Any, on_crowded: Callable[[], Any] | None, outage: Outage | None, budget: PoolBudget | None
@@ -197,7 +198,7 @@ class PoolBase(Generic[C]):
         changes["max_waiting"] = given["max_waiting"] or None
         if self._check is not None:
             changes["validate_on_acquire"] = True
-        changed = _changed if isinstance(options.validate_on_acquire, bool) else PoolingServiceOptions.replaced
+        changed = changed_options if isinstance(options.validate_on_acquire, bool) else PoolingServiceOptions.replaced
         options = changed(options, inline_hooks=not self._is_async, **changes)
         self.timeout = options.timeout
         self.max_waiting = given["max_waiting"] or 0
@@ -393,50 +394,3 @@ class PoolBase(Generic[C]):
         key = "" if self._key is None else f" of key {self._key!r}"
         state = "closed" if self._closed else "open"
         return f"<{type(self).__name__} {self.name!r}{key} {state}: {self.service!r}>"
-
-
-#: Arguments that are functions.
-CALLBACKS = ("configure", "check", "reset", "reconnect_failed")
-
-
-def check_callables(given: Mapping[str, Any], *, is_async: bool) -> None:
-    """Refuse what cannot be called, and an async function in a pool for threads, which would never run it."""
-    for name, value in given.items():
-        if value is None:
-            continue
-        if not callable(value):
-            raise ConfigurationError(f"{name}={value!r}: expected a function", field=name)
-        if not is_async and is_async_function(value):
-            raise ConfigurationError(
-                f"{name}={value!r} is async, and this pool is for threads: it would never run. Give a plain function, "
-                "or use the asyncio pool",
-                field=name,
-            )
-
-
-@lru_cache(maxsize=256, typed=True)
-def _changed(options: PoolingServiceOptions, **changes: Any) -> PoolingServiceOptions:
-    """
-    One object for all pools with the same settings: a manager has thousands of them.
-
-    Not for options with seconds in `validate_on_acquire`, of which 1.0 equals `True` and means something else.
-    """
-    return options.replaced(**changes)
-
-
-def checked_sizes(minimum: int, maximum: int | None) -> tuple[int, int]:
-    """psycopg_pool's rules about sizes, with its errors."""
-    if maximum is None:
-        maximum = minimum
-    if minimum < 0:
-        raise ValueError("min_size cannot be negative")
-    if maximum < minimum:
-        raise ValueError("max_size must be greater or equal than min_size")
-    if minimum == maximum == 0:
-        raise ValueError("if min_size is 0 max_size must be greater than 0")
-    return minimum, maximum
-
-
-def seconds_left(timeout: float | None) -> float | None:
-    """psycopg_pool's timeout as the engine's: there, anything below zero has run out."""
-    return None if timeout is None else max(timeout, 0.0) if not math.isnan(timeout) else 0.0

@@ -120,7 +120,7 @@ class UserIdentity:
         user = email or user_id
         if user is None:
             raise IdentityError(
-                f"the request says nobody's name: no {_title(_EMAIL)} or {_title(_USER)} header. Databricks Apps "
+                f"the request carries no user identity: no {_title(_EMAIL)} or {_title(_USER)} header. Databricks Apps "
                 "sets them; elsewhere, build UserIdentity(user, token) from your own authentication.",
                 header=_title(_EMAIL),
             )

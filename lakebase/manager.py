@@ -15,9 +15,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, Unpack
 
-from psycopg import AsyncConnection, Connection
+from psycopg_pool.abc import ACT, CT
 
 from pooling import (
     AsyncKeyedPoolingService,
@@ -25,11 +25,10 @@ from pooling import (
     KeyedPoolingService,
     PoolBudget,
     PoolExhaustedError,
-    PoolingServiceOptions,
 )
 
-from ._base import CALLBACKS, check_callables
 from ._connecting import Outage
+from ._pool_arguments import CALLBACKS, SharedArguments, check_callables
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
 from .identity import UserIdentity
@@ -43,32 +42,13 @@ __pooling_internal__ = True
 
 __all__ = ["AsyncLakebasePoolManager", "LakebasePoolManager", "ManagerStats"]
 
+C = TypeVar("C")
 P = TypeVar("P", bound="LakebasePool[Any] | AsyncLakebasePool[Any]")
 
 #: The defaults of a user's pool, as in Databricks AppKit: a person has few requests at once, and goes away.
 PER_USER = {"max_size": 3, "max_idle": 30.0}
 
-#: Arguments of a pool that a manager hands on; the others are its own.
-_PER_POOL = (
-    "configure",
-    "check",
-    "reset",
-    "connection_class",
-    "kwargs",
-    "close_returns",
-    "timeout",
-    "max_waiting",
-    "max_lifetime",
-    "max_idle",
-    "min_size",
-    "max_size",
-    "reconnect_timeout",
-    "reconnect_failed",
-    "num_workers",
-    "observer",
-)
-
-_all: weakref.WeakSet[_Manager[Any]] = weakref.WeakSet()
+_all: weakref.WeakSet[_Manager[Any, Any]] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,10 +78,10 @@ class ManagerStats:
 
 
 def _check_arguments(
-    pool_class: type[Any], given: Mapping[str, Any], *, max_pools: object, max_pool_idle: object, budget: object
+    is_async: bool, given: Mapping[str, Any], *, max_pools: object, max_pool_idle: object, budget: object
 ) -> None:
     """Refuse at once what would fail with the first user's pool."""
-    known = [*_PER_POOL, *PoolingServiceOptions.__dataclass_fields__]
+    known = [*SharedArguments.__annotations__, "connection_class"]
     for name in given:
         if name in known:
             continue
@@ -122,7 +102,7 @@ def _check_arguments(
         raise ConfigurationError(
             f"budget={budget!r}: expected a PoolBudget; for a number, give max_total=", field="budget"
         )
-    check_callables({name: given.get(name) for name in CALLBACKS}, is_async=pool_class._is_async)
+    check_callables({name: given.get(name) for name in CALLBACKS}, is_async=is_async)
 
 
 class _UserPool(NamedTuple):
@@ -136,7 +116,7 @@ class _UserPool(NamedTuple):
         return (fingerprint is None or fingerprint == self.fingerprint) and not self.pool.closed
 
 
-class _Manager(Generic[P]):
+class _Manager(Generic[C, P]):
     """What both front ends have in common; nothing here blocks."""
 
     _keyed_class: ClassVar[type[Any]]
@@ -152,9 +132,10 @@ class _Manager(Generic[P]):
         max_pool_idle: float = 300.0,
         budget: PoolBudget | None = None,
         name: str = "lakebase",
-        **pool: Any,
+        connection_class: type[C] | None = None,
+        **pool: Unpack[SharedArguments],
     ) -> None:
-        _check_arguments(self._pool_class, pool, max_pools=max_pools, max_pool_idle=max_pool_idle, budget=budget)
+        _check_arguments(self._is_async, pool, max_pools=max_pools, max_pool_idle=max_pool_idle, budget=budget)
         base = LakebasePoolConfig.of(base_config)
         self._base = LakebasePoolConfig(**{**PER_USER, **base.given()})
         if max_total is not None:
@@ -174,6 +155,7 @@ class _Manager(Generic[P]):
         self._source_of = partial(self._credentials.source, is_async=self._is_async)
         self._pool_arguments = {
             **pool,
+            "connection_class": connection_class,
             # One object of each for all pools.
             "service_class": self._make_service,
             "on_crowded": self._keyed.budget.squeeze,
@@ -325,7 +307,7 @@ class _Manager(Generic[P]):
         return f"<{type(self).__name__} {self._name!r}: {self.size} pools, {self.budget!r}>"
 
 
-class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
+class LakebasePoolManager(_Manager[CT, LakebasePool[CT]]):
     """
     A pool for each user, for threads.
 
@@ -338,6 +320,7 @@ class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
         max_pool_idle: Seconds after which a pool without connections and borrowers is evicted.
         budget: A limit shared with further pools, instead of `max_total`.
         name: For texts and statistics; every user's pool has it.
+        connection_class: Of the driver's connections.
         **pool: Arguments of each `LakebasePool`, such as `configure` or `check`, and the engine's options.
 
     Raises:
@@ -379,7 +362,7 @@ class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
         return False
 
 
-class AsyncLakebasePoolManager(_Manager[AsyncLakebasePool[AsyncConnection[Any]]]):
+class AsyncLakebasePoolManager(_Manager[ACT, AsyncLakebasePool[ACT]]):
     """`LakebasePoolManager` for asyncio; may be built before the loop runs. `get_pool` is an ordinary method."""
 
     _keyed_class = AsyncKeyedPoolingService

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from inspect import isawaitable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Unpack
 
 from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -17,8 +17,9 @@ from psycopg_pool.abc import ACT, CT
 
 from pooling import AsyncPoolingService, PoolingError, PoolingService, ReleaseError
 
-from ._base import IDLE, PoolBase, checked_sizes, seconds_left
+from ._base import IDLE, PoolBase
 from ._connecting import AsyncConnector, Connector
+from ._pool_arguments import PoolArguments, PoolOverrides, checked_sizes, seconds_left
 from ._steps import arun, run
 from .config import LakebasePoolConfig
 
@@ -357,40 +358,41 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
 
 
 def create_lakebase_pool(
-    config: LakebasePoolConfig | Mapping[str, Any] | None = None, **overrides: Any
-) -> LakebasePool[Connection[Any]]:
+    config: LakebasePoolConfig | Mapping[str, Any] | None = None,
+    *,
+    connection_class: type[CT] = Connection,  # type: ignore[assignment] # the default of `CT`
+    **overrides: Unpack[PoolOverrides],
+) -> LakebasePool[CT]:
     """
     A pool for one identity. Does no I/O; what is missing comes from the environment.
 
     Args:
         config: Settings, or `None` for all from the environment.
+        connection_class: Of the driver's connections.
         **overrides: Fields of the configuration, and arguments of `LakebasePool` such as `configure` or `name`.
 
     Raises:
         ConfigurationError: A setting is missing or cannot work.
     """
     settings, others = _split(overrides)
-    return LakebasePool(config=LakebasePoolConfig.of(config, **settings), **others)
+    return LakebasePool(config=LakebasePoolConfig.of(config, **settings), connection_class=connection_class, **others)
 
 
 def create_async_lakebase_pool(
-    config: LakebasePoolConfig | Mapping[str, Any] | None = None, **overrides: Any
-) -> AsyncLakebasePool[AsyncConnection[Any]]:
+    config: LakebasePoolConfig | Mapping[str, Any] | None = None,
+    *,
+    connection_class: type[ACT] = AsyncConnection,  # type: ignore[assignment]
+    **overrides: Unpack[PoolOverrides],
+) -> AsyncLakebasePool[ACT]:
     """As `create_lakebase_pool`, for asyncio. May be called before the loop runs."""
     settings, others = _split(overrides)
-    return AsyncLakebasePool(config=LakebasePoolConfig.of(config, **settings), **others)
+    return AsyncLakebasePool(
+        config=LakebasePoolConfig.of(config, **settings), connection_class=connection_class, **others
+    )
 
 
-#: Arguments of the pools that are not settings of a configuration.
-_OF_THE_POOL = frozenset(
-    {
-        "credentials", "connection_class", "kwargs", "open", "configure", "check", "reset", "name", "key",
-        "close_returns", "on_crowded", "reconnect_timeout", "reconnect_failed", "num_workers", "observer", "clock",
-        "budget",
-    }
-)  # fmt: skip
-
-
-def _split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    settings = {name: value for name, value in given.items() if name not in _OF_THE_POOL}
-    return settings, {name: value for name, value in given.items() if name in _OF_THE_POOL}
+def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of the configuration, and arguments of the pool."""
+    of_the_pool = PoolArguments.__annotations__
+    settings = {name: value for name, value in given.items() if name not in of_the_pool}
+    return settings, {name: value for name, value in given.items() if name in of_the_pool}

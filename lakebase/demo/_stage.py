@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from lakebase import create_lakebase_pool
 
@@ -46,7 +46,7 @@ class Stage:
     def set_up(self, users: Sequence[str]) -> int:
         """Make the tables and every user's rows; how many Postgres has."""
         with self._pool.connection() as conn:
-            conn.execute(files("lakebase.demo").joinpath("schema.sql").read_text(encoding="utf-8"))
+            conn.execute(files("lakebase.demo").joinpath("schema.sql").read_bytes())
             conn.cursor().executemany(
                 "insert into notes (owner, text) values (%s, %s)",
                 [(user, f"{user.partition('@')[0]}'s note {n}") for user in users for n in range(1, ROWS + 1)],
@@ -71,7 +71,7 @@ class Stage:
         )
         return bool(found[0][0])
 
-    def _rows(self, query: str, *values: Any) -> list[Any]:
+    def _rows(self, query: LiteralString, *values: Any) -> list[Any]:
         with self._pool.connection() as conn:
             rows: list[Any] = conn.execute(query, values or None).fetchall()
         return rows
