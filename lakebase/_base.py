@@ -126,16 +126,9 @@ class PoolBase(Generic[C]):
             self._renewal = renewal
         self._check_arguments(service.get("budget"))
         self.config = config = None if config is None else LakebasePoolConfig.of(config).resolved()
-        options = self._options(
-            {
-                "min_size": min_size,
-                "max_size": max_size,
-                "timeout": timeout,
-                "max_waiting": max_waiting,
-                "max_lifetime": max_lifetime,
-                "max_idle": max_idle,
-            }
-        )
+        sizes = {"min_size": min_size, "max_size": max_size, "max_waiting": max_waiting}
+        times = {"timeout": timeout, "max_lifetime": max_lifetime, "max_idle": max_idle}
+        options = self._options({**sizes, **times})
         if config is not None:
             note_unknown_host(config)
             credentials = credentials or credential_source(config, is_async=self._is_async)

@@ -45,7 +45,7 @@ def translated(error: PoolingError, *, title: str, renewal: str, doing: str) -> 
     elif isinstance(error, PoolExhaustedError):
         own = LakebaseTooManyRequests(str(error), limit=error.limit, **facts)
     elif isinstance(error, ReleaseError):
-        own = ValueError(f"can't return connection to {title}: {error}")
+        own = ValueError(f"can't return connection to {title}: {str(error).replace('`lease()`', '`connection()`')}")
     else:
         return error
     own.__cause__ = error.__cause__

@@ -184,6 +184,7 @@ class Ledger:
         watches: Whether to give up steps that are overdue; `False` where the environment can end them itself.
         budget: The budget it shares with other ledgers, or `None`.
         owner: Whoever carries out its work; only for a ledger with a budget, since the outbox is shared there.
+        noun: What messages call a resource.
     """
 
     __slots__ = (
@@ -209,6 +210,7 @@ class Ledger:
         "max_size",
         "min_size",
         "mixed",
+        "noun",
         "notes",
         "opening",
         "options",
@@ -239,6 +241,7 @@ class Ledger:
         watches: bool = True,
         budget: Budget | None = None,
         owner: Any = None,
+        noun: str = "resource",
     ) -> None:
         self.options = options
         self.jitter = jitter
@@ -271,6 +274,7 @@ class Ledger:
         self.watchers: list[Watcher] = []
         self.budget = budget
         self.owner = owner
+        self.noun = noun
         self.outbox: list[Work] = [] if budget is None else budget.outbox
         self.serial = 0
         self.failures = 0  # creates failed in a row

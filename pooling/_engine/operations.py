@@ -153,6 +153,7 @@ class Operations:
             watches=not backend.can_interrupt,
             budget=budget,
             owner=None if budget is None else self,
+            noun=hooks.noun,
         )
         #: Seconds a resource may have been idle before it is validated; `inf` for never.
         validates = options.validate_on_acquire
@@ -657,8 +658,9 @@ class Operations:
                     failure = error
                     # Where it failed, but not its words: a driver's may have a password in them.
                     log.warning(
-                        "%s: destroying a resource (%s) failed with %s; its place is free all the same\n%s",
+                        "%s: destroying a %s (%s) failed with %s; its place is free all the same\n%s",
                         messages.title(self.name, self.key),
+                        self.ledger.noun,
                         slot.reason,
                         "a timeout" if isinstance(error, StepTimeoutError) else type(error).__name__,
                         "".join(traceback.format_tb(error.__traceback__)),
@@ -745,8 +747,9 @@ class Operations:
         stack = "".join(slot.stack.format()) if slot.stack is not None else ""
         now = self.backend.now()
         log.warning(
-            "%s: a resource has been out for more than leak_timeout=%s s: borrowed %s\n%s",
+            "%s: a %s has been out for more than leak_timeout=%s s: borrowed %s\n%s",
             messages.title(self.name, self.key),
+            self.ledger.noun,
             self.options.leak_timeout,
             messages.holder(slot, now),
             stack,
