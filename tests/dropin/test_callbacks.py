@@ -209,10 +209,11 @@ async def test_a_subclass_own_reconnect_failed_is_called(side, lakebase_local):
     async with Pools(side, lakebase_local) as pools:
         pools.kind = own(pools.kind, calls)
         pool = await pools.open(max_size=1, reconnect_timeout=0.05)
-        with lakebase_local.refuse(), pytest.raises(psycopg_pool.PoolTimeout):
-            await wait(pool.getconn(timeout=1.5))
-        assert "reconnect_failed" in calls
-        await side.until(lambda: pool._nconns == 0)
+        with lakebase_local.refuse():
+            with pytest.raises(psycopg_pool.PoolTimeout):
+                await wait(pool.getconn(timeout=1.5))
+            assert "reconnect_failed" in calls
+            await side.until(lambda: pool._nconns == 0)
 
 
 @on_both
