@@ -130,10 +130,10 @@ def _configuration(facts: _Facts) -> Finding:
         found = str(error).replace(f"({name})", f"({name}: {_reason(error.__cause__)})")
         return Finding(check, Verdict.FAILED, found, _identity_advice(facts, error.__cause__))
     facts.resolved = resolved
-    way = "the pooler" if resolved.pooled else "directly"
+    route = "the pooler" if resolved.pooled else "directly"
     secret = "a minted token" if resolved.is_oauth else "a native password"
     return Finding(
-        check, Verdict.OK, f"{resolved.user} to {resolved.database} on {resolved.server_host}, {way}, with {secret}"
+        check, Verdict.OK, f"{resolved.user} to {resolved.database} on {resolved.server_host}, {route}, with {secret}"
     )
 
 
@@ -290,7 +290,7 @@ def _login(facts: _Facts) -> Finding:
 def _other_than_wanted(config: LakebasePoolConfig, connection: Any) -> str:
     """What shows that a connection leads to another host of the endpoint than it should; empty if nothing does."""
     pid, read_only = connection.execute("SELECT pg_backend_pid(), current_setting('transaction_read_only')").fetchone()
-    # A pooler gives its clients numbers of its own.
+    # A pooler gives its clients its own numbers.
     if config.pooled and connection.info.backend_pid == pid:
         return "this is the server itself and no pooler"
     if config.read_only and read_only != "on":

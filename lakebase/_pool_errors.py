@@ -56,7 +56,7 @@ def _of_connecting(cause: BaseException | None, facts: dict[str, object]) -> Exc
     """
     What a connect failed with, as a new error; `None` if it is no error of this package.
 
-    One failed login is the answer to every waiter: each gets an error, and a traceback, of its own.
+    One failed login is the answer to every waiter: each gets its own error, with its own traceback.
     """
     own: Exception
     if isinstance(cause, ConnectError):

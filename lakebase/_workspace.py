@@ -44,7 +44,7 @@ def new_client(*, host: str | None = None, token: str | None = None) -> Workspac
     if host is not None:
         settings["host"] = host
     if token is not None:
-        # An app's environment has client id and secret of its own: without `auth_type` the SDK refuses two identities.
+        # An app's environment has its own client id and secret: without `auth_type` the SDK refuses two identities.
         settings |= {"token": token, "auth_type": "pat"}
     with quiet():
         return WorkspaceClient(config=Config(**settings))

@@ -32,7 +32,7 @@ ENVIRONMENT = MappingProxyType(
     }
 )
 
-# An override brings its own of the whole group: the base's password must not stand in for a user's missing token.
+# An override replaces the whole group: the base's password must not be used for a user whose token is missing.
 _EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"), ("host", "hosts"))
 
 
@@ -41,9 +41,8 @@ class LakebasePoolConfig(Settings):
     """
     Where a pool connects, as whom, with which credential, and how many at once.
 
-    Fields may be missing, since a base configuration of many pools has no user
-    of its own: a value is checked here, completeness by `resolved()`, which
-    every pool calls before it does anything else.
+    Fields may be missing, since the base configuration of many pools has no user: a value is checked here,
+    completeness by `resolved()`, which every pool calls before it does anything else.
 
     The credential is one of: `password`, for a role with a native password; or
     a token minted for `endpoint` or `instance_name` through `workspace_client`,

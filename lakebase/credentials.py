@@ -1,7 +1,7 @@
 """
-Which credential a configuration logs in with, and how the workspace is asked for it.
+Which credential a configuration logs in with, and minting one.
 
-`credential_source` gives the passwords of one identity to all of a pool's
+`credential_source` is the source of one identity's passwords for all of a pool's
 connections; `CredentialCache` lets pools of the same identity share them.
 """
 
@@ -205,7 +205,7 @@ class _Minter:
         return credential
 
     def check_host(self) -> None:
-        """Called once, after the first mint, when nobody waits any more."""
+        """Called once, after the first mint, when its callers have been served."""
         client, self._latest, self._checks_host = self._latest, None, False
         if client is not None and not self._config.read_only:  # that host has been asked for already
             check_host_once(self._config, client)
@@ -276,7 +276,7 @@ class CredentialCache:
     """
     Sources by identity, so that a user whose pool was dropped when idle comes back to the token of before.
 
-    Blocks never. The least recently used are forgotten; a pool that holds one keeps it.
+    Never blocks. The least recently used are evicted; a pool that holds one keeps it.
 
     Args:
         max_entries: Identities remembered.
@@ -315,7 +315,7 @@ class CredentialCache:
         return source
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all."""
         with self._lock:
             self._sources.clear()
 

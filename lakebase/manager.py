@@ -314,8 +314,8 @@ class LakebasePoolManager(_Manager[CT, LakebasePool[CT]]):
     Args:
         base_config: What all pools have in common; what is missing in it and in a pool's own part is taken from the
             environment. A user's pool has at most 3 connections, closed after 30 s, unless it says otherwise.
-        max_total: Most connections of all pools together; `None` is no limit. Where it is reached, an idle connection
-            of the user who was quiet for longest is closed for one who waits.
+        max_total: Most connections of all pools together; `None` is no limit. When it is reached, the idle connection
+            of the least recent user is closed for one that is needed.
         max_pools: Most keys at once; for one more, the least recently used is evicted. `None` is no limit.
         max_pool_idle: Seconds after which a pool without connections and borrowers is evicted.
         budget: A limit shared with further pools, instead of `max_total`.

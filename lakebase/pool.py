@@ -1,8 +1,8 @@
 """
-Pools of Lakebase connections that are psycopg_pool's to everybody who uses one.
+Pools of Lakebase connections that their users take for psycopg_pool's.
 
-`LakebasePool` is a `psycopg_pool.ConnectionPool` on this project's engine: no threads of its own, a budget it can
-share with other pools, and errors that say what went wrong.
+`LakebasePool` is a `psycopg_pool.ConnectionPool` on this project's engine: it has no threads, can share a budget
+with other pools, and its errors say what went wrong.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         max_lifetime: Seconds after which a connection is replaced.
         max_idle: Seconds after which an idle connection is closed, above `min_size`.
         reconnect_timeout: Seconds of failing connects after which `reconnect_failed` is called, within some 2.5 s. The
-            pool goes on trying, for whoever waits and up to `min_size`.
+            pool goes on trying, for waiters and up to `min_size`.
         reconnect_failed: Called with the pool, in the background.
         num_workers: Accepted; there are no workers.
         on_crowded: Called when the server takes no more connections; by default it squeezes the `budget`, if there
@@ -173,7 +173,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
 
     def close(self, timeout: float = 5.0) -> None:
         """
-        Refuse borrowers, send the waiting ones away, and close idle connections.
+        Refuse borrowers, fail the waiting ones, and close idle connections.
 
         What is out stays usable and is closed when it comes back. Blocks until the idle ones are closed, at most
         `timeout` seconds.
@@ -193,8 +193,8 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
             LakebasePoolTimeout: No connection in time.
             LakebasePoolClosed: The pool is not open.
             LakebaseTooManyRequests: `max_waiting` others wait.
-            LoginError: The server will have no connection of this pool's.
-            CredentialError: There is no password to be had.
+            LoginError: The server refuses this pool's connections.
+            CredentialError: No password could be minted.
         """
         return Borrowed(self, seconds_left(timeout))
 
@@ -248,7 +248,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
 
         Called in the background when connecting has failed for `reconnect_timeout` seconds, and each time it has for
         so long again. That is noticed when an attempt fails, so up to a pause between two of them later, some 2.5 s.
-        The pool does not give up: attempts go on while somebody waits, and for `min_size` without end.
+        The pool does not give up: attempts go on while a borrower waits, and for `min_size` without end.
         """
         if self._reconnect_failed is not None:
             self._reconnect_failed(self)

@@ -1,7 +1,7 @@
 """
 SQLAlchemy engines whose connections are a Lakebase pool's.
 
-The engine keeps none of its own: each checkout borrows from the pool, and with
+The engine keeps no connections: each checkout borrows from the pool, and with
 a `RoutingPool` from the pool of the request's user. What SQLAlchemy sets on a
 connection while it has it (isolation level, autocommit, read-only) is undone
 before another borrower gets it.

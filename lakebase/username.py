@@ -1,4 +1,4 @@
-"""Which Postgres role an app logs in as."""
+"""The Postgres role that an app logs in as."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def resolve_username(
     """
     The role for this configuration.
 
-    Its `user`, then `PGUSER`, `DATABRICKS_CLIENT_ID`, then whoever the workspace
-    says we are. That is the order of AppKit, Databricks' TypeScript library. A configuration
+    Its `user`, then `PGUSER`, `DATABRICKS_CLIENT_ID`, then the workspace's
+    name for this identity. That is the order of AppKit, Databricks' TypeScript library. A configuration
     with a user's `token` is that user's: the environment, which names the app,
     is not asked. Only the last step blocks, for a request to the workspace. No
     other answer stands in for a missing one.
@@ -45,7 +45,7 @@ def resolve_username(
     except Exception as error:
         raise _unknown(f"the workspace could not be asked ({type(error).__name__})") from error
     if not name:
-        raise _unknown("the workspace did not say")
+        raise _unknown("the workspace did not name one")
     return name
 
 
