@@ -68,8 +68,10 @@ def check_values(config: Settings) -> None:
         if not isinstance(getattr(config, name), bool):
             raise _refused(name, getattr(config, name), "True or False")
     _check_host(config.host)
-    if config.hosts is not None and not isinstance(config.hosts, EndpointHosts):
-        raise _refused("hosts", config.hosts, "EndpointHosts, as with_endpoint_host(config) sets them")
+    if config.endpoint_hosts is not None and not isinstance(config.endpoint_hosts, EndpointHosts):
+        raise _refused(
+            "endpoint_hosts", config.endpoint_hosts, "EndpointHosts, as with_endpoint_host(config) sets them"
+        )
     _check_whole("port", config.port, 1, 65535)
     _check_whole("connect_timeout", config.connect_timeout, 2, 3600)
     _check_whole("replicas", config.replicas, 1, 100_000)
@@ -154,8 +156,8 @@ def _check_pooler(config: Settings) -> None:
     if config.token or config.workspace_client or config.endpoint or config.instance_name:
         check_pooler_has_password(config)
     host = config.host
-    if config.hosts is not None:
-        is_offered = config.hosts.wanted(pooled=config.pooled, read_only=config.read_only) is not None
+    if config.endpoint_hosts is not None:
+        is_offered = config.endpoint_hosts.wanted(pooled=config.pooled, read_only=config.read_only) is not None
         if (config.pooled or config.read_only) and not is_offered:
             kind = "pooled" if config.pooled else "read_only"
             raise ConfigurationError(

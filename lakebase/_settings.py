@@ -60,7 +60,7 @@ class SettingsDict(TypedDict, total=False):
     """The same fields as keyword arguments: a misspelt one is an error in the editor."""
 
     host: str | None
-    hosts: EndpointHosts | None
+    endpoint_hosts: EndpointHosts | None
     port: int
     database: str | None
     user: str | None
@@ -100,7 +100,7 @@ class Settings:
     """What `LakebasePoolConfig` consists of; its documentation tells what each field means."""
 
     host: str | None = None
-    hosts: EndpointHosts | None = None
+    endpoint_hosts: EndpointHosts | None = None
     port: int = 5432
     database: str | None = None
     user: str | None = None
@@ -141,10 +141,10 @@ class Settings:
 
     @property
     def server_host(self) -> str | None:
-        """The host to connect to: of `hosts` the one for `pooled` and `read_only`, else `host` or its pooler."""
+        """The host to connect to: the one in `endpoint_hosts`, else `host` or its pooler."""
         host = self.host
-        if self.hosts is not None:
-            return self.hosts.wanted(pooled=self.pooled, read_only=self.read_only) or host
+        if self.endpoint_hosts is not None:
+            return self.endpoint_hosts.wanted(pooled=self.pooled, read_only=self.read_only) or host
         return pooled_host(host) if self.pooled and host is not None else host
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Self, Unpack
 
@@ -33,7 +34,7 @@ ENVIRONMENT = MappingProxyType(
 )
 
 # An override replaces the whole group: the base's password must not be used for a user whose token is missing.
-_EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"), ("host", "hosts"))
+_EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"), ("host", "endpoint_hosts"))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, slots=True)
@@ -51,7 +52,7 @@ class LakebasePoolConfig(Settings):
 
     Args:
         host: Of the endpoint, without scheme or port. From `PGHOST`.
-        hosts: All hosts of the endpoint as the workspace names them, so that no rule about names is needed;
+        endpoint_hosts: All hosts of the endpoint as the workspace names them, so that no rule about names is needed;
             `with_endpoint_host` sets it together with `host`.
         port: From `PGPORT`.
         database: From `PGDATABASE`.
@@ -109,7 +110,7 @@ class LakebasePoolConfig(Settings):
         if not _FIELD_SET.issuperset(given):
             check_names(given, _FIELDS)
         self = object.__new__(cls)
-        object.__setattr__(self, "_given", tuple(given))
+        object.__setattr__(self, "_given", _one_for_all(*given))
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -258,11 +259,11 @@ class LakebasePoolConfig(Settings):
         host = self.host
         if host is None:
             return self.merged({"pooled": False})
-        if (hosts := self.hosts) is None:
+        if (hosts := self.endpoint_hosts) is None:
             return self.merged({"pooled": False, "host": direct_host(host)})
         direct = hosts.wanted(pooled=False, read_only=self.read_only) or direct_host(host)
         port = self.port if hosts.direct_port is None else hosts.direct_port
-        return self.merged({"pooled": False, "host": direct, "hosts": hosts, "port": port})
+        return self.merged({"pooled": False, "host": direct, "endpoint_hosts": hosts, "port": port})
 
     def __repr__(self) -> str:
         shown = []
@@ -278,6 +279,12 @@ class LakebasePoolConfig(Settings):
 
 _FIELDS = tuple(item.name for item in fields(LakebasePoolConfig) if item.init)
 _FIELD_SET = frozenset(_FIELDS)
+
+
+@lru_cache(maxsize=256)
+def _one_for_all(*names: str) -> tuple[str, ...]:
+    """The same tuple for all configurations that give the same fields: a manager has thousands of them."""
+    return names
 
 
 def _restored(cls: type[LakebasePoolConfig], given: dict[str, Any]) -> LakebasePoolConfig:

@@ -92,7 +92,7 @@ def with_endpoint_host(config: LakebasePoolConfig, client: WorkspaceClient | Non
         raise ConfigurationError(
             no_host(config), field="read_only" if config.read_only else "pooled" if config.pooled else "host"
         )
-    return config.merged({"host": host, "hosts": hosts})
+    return config.merged({"host": host, "endpoint_hosts": hosts})
 
 
 def no_host(config: LakebasePoolConfig) -> str:
@@ -128,7 +128,7 @@ _noted: set[str] = set()
 
 def is_host_to_be_found(config: LakebasePoolConfig) -> bool:
     """Whether it wants the readable secondaries, whose name follows no rule, and the workspace can be asked for it."""
-    if not config.read_only or config.hosts is not None:
+    if not config.read_only or config.endpoint_hosts is not None:
         return False
     return (config.endpoint or config.instance_name) is not None and (
         config.is_oauth or config.workspace_client is not None
@@ -138,7 +138,7 @@ def is_host_to_be_found(config: LakebasePoolConfig) -> bool:
 def note_unknown_host(config: LakebasePoolConfig) -> None:
     """Log a warning, once for each host, if a read-only configuration may not connect to the secondaries."""
     host = config.server_host or ""
-    if not config.read_only or config.hosts is not None or is_host_to_be_found(config) or host in _noted:
+    if not config.read_only or config.endpoint_hosts is not None or is_host_to_be_found(config) or host in _noted:
         return
     _noted.add(host)
     logger.warning(
@@ -173,15 +173,15 @@ def with_read_only_host(config: LakebasePoolConfig) -> LakebasePoolConfig:
                 error,
                 config.server_host,
             )
-            return config.merged({"host": config.server_host, "hosts": _only(config)})
+            return config.merged({"host": config.server_host, "endpoint_hosts": _only(config)})
     wanted = hosts.wanted(pooled=config.pooled, read_only=True)
     if wanted is None:
         raise ConfigurationError(no_host(config), field="read_only")
     _readable[key] = hosts
     if hosts.kind_of(config.server_host or "") is None:
         logger.warning("%s; it is kept", host_problem(config, hosts))
-        return config.merged({"host": config.server_host, "hosts": _only(config)})
-    return config.merged({"host": wanted, "hosts": hosts})
+        return config.merged({"host": config.server_host, "endpoint_hosts": _only(config)})
+    return config.merged({"host": wanted, "endpoint_hosts": hosts})
 
 
 def _only(config: LakebasePoolConfig) -> EndpointHosts:

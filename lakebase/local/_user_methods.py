@@ -157,7 +157,7 @@ class UserMethods:
             if "instance_name" not in overrides:
                 values["endpoint"] = self.endpoint
         if overrides.get("pooled") and "host" not in overrides:
-            values["hosts"] = self._parts.pooled_hosts
+            values["endpoint_hosts"] = self._parts.pooled_hosts
         return LakebasePoolConfig(**{**values, **overrides})
 
     def _address(self, *, pooled: bool, read_only: bool) -> tuple[str, int]:

@@ -79,7 +79,7 @@ def test_the_workspaces_answer_is_the_pooler_whatever_it_is_called():
     assert direct.server_host == "db.example"
     assert direct.merged({"pooled": True}).server_host == "pool.example"
     assert direct.merged({"host": "other.example"}).server_host == "other.example"
-    assert direct.merged({"max_size": 2}).hosts == OWN
+    assert direct.merged({"max_size": 2}).endpoint_hosts == OWN
 
 
 def test_what_the_workspace_says_there_is_not_is_refused():
@@ -158,7 +158,7 @@ async def test_through_the_pooler_each_transaction_begins_read_only(lakebase_loc
     lakebase_local.add_password_role("reads", "native")
     given = EndpointHosts(lakebase_local.host, None, lakebase_local.host, lakebase_local.host)
     config = lakebase_local.config("reads", password="native").merged(
-        {"read_only": True, "pooled": True, "host": lakebase_local.host, "hosts": given}
+        {"read_only": True, "pooled": True, "host": lakebase_local.host, "endpoint_hosts": given}
     )
     if is_async:
         async with create_async_lakebase_pool(config) as pool, pool.connection() as connection:
