@@ -9,6 +9,8 @@ it in one of three ways:
     fail(error)       It failed, for all who waited. The next caller to ask makes another attempt.
     hand_on()         The leader was interrupted, which concerns no other caller. The waiters look again; one leads.
 
+`give_up(error)` is one of the last two, by the kind of the error.
+
 The other callers wait, in threads or in event loops. When they are woken, the flight is no longer in its place: a
 caller that looks again finds the result, another flight, or leads one.
 
@@ -40,14 +42,17 @@ class FlightState(Enum):
     HANDED_ON = "handed on"
 
 
+# Looking up a member of an enumeration costs more than all else here.
 UNDER_WAY: Final = FlightState.UNDER_WAY
+SUCCEEDED: Final = FlightState.SUCCEEDED
 
 
 class SingleFlight(Generic[T]):
     """
     One attempt, made by the caller that leads, and those who wait for it.
 
-    May be shared by any number of threads and event loops.
+    May be shared by any number of threads and event loops. Making one is cheap, for most have no waiter: attributes are
+    the class's until they are set, and the first waiter makes the list.
 
     Attributes:
         state: A `FlightState`. It is left once; of two calls that end a flight the first one counts.
@@ -55,14 +60,10 @@ class SingleFlight(Generic[T]):
         error: What it failed with, else `None`.
     """
 
-    __slots__ = ("_waiters", "error", "result", "state")
-
+    state: FlightState = UNDER_WAY
     result: T
-
-    def __init__(self) -> None:
-        self.state = UNDER_WAY
-        self.error: BaseException | None = None
-        self._waiters: list[Callable[[], object]] = []  # for each the function that wakes it
+    error: BaseException | None = None
+    _waiters: list[Callable[[], object]] | None = None  # for each waiter the function that wakes it
 
     @property
     def is_over(self) -> bool:
@@ -72,7 +73,7 @@ class SingleFlight(Generic[T]):
     @property
     def waiting(self) -> int:
         """How many callers wait for it."""
-        return len(self._waiters)
+        return len(self._waiters or ())
 
     # --- for the leader ------------------------------------------------------------------------------------------
 
@@ -80,21 +81,31 @@ class SingleFlight(Generic[T]):
         """End the flight with what the attempt gave."""
         if self.state is UNDER_WAY:
             self.result = result
-            self._end(FlightState.SUCCEEDED)
+            self.state = SUCCEEDED
+            if self._waiters:
+                self._wake()
 
     def fail(self, error: BaseException) -> None:
         """End the flight with an error for all who wait."""
         if self.state is UNDER_WAY:
             self.error = error
-            self._end(FlightState.FAILED)
+            self.state = FlightState.FAILED
+            self._wake()
 
     def hand_on(self) -> None:
         """End the flight without an outcome, so that one of those who wait leads the next."""
         if self.state is UNDER_WAY:
-            self._end(FlightState.HANDED_ON)
+            self.state = FlightState.HANDED_ON
+            self._wake()
 
-    def _end(self, state: FlightState) -> None:
-        self.state = state
+    def give_up(self, error: BaseException) -> None:
+        """End the flight after what the attempt raised: an `Exception` fails it, an interrupt hands it on."""
+        if isinstance(error, Exception):
+            self.fail(error)
+        else:
+            self.hand_on()
+
+    def _wake(self) -> None:
         waiters = self._waiters
         while waiters:
             try:
@@ -114,7 +125,7 @@ class SingleFlight(Generic[T]):
         """
         latch = threading.Lock()
         latch.acquire()
-        self._waiters.append(latch.release)
+        self._join(latch.release)
         try:
             if self.state is UNDER_WAY:
                 latch.acquire(timeout=-1 if timeout is None else max(timeout, 0.0))
@@ -126,16 +137,20 @@ class SingleFlight(Generic[T]):
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         wake = partial(_call_in, loop, partial(_set, woken))
-        self._waiters.append(wake)
+        self._join(wake)
         try:
             if self.state is UNDER_WAY:
                 await woken
         finally:
             self._leave(wake)
 
+    def _join(self, wake: Callable[[], object]) -> None:
+        waiters: list[Callable[[], object]] = vars(self).setdefault("_waiters", [])  # atomic: one list for all
+        waiters.append(wake)
+
     def _leave(self, wake: Callable[[], object]) -> None:
         try:
-            self._waiters.remove(wake)
+            self._waiters.remove(wake)  # type: ignore[union-attr]
         except ValueError:  # it was woken
             pass
 
@@ -152,10 +167,7 @@ class TaskFlight(SingleFlight[T]):
         outlives_waiters: Whether the attempt goes on when all waiters have left.
     """
 
-    __slots__ = ("_loop", "_outlives_waiters", "_remove", "_task")
-
     def __init__(self, remove: Callable[[], object], *, outlives_waiters: bool = False) -> None:
-        super().__init__()
         self._remove = remove
         self._outlives_waiters = outlives_waiters
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -168,11 +180,10 @@ class TaskFlight(SingleFlight[T]):
         self._task.add_done_callback(self._land)
 
     def cancel(self, error: BaseException) -> asyncio.Task[T] | None:
-        """Fail the flight before its task has ended; the task, which is being cancelled. Call it in the task's loop."""
+        """Fail the flight and cancel its task; the task, if it is one of the running loop and so can be waited for."""
         self.fail(error)
-        if self._task is not None:
-            self._task.cancel()
-        return self._task
+        self._cancel_task()
+        return self._task if self._loop is _get_running_loop() else None
 
     def _land(self, task: asyncio.Task[T]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -190,6 +201,9 @@ class TaskFlight(SingleFlight[T]):
             return
         self._remove()
         self.hand_on()
+        self._cancel_task()
+
+    def _cancel_task(self) -> None:
         if self._loop is not None and self._task is not None:
             _call_in(self._loop, self._task.cancel)
 
