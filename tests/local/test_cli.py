@@ -175,7 +175,7 @@ def test_psql_opens_as_the_owner_or_as_a_user(home, tmp_path, monkeypatch):
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PGSERVICE", "nobody_has_defined_this")  # a client's, which neither command is
+    monkeypatch.setenv("PGSERVICE", "not_defined_anywhere")  # a client's, which neither command is
     monkeypatch.setenv("PGOPTIONS", "-c nonsense=1")
     with Up():
         owner = (0, "admin@lakebase.local verify-full databricks_postgres -c select 1\n")
