@@ -1,9 +1,12 @@
-"""Clients of a local Lakebase: by libpq, and on a bare socket for what no libpq sends."""
+"""Clients of a local Lakebase: by libpq, on a bare socket, and of its workspace API."""
 
 import contextlib
+import json
 import socket
 import ssl
 import struct
+import urllib.error
+import urllib.request
 
 import psycopg
 import pytest
@@ -66,3 +69,15 @@ def receive(sock):
     while len(body) < size:
         body += sock.recv(size - len(body))
     return head[:1], body
+
+
+def ask_workspace(lake, path, body=None, *, user=None):
+    """The status and JSON body of a request to the workspace API, with that user's token if there is one."""
+    headers = {} if user is None else {"Authorization": f"Bearer {lake.token(user)}"}
+    request = urllib.request.Request(lake.workspace_url + path, body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)

@@ -52,7 +52,7 @@ class Up:
 
     def end(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors
 
     def __enter__(self):
@@ -81,7 +81,7 @@ def test_it_stops_cleanly_and_leaves_nothing(home, number):
         status, errors = up.end(number)
         assert status == 0
         assert errors.strip() == "# stopped"
-        _, alive = psutil.wait_procs(up.started, timeout=20)
+        _, alive = psutil.wait_procs(up.started, timeout=60)
     assert not alive
     assert left_behind(home) == []
 
@@ -89,7 +89,7 @@ def test_it_stops_cleanly_and_leaves_nothing(home, number):
 def test_killed_it_leaves_nothing_that_the_next_command_does_not_clear_up(home):
     with Up() as up:
         up.end(signal.SIGKILL)
-        _, alive = psutil.wait_procs(up.started, timeout=20)
+        _, alive = psutil.wait_procs(up.started, timeout=60)
         assert not alive
     assert lakebase("local", "status")[:2] == (3, "no local Lakebase runs\n")
     assert [path.name for path in left_behind(home) if path.is_file()] == []
@@ -146,7 +146,7 @@ def test_the_commands_for_one_that_runs(home):
                 connection.execute("select 1")
 
         assert lakebase("local", "down")[:2] == (0, "local: stopped\n")
-        assert up.process.wait(20) == 0
+        assert up.process.wait(60) == 0
     assert left_behind(home) == []
 
 
@@ -293,7 +293,7 @@ def test_when_postgres_dies_it_says_so_and_ends(home):
         next(
             child for child in up.started if "postgres" in child.name() and child.ppid() != 1 and is_postmaster(child)
         ).kill()
-        _, errors = up.process.communicate(timeout=30)
+        _, errors = up.process.communicate(timeout=60)
         assert up.process.returncode == 1
         assert "postgres has ended with status -9" in errors
     assert left_behind(home) == []

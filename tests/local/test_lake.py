@@ -77,7 +77,7 @@ def test_stopping_while_faults_hold_clients_does_not_wait_for_them(own_tempdir):
         thread = threading.Thread(target=connect)
         thread.start()
         fault.wait(1)
-    thread.join(10)
+    thread.join()
     assert len(failed) == 1
     fault.clear()  # too late, and no error
 

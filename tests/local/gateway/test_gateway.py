@@ -25,7 +25,7 @@ def test_a_running_statement_can_be_cancelled(connection, user, admin):
             pass
         connection.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            running.result(30)
+            running.result(60)
 
 
 def test_large_results_and_large_parameters_pass_unchanged(connection):
@@ -107,5 +107,5 @@ def test_a_running_statement_ends_when_its_connection_is_dropped(lake, user, con
         pass
     assert lake.drop_connections(user) == 1
     with pytest.raises(psycopg.OperationalError):
-        running.result(20)
+        running.result(60)
     assert admin.execute("select 1").fetchone() == (1,)

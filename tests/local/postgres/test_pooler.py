@@ -101,7 +101,7 @@ def test_a_running_statement_can_be_cancelled(pooled, admin):
             pass
         connection.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            running.result(30)
+            running.result(60)
 
 
 def test_its_clients_are_dropped_and_counted_like_direct_ones(lake, pooled):

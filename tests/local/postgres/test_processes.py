@@ -14,7 +14,7 @@ from tests.local.owner import ROOT, assert_gone, start_owner
 def test_a_signal_that_ends_the_process_ends_everything(short_path, number):
     process, started = start_owner("threading.Event().wait()", short_path)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode in (-number, 130)
     assert "Traceback" not in errors or number == signal.SIGINT
     assert_gone(started, short_path)
@@ -23,7 +23,7 @@ def test_a_signal_that_ends_the_process_ends_everything(short_path, number):
 @pytest.mark.parametrize("then", ["", "os._exit(0)", "1 / 0"])
 def test_a_process_that_does_not_stop_it_ends_at_once_and_leaves_nothing(short_path, then):
     process, started = start_owner(then, short_path)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert errors == "" or then == "1 / 0"
     assert_gone(started, short_path)
 

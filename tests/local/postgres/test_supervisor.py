@@ -18,7 +18,7 @@ def test_an_owner_that_reads_no_answers_gets_no_error_from_it(tmp_path):
         process.stdin.write(json.dumps(orders) + "\n")
         process.stdin.close()
         assert process.stderr.read() == ""
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -26,7 +26,7 @@ def test_the_servers_end_when_it_is_killed(short_path):
     process, started = start_owner("threading.Event().wait()", short_path)
     supervisor = next(child for child in started if child.ppid() == process.pid)
     supervisor.kill()
-    _, alive = psutil.wait_procs([child for child in started if child.pid != supervisor.pid], timeout=20)
+    _, alive = psutil.wait_procs([child for child in started if child.pid != supervisor.pid], timeout=60)
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert not alive

@@ -15,7 +15,7 @@ from databricks.sdk.service.postgres import (
 )
 from google.protobuf.duration_pb2 import Duration
 
-from tests.local.clients import connection_settings
+from tests.local.clients import ask_workspace, connection_settings
 
 
 def connects(lake, user, password):
@@ -111,5 +111,35 @@ def test_what_does_not_exist_is_not_found(lake, client):
 def test_no_token_is_in_an_answer_that_is_no_credential(lake, user):
     token = lake.token(user)
     for path in ("/api/2.0/preview/scim/v2/Me", f"/api/2.0/postgres/{lake.endpoint}", "/nothing"):
-        _, body = raw(lake, path, Authorization=f"Bearer {token}")
+        _, body = ask_workspace(lake, path, user=user)
         assert token not in json.dumps(body)
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[]", b'{"ttl": "soon", "endpoint": "%s"}', b"{}"])
+def test_a_body_that_makes_no_sense_is_refused(lake, user, body):
+    body = body.replace(b"%s", lake.endpoint.encode())
+    status, found = ask_workspace(lake, "/api/2.0/postgres/credentials", body, user=user)
+    assert (status, found["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_a_method_that_is_not_offered_is_refused(lake, user):
+    status, _ = ask_workspace(lake, "/api/2.0/preview/scim/v2/Me", b"{}", user=user)
+    assert status == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("database", b'{"instance_names": 5}', "instance_names must be a list"),
+        ("database", b'{"instance_names": "local"}', "instance_names must be a list"),
+        ("database", b"[]", "not a JSON object"),
+        ("database", b"{", "Expecting property name"),
+        ("postgres", b'{"endpoint": "ENDPOINT", "expire_time": "2030-01-01T00:00:00"}', "offset from UTC"),
+        ("postgres", b'{"endpoint": "ENDPOINT", "ttl": {"seconds": 600}}', "ttl must be a duration"),
+    ],
+)
+def test_a_body_that_makes_no_sense_is_answered_with_400(lake, user, path, body, words):
+    body = body.replace(b"ENDPOINT", lake.endpoint.encode())
+    status, answer = ask_workspace(lake, f"/api/2.0/{path}/credentials", body, user=user)
+    assert status == 400
+    assert words in answer["message"]

@@ -1,10 +1,12 @@
 """Each fault of the workspace API, as the SDK meets it."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from databricks.sdk import errors
+from databricks.sdk import WorkspaceClient, errors
+from databricks.sdk.config import Config
+
+from tests.local.clients import ask_workspace
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,9 @@ def test_errors_are_not_retried(lake, client, status, error):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_workspace_is_asked_again(lake, client, status):
+def test_a_busy_workspace_is_asked_again(lake, user, status):
+    patient = Config(host=lake.workspace_url, token=lake.token(user), auth_type="pat", retry_timeout_seconds=120)
+    client = WorkspaceClient(config=patient)
     with lake.fail_workspace(status, count=1, retry_after=1) as fault:
         client.postgres.generate_database_credential(endpoint=lake.endpoint)
         assert fault.hits == 1
@@ -38,14 +42,13 @@ def test_a_fault_concerns_its_path_only(lake, client):
         client.database.generate_database_credential(instance_names=[lake.instance_name])
 
 
-def test_held_requests_are_answered_when_the_fault_is_cleared(lake, user, client):
-    with ThreadPoolExecutor(8) as threads:
-        with lake.hold_workspace(path="/credentials") as fault:
-            minted = [threads.submit(client.postgres.generate_database_credential, lake.endpoint) for _ in range(8)]
-            fault.wait(8)
-            assert not any(future.done() for future in minted)
-            client.current_user.me()
-        assert len({future.result(20).token for future in minted}) == 8
+def test_held_requests_are_answered_when_the_fault_is_cleared(lake, client, threads):
+    with lake.hold_workspace(path="/credentials") as fault:
+        minted = [threads.submit(client.postgres.generate_database_credential, lake.endpoint) for _ in range(8)]
+        fault.wait(8, timeout=60)
+        assert not any(future.done() for future in minted)
+        client.current_user.me()
+    assert len({future.result(60).token for future in minted}) == 8
 
 
 def test_a_delayed_request_is_answered_later(lake, client):
@@ -58,4 +61,5 @@ def test_a_delayed_request_is_answered_later(lake, client):
 
 def test_every_error_status_can_be_asked_for(lake, user):
     with lake.fail_workspace(499, "gone", path="/credentials"):
-        assert posted(lake, user, "/api/2.0/database/credentials", b"{}") == (499, "gone")
+        status, answer = ask_workspace(lake, "/api/2.0/database/credentials", b"{}", user=user)
+        assert (status, answer["message"]) == (499, "gone")

@@ -3,12 +3,14 @@
 import pytest
 from databricks.sdk import errors
 
+from tests.local.clients import ask_workspace
+
 
 def test_an_unknown_or_revoked_token_is_refused(lake, user, client):
     lake.revoke(user)
     with pytest.raises(errors.PermissionDenied, match="Invalid access token"):
         client.current_user.me()
-    status, body = raw(lake, "/api/2.0/preview/scim/v2/Me")
+    status, body = ask_workspace(lake, "/api/2.0/preview/scim/v2/Me")
     assert status == 401
     assert body["error_code"] == "UNAUTHENTICATED"
 

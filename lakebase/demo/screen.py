@@ -1,4 +1,4 @@
-"""What a person sees: progress, then the summary; in a terminal with colour and bars, elsewhere in plain lines."""
+"""What is printed: progress, then the summary; in a terminal with colours and bars, elsewhere in plain lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from ._report import Report
+    from .report import Report
 
 __all__ = ["Screen", "screen"]
 
@@ -29,17 +29,17 @@ class Screen:
         self._requests = self._answered = 0
 
     def say(self, text: str) -> None:
-        """A step that begins, or has come out."""
+        """Print a line of progress."""
         if not self._quiet:
             print(f"[{monotonic() - self._start:5.1f} s] {text}", flush=True)
 
     def begin(self, shares: Mapping[str, int]) -> None:
-        """Each user is about to send so many requests."""
+        """Show how many requests each user is about to send."""
         self._requests = sum(shares.values())
         self.say(f"{self._requests} requests of {len(shares)} users, many at once")
 
-    def answered(self, user: str) -> None:
-        """One of a user's requests was answered."""
+    def add_answer(self, user: str) -> None:
+        """Count an answer to a user."""
         self._answered += 1
         if self._answered * 4 // self._requests > (self._answered - 1) * 4 // self._requests:
             self.say(f"{self._answered} of {self._requests} requests answered")
@@ -48,7 +48,7 @@ class Screen:
         """Leave the terminal as it was."""
 
     def summary(self, report: Report) -> None:
-        """The numbers, what had to hold, and what to try next."""
+        """Print the numbers, the checks, and what to try next."""
         rows = list(report.table())
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         print()
@@ -75,7 +75,7 @@ class Screen:
 
 
 class RichScreen(Screen):
-    """A terminal."""
+    """Colours and bars in a terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         super().__init__(quiet=quiet)
@@ -104,7 +104,7 @@ class RichScreen(Screen):
         else:
             self._bars = {user: self._progress.add_task(user, total=share) for user, share in shares.items()}
 
-    def answered(self, user: str) -> None:
+    def add_answer(self, user: str) -> None:
         if self._progress is not None:
             self._progress.advance(self._bars[user])
 
@@ -161,7 +161,7 @@ def _plain(text: str) -> str:
 
 @contextmanager
 def screen(*, quiet: bool) -> Iterator[Screen]:
-    """The screen that fits where standard output goes."""
+    """The screen for standard output: a terminal or not."""
     shown = RichScreen(quiet=quiet) if sys.stdout.isatty() else Screen(quiet=quiet)
     try:
         yield shown

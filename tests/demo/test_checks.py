@@ -1,7 +1,5 @@
 """
-Bugs are planted in the demo's app, and the demo must find each.
-
-So its checks can fail, and a row of another user would really be seen.
+The checks of the demo can fail: bugs are planted in its app, and the demo must find each.
 """
 
 import functools
@@ -20,7 +18,7 @@ from pooling.di import Managed, Pooled
 
 class OnePoolForAll(AsyncLakebasePoolManager):
     def get_pool(self, key, per_pool_config=None, token_fingerprint=None):
-        return super().get_pool("everybody", per_pool_config)
+        return super().get_pool("all users", per_pool_config)
 
 
 class NoRotation(AsyncLakebasePoolManager):
@@ -28,22 +26,22 @@ class NoRotation(AsyncLakebasePoolManager):
         return super().get_pool(key, per_pool_config)
 
 
-class Forgetful(Notes):
+class WriteNothing(Notes):
     async def add(self, texts):
-        """Says yes, writes nothing."""
+        """Write nothing, and report no error."""
 
 
 class Unrecorded(Visits):
     async def record(self):
-        """Not here."""
+        """Record nothing."""
 
 
 def managed(kind):
     return App.user_pools, Managed(kind, App.database, max_total=App.limits.connections, stop="close_all")
 
 
-def first_come():
-    """Everybody is taken for whoever came first, as when a request's user is kept in a global."""
+def first_user():
+    """Every request is served as the user of the first one, as if the user were kept in a global."""
     first = functools.cache(visitor)
 
     return App.connection, Pooled(App.user_pools, select=lambda pools, request: pools.for_user(first()))
@@ -55,11 +53,11 @@ def as_the_app():
 
 BUGS = {
     "one pool for all users": (lambda: managed(OnePoolForAll), ["no user saw a row of another"]),
-    "the user in a global": (first_come, ["no user saw a row of another", "the database saw each request once"]),
+    "the user in a global": (first_user, ["no user saw a row of another", "the database saw each request once"]),
     "the app's own connection": (as_the_app, ["every request was answered as it should be"]),
     "the old token's pool": (lambda: managed(NoRotation), ["one credential was minted", "the next one logged in anew"]),
     "notes that are not written": (
-        lambda: (App.notes, providers.Factory(Forgetful, App.connection)),
+        lambda: (App.notes, providers.Factory(WriteNothing, App.connection)),
         ["what was acknowledged is there", "every request was answered as it should be"],
     ),
     "visits that are not recorded": (

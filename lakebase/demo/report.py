@@ -1,8 +1,7 @@
-"""What is counted while the demo runs, and what is made of it."""
+"""The report of the demo: what was counted, which checks held, and how that is shown in rows."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,16 +13,15 @@ _SHOWN_FAILURES = 5
 @dataclass
 class UserReport:
     """
-    One user's requests, as their client saw them, and what the server says to that.
+    One user's requests, as the client saw them and as the servers counted them.
 
     Attributes:
-        user: Also the role.
-        answered: Requests that got the answer they should get, by request id.
-        refused: Those of them that were to be refused, and undone.
+        user: The name, which is also the role.
+        answered: Requests that were answered as expected, by request id.
+        refused: Those of them that the app refused, as expected, and undid.
         rows: Rows in answers.
-        foreign: Rows of others in answers.
+        foreign: Rows of other users in answers.
         written: Notes that were acknowledged.
-        visits: Requests of which the database says that this role made them.
         connections: Logins that the gateway counted.
         minted: Credentials that the workspace counted.
         tokens: Workspace tokens that the user had.
@@ -35,7 +33,6 @@ class UserReport:
     rows: int = 0
     foreign: int = 0
     written: int = 0
-    visits: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     minted: int = 0
     tokens: int = 1
@@ -43,7 +40,7 @@ class UserReport:
 
 @dataclass(frozen=True)
 class Check:
-    """Something that had to hold, and whether it did."""
+    """A claim about the run, and whether it holds."""
 
     claim: str
     holds: bool
@@ -56,9 +53,10 @@ class Report:
     The whole run.
 
     Attributes:
-        users: In the order in which they came.
+        users: In the order of their names.
+        requests: Requests to send.
         asked: Requests that were sent.
-        failures: What went wrong, in words.
+        failures: A line for each request that failed.
         latencies: Seconds from request to answer.
         seconds: From the first request to the last answer.
         total: Seconds for everything.
@@ -67,12 +65,15 @@ class Report:
         threads_before: Threads before the first request.
         peak: Most connections at once, as the gateway counted.
         budget: `max_total` of the users' pools.
-        allowed: That, with the connections of the app itself and of who looks on.
+        allowed: The budget and the connections of the app itself and of the dataset.
         app_connections, app_minted: As for a user.
-        checks: What had to hold.
+        app_roles: The roles under which the app itself connected.
+        rotation_problem, stop_problem: What went wrong when the token was rotated or the app was stopped, if anything.
+        checks: The checks, in the order in which they are shown.
     """
 
     users: list[UserReport] = field(default_factory=list)
+    requests: int = 0
     asked: int = 0
     failures: list[str] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
@@ -86,6 +87,9 @@ class Report:
     allowed: int = 0
     app_connections: int = 0
     app_minted: int = 0
+    app_roles: set[str] = field(default_factory=set)
+    rotation_problem: str = ""
+    stop_problem: str = ""
     checks: list[Check] = field(default_factory=list)
 
     @property
@@ -98,7 +102,7 @@ class Report:
         self.checks.append(Check(claim, not wrong, str(wrong) if wrong else detail))
 
     def table(self) -> Iterator[tuple[str, ...]]:
-        """Rows of the table of users, its heading first."""
+        """Rows of the table of users; the first one is the heading."""
         yield "user", "requests", "rows seen", "of others", "connections", "credentials"
         for user in self.users:
             numbers = (len(user.answered), user.rows, user.foreign, user.connections, user.minted)

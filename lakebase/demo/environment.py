@@ -6,24 +6,24 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["surroundings"]
+__all__ = ["app_environment"]
 
-# What these say about another database or workspace must not get in.
-_OTHERS = ("PG", "DATABRICKS_", "LAKEBASE_", "ARM_", "GOOGLE_CREDENTIALS")
-# Which programs a local Lakebase is to run.
+# Variables of these kinds describe another database or workspace.
+_FOREIGN = ("PG", "DATABRICKS_", "LAKEBASE_", "ARM_", "GOOGLE_CREDENTIALS")
+# These say which programs a local Lakebase runs.
 _LOCAL = "LAKEBASE_LOCAL_"
 
 
 @contextmanager
-def surroundings(variables: Mapping[str, str]) -> Iterator[None]:
+def app_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """
-    Set these variables, and none of the kind besides; put everything back at the end.
+    Set these variables, and remove all others that describe a database or workspace; restore everything at the end.
 
-    A proxy is passed by: all that the demo talks to is on this machine.
+    Proxies are not used: the demo talks to servers on this machine alone.
     """
     before = dict(os.environ)
     for name in before:
-        if name.startswith(_OTHERS) and not name.startswith(_LOCAL):
+        if name.startswith(_FOREIGN) and not name.startswith(_LOCAL):
             del os.environ[name]
     os.environ.update(variables)
     os.environ["DATABRICKS_CONFIG_FILE"] = os.devnull

@@ -1,4 +1,4 @@
-"""The database of the demo: its table, its rows, and what an administrator sees of them."""
+"""The data of the demo: its users, its tables and rows, and what the tables' owner sees of them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
     from lakebase.local import LocalLakebase
 
-__all__ = ["ROWS", "Stage", "names"]
+__all__ = ["ROWS", "Dataset", "user_names"]
 
 #: Notes of each user at the beginning.
 ROWS = 12
 
-_FIRST = ("ann", "bob", "cyd", "dan", "eve", "flo", "gus", "hal", "ida", "joe")
+_FIRST_NAMES = ("ann", "bob", "cyd", "dan", "eve", "flo", "gus", "hal", "ida", "joe")
 
 
-def names(count: int) -> list[str]:
-    """So many users of a workspace."""
-    return [f"{_FIRST[n % 10]}{n // 10 + 1 if n > 9 else ''}@corp.example" for n in range(count)]
+def user_names(count: int) -> list[str]:
+    """The names of that many users."""
+    return [f"{_FIRST_NAMES[n % 10]}{n // 10 + 1 if n > 9 else ''}@corp.example" for n in range(count)]
 
 
-class Stage:
+class Dataset:
     """
-    Set up and looked at as the owner of the table, whom row-level security does not concern.
+    Makes the tables and counts their rows, as their owner, to whom row-level security does not apply.
 
     Methods block.
     """
@@ -43,8 +43,8 @@ class Stage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.close()
 
-    def set_up(self, users: Sequence[str]) -> int:
-        """Make the tables and every user's rows; how many Postgres has."""
+    def create(self, users: Sequence[str]) -> int:
+        """Make the tables and the rows of every user; return how many rows Postgres counts."""
         with self._pool.connection() as conn:
             conn.execute(files("lakebase.demo").joinpath("schema.sql").read_text(encoding="utf-8"))
             conn.cursor().executemany(
@@ -54,24 +54,24 @@ class Stage:
         return sum(self.notes().values())
 
     def notes(self) -> dict[str, int]:
-        """Rows of each owner."""
-        return dict(self._rows("select owner, count(*) from notes group by owner"))
+        """The number of notes of each owner."""
+        return dict(self._fetch("select owner, count(*) from notes group by owner"))
 
     def visits(self) -> dict[str, Counter[str]]:
-        """For each role, the requests that were committed as it, and how often."""
+        """For each role, how often each request was committed as that role."""
         seen: dict[str, Counter[str]] = {}
-        for role, request in self._rows("select role, request from visits"):
+        for role, request in self._fetch("select role, request from visits"):
             seen.setdefault(role, Counter())[request] += 1
         return seen
 
     def is_in_transaction(self, user: str) -> bool:
         """Whether a connection of that role waits for its client with a transaction open."""
-        found = self._rows(
+        found = self._fetch(
             "select count(*) from pg_stat_activity where usename = %s and state = 'idle in transaction'", user
         )
         return bool(found[0][0])
 
-    def _rows(self, query: str, *values: Any) -> list[Any]:
+    def _fetch(self, query: str, *values: Any) -> list[Any]:
         with self._pool.connection() as conn:
             rows: list[Any] = conn.execute(query, values or None).fetchall()
         return rows

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Server"]
 
 _TICK = 0.005
-# Clients are gone by then, or gone wrong.
-_PATIENCE = 10
-# Longer than clients keep an idle connection: whoever closes it first must not be this side, which could do so just as
-# the next request is on its way. The 5 s of both uvicorn and httpx are a race.
+# Seconds for requests in flight to end.
+_STOP_TIMEOUT = 10
+# Seconds. Longer than clients keep an idle connection, so that the client closes it first: the server could close it
+# just as the next request is on its way. uvicorn and httpx both close after 5 s by default, which is a race.
 _KEEP_ALIVE = 75
 
 
@@ -48,14 +48,14 @@ class Server:
                 access_log=False,
                 lifespan="on",
                 timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=_PATIENCE,
+                timeout_graceful_shutdown=_STOP_TIMEOUT,
             )
         )
         self._serving: asyncio.Task[Any] | None = None
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Its address."""
         host, port = self._socket.getsockname()
         return f"http://{host}:{port}"
 
@@ -63,7 +63,7 @@ class Server:
         self._socket.bind(("127.0.0.1", 0))
         self._serving = asyncio.create_task(self._serve())
         try:
-            while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn tells nobody
+            while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(_TICK)
         except BaseException:
             await self.stop()
@@ -75,7 +75,7 @@ class Server:
     async def _serve(self) -> None:
         try:
             await self._server.serve(sockets=[self._socket])
-        except SystemExit as error:  # its way to say that the app's lifespan failed
+        except SystemExit as error:  # what uvicorn raises when the app's lifespan fails
             raise RuntimeError("the app could not be started: see its log above") from error
 
     async def __aexit__(
@@ -84,13 +84,13 @@ class Server:
         await self.stop()
 
     async def refuse(self) -> None:
-        """Begin to stop: once this returns nobody new is let in, while requests in flight go on."""
+        """Begin to stop: once this returns, new connections are refused, while requests in flight go on."""
         self._server.should_exit = True
-        while any(server.is_serving() for server in self._server.servers):  # noqa: ASYNC110 - nor of that
+        while any(server.is_serving() for server in self._server.servers):  # noqa: ASYNC110 - nor for this
             await asyncio.sleep(_TICK)
 
     async def stop(self) -> None:
-        """Stop, and wait until all is stopped."""
+        """Stop, and wait until everything has stopped."""
         self._server.should_exit = True
         if self._serving is not None:
             await asyncio.wait({self._serving})

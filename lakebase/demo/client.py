@@ -10,31 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ._stage import ROWS
+from .dataset import ROWS
 
 if TYPE_CHECKING:
-    from ._report import Report, UserReport
+    from .report import Report, UserReport
 
 __all__ = ["Client", "Unexpected", "Upload"]
 
 _AT_ONCE = 8
 _TOO_LONG = "x" * 201
-_TIMEOUT = 30.0
 
 
 class Unexpected(Exception):  # noqa: N818
-    """The answer is not what it should be."""
+    """The answer is not as expected."""
 
 
 class Client:
     """
-    One user's browser, so to speak; many of its requests are under way at once.
+    One user's browser. It has several requests under way at once.
 
     Args:
-        http: Where to send.
-        user: Who asks, and where it is counted.
+        http: Sends the requests.
+        user: The user, and the user's counts.
         token: The user's workspace token; replaced when it is rotated.
-        requests: How many it will send.
+        requests: How many requests it will send.
         report: Where failures and times are noted.
         on_answer: Called with this client after each answer.
     """
@@ -58,31 +57,31 @@ class Client:
         self._sent = 0
 
     async def send(self, count: int) -> None:
-        """Send so many requests, several at once, of all kinds; return when all are answered."""
+        """Send that many requests, several at once, of all kinds; return when all are answered."""
         left = iter(range(count))
 
-        async def one_after_the_other() -> None:
+        async def send_in_turn() -> None:
             for _ in left:
-                await self._one()
+                await self._send_one()
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_AT_ONCE, count)):
-                group.create_task(one_after_the_other())
+                group.create_task(send_in_turn())
 
-    async def _one(self) -> None:
+    async def _send_one(self) -> None:
         kind = self._sent % 10
         if kind == 3:
-            await self._judged("POST", self._add, texts=["one more"])
+            await self._request("POST", self._expect_added, texts=["one more"])
         elif kind == 6:
-            # The first is fine; the second is not, and must take the first along.
-            await self._judged("POST", self._refused, texts=["half a story", _TOO_LONG])
+            # The second note is too long, so the first one must not be kept either.
+            await self._request("POST", self._expect_refused, texts=["half a story", _TOO_LONG])
         elif kind == 8:
-            await self._judged("GET", self._listed, path="/stream")
+            await self._request("GET", self._expect_notes, path="/stream")
         else:
-            await self._judged("GET", self._listed)
+            await self._request("GET", self._expect_notes)
 
-    async def _judged(
-        self, method: str, judge: Callable[[httpx.Response, str], None], *, path: str = "", **body: Any
+    async def _request(
+        self, method: str, expect: Callable[[httpx.Response, str], None], *, path: str = "", **body: Any
     ) -> None:
         request = self.new_id()
         begin = monotonic()
@@ -91,7 +90,7 @@ class Client:
                 method, f"/notes{path}", headers=self.headers(request), json=body or None
             )
             self._report.latencies.append(monotonic() - begin)
-            judge(response, request)
+            expect(response, request)
         except (httpx.HTTPError, Unexpected, ValueError, KeyError) as error:
             self.failed(request, f"{method} /notes{path}: {type(error).__name__}: {error}")
 
@@ -102,7 +101,7 @@ class Client:
         return f"{self.user.user}/{self._sent}"
 
     def headers(self, request: str) -> dict[str, str]:
-        """As the proxy of Databricks Apps adds them."""
+        """The headers that the proxy of Databricks Apps adds."""
         return {
             "X-Forwarded-Email": self.user.user,
             "X-Forwarded-Access-Token": self.token,
@@ -110,18 +109,18 @@ class Client:
         }
 
     def answered(self, request: str) -> None:
-        """Count a request that got the answer it should get."""
+        """Count a request that was answered as expected."""
         self.user.answered.add(request)
         self._on_answer(self)
 
     def failed(self, request: str, why: str) -> None:
-        """Count a request that did not."""
+        """Count a request that was not."""
         self._report.failures.append(f"{request}: {why}")
         self._on_answer(self)
 
-    # What an answer should be
+    # What is expected of an answer
 
-    def _listed(self, response: httpx.Response, request: str) -> None:
+    def _expect_notes(self, response: httpx.Response, request: str) -> None:
         _expect(response, 200)
         if response.headers["content-type"].startswith("application/x-ndjson"):
             rows = [json.loads(line) for line in response.text.splitlines()]
@@ -134,19 +133,19 @@ class Client:
             raise Unexpected(f"{len(rows) - foreign} rows of the user's own, which has {ROWS} or more")
         self.answered(request)
 
-    def _add(self, response: httpx.Response, request: str) -> None:
+    def _expect_added(self, response: httpx.Response, request: str) -> None:
         _expect(response, 201)
         self.user.written += 1
         self.answered(request)
 
-    def _refused(self, response: httpx.Response, request: str) -> None:
+    def _expect_refused(self, response: httpx.Response, request: str) -> None:
         _expect(response, 422)
         self.user.refused.add(request)
         self.answered(request)
 
 
 class Upload:
-    """A request that stays in flight until it is let go: its body is not sent to the end before that."""
+    """A request that stays in flight until `end` is called: before that, its body is not sent completely."""
 
     LINES = ("begun", "and ended")
 
@@ -177,7 +176,7 @@ class Upload:
         yield self.LINES[1].encode()
 
     def end(self) -> None:
-        """Let it send the rest."""
+        """Send the rest of the body."""
         self._may_end.set()
 
 
