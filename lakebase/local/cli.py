@@ -95,7 +95,7 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="seconds that a credential is good (default: 3600)",
     )
     up.add_argument(
-        "--suspend-timeout", type=float, metavar="S", help="scale to zero after so many idle seconds (default: never)"
+        "--suspend-timeout", type=float, metavar="S", help="scale to zero after that many idle seconds (default: never)"
     )
     up.add_argument(
         "--wake-after", type=float, default=0.3, metavar="S", help="seconds that waking takes (default: 0.3)"

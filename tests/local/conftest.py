@@ -9,6 +9,7 @@ import pytest
 
 from lakebase.local import LocalLakebase
 from tests.local.clients import connection_settings
+from tests.local.owner import ROOT
 
 numbers = itertools.count(1)
 
@@ -69,4 +70,15 @@ def own_tempdir(tmp_path_factory, short_path, monkeypatch):
     tmp_path_factory.getbasetemp()  # made before, in the usual place
     monkeypatch.setenv("TMPDIR", str(short_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
+    return short_path
+
+
+@pytest.fixture
+def home(short_path, monkeypatch):
+    """Empty directories for temporary files and for the records of those that run."""
+    (short_path / "tmp").mkdir()
+    (short_path / "run").mkdir()
+    monkeypatch.setenv("TMPDIR", str(short_path / "tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path / "run"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return short_path

@@ -1,4 +1,4 @@
-"""The HTTP server: a taken port, and failures of its own."""
+"""The HTTP server: a taken port, and failures inside the server."""
 
 import socket
 

@@ -7,6 +7,7 @@ import pytest
 from databricks.sdk import WorkspaceClient
 
 from lakebase.local import LocalLakebase, LocalLakebaseError
+from lakebase.local.workspace import Issuer
 from tests.local.clients import connection_settings
 from tests.local.owner import children_of_this_process, temporary_directories
 
@@ -95,7 +96,7 @@ def test_a_representation_shows_no_secret():
     assert repr(lake) == "<LocalLakebase not running>"
     with lake:
         lake.add_user("ann@corp.example")
-        seen = repr(lake) + repr(lake.stats()) + repr(lake._running.issuer.mint("ann@corp.example"))
+        seen = repr(lake) + repr(lake.stats()) + repr(Issuer(60.0).mint("ann@corp.example"))
         assert f"127.0.0.1:{lake.port}" in seen
         assert lake.token("ann@corp.example") not in seen
         assert "eyJ" not in seen

@@ -42,7 +42,7 @@ TESTS = """
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs pytest on those tests in a process of its own."""
+    """Runs pytest on those tests in another process."""
     import textwrap
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -99,7 +99,7 @@ def system_postgres():
         return None
 
 
-@pytest.mark.skipif(system_postgres() is None, reason="this system has no Postgres of its own")
+@pytest.mark.skipif(system_postgres() is None, reason="no Postgres is installed by the system's packages")
 def test_the_systems_postgres_serves_as_well(run):
     result = run("--postgres=system")
     assert "2 passed" in result.stdout, result.stdout + result.stderr

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["DATABASE", "IDENTITY_GROUP", "Roles", "check_role_name", "write_extension"]
 
 DATABASE = "databricks_postgres"
-#: Members may log in with a minted token. Lakebase keeps this fact in an extension of its own.
+#: Members may log in with a minted token. Lakebase keeps this fact in an extension.
 IDENTITY_GROUP = "databricks_identity"
 #: The group of a Lakebase project's owner: https://docs.databricks.com/aws/en/oltp/projects/postgres-roles
 _SUPERUSER_GROUP = "databricks_superuser"

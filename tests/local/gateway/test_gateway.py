@@ -36,7 +36,7 @@ def test_large_results_and_large_parameters_pass_unchanged(connection):
 
 
 def test_a_slow_reader_does_not_fill_the_gateways_memory(connection):
-    """Backpressure: the server waits while nobody reads, and everything arrives in the end."""
+    """Backpressure: the server waits while the client does not read, and everything arrives in the end."""
     with connection.cursor() as cursor:
         rows = cursor.stream("select i, repeat('x', 10000) from generate_series(1, 3000) as i")
         assert sum(row[0] for row in rows) == 3000 * 3001 // 2

@@ -32,10 +32,13 @@ AS = """
 import os
 import psycopg
 from lakebase.local import LocalLakebase
+from lakebase.local.postgres import ServerProcesses
+processes = ServerProcesses([], [])
 with LocalLakebase(pooler="off") as lake:
     settings = dict(host=lake.host, port=lake.port, dbname=lake.database, user=lake.admin_user, sslmode="require")
     with psycopg.connect(**settings, password=lake.mint(lake.admin_user)) as connection:
-        print(os.geteuid(), connection.execute("select 1").fetchone()[0], lake._parts.processes.identity)
+        print(os.geteuid(), connection.execute("select 1").fetchone()[0], processes.identity)
+processes.close()
 """
 
 
