@@ -21,7 +21,7 @@ def connection_settings(lake, user, password=None):
         "password": lake.mint(user) if password is None else password,
         "sslmode": "verify-full",
         "sslrootcert": str(lake.ca_file),
-        "connect_timeout": 20,
+        "connect_timeout": 60,
     }
 
 

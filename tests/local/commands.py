@@ -46,7 +46,7 @@ class Up:
 
 
 def lakebase(*arguments):
-    result = subprocess.run([sys.executable, "-m", "lakebase", *arguments], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-m", "lakebase", *arguments], capture_output=True, text=True, timeout=120)
     return result.returncode, result.stdout, result.stderr
 
 
