@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from lakebase import create_lakebase_pool
 
@@ -46,7 +46,7 @@ class Dataset:
     def create(self, users: Sequence[str]) -> int:
         """Make the tables and the rows of every user; return how many rows Postgres counts."""
         with self._pool.connection() as conn:
-            conn.execute(files("lakebase.demo").joinpath("schema.sql").read_text(encoding="utf-8"))
+            conn.execute(files("lakebase.demo").joinpath("schema.sql").read_bytes())
             conn.cursor().executemany(
                 "insert into notes (owner, text) values (%s, %s)",
                 [(user, f"{user.partition('@')[0]}'s note {n}") for user in users for n in range(1, ROWS + 1)],
@@ -71,7 +71,7 @@ class Dataset:
         )
         return bool(found[0][0])
 
-    def _fetch(self, query: str, *values: Any) -> list[Any]:
+    def _fetch(self, query: LiteralString, *values: Any) -> list[Any]:
         with self._pool.connection() as conn:
             rows: list[Any] = conn.execute(query, values or None).fetchall()
         return rows

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._limits import connection_limit
+from ..limits import direct_connections
 from .checks import check_path, check_seconds, check_whole, check_yes_or_no
 from .gateway import check_while_waking
 
@@ -54,7 +54,7 @@ class Settings:
         if self.data_dir is not None:
             check_path("data_dir", self.data_dir)
         if self.compute_units is not None:
-            connection_limit(self.compute_units)
+            direct_connections(self.compute_units)  # raises for a size that no compute has
 
     @property
     def data_path(self) -> Path | None:
@@ -64,4 +64,4 @@ class Settings:
     @property
     def connection_limit(self) -> int:
         """Direct connections at once: what the size of the compute allows, else `max_connections`."""
-        return self.max_connections if self.compute_units is None else connection_limit(self.compute_units)
+        return self.max_connections if self.compute_units is None else direct_connections(self.compute_units)
