@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .config import LakebasePoolConfig
     from .credentials import CredentialCache, credential_source, generate_database_credential
     from .drivers import lakebase_orm_config, lakebase_pg_config
+    from .endpoints import with_endpoint_host
     from .errors import (
         ConfigurationError,
         ConnectError,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         LoginError,
         TooManyConnectionsError,
     )
-    from .hosts import with_endpoint_host
     from .identity import UserIdentity, token_fingerprint
     from .limits import ConnectionBudgetWarning
     from .manager import AsyncLakebasePoolManager, LakebasePoolManager
@@ -80,6 +80,7 @@ _HOMES = {
     "config": ("LakebasePoolConfig",),
     "credentials": ("CredentialCache", "credential_source", "generate_database_credential"),
     "drivers": ("lakebase_orm_config", "lakebase_pg_config"),
+    "endpoints": ("with_endpoint_host",),
     "errors": (
         "ConfigurationError",
         "ConnectError",
@@ -89,7 +90,6 @@ _HOMES = {
         "LoginError",
         "TooManyConnectionsError",
     ),
-    "hosts": ("with_endpoint_host",),
     "identity": ("UserIdentity", "token_fingerprint"),
     "limits": ("ConnectionBudgetWarning",),
     "manager": ("AsyncLakebasePoolManager", "LakebasePoolManager"),

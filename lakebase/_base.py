@@ -1,62 +1,68 @@
-"""What `LakebasePool` and its asyncio twin have in common: settings, numbers and errors in psycopg_pool's terms."""
+"""What `LakebasePool` and its asyncio twin have in common: construction, settings, numbers, and giving back."""
 
 from __future__ import annotations
 
-import math
+import logging
 import weakref
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
-import psycopg_pool
+from psycopg.pq import TransactionStatus
 
-from pooling import (
-    CreateError,
-    PoolBudget,
-    PoolClosedError,
-    PoolExhaustedError,
-    PoolingError,
-    PoolingServiceOptions,
-    PoolTimeoutError,
-    ReleaseError,
+from pooling import PoolBudget, PoolingError, PoolingServiceOptions, ReleaseError
+
+from ._connecting import left_open
+from ._pool_arguments import (
+    CALLBACKS,
+    ServiceArguments,
+    changed_options,
+    check_budget,
+    check_callables,
+    checked_sizes,
 )
-
-from .credentials import credential_source, is_async_function
-from .errors import ConfigurationError, ConnectError, CredentialError, LakebaseError
-from .hosts import note_unknown_host
+from ._pool_errors import LakebasePoolClosed, translated
+from .config import LakebasePoolConfig
+from .credentials import credential_source
+from .endpoints import note_unknown_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from .config import LakebasePoolConfig
+    from ._connecting import Outage
+    from ._steps import Steps
+    from .credentials import CredentialSource
 
 __pooling_internal__ = True
 
+__all__ = ["IDLE", "PoolBase"]
+
+C = TypeVar("C")
+
+logger = logging.getLogger("lakebase")
+
+IDLE = TransactionStatus.IDLE
+_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _NO_STATS: dict[str, int] = {}
 
-__all__ = ["LakebasePoolClosed", "LakebasePoolTimeout", "LakebaseTooManyRequests"]
 
-
-# Named after psycopg_pool's errors, each of which they are.
-class LakebasePoolTimeout(PoolTimeoutError, psycopg_pool.PoolTimeout):  # noqa: N818
-    """No connection within the timeout; `step` says where the time went, `__cause__` is the last failed connect."""
-
-
-class LakebasePoolClosed(PoolClosedError, psycopg_pool.PoolClosed):  # noqa: N818
-    """The pool was closed before or during the call."""
-
-
-class LakebaseTooManyRequests(PoolExhaustedError, psycopg_pool.TooManyRequests):  # noqa: N818
-    """As many borrowers wait as `max_waiting` allows."""
-
-
-class PoolBase:
+class PoolBase(Generic[C]):
     """
-    The state and the numbers of a pool that looks like psycopg_pool's.
+    The construction, the state and the numbers of a pool that looks like psycopg_pool's.
 
-    psycopg_pool's own constructors are not called: they would make queues, locks and a scheduler for workers that
-    are not there.
+    psycopg_pool's own constructors are not called: they would make queues, locks and a scheduler for workers that do
+    not exist.
+
+    Attributes:
+        service: The engine's service under the pool.
+        usage: Seconds that connections were out, of those borrowed by `connection()`.
     """
 
+    # Of each front end
+    _is_async: ClassVar[bool]
+    _connector_class: ClassVar[type[Any]]
+    _service_class: ClassVar[type[Any]]
+    _connection_class: ClassVar[type[Any]]
+
+    # Annotated, since psycopg_pool's types are narrower or name other things
     name: str
     close_returns: bool
     timeout: float
@@ -65,66 +71,93 @@ class PoolBase:
     conninfo: Any
     kwargs: Any
     connection_class: Any
-    config: LakebasePoolConfig | None
-    _is_async: bool
-    _renewal = "create another one"  # where a closed pool's user gets one that is open
-    _service: Any
-    _key: Any
-    _closed: bool
-    _opened: bool
+    max_waiting: int
+    max_lifetime: float
+    max_idle: float
+    service: Any
+    usage: float
     _check: Any
     _configure: Any
     _reset: Any
     _reconnect_failed: Any
-    _base_stats: dict[str, int]
-    _usage: float
-    _returned_bad: int
-    max_waiting: int
-    max_lifetime: float
-    max_idle: float
+    _renewal = "create another one"  # how the user of a closed pool gets an open one
 
-    def _make(
+    def __init__(
         self,
-        connector_class: Any,
-        service_class: Callable[..., Any],
+        conninfo: Any = "",
         *,
-        config: LakebasePoolConfig | None,
-        credentials: Any,
-        sizes: dict[str, Any],
-        on_crowded: Callable[[], Any] | None,
-        service: dict[str, Any],
+        config: LakebasePoolConfig | Mapping[str, Any] | None = None,
+        credentials: CredentialSource | Callable[[LakebasePoolConfig], CredentialSource] | None = None,
+        connection_class: type[C] | None = None,
+        kwargs: Any = None,
+        min_size: int | None = None,
+        max_size: int | None = None,
+        open: bool | None = True,  # noqa: A002
+        configure: Callable[[C], Any] | None = None,
+        check: Callable[[C], Any] | None = None,
+        reset: Callable[[C], Any] | None = None,
+        name: str | None = None,
+        key: Any = None,
+        close_returns: bool = False,
+        timeout: float | None = None,
+        max_waiting: int | None = None,
+        max_lifetime: float | None = None,
+        max_idle: float | None = None,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: Callable[[Any], Any] | None = None,
+        num_workers: int = 3,
+        on_crowded: Callable[[], Any] | None = None,
+        outage: Outage | None = None,
+        renewal: str | None = None,
+        service_class: Callable[..., Any] | None = None,
+        **service: Unpack[ServiceArguments],
     ) -> None:
-        """
-        Make the engine's service, from what the constructor has put in place.
+        self.conninfo = conninfo
+        self.kwargs = kwargs
+        self.connection_class = connection_class or self._connection_class
+        self.close_returns = close_returns
+        self.reconnect_timeout = reconnect_timeout
+        self.num_workers = num_workers
+        self._configure = configure
+        self._check = check
+        self._reset = reset
+        self._reconnect_failed = reconnect_failed
+        if renewal is not None:
+            self._renewal = renewal
+        self._check_arguments(service.get("budget"))
+        self.config = config = None if config is None else LakebasePoolConfig.of(config).resolved()
+        sizes = {"min_size": min_size, "max_size": max_size, "max_waiting": max_waiting}
+        times = {"timeout": timeout, "max_lifetime": max_lifetime, "max_idle": max_idle}
+        options = self._options({**sizes, **times})
+        if config is not None:
+            note_unknown_host(config)
+            credentials = credentials or credential_source(config, is_async=self._is_async)
+        connector = self._make_connector(credentials, on_crowded, outage, service.get("budget"))
+        make_service = service_class or self._service_class
+        self.service = make_service(connector, options=options, name=name, key=key, **service)
+        self.name = self.service.name
+        self._key = key
+        self._closed = True
+        self._opened = False
+        if open is None or open:
+            self._open()
 
-        Args:
-            connector_class: Of what makes the connections.
-            service_class: Of the service.
-            config: A complete one, if there is one.
-            credentials: Those given.
-            sizes: psycopg_pool's sizes and times, `None` where not given.
-            on_crowded: That given.
-            service: The service's arguments.
-        """
+    def _check_arguments(self, budget: object) -> None:
+        """Refuse what this constructor, and no other, can tell."""
         if self.num_workers < 1:
             raise ValueError("num_workers must be at least 1")
         given = {name: getattr(self, f"_{name}") for name in CALLBACKS}
         # These two may be values as well.
         given |= {name: value for name in ("conninfo", "kwargs") if callable(value := getattr(self, name))}
         check_callables(given, is_async=self._is_async)
-        budget = service.get("budget")
-        if budget is not None and not isinstance(budget, PoolBudget):
-            raise ConfigurationError(
-                f"budget={budget!r}: expected a PoolBudget, such as a manager's .budget; for a number, give "
-                "budget=PoolBudget(number), or max_size= where it is this pool's alone",
-                field="budget",
-            )
-        self.config = config
-        options = self._options(sizes, config)
-        if config is not None:
-            note_unknown_host(config)
-            credentials = credentials or credential_source(config, is_async=self._is_async)
-        connector = connector_class(
+        check_budget(budget)
+
+    def _make_connector(
+        self, credentials: Any, on_crowded: Callable[[], Any] | None, outage: Outage | None, budget: PoolBudget | None
+    ) -> Any:
+        """What makes this pool's connections."""
+        config = self.config
+        return self._connector_class(
             self.connection_class,
             self.conninfo,
             self.kwargs,
@@ -136,21 +169,17 @@ class PoolBase:
             is_guarded=config is not None and config.transaction_mode_guard,
             patience=self.reconnect_timeout,
             on_crowded=on_crowded or (None if budget is None else budget.squeeze),
+            outage=outage,
         )
-        self._service = service_class(connector, options=options, **service)
-        self.name = self._service.name
-        self._key = service["key"]
-        self._closed = True
-        self._opened = False
 
-    def _options(self, given: dict[str, Any], config: LakebasePoolConfig | None) -> PoolingServiceOptions:
-        """Work out settings from psycopg_pool's arguments or a configuration; the service's options."""
-        if config is not None:
-            options = config.options()
+    def _options(self, given: dict[str, Any]) -> PoolingServiceOptions:
+        """The service's options, from psycopg_pool's arguments and the configuration."""
+        if self.config is not None:
+            options = self.config.options()
             if given["max_waiting"] is None:
                 given["max_waiting"] = options.max_waiting or 0
         else:
-            minimum, maximum = _sizes(4 if given["min_size"] is None else given["min_size"], given["max_size"])
+            minimum, maximum = checked_sizes(4 if given["min_size"] is None else given["min_size"], given["max_size"])
             given["min_size"], given["max_size"] = minimum, maximum
             defaults = {"timeout": 30.0, "max_waiting": 0, "max_lifetime": 3600.0, "max_idle": 600.0}
             given.update({name: value for name, value in defaults.items() if given[name] is None})
@@ -158,51 +187,51 @@ class PoolBase:
         changes = {name: value for name, value in given.items() if value is not None and name != "max_waiting"}
         if "min_size" in changes and "max_size" not in changes:
             changes["max_size"] = max(options.max_size, changes["min_size"])
-        # psycopg_pool's 0 is no limit; nobody builds a pool that nobody may wait for.
+        # psycopg_pool's 0 is no limit.
         changes["max_waiting"] = given["max_waiting"] or None
         if self._check is not None:
             changes["validate_on_acquire"] = True
-        changed = _changed if isinstance(options.validate_on_acquire, bool) else PoolingServiceOptions.replaced
+        changed = changed_options if isinstance(options.validate_on_acquire, bool) else PoolingServiceOptions.replaced
         options = changed(options, inline_hooks=not self._is_async, **changes)
         self.timeout = options.timeout
         self.max_waiting = given["max_waiting"] or 0
         self.max_lifetime = options.max_lifetime
         self.max_idle = options.max_idle
         self._base_stats = _NO_STATS
-        self._usage = 0.0
+        self.usage = 0.0
         self._returned_bad = 0
         return options
 
     if not TYPE_CHECKING:  # there, they are psycopg_pool's
-        # Private there, and looked at all the same.
+        # Private there, and read by its users all the same.
         _sched_runner = None
         _workers = ()
 
         @property
         def _pool(self) -> list[Any]:
-            return [slot.value for slot in tuple(self._service._ledger.idle)]
+            return self.service.idle  # type: ignore[no-any-return]
 
         @property
         def _waiting(self) -> tuple[None, ...]:
-            return (None,) * self._service.pending
+            return (None,) * self.service.pending
 
         @property
         def _nconns(self) -> int:
-            return self._service.size
+            return self.service.size
 
     @property
     def _connector(self) -> Any:
-        return self._service.factory
+        return self.service.factory
 
     @property
     def min_size(self) -> int:
         """Connections kept open."""
-        return self._service.options.min_size  # type: ignore[no-any-return]
+        return self.service.options.min_size  # type: ignore[no-any-return]
 
     @property
     def max_size(self) -> int:
         """Most connections at once."""
-        return self._service.options.max_size  # type: ignore[no-any-return]
+        return self.service.options.max_size  # type: ignore[no-any-return]
 
     @property
     def closed(self) -> bool:
@@ -227,13 +256,13 @@ class PoolBase:
         return numbers
 
     def _counted(self) -> dict[str, int]:
-        stats = self._service.stats()
+        stats = self.service.stats()
         return {
             "requests_num": stats.requested,
             "requests_queued": stats.queued,
             "requests_wait_ms": round((stats.wait_time.sum + stats.waited_in_vain) * 1000),
             "requests_errors": stats.timeouts + stats.rejected + stats.cancelled + stats.dismissed,
-            "usage_ms": round(self._usage * 1000),
+            "usage_ms": round(self.usage * 1000),
             "returns_bad": self._returned_bad,
             "connections_num": stats.created + stats.create_failures,
             "connections_ms": round(stats.create_time.sum * 1000),
@@ -242,7 +271,7 @@ class PoolBase:
         }
 
     def _measured(self) -> dict[str, int]:
-        stats = self._service.stats()
+        stats = self.service.stats()
         return {
             "pool_min": stats.min_size,
             "pool_max": stats.max_size,
@@ -252,56 +281,90 @@ class PoolBase:
         }
 
     def _translated(self, error: PoolingError) -> Exception:
-        """The engine's error as one that is psycopg_pool's too; a failed connect as what failed."""
-        facts = {"pool": error.pool, "key": error.key, "step": error.step, "counts": error.counts}
-        translated: Exception
-        if isinstance(error, PoolTimeoutError):
-            translated = LakebasePoolTimeout(self._timed_out(error), timeout=error.timeout, **facts)
-        elif isinstance(error, PoolClosedError):
-            translated = LakebasePoolClosed(f"the {self._title} was closed; {self._renewal}", **facts)
-        elif isinstance(error, PoolExhaustedError):
-            translated = LakebaseTooManyRequests(str(error), limit=error.limit, **facts)
-        elif isinstance(error, CreateError) and isinstance(
-            error.__cause__, (ConnectError, CredentialError, ConfigurationError)
-        ):
-            # One failed login answers everybody in the queue: each gets an error, and a traceback, of its own.
-            cause = error.__cause__
-            if isinstance(cause, ConnectError):
-                translated = type(cause)(str(cause), failure=cause.failure, **facts)
-            elif isinstance(cause, ConfigurationError):
-                translated = ConfigurationError(str(cause), field=cause.field, **facts)
-            else:
-                translated = type(cause)(str(cause), is_transient=cause.is_transient, **facts)
-            translated.__cause__ = cause.__cause__
-            return translated
-        elif isinstance(error, ReleaseError):
-            translated = ValueError(f"can't return connection to {self._title}: {error}")
-        else:
-            return error
-        translated.__cause__ = error.__cause__
-        return translated
-
-    def _timed_out(self, error: PoolTimeoutError) -> str:
-        """The engine's words, with what was under way by its own name, and the cause's words."""
-        text, cause = str(error), error.__cause__
-        if error.step == "creating":
-            text = text.replace("(step: creating)", f"(step: {self._connector.doing})")
-        # These have been cleared of secrets; a driver's own, or a callback's, have not.
-        if isinstance(cause, LakebaseError):
-            text += f"\n{type(cause).__name__}: {cause}"
-        return text
+        return translated(error, title=self._title, renewal=self._renewal, doing=self._connector.doing)
 
     @property
     def _title(self) -> str:
         return f"pool {self.name!r}" if self._key is None else f"pool {self.name!r} of key {self._key!r}"
 
-    def _not_ours(self, conn: Any) -> ValueError:
+    def retire(self) -> None:
+        """
+        Refuse new borrowers, serve those who wait, close connections that are idle or come back. Does not block.
+
+        For a pool that another one replaces; a manager does this to the pool of a user with a new token.
+        """
+        self._closed = True
+        self.service.retire()
+
+    def _returning(self, conn: Any) -> Steps[None]:
+        """Give back a connection that may have to be brought back to idle first; one that cannot be is closed."""
+        service = self.service
+        try:
+            if conn.__dict__.get("_in_reset"):  # `reset` closes it, where `close_returns`
+                yield conn.close
+            elif self._closed and not service.pending:  # no borrower will get it
+                yield partial(service.destroy, conn)
+            elif (yield from self._cleaning(conn)):
+                yield partial(service.release, conn)
+            else:
+                self._returned_bad += 1
+                yield partial(service.destroy, conn)
+        except ReleaseError as error:  # two threads gave it back at once
+            raise self._translated(error) from None
+        except BaseException:
+            if service.is_borrowed(conn):
+                yield partial(service.destroy, conn)
+            raise
+
+    def _cleaning(self, conn: Any) -> Steps[bool]:
+        """Bring a connection back to idle; whether that worked."""
+        status = conn.pgconn.transaction_status
+        if status in _OPEN:
+            logger.warning("rolling back returned connection: %s", conn)
+            try:
+                yield conn.rollback
+            except Exception as error:  # noqa: BLE001 - it is closed, as every broken one
+                logger.warning("rollback failed: %s: %s. Closing connection %s", type(error).__name__, error, conn)
+                return False
+        elif status != IDLE:
+            logger.warning("closing returned connection, which is broken or in use: %s", conn)
+            return False
+        if self._reset is None:
+            return True
+        conn._in_reset = True
+        try:
+            yield from self._connector.calling(self._reset, conn)
+        except Exception as error:  # noqa: BLE001 - a connection that cannot be reset is replaced
+            logger.warning("error resetting connection: %s: %s. It is closed", type(error).__name__, error)
+            return False
+        finally:
+            del conn._in_reset
+        if conn.pgconn.transaction_status == IDLE:
+            return True
+        logger.warning("%s", left_open(conn, "reset", self._reset))
+        return False
+
+    def _checking(self, conn: Any) -> Steps[None]:
+        """The look of `check` at one connection."""
+        try:
+            yield from self._connector.calling(self.check_connection, conn)  # type: ignore[attr-defined]
+        except Exception:
+            logger.warning("discarding broken connection: %s", conn)
+            raise
+
+    def _refuse_return(self, conn: Any) -> None:
+        """
+        Say why a connection cannot be given back here.
+
+        Raises:
+            ValueError: Always.
+        """
         pool = getattr(conn, "_pool", None)
         if pool:
             where = f"it comes from {pool._title if isinstance(pool, PoolBase) else f'pool {pool.name!r}'}"
         else:
             where = "it doesn't come from any pool"
-        return ValueError(f"can't return connection to {self._title}, {where}: {conn}")
+        raise ValueError(f"can't return connection to {self._title}, {where}: {conn}")
 
     def _open(self) -> None:
         if not self._closed:
@@ -323,51 +386,4 @@ class PoolBase:
     def __repr__(self) -> str:
         key = "" if self._key is None else f" of key {self._key!r}"
         state = "closed" if self._closed else "open"
-        return f"<{type(self).__name__} {self.name!r}{key} {state}: {self._service!r}>"
-
-
-#: Arguments that are functions.
-CALLBACKS = ("configure", "check", "reset", "reconnect_failed")
-
-
-def check_callables(given: Mapping[str, Any], *, is_async: bool) -> None:
-    """Refuse what cannot be called, and what a pool for threads would call and never run."""
-    for name, value in given.items():
-        if value is None:
-            continue
-        if not callable(value):
-            raise ConfigurationError(f"{name}={value!r}: expected a function", field=name)
-        if not is_async and is_async_function(value):
-            raise ConfigurationError(
-                f"{name}={value!r} is async, and this pool is for threads: it would never run. Give a plain function, "
-                "or use the asyncio pool",
-                field=name,
-            )
-
-
-@lru_cache(maxsize=256, typed=True)
-def _changed(options: PoolingServiceOptions, **changes: Any) -> PoolingServiceOptions:
-    """
-    The same object for all pools with the same settings: a manager has thousands.
-
-    Not for options with seconds in `validate_on_acquire`, of which 1.0 equals `True` and means something else.
-    """
-    return options.replaced(**changes)
-
-
-def _sizes(minimum: int, maximum: int | None) -> tuple[int, int]:
-    """psycopg_pool's rules about sizes, with its errors."""
-    if maximum is None:
-        maximum = minimum
-    if minimum < 0:
-        raise ValueError("min_size cannot be negative")
-    if maximum < minimum:
-        raise ValueError("max_size must be greater or equal than min_size")
-    if minimum == maximum == 0:
-        raise ValueError("if min_size is 0 max_size must be greater than 0")
-    return minimum, maximum
-
-
-def seconds_left(timeout: float | None) -> float | None:
-    """psycopg_pool's timeout as ours: there, anything below zero has run out."""
-    return None if timeout is None else max(timeout, 0.0) if not math.isnan(timeout) else 0.0
+        return f"<{type(self).__name__} {self.name!r}{key} {state}: {self.service!r}>"

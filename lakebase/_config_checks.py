@@ -1,54 +1,26 @@
-"""Which values a configuration may have, and what is said of those that it may not."""
+"""Which values a configuration may have, and the errors for those it may not have."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pooling.errors import ConfigurationError
 from pooling.options import PoolingServiceOptions
 
-from .hosts import EndpointHost, is_pooled_host, pooled_host
+from ._settings import LIBPQ_FIELDS, NOTHING, OPTION_FIELDS, SECRET_FIELDS
+from .hosts import EndpointHosts, is_pooled_host, pooled_host
 from .limits import direct_connections
 
 if TYPE_CHECKING:
-    from .config import LakebasePoolConfig
+    from ._settings import Settings
 
 #: libpq's, weakest first: https://www.postgresql.org/docs/current/libpq-ssl.html
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 ENCRYPTED_SSL_MODES = SSL_MODES[3:]
 
-#: Fields that are the engine's options of the same name.
-OPTION_FIELDS = (
-    "min_size",
-    "max_size",
-    "timeout",
-    "max_waiting",
-    "max_idle",
-    "max_lifetime",
-    "max_uses",
-    "max_creating",
-    "validate_on_acquire",
-    "leak_timeout",
-)
-SECRET_FIELDS = frozenset({"password", "token"})
-#: libpq's parameters that have a field of their own.
-LIBPQ_FIELDS = MappingProxyType(
-    {
-        "host": "host",
-        "port": "port",
-        "dbname": "database",
-        "user": "user",
-        "password": "password",
-        "sslmode": "ssl_mode",
-        "sslrootcert": "ssl_root_cert",
-        "application_name": "application_name",
-        "connect_timeout": "connect_timeout",
-    }
-)
 _TEXTS = (
     "host",
     "database",
@@ -62,6 +34,7 @@ _TEXTS = (
 )
 _FLAGS = ("allow_plaintext", "pooled", "read_only", "transaction_mode_guard")
 _CONNECTION_STRING = re.compile(r"://[^/\s]*@|\bpassword\s*=", re.IGNORECASE)
+_NOT_ONE_HOST = re.compile(r"://|[,\s]")
 _ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+(/endpoints/[^/\s]+)?")
 
 
@@ -86,14 +59,19 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
         raise ConfigurationError(f"unknown setting {name!r}: {hint}", field=name)
 
 
-def check_values(config: LakebasePoolConfig) -> None:
+def check_values(config: Settings) -> None:
     """Refuse values that cannot work, alone or together."""
     for name in _TEXTS:
-        _check_text(name, getattr(config, name))
+        if (value := getattr(config, name)) is not None:
+            _check_text(name, value)
     for name in _FLAGS:
         if not isinstance(getattr(config, name), bool):
             raise _refused(name, getattr(config, name), "True or False")
     _check_host(config.host)
+    if config.endpoint_hosts is not None and not isinstance(config.endpoint_hosts, EndpointHosts):
+        raise _refused(
+            "endpoint_hosts", config.endpoint_hosts, "EndpointHosts, as with_endpoint_host(config) sets them"
+        )
     _check_whole("port", config.port, 1, 65535)
     _check_whole("connect_timeout", config.connect_timeout, 2, 3600)
     _check_whole("replicas", config.replicas, 1, 100_000)
@@ -104,8 +82,9 @@ def check_values(config: LakebasePoolConfig) -> None:
     _check_credential(config)
     _check_pooler(config)
     for name in ("libpq_params", "pool_options"):
-        if not isinstance(getattr(config, name), Mapping):
-            raise _refused(name, getattr(config, name), "a mapping of names to values")
+        value = getattr(config, name)
+        if value is not NOTHING and not isinstance(value, Mapping):
+            raise _refused(name, value, "a mapping of names to values")
     for name in config.libpq_params:
         if name in LIBPQ_FIELDS:
             raise ConfigurationError(
@@ -119,13 +98,13 @@ def check_values(config: LakebasePoolConfig) -> None:
 def _check_host(host: str | None) -> None:
     if host is None:
         return
-    if "://" in host or "," in host or any(character.isspace() for character in host):
+    if _NOT_ONE_HOST.search(host):
         raise _refused("host", host, "one host name or address, without scheme or port")
     if host.count(":") == 1:
         raise _refused("host", host, "a host without a port; give that as port=")
 
 
-def _check_tls(config: LakebasePoolConfig) -> None:
+def _check_tls(config: Settings) -> None:
     if config.ssl_mode not in SSL_MODES:
         raise _refused("ssl_mode", config.ssl_mode, f"one of {', '.join(ENCRYPTED_SSL_MODES)}")
     if config.ssl_mode not in ENCRYPTED_SSL_MODES and not config.allow_plaintext:
@@ -146,7 +125,7 @@ def _check_password(password: object) -> None:
         raise ConfigurationError("password is empty; leave it out to use a minted token", field="password")
 
 
-def _check_credential(config: LakebasePoolConfig) -> None:
+def _check_credential(config: Settings) -> None:
     if config.endpoint is not None and config.instance_name is not None:
         raise ConfigurationError(
             f"endpoint={config.endpoint!r} and instance_name={config.instance_name!r} exclude each other: an endpoint "
@@ -172,17 +151,17 @@ def check_claims(claims: object) -> None:
         raise _refused("claims", claims, "a sequence of RequestedClaims or mappings")
 
 
-def _check_pooler(config: LakebasePoolConfig) -> None:
+def _check_pooler(config: Settings) -> None:
     # A base configuration may leave the password to each pool's own part; what mints a token speaks for none.
     if config.token or config.workspace_client or config.endpoint or config.instance_name:
         check_pooler_has_password(config)
     host = config.host
-    if isinstance(host, EndpointHost):
-        is_offered = host.hosts.wanted(pooled=config.pooled, read_only=config.read_only) is not None
+    if config.endpoint_hosts is not None:
+        is_offered = config.endpoint_hosts.wanted(pooled=config.pooled, read_only=config.read_only) is not None
         if (config.pooled or config.read_only) and not is_offered:
             kind = "pooled" if config.pooled else "read_only"
             raise ConfigurationError(
-                f"host={str(host)!r} is of an endpoint that has, as the workspace says, no host for "
+                f"host={host!r} is of an endpoint that has, as the workspace says, no host for "
                 f"pooled={config.pooled}, read_only={config.read_only}",
                 field=kind,
             )
@@ -201,7 +180,7 @@ def _check_pooler(config: LakebasePoolConfig) -> None:
         )
 
 
-def check_pooler_has_password(config: LakebasePoolConfig) -> None:
+def check_pooler_has_password(config: Settings) -> None:
     """Refuse to have a minted token pass through the built-in pooler."""
     # https://docs.databricks.com/aws/en/oltp/projects/connection-pooling
     if config.password is None and config.is_through_pooler:
@@ -215,8 +194,6 @@ def check_pooler_has_password(config: LakebasePoolConfig) -> None:
 
 
 def _check_text(name: str, value: object) -> None:
-    if value is None:
-        return
     shown = "***" if name in SECRET_FIELDS else value
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} is of type {type(value).__name__}: expected a string", field=name)

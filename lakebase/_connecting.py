@@ -1,4 +1,4 @@
-"""How a pool's connections are made, looked at and unmade; the engine does the rest."""
+"""How a pool's connections are made, checked and closed; the engine does the rest."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import math
 import re
 import select
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import isawaitable, iscoroutine
+from functools import partial
+from inspect import iscoroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory
 
-from .config import read_only_options
+from ._settings import read_only_options
+from ._steps import Steps, arun, run
+from .endpoints import is_host_to_be_found, with_read_only_host
 from .errors import (
     ConfigurationError,
     ConnectError,
@@ -29,7 +32,6 @@ from .errors import (
     classify_connect_error,
     connect_error,
 )
-from .hosts import is_host_to_be_found, with_read_only_host
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
@@ -61,32 +63,38 @@ class Outage:
             self._failed_at = now
         return is_known
 
+    def after_fork(self) -> None:
+        """In the child of a fork: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
 
 class _Connector(PoolFactory[Any]):
     """
-    What the two front ends have in common.
+    What the two front ends have in common: all but the calls that block in one and are awaited in the other.
 
     Args:
         connection_class: Of the driver's connections.
-        conninfo: A connection string, or what returns it, called for each connection.
-        kwargs: The driver's further arguments, or what returns them.
-        credentials: Where the password is had from, or what gives that for `settings` at the first connect; `None` if
-            it is in the arguments.
+        conninfo: A connection string, or a function that returns one, called for each connection.
+        kwargs: The driver's further arguments, or a function that returns them.
+        credentials: The source of passwords, or a function that returns it for `settings`, called at the first
+            connect; `None` if the password is in the arguments.
         configure: Called with each new connection; must leave no transaction open.
         settings: A complete configuration, for arguments that `kwargs` does not give, and for error texts.
-        check: Called with a connection before it is handed out; raises if that should not be.
-        owner: Gives the pool, or `None` if that has gone.
+        check: Called with a connection before it is handed out; raises if the connection is to be replaced.
+        owner: Returns the pool, or `None` if the pool has been collected.
         patience: Seconds of failing connects after which the pool's `reconnect_failed()` is called.
-        on_crowded: Called where the server takes no more connections, from anybody.
+        on_crowded: Called when the server takes no more connections from any pool.
+        outage: Shared with other pools of the same server, so that one outage is logged once.
     """
 
-    # Of the class where nothing has happened yet: most pools of many users are looked up, and not used.
+    noun = "connection"  # what the engine's messages call a resource
+
+    # Class attributes until something happens: most pools of many users are looked up and never used.
     _failing_since: float | None = None
     _failed_at = -math.inf
     _is_misfit_known = False
-    is_checking = False  # whether dead connections are told of in the log
-    doing = CONNECTING  # the latest attempt, in words
-    outage: Outage | None = None  # shared with other pools of the same server
+    is_checking = False  # whether dead connections are logged
+    doing = CONNECTING  # what the latest attempt was doing
 
     def __init__(
         self,
@@ -102,6 +110,7 @@ class _Connector(PoolFactory[Any]):
         patience: float = math.inf,
         on_crowded: Callable[[], Any] | None = None,
         is_guarded: bool = False,
+        outage: Outage | None = None,
     ) -> None:
         self.connection_class = connection_class
         self.conninfo = conninfo
@@ -114,10 +123,11 @@ class _Connector(PoolFactory[Any]):
         self.patience = patience
         self.on_crowded = on_crowded
         self.is_guarded = is_guarded
+        self.outage = outage
 
     @property
     def credentials(self) -> CredentialSource | None:
-        """Where the password is had from."""
+        """The source of passwords."""
         source = self._credentials
         if callable(source):
             source = self._credentials = source(self.settings)
@@ -139,15 +149,100 @@ class _Connector(PoolFactory[Any]):
         settings = self.settings
         return settings is not None and settings.read_only and settings.is_through_pooler
 
-    @property
-    def is_host_to_be_found(self) -> bool:
-        """Whether `find_host` is to be called before the next connection."""
-        return self.settings is not None and is_host_to_be_found(self.settings)
-
-    def find_host(self) -> None:
-        """Have the workspace asked for the host. Blocks for a request."""
+    def ask_for_host(self) -> None:
+        """Ask the workspace for the host of the readable secondaries. Blocks for a request."""
         assert self.settings is not None
         self.settings = with_read_only_host(self.settings)
+
+    # These block, or are coroutine functions.
+
+    def find_host(self) -> Any:
+        """Call `ask_for_host`, off the event loop if there is one."""
+        raise NotImplementedError
+
+    def password(self, source: CredentialSource) -> Any:
+        """The password for a connection that is made now."""
+        raise NotImplementedError
+
+    def begin_read_only(self, connection: Any) -> Any:
+        """Have the driver begin each transaction as a read-only one."""
+        raise NotImplementedError
+
+    def check_result(self, callback: Callable[..., Any], result: Any) -> None:
+        """Refuse what a callback returned, if this front end cannot run it."""
+
+    # Steps
+
+    def creating(self) -> Steps[Any]:
+        """`create`."""
+        if self.settings is not None and is_host_to_be_found(self.settings):
+            yield self.find_host
+        conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
+        kwargs = self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
+        try:
+            connection = yield from self.connecting(conninfo, kwargs)
+        except Exception as error:
+            if self.is_impatient(error) and (pool := self.owner()) is not None:
+                try:
+                    yield pool.reconnect_failed
+                except Exception:
+                    logger.exception("reconnect_failed() failed")
+            raise
+        connection._pool = None  # a pool's, and idle: the driver does not mind if it is dropped with the pool
+        self._failing_since = None
+        try:
+            if self.begins_read_only:
+                yield partial(self.begin_read_only, connection)
+            self.guard(connection)
+            if self.configure is not None:
+                self.doing = CONFIGURING
+                yield from self.calling(self.configure, connection)
+                if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                    raise psycopg.ProgrammingError(left_open(connection, "configure", self.configure))
+        except BaseException as error:
+            yield connection.close
+            if self._is_first_misfit():
+                logger.warning("configure() failed, the connection is closed: %s", error)
+            raise
+        return connection
+
+    def connecting(self, conninfo: str, kwargs: dict[str, Any]) -> Steps[Any]:
+        """Log in, with a new password once more if the first is rejected."""
+        source = self.credentials
+        for may_mint_again in (True, False):
+            self.doing = MINTING
+            password = None if source is None else (yield partial(self.password, source))
+            if password is not None:
+                kwargs["password"] = password
+            self.doing = CONNECTING
+            try:
+                return (yield partial(self.connection_class.connect, conninfo, **kwargs))
+            except psycopg.Error as error:
+                rejected = classify_connect_error(error) is ConnectFailure.LOGIN_REJECTED
+                if may_mint_again and rejected and source is not None and source.invalidate(password or ""):
+                    continue
+                raise self.failed(error) from error
+        raise AssertionError("unreachable")
+
+    def checking_one(self, connection: Any) -> Steps[bool]:
+        """`validate`."""
+        assert self.check is not None
+        yield from self.calling(self.check, connection)
+        return self.is_alive(connection)
+
+    def calling(self, callback: Callable[[Any], Any], connection: Any) -> Steps[None]:
+        """
+        Run one of the pool's callbacks with a connection.
+
+        Meanwhile the connection refers to its pool, so that `with connection:` ends a transaction and does not close
+        the connection. Idle connections hold no reference to their pool, so an unused pool can be collected.
+        """
+        connection._pool = self.owner()
+        try:
+            result = yield partial(callback, connection)
+        finally:
+            connection._pool = None
+        self.check_result(callback, result)
 
     def is_final(self, error: BaseException) -> bool:
         """A login that cannot succeed is told at once; a server that wakes up, or is full, is asked again."""
@@ -231,9 +326,6 @@ class _Connector(PoolFactory[Any]):
 
             guard_connection(connection)
 
-    def left_open(self, connection: Any) -> psycopg.ProgrammingError:
-        return psycopg.ProgrammingError(left_open(connection, "configure", self.configure))
-
 
 def left_open(connection: Any, name: str, callback: Any) -> str:
     """What is said of a callback that leaves a connection in the middle of something."""
@@ -271,75 +363,24 @@ class Connector(_Connector):
 
         A login that is rejected is tried once more with a new password, since the one at hand may have expired.
         """
-        if self.is_host_to_be_found:
-            self.find_host()
-        conninfo: Any = self.conninfo() if callable(self.conninfo) else self.conninfo or ""
-        kwargs = self.arguments(self.kwargs() if callable(self.kwargs) else self.kwargs)
-        try:
-            connection = self._connect(conninfo, kwargs)
-        except Exception as error:
-            if self.is_impatient(error) and (pool := self.owner()) is not None:
-                try:
-                    pool.reconnect_failed()
-                except Exception:
-                    logger.exception("reconnect_failed() failed")
-            raise
-        connection._pool = None  # a pool's, and idle: the driver does not mind if it is dropped with the pool
-        self._failing_since = None
-        try:
-            if self.begins_read_only:
-                connection.read_only = True
-            self.guard(connection)
-            if self.configure is not None:
-                self.doing = CONFIGURING
-                self.call(self.configure, connection)
-                if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-                    raise self.left_open(connection)
-        except BaseException as error:
-            connection.close()
-            if self._is_first_misfit():
-                logger.warning("configure() failed, the connection is closed: %s", error)
-            raise
-        return connection
-
-    def _connect(self, conninfo: str, kwargs: dict[str, Any]) -> Connection[Any]:
-        source = self.credentials
-        for may_mint_again in (True, False):
-            self.doing = MINTING
-            password = None if source is None else source.password()
-            if password is not None:
-                kwargs["password"] = password
-            self.doing = CONNECTING
-            try:
-                return self.connection_class.connect(conninfo, **kwargs)  # type: ignore[no-any-return]
-            except psycopg.Error as error:
-                rejected = classify_connect_error(error) is ConnectFailure.LOGIN_REJECTED
-                if may_mint_again and rejected and source is not None and source.invalidate(password or ""):
-                    continue
-                raise self.failed(error) from error
-        raise AssertionError("unreachable")
+        return run(self.creating())
 
     def validate(self, value: Connection[Any]) -> bool:
         """As the pool's `check` sees it, and the socket after that."""
-        if self.check is not None:
-            self.call(self.check, value)
-            return self.is_alive(value)
-        return True
+        return self.check is None or run(self.checking_one(value))
 
-    def call(self, callback: Callable[[Any], Any], connection: Connection[Any]) -> None:
-        """
-        Run a callback of the pool's.
+    def find_host(self) -> None:
+        self.ask_for_host()
 
-        Meanwhile the connection belongs to the pool, so that `with connection:` ends a transaction and does not close
-        it. An idle one belongs to nobody: else it and its pool would keep each other.
-        """
-        connection._pool = self.owner()
-        try:
-            got = callback(connection)
-        finally:
-            connection._pool = None
-        if iscoroutine(got):
-            got.close()
+    def password(self, source: CredentialSource) -> str:
+        return source.password()
+
+    def begin_read_only(self, connection: Connection[Any]) -> None:
+        connection.read_only = True
+
+    def check_result(self, callback: Callable[..., Any], result: Any) -> None:
+        if iscoroutine(result):
+            result.close()
             raise ConfigurationError(f"{callback!r} returned a coroutine, which a pool for threads does not run")
 
     def destroy(self, value: Connection[Any]) -> None:
@@ -353,75 +394,22 @@ class AsyncConnector(_Connector):
 
     async def create(self) -> AsyncConnection[Any]:
         """As `Connector.create`, without blocking the loop."""
-        if self.is_host_to_be_found:
-            await asyncio.to_thread(self.find_host)
-        conninfo = await awaited(self.conninfo() if callable(self.conninfo) else self.conninfo or "")
-        kwargs = self.arguments(await awaited(self.kwargs()) if callable(self.kwargs) else self.kwargs)
-        try:
-            connection = await self._connect(conninfo, kwargs)
-        except Exception as error:
-            if self.is_impatient(error) and (pool := self.owner()) is not None:
-                try:
-                    await awaited(pool.reconnect_failed())
-                except Exception:
-                    logger.exception("reconnect_failed() failed")
-            raise
-        connection._pool = None
-        self._failing_since = None
-        try:
-            if self.begins_read_only:
-                await connection.set_read_only(True)
-            self.guard(connection)
-            if self.configure is not None:
-                self.doing = CONFIGURING
-                await self.call(self.configure, connection)
-                if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-                    raise self.left_open(connection)
-        except BaseException as error:
-            await connection.close()
-            if self._is_first_misfit():
-                logger.warning("configure() failed, the connection is closed: %s", error)
-            raise
-        return connection
-
-    async def _connect(self, conninfo: str, kwargs: dict[str, Any]) -> AsyncConnection[Any]:
-        source = self.credentials
-        for may_mint_again in (True, False):
-            self.doing = MINTING
-            password = None if source is None else await source.apassword()
-            if password is not None:
-                kwargs["password"] = password
-            self.doing = CONNECTING
-            try:
-                return await self.connection_class.connect(conninfo, **kwargs)  # type: ignore[no-any-return]
-            except psycopg.Error as error:
-                rejected = classify_connect_error(error) is ConnectFailure.LOGIN_REJECTED
-                if may_mint_again and rejected and source is not None and source.invalidate(password or ""):
-                    continue
-                raise self.failed(error) from error
-        raise AssertionError("unreachable")
+        return await arun(self.creating())
 
     async def validate(self, value: AsyncConnection[Any]) -> bool:
         """As `Connector.validate`."""
-        if self.check is not None:
-            await self.call(self.check, value)
-            return self.is_alive(value)
-        return True
+        return self.check is None or await arun(self.checking_one(value))
 
-    async def call(self, callback: Callable[[Any], Any], connection: AsyncConnection[Any]) -> None:
-        """As `Connector.call`; the callback may be a plain function."""
-        connection._pool = self.owner()
-        try:
-            await awaited(callback(connection))
-        finally:
-            connection._pool = None
+    async def find_host(self) -> None:
+        await asyncio.to_thread(self.ask_for_host)
+
+    async def password(self, source: CredentialSource) -> str:
+        return await source.apassword()
+
+    async def begin_read_only(self, connection: AsyncConnection[Any]) -> None:
+        await connection.set_read_only(True)
 
     async def destroy(self, value: AsyncConnection[Any]) -> None:
         """As `Connector.destroy`."""
         value._pool = None
         await value.close()
-
-
-async def awaited(value: Any | Awaitable[Any]) -> Any:
-    """The value, or what awaiting it gives."""
-    return await value if isawaitable(value) else value

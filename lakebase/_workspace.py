@@ -1,8 +1,7 @@
 """
-All that touches the Databricks SDK.
+Clients of the Databricks SDK: making one, telling its errors apart, and keeping tokens out of its log.
 
-The SDK is imported on first use, since that takes most of a second; it is
-synchronous, and every function here that calls it blocks.
+The SDK is imported on first use, since that takes most of a second; it is synchronous, and every call of it blocks.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +44,7 @@ def new_client(*, host: str | None = None, token: str | None = None) -> Workspac
     if host is not None:
         settings["host"] = host
     if token is not None:
-        # An app's environment has client id and secret of its own: without `auth_type` the SDK refuses two identities.
+        # An app's environment has its own client id and secret: without `auth_type` the SDK refuses two identities.
         settings |= {"token": token, "auth_type": "pat"}
     with quiet():
         return WorkspaceClient(config=Config(**settings))
@@ -57,90 +55,6 @@ def _version() -> str:
         return version("lakebase-pooling")
     except PackageNotFoundError:  # run from a source tree
         return "0.0.0"
-
-
-def mint(
-    client: WorkspaceClient,
-    *,
-    endpoint: str | None = None,
-    instance_name: str | None = None,
-    claims: Sequence[Any] | None = None,
-    ttl: float | None = None,
-) -> tuple[str, datetime]:
-    """A database token and when it expires (aware, UTC). Blocks for one request and the SDK's retries."""
-    with quiet():
-        if instance_name is not None:
-            return _mint_for_instance(client, instance_name, claims)
-        assert endpoint is not None
-        return _mint_for_endpoint(client, endpoint, claims, ttl)
-
-
-def _mint_for_endpoint(
-    client: WorkspaceClient, endpoint: str, claims: Sequence[Any] | None, ttl: float | None
-) -> tuple[str, datetime]:
-    if "/endpoints/" not in endpoint:
-        endpoint = read_write_endpoint(client, endpoint)
-    arguments: dict[str, Any] = {}
-    if claims is not None:
-        from databricks.sdk.service.postgres import RequestedClaims
-
-        arguments["claims"] = [_claim(RequestedClaims, claim) for claim in claims]
-    if ttl is not None:
-        from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
-
-        arguments["ttl"] = Duration(seconds=int(ttl))
-    answer = client.postgres.generate_database_credential(endpoint=endpoint, **arguments)
-    return _complete(answer.token, answer.expire_time)
-
-
-def _mint_for_instance(
-    client: WorkspaceClient, instance_name: str, claims: Sequence[Any] | None
-) -> tuple[str, datetime]:
-    arguments: dict[str, Any] = {}
-    if claims is not None:
-        from databricks.sdk.service.database import RequestedClaims
-
-        arguments["claims"] = [_claim(RequestedClaims, claim) for claim in claims]
-    answer = client.database.generate_database_credential(instance_names=[instance_name], **arguments)
-    return _complete(answer.token, answer.expiration_time)
-
-
-def _claim(kind: Any, claim: Any) -> Any:
-    return kind.from_dict(dict(claim)) if isinstance(claim, Mapping) else claim
-
-
-def _complete(token: str | None, expires_at: Any) -> tuple[str, datetime]:
-    if not token:
-        raise CredentialError("the workspace answered without a token", is_transient=True)
-    return token, aware(expires_at)
-
-
-def aware(instant: Any) -> datetime:
-    """An instant as the SDK's releases give it (protobuf, text, datetime) as an aware datetime in UTC."""
-    if hasattr(instant, "ToDatetime"):
-        instant = instant.ToDatetime()
-    elif isinstance(instant, str):
-        # Protobuf's JSON has up to nine digits of a second; `datetime` reads six.
-        instant = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", instant))
-    if not isinstance(instant, datetime):
-        raise CredentialError("the workspace answered without the instant at which its token expires")
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-
-
-def read_write_endpoint(client: WorkspaceClient, branch: str) -> str:
-    """The resource name of a branch's read-write endpoint. Blocks for one request or more."""
-    for endpoint in client.postgres.list_endpoints(branch):
-        status = endpoint.status
-        kind = getattr(getattr(status, "endpoint_type", None), "value", "")
-        if endpoint.name and not kind.endswith("READ_ONLY"):
-            return endpoint.name
-    raise CredentialError(f"{branch} has no read-write endpoint; give endpoint={branch}/endpoints/…")
-
-
-def user_name(client: WorkspaceClient) -> str | None:
-    """The user name of whoever the client belongs to. Blocks for one request."""
-    with quiet():
-        return client.current_user.me().user_name
 
 
 def is_transient(error: BaseException) -> bool:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, Unpack
 
 from pooling.errors import ConfigurationError
-from pooling.options import PoolingServiceOptions
 
-from ._config_checks import OPTION_FIELDS, SECRET_FIELDS, check_names, check_pooler_has_password, check_values
-from .hosts import EndpointHost, direct_host, is_pooled_host, pooled_host
+from ._config_checks import check_names, check_pooler_has_password, check_values
+from ._settings import NOTHING, SECRET_FIELDS, PasswordCallable, Settings, SettingsDict
+from .hosts import direct_host
 from .limits import warn_if_over_limit
 
-if TYPE_CHECKING:
-    from databricks.sdk import WorkspaceClient
-
-    from .passwords import DatabaseCredential
-
 __all__ = ["LakebasePoolConfig", "PasswordCallable"]
-
-#: Called for each new connection. A `DatabaseCredential` is cached until shortly before it expires, a string is not.
-PasswordCallable = Callable[[], "str | DatabaseCredential | Awaitable[str | DatabaseCredential]"]
 
 #: Environment variables, in order of precedence, of the fields that may come from there.
 ENVIRONMENT = MappingProxyType(
@@ -41,19 +33,17 @@ ENVIRONMENT = MappingProxyType(
     }
 )
 
-# An override brings its own of the whole group: the base's password must not stand in for a user's missing token.
-_EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"))
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+# An override replaces the whole group: the base's password must not be used for a user whose token is missing.
+_EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"), ("host", "endpoint_hosts"))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, slots=True)
-class LakebasePoolConfig:
+class LakebasePoolConfig(Settings):
     """
     Where a pool connects, as whom, with which credential, and how many at once.
 
-    Fields may be missing, since a base configuration of many pools has no user
-    of its own: a value is checked here, completeness by `resolved()`, which
-    every pool calls before it does anything else.
+    Fields may be missing, since the base configuration of many pools has no user: a value is checked here,
+    completeness by `resolved()`, which every pool calls before it does anything else.
 
     The credential is one of: `password`, for a role with a native password; or
     a token minted for `endpoint` or `instance_name` through `workspace_client`,
@@ -62,6 +52,8 @@ class LakebasePoolConfig:
 
     Args:
         host: Of the endpoint, without scheme or port. From `PGHOST`.
+        endpoint_hosts: All hosts of the endpoint as the workspace names them, so that no rule about names is needed;
+            `with_endpoint_host` sets it together with `host`.
         port: From `PGPORT`.
         database: From `PGDATABASE`.
         user: The Postgres role: an e-mail address, a service principal's client id,
@@ -110,47 +102,15 @@ class LakebasePoolConfig:
         ConfigurationError: An unknown name, a value that cannot work, or two settings that exclude each other.
     """
 
-    host: str | None = None
-    port: int = 5432
-    database: str | None = None
-    user: str | None = None
-    endpoint: str | None = None
-    instance_name: str | None = None
-    password: str | PasswordCallable | None = None
-    token: str | None = None
-    workspace_client: WorkspaceClient | None = field(default=None, hash=False)
-    workspace_url: str | None = None
-    claims: tuple[Any, ...] | None = field(default=None, hash=False)
-    ssl_mode: str = "require"
-    ssl_root_cert: str | os.PathLike[str] | None = None
-    allow_plaintext: bool = False
-    pooled: bool = False
-    transaction_mode_guard: bool = False
-    read_only: bool = False
-    application_name: str | None = None
-    connect_timeout: int = 10
-    libpq_params: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, hash=False)
-    min_size: int = 0
-    max_size: int = 10
-    timeout: float = 30.0
-    max_waiting: int | None = None
-    max_idle: float = 300.0
-    max_lifetime: float = 3600.0
-    max_uses: float = float("inf")
-    max_creating: int = 2
-    validate_on_acquire: bool | float = False
-    leak_timeout: float | None = None
-    pool_options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, hash=False)
-    compute_units: float | None = None
-    replicas: int = 1
     # Which fields were given: only those win over a base or the environment.
     _given: tuple[str, ...] = field(init=False, compare=False)
 
     def __new__(cls, **given: Any) -> Self:
-        """Tell an unknown name before `__init__` does in its own words, and remember which were given."""
-        check_names(given, _FIELDS)
+        """Refuse an unknown name in better words than `__init__`, and remember which names were given."""
+        if not _FIELD_SET.issuperset(given):
+            check_names(given, _FIELDS)
         self = object.__new__(cls)
-        object.__setattr__(self, "_given", tuple(given))
+        object.__setattr__(self, "_given", _one_for_all(*given))
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -168,7 +128,7 @@ class LakebasePoolConfig:
         if self.claims is not None:
             object.__setattr__(self, "claims", tuple(self.claims))
         for name in ("libpq_params", "pool_options"):
-            if (value := getattr(self, name)) is not _NOTHING:
+            if (value := getattr(self, name)) is not NOTHING:
                 object.__setattr__(self, name, MappingProxyType(dict(value)))
         self.options()
 
@@ -176,7 +136,7 @@ class LakebasePoolConfig:
 
     @classmethod
     def of(
-        cls, config: LakebasePoolConfig | Mapping[str, Any] | None = None, /, **overrides: Any
+        cls, config: LakebasePoolConfig | Mapping[str, Any] | None = None, /, **overrides: Unpack[SettingsDict]
     ) -> LakebasePoolConfig:
         """A configuration from what a caller may give: one, a mapping of fields, or nothing; keywords win."""
         if config is None:
@@ -191,7 +151,7 @@ class LakebasePoolConfig:
         )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **explicit: Any) -> LakebasePoolConfig:
+    def from_env(cls, environ: Mapping[str, str] | None = None, **explicit: Unpack[SettingsDict]) -> LakebasePoolConfig:
         """
         A configuration from the environment that Databricks Apps sets; what is given explicitly wins.
 
@@ -216,17 +176,19 @@ class LakebasePoolConfig:
         if not per_pool:
             return self
         given = per_pool.given() if isinstance(per_pool, LakebasePoolConfig) else _named(per_pool)
-        check_names(given, _FIELDS)
         if given.get("token") is not None and given.get("user") is None:
             raise ConfigurationError(
-                "a token without its user: give user=, the role of whoever the token belongs to; "
-                "the base configuration's user is somebody else",
+                "a token without its user: give user=, the role of the token's owner; the base configuration's user is "
+                "another one",
                 field="user",
             )
         values = self.given()
         for group in _EXCLUSIVE:
-            if any(given.get(name) is not None for name in group):
-                values = {name: value for name, value in values.items() if name not in group}
+            for name in group:
+                if given.get(name) is not None:
+                    for replaced in group:
+                        values.pop(replaced, None)
+                    break
         return type(self)(**{**values, **given})
 
     def given(self) -> dict[str, Any]:
@@ -292,82 +254,16 @@ class LakebasePoolConfig:
 
     # What it amounts to
 
-    @property
-    def is_oauth(self) -> bool:
-        """Whether the password at login is a minted token."""
-        return self.password is None
-
-    @property
-    def server_host(self) -> str | None:
-        """The host to connect to: `host`, or the endpoint's for `pooled` and `read_only` where it is known."""
-        host = self.host
-        if isinstance(host, EndpointHost):
-            return str(host.hosts.wanted(pooled=self.pooled, read_only=self.read_only) or host)
-        return pooled_host(host) if self.pooled and host is not None else host
-
-    @property
-    def is_through_pooler(self) -> bool:
-        """Whether connections are those of the built-in pooler."""
-        host = self.server_host
-        return self.pooled or (host is not None and is_pooled_host(host))
-
     def direct_config(self) -> LakebasePoolConfig:
         """The same without the pooler, for what transaction mode cannot do: migrations, `pg_dump`, `LISTEN`."""
         host = self.host
         if host is None:
             return self.merged({"pooled": False})
-        if isinstance(host, EndpointHost):
-            direct = host.hosts.wanted(pooled=False, read_only=self.read_only) or direct_host(host)
-            port = self.port if host.direct_port is None else host.direct_port
-            return self.merged({"pooled": False, "host": EndpointHost(direct, host.hosts), "port": port})
-        return self.merged({"pooled": False, "host": direct_host(host)})
-
-    def options(self) -> PoolingServiceOptions:
-        """The engine's options in it."""
-        values = [getattr(self, name) for name in OPTION_FIELDS]
-        if self.pool_options:
-            return PoolingServiceOptions.gathered(
-                None, {**dict(zip(OPTION_FIELDS, values, strict=True)), **self.pool_options}
-            )
-        try:
-            return _engine_options(*values)
-        except TypeError:  # what is no number is told by the options themselves
-            return _engine_options.__wrapped__(*values)
-
-    def connect_kwargs(self) -> dict[str, Any]:
-        """
-        Keyword arguments of `psycopg.connect`, without the password.
-
-        With `read_only`, sessions are: the server refuses to write, whatever it is. Not so through the pooler, which
-        takes no such option: there a pool's connections begin each transaction as a read-only one.
-
-        Through the pooler, prepared statements are off where this libpq cannot
-        close them at protocol level, which it does from release 17 on.
-        """
-        kwargs: dict[str, Any] = {
-            "host": self.server_host,
-            "port": self.port,
-            "dbname": self.database,
-            "user": self.user,
-            "sslmode": self.ssl_mode,
-            "connect_timeout": self.connect_timeout,
-            "application_name": self.application_name,
-            "sslrootcert": self.ssl_root_cert,
-            **self.libpq_params,
-        }
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        if self.read_only and not self.is_through_pooler:
-            kwargs["options"] = read_only_options(kwargs.get("options"))
-        if self.pooled:
-            from psycopg import capabilities
-
-            if not capabilities.has_send_close_prepared():
-                kwargs["prepare_threshold"] = None
-        if self.transaction_mode_guard:
-            from .transaction_mode import guarded_cursor
-
-            kwargs["cursor_factory"] = guarded_cursor
-        return kwargs
+        if (hosts := self.endpoint_hosts) is None:
+            return self.merged({"pooled": False, "host": direct_host(host)})
+        direct = hosts.wanted(pooled=False, read_only=self.read_only) or direct_host(host)
+        port = self.port if hosts.direct_port is None else hosts.direct_port
+        return self.merged({"pooled": False, "host": direct, "endpoint_hosts": hosts, "port": port})
 
     def __repr__(self) -> str:
         shown = []
@@ -381,18 +277,14 @@ class LakebasePoolConfig:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def read_only_options(given: str | None) -> str:
-    """Libpq's `options` of a session that does not write."""
-    return f"{given or ''} -c default_transaction_read_only=on".strip()
-
-
 _FIELDS = tuple(item.name for item in fields(LakebasePoolConfig) if item.init)
+_FIELD_SET = frozenset(_FIELDS)
 
 
-@lru_cache(maxsize=256, typed=True)
-def _engine_options(*values: Any) -> PoolingServiceOptions:
-    """One object for all configurations with the same values: a manager has thousands."""
-    return PoolingServiceOptions.gathered(None, dict(zip(OPTION_FIELDS, values, strict=True)))
+@lru_cache(maxsize=256)
+def _one_for_all(*names: str) -> tuple[str, ...]:
+    """The same tuple for all configurations that give the same fields: a manager has thousands of them."""
+    return names
 
 
 def _restored(cls: type[LakebasePoolConfig], given: dict[str, Any]) -> LakebasePoolConfig:

@@ -1,7 +1,7 @@
 """
-Which credential a configuration logs in with, and how the workspace is asked for it.
+Which credential a configuration logs in with, and minting one.
 
-`credential_source` gives the passwords of one identity to all of a pool's
+`credential_source` is the source of one identity's passwords for all of a pool's
 connections; `CredentialCache` lets pools of the same identity share them.
 """
 
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from . import _workspace
 from ._config_checks import check_claims
+from ._workspace import is_transient, new_client, quiet, without_secrets
+from .endpoints import check_host_once, read_write_endpoint
 from .errors import ConfigurationError, CredentialError
-from .hosts import check_host_once
 from .identity import token_fingerprint
 from .passwords import AsyncCallablePassword, CredentialSource, DatabaseCredential, MintedPassword, StaticPassword
 
@@ -83,7 +85,7 @@ def generate_database_credential(
         )
     check_claims(claims)
     try:
-        token, expires_at = _workspace.mint(
+        token, expires_at = mint(
             workspace_client, endpoint=endpoint, instance_name=instance_name, claims=claims, ttl=ttl
         )
     except CredentialError:
@@ -93,14 +95,82 @@ def generate_database_credential(
     return DatabaseCredential(token, expires_at)
 
 
+def mint(
+    client: WorkspaceClient,
+    *,
+    endpoint: str | None = None,
+    instance_name: str | None = None,
+    claims: Sequence[Any] | None = None,
+    ttl: float | None = None,
+) -> tuple[str, datetime]:
+    """A database token and when it expires (aware, UTC). Blocks for one request and the SDK's retries."""
+    with quiet():
+        if instance_name is not None:
+            return _mint_for_instance(client, instance_name, claims)
+        assert endpoint is not None
+        return _mint_for_endpoint(client, endpoint, claims, ttl)
+
+
+def _mint_for_endpoint(
+    client: WorkspaceClient, endpoint: str, claims: Sequence[Any] | None, ttl: float | None
+) -> tuple[str, datetime]:
+    if "/endpoints/" not in endpoint:
+        endpoint = read_write_endpoint(client, endpoint)
+    arguments: dict[str, Any] = {}
+    if claims is not None:
+        from databricks.sdk.service.postgres import RequestedClaims
+
+        arguments["claims"] = [_claim(RequestedClaims, claim) for claim in claims]
+    if ttl is not None:
+        from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
+
+        arguments["ttl"] = Duration(seconds=int(ttl))
+    answer = client.postgres.generate_database_credential(endpoint=endpoint, **arguments)
+    return _complete(answer.token, answer.expire_time)
+
+
+def _mint_for_instance(
+    client: WorkspaceClient, instance_name: str, claims: Sequence[Any] | None
+) -> tuple[str, datetime]:
+    arguments: dict[str, Any] = {}
+    if claims is not None:
+        from databricks.sdk.service.database import RequestedClaims
+
+        arguments["claims"] = [_claim(RequestedClaims, claim) for claim in claims]
+    answer = client.database.generate_database_credential(instance_names=[instance_name], **arguments)
+    return _complete(answer.token, answer.expiration_time)
+
+
+def _claim(kind: Any, claim: Any) -> Any:
+    return kind.from_dict(dict(claim)) if isinstance(claim, Mapping) else claim
+
+
+def _complete(token: str | None, expires_at: Any) -> tuple[str, datetime]:
+    if not token:
+        raise CredentialError("the workspace answered without a token", is_transient=True)
+    return token, aware(expires_at)
+
+
+def aware(instant: Any) -> datetime:
+    """An instant as the SDK's releases give it (protobuf, text, datetime) as an aware datetime in UTC."""
+    if hasattr(instant, "ToDatetime"):
+        instant = instant.ToDatetime()
+    elif isinstance(instant, str):
+        # Protobuf's JSON has up to nine digits of a second; `datetime` reads six.
+        instant = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", instant))
+    if not isinstance(instant, datetime):
+        raise CredentialError("the workspace answered without the instant at which its token expires")
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
 def _mint_failed(error: Exception, target: str, client: WorkspaceClient) -> CredentialError:
-    transient = _workspace.is_transient(error)
+    transient = is_transient(error)
     advice = (
         "The workspace did not answer or is overloaded; it may work in a moment."
         if transient
         else "Check that the identity may use the endpoint, that its token is valid, and that the endpoint exists."
     )
-    words = _workspace.without_secrets(client, " ".join(str(error).split()))
+    words = without_secrets(client, " ".join(str(error).split()))
     words = words.partition(". Config: ")[0].rstrip(".")  # the SDK adds all of its settings
     words = words if len(words) <= 300 else f"{words[:300]}…"
     return CredentialError(
@@ -135,7 +205,7 @@ class _Minter:
         return credential
 
     def check_host(self) -> None:
-        """Called once, after the first mint, when nobody waits any more."""
+        """Called once, after the first mint, when its callers have been served."""
         client, self._latest, self._checks_host = self._latest, None, False
         if client is not None and not self._config.read_only:  # that host has been asked for already
             check_host_once(self._config, client)
@@ -148,12 +218,12 @@ class _Minter:
         if self._client is not None and self._client[0] == os.getpid():
             return self._client[1]
         try:
-            client = _workspace.new_client(host=config.workspace_url, token=config.token)
+            client = new_client(host=config.workspace_url, token=config.token)
         except Exception as error:
             raise CredentialError(
                 "no client for the workspace could be made: the SDK found no host, or no way to authenticate there. "
                 "Set DATABRICKS_HOST and the app's credentials, or give workspace_client=",
-                is_transient=_workspace.is_transient(error),
+                is_transient=is_transient(error),
                 step="creating",
             ) from error
         if config.token is None:
@@ -206,7 +276,7 @@ class CredentialCache:
     """
     Sources by identity, so that a user whose pool was dropped when idle comes back to the token of before.
 
-    Blocks never. The least recently used are forgotten; a pool that holds one keeps it.
+    Never blocks. The least recently used are evicted; a pool that holds one keeps it.
 
     Args:
         max_entries: Identities remembered.
@@ -245,9 +315,13 @@ class CredentialCache:
         return source
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all."""
         with self._lock:
             self._sources.clear()
+
+    def after_fork(self) -> None:
+        """In the child of a fork: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._sources)

@@ -36,7 +36,7 @@ class LakebaseError(PoolingError):
 
 class IdentityError(LakebaseError, ValueError):
     """
-    A request does not say, or does not prove, whose it is.
+    A request carries no user identity, or does not prove it.
 
     Attributes:
         header: The header concerned, or `None`.
@@ -49,13 +49,13 @@ class IdentityError(LakebaseError, ValueError):
 
 class CredentialError(LakebaseError, CreateError, psycopg.OperationalError):
     """
-    No password could be had: the workspace refused to mint one, did not answer, or the password callable failed.
+    There is no password: the workspace refused to mint one, did not answer, or the password callable failed.
 
     `__cause__` is what the SDK or the callable raised. It is raised at once,
     since its own retries are behind it.
 
     Attributes:
-        is_transient: Whether it may work in a while, without anybody changing anything.
+        is_transient: Whether the same request may work later, with nothing changed.
     """
 
     def __init__(self, message: str, *, is_transient: bool = False, **facts: Any) -> None:
@@ -121,7 +121,7 @@ class ConnectError(LakebaseError, psycopg.OperationalError):
 
 class LoginError(ConnectError, CreateError):
     """
-    The server is there and will not have this connection, now or in a second.
+    The server answers and refuses this connection; another attempt would fail the same way.
 
     The login was rejected with a new credential too, or the role or database
     does not exist, or TLS could not be agreed on: `failure` says which.
@@ -189,7 +189,7 @@ _READ = (
         r"does not have CONNECT privilege",
         r"is not currently accepting connections",
     ),
-    # An end in the middle of the handshake is a server that goes away, not one that has other ideas of TLS.
+    # An end in the middle of the handshake means that the server goes away, not that it refuses TLS.
     _words(ConnectFailure.LOST, r"SSL error: unexpected eof"),
     _words(
         ConnectFailure.TLS,

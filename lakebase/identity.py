@@ -1,4 +1,4 @@
-"""Who a request belongs to, and how that is told from its headers."""
+"""The user of a request, read from its headers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class UserIdentity:
         email: As the headers had it.
         user_id: As the headers had it.
         display_name: As the headers had it; not unique, no key.
-        request_id: Of the request it came with; not part of who it is.
+        request_id: Of the request it came with; not part of the identity.
         from_request: Taken from headers. Headers without a token prove nothing:
             such an identity may be shown, but never selects a pool.
     """
@@ -120,7 +120,7 @@ class UserIdentity:
         user = email or user_id
         if user is None:
             raise IdentityError(
-                f"the request says nobody's name: no {_title(_EMAIL)} or {_title(_USER)} header. Databricks Apps "
+                f"the request carries no user identity: no {_title(_EMAIL)} or {_title(_USER)} header. Databricks Apps "
                 "sets them; elsewhere, build UserIdentity(user, token) from your own authentication.",
                 header=_title(_EMAIL),
             )
@@ -161,7 +161,7 @@ class UserIdentity:
 
     def pool_config(self) -> dict[str, Any]:
         """
-        What a pool of this user has of its own, to be merged over a base configuration.
+        The settings of this user's pool, to be merged over a base configuration.
 
         Raises:
             IdentityError: The identity came from headers without a token.

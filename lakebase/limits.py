@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pooling.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from .config import LakebasePoolConfig
+    from ._settings import Settings
 
 __all__ = [
     "POOLER_CLIENT_CONNECTIONS",
@@ -64,9 +64,8 @@ def direct_connections(compute_units: float) -> int:
     Raises:
         ConfigurationError: No endpoint has this size.
     """
-    if isinstance(compute_units, bool) or not isinstance(compute_units, (int, float)):
-        raise ConfigurationError(f"compute_units={compute_units!r}: expected a number", field="compute_units")
-    if not _SMALLEST <= compute_units <= _LARGEST:
+    is_number = isinstance(compute_units, (int, float)) and not isinstance(compute_units, bool)
+    if not is_number or not _SMALLEST <= compute_units <= _LARGEST:
         raise ConfigurationError(
             f"compute_units={compute_units!r}: expected {_SMALLEST} to {_LARGEST}, the upper end of its range",
             field="compute_units",
@@ -117,7 +116,7 @@ def over_limit(
     )
 
 
-def warn_if_over_limit(config: LakebasePoolConfig, budget: int | None = None) -> None:
+def warn_if_over_limit(config: Settings, budget: int | None = None) -> None:
     """
     Warn of a configuration that may open more connections than there are, or wait longer than the pooler does.
 

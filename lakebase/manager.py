@@ -2,8 +2,8 @@
 One pool for each user: `LakebasePoolManager` and its asyncio twin.
 
 Row-level security sees the role that has logged in, so every user's requests need that user's own
-connections. A manager keeps a pool under each key, replaces it when the user's token has changed, forgets it when the
-user is gone, and holds all pools together to one budget.
+connections. A manager keeps a pool under each key, replaces it when the user's token has changed, evicts it when it
+has been unused, and holds all pools together to one budget.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, Unpack
 
-from psycopg import AsyncConnection, Connection
+from psycopg_pool.abc import ACT, CT
 
 from pooling import (
     AsyncKeyedPoolingService,
@@ -24,11 +25,10 @@ from pooling import (
     KeyedPoolingService,
     PoolBudget,
     PoolExhaustedError,
-    PoolingServiceOptions,
 )
 
-from ._base import CALLBACKS, check_callables
 from ._connecting import Outage
+from ._pool_arguments import CALLBACKS, SharedArguments, check_callables
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
 from .identity import UserIdentity
@@ -38,38 +38,17 @@ from .pool import AsyncLakebasePool, LakebasePool
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .credentials import CredentialSource
-
 __pooling_internal__ = True
 
 __all__ = ["AsyncLakebasePoolManager", "LakebasePoolManager", "ManagerStats"]
 
+C = TypeVar("C")
 P = TypeVar("P", bound="LakebasePool[Any] | AsyncLakebasePool[Any]")
 
-#: What a user's pool is by default, as in Databricks AppKit: a person has few requests at once, and goes away.
+#: The defaults of a user's pool, as in Databricks AppKit: a person has few requests at once, and goes away.
 PER_USER = {"max_size": 3, "max_idle": 30.0}
 
-#: Arguments of a pool that a manager hands on; the others are its own.
-_PER_POOL = (
-    "configure",
-    "check",
-    "reset",
-    "connection_class",
-    "kwargs",
-    "close_returns",
-    "timeout",
-    "max_waiting",
-    "max_lifetime",
-    "max_idle",
-    "min_size",
-    "max_size",
-    "reconnect_timeout",
-    "reconnect_failed",
-    "num_workers",
-    "observer",
-)
-
-_all: weakref.WeakSet[_Manager[Any]] = weakref.WeakSet()
+_all: weakref.WeakSet[_Manager[Any, Any]] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,10 +78,10 @@ class ManagerStats:
 
 
 def _check_arguments(
-    pool_class: type[Any], given: Mapping[str, Any], *, max_pools: object, max_pool_idle: object, budget: object
+    is_async: bool, given: Mapping[str, Any], *, max_pools: object, max_pool_idle: object, budget: object
 ) -> None:
     """Refuse at once what would fail with the first user's pool."""
-    known = [*_PER_POOL, *PoolingServiceOptions.__dataclass_fields__]
+    known = [*SharedArguments.__annotations__, "connection_class"]
     for name in given:
         if name in known:
             continue
@@ -123,15 +102,26 @@ def _check_arguments(
         raise ConfigurationError(
             f"budget={budget!r}: expected a PoolBudget; for a number, give max_total=", field="budget"
         )
-    check_callables({name: given.get(name) for name in CALLBACKS}, is_async=pool_class._is_async)
+    check_callables({name: given.get(name) for name in CALLBACKS}, is_async=is_async)
 
 
-class _Manager(Generic[P]):
+class _UserPool(NamedTuple):
+    """What the map of keys keeps with a key."""
+
+    pool: Any
+    fingerprint: str | None
+
+    def serves(self, fingerprint: str | None) -> bool:
+        """Whether the pool is open, and of this token; `None` is any."""
+        return (fingerprint is None or fingerprint == self.fingerprint) and not self.pool.closed
+
+
+class _Manager(Generic[C, P]):
     """What both front ends have in common; nothing here blocks."""
 
-    _keyed_class: type[Any]
-    _pool_class: type[Any]
-    _is_async: bool
+    _keyed_class: ClassVar[type[Any]]
+    _pool_class: ClassVar[type[Any]]
+    _is_async: ClassVar[bool]
 
     def __init__(
         self,
@@ -142,17 +132,15 @@ class _Manager(Generic[P]):
         max_pool_idle: float = 300.0,
         budget: PoolBudget | None = None,
         name: str = "lakebase",
-        **pool: Any,
+        connection_class: type[C] | None = None,
+        **pool: Unpack[SharedArguments],
     ) -> None:
-        _check_arguments(self._pool_class, pool, max_pools=max_pools, max_pool_idle=max_pool_idle, budget=budget)
+        _check_arguments(self._is_async, pool, max_pools=max_pools, max_pool_idle=max_pool_idle, budget=budget)
         base = LakebasePoolConfig.of(base_config)
         self._base = LakebasePoolConfig(**{**PER_USER, **base.given()})
         if max_total is not None:
             PoolBudget(max_total)  # refuses what is no number of connections
             warn_if_over_limit(self._base, budget=max_total)
-        self._pool_arguments = pool
-        # One object of each for all pools.
-        self._get_source = self._source_of
         self._name = name
         self._keyed = self._keyed_class(
             max_total=max_total,
@@ -161,14 +149,21 @@ class _Manager(Generic[P]):
             budget=budget,
             name=name,
             observer=pool.pop("observer", None),
-            on_dropped=self._dropped,
         )
-        self._squeeze = self._keyed.budget.squeeze
-        self._pools: dict[Hashable, tuple[P, str | None]] = {}
         self._credentials = CredentialCache()
-        self._lock = threading.RLock()  # the map is told of a dropped key while another is put in
-        self._rotations = 0
         self._outage = Outage()
+        self._source_of = partial(self._credentials.source, is_async=self._is_async)
+        self._pool_arguments = {
+            **pool,
+            "connection_class": connection_class,
+            # One object of each for all pools.
+            "service_class": self._make_service,
+            "on_crowded": self._keyed.budget.squeeze,
+            "outage": self._outage,
+            "renewal": "call get_pool again",
+        }
+        self._lock = threading.RLock()  # held while a pool is made or replaced; looking one up takes no lock
+        self._rotations = 0
         _all.add(self)
 
     @property
@@ -179,18 +174,18 @@ class _Manager(Generic[P]):
     @property
     def size(self) -> int:
         """Keys that have a pool."""
-        return len(self._pools)
+        return len(self._keyed)
 
     def __len__(self) -> int:
-        return len(self._pools)
+        return len(self._keyed)
 
     def keys(self) -> list[Any]:
         """The keys that have a pool."""
-        return list(self._pools)
+        return list(self._keyed.all_data())
 
     def has_pool(self, key: Hashable) -> bool:
         """Whether the key has a pool."""
-        return key in self._pools
+        return key in self._keyed
 
     def get_pool(
         self,
@@ -202,8 +197,8 @@ class _Manager(Generic[P]):
         The key's pool, made if there is none. Never blocks, never does I/O.
 
         Args:
-            key: The user: whatever tells two apart that must not share connections.
-            per_pool_config: What this pool has of its own (`user`, `token`, …), merged over the base; used only
+            key: The user: any hashable that differs between users who must not share connections.
+            per_pool_config: The user's own settings (`user`, `token`, …), merged over the base; used only
                 when the pool is made.
             token_fingerprint: `lakebase.token_fingerprint(token)`. Another one than the pool was made with replaces the
                 pool: the old one refuses new borrowers and serves those it has. `None` takes the pool as it is.
@@ -212,66 +207,46 @@ class _Manager(Generic[P]):
             ConfigurationError: The merged configuration is incomplete or cannot work.
             PoolExhaustedError: `max_pools` pools are in use.
         """
-        found = self._pools.get(key)
-        if found is not None:
-            pool, fingerprint = found
-            is_same = token_fingerprint is None or token_fingerprint == fingerprint
-            if is_same and not pool.closed and self._keyed.touch(key):
-                return pool
-        return self._made(key, per_pool_config, token_fingerprint)
+        found = self._keyed.key_data(key)
+        if found is not None and found.serves(token_fingerprint):
+            return found.pool  # type: ignore[no-any-return]
+        with self._lock:
+            found = self._keyed.key_data(key)
+            if found is not None and found.serves(token_fingerprint):
+                return found.pool  # type: ignore[no-any-return] # another thread was faster
+            return self._replace(key, found, per_pool_config, token_fingerprint)
 
     def for_user(self, identity: UserIdentity) -> P:
         """
-        The pool of whoever a request belongs to.
+        The pool of a request's user.
 
         Raises:
-            IdentityError: The identity proves nothing: its headers came without a token; or it is none.
+            IdentityError: The identity proves nothing, since its headers came without a token; or it is no identity.
         """
         identity = UserIdentity.checked(identity)
         return self.get_pool(identity.pool_key(), identity.pool_config(), identity.fingerprint)
 
-    def _made(
-        self, key: Hashable, per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None, fingerprint: str | None
+    def _replace(
+        self,
+        key: Hashable,
+        old: _UserPool | None,
+        per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None,
+        fingerprint: str | None,
     ) -> P:
-        with self._lock:
-            found = self._pools.get(key)
-            is_same = True
-            if found is not None:
-                pool, current = found
-                is_same = fingerprint is None or fingerprint == current
-                if is_same and not pool.closed and self._keyed.touch(key):
-                    return pool  # another thread was faster
-                config = self._merged(per_pool_config) if per_pool_config else pool.config
-                assert config is not None
-                self._rotations += not is_same
-            else:
-                config = self._merged(per_pool_config)
-            if found is not None and (found[0].closed or not is_same):
-                self._retire(key, found[0])  # else it was forgotten for being quiet just now, and stays usable
-            made: P = self._pool_class(
-                config=config,
-                # A minted one is asked for with the first connection: many a pool is looked up and not used.
-                credentials=self._get_source if config.password is None else self._source_of(config),
-                service_class=self._opened,
-                key=key,
-                on_crowded=self._squeeze,
-                **self._pool_arguments,
-            )
-            made._connector.outage = self._outage
-            made._renewal = "call get_pool again"
-            self._pools[key] = (made, fingerprint)
-            return made
-
-    def _merged(self, per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None) -> LakebasePoolConfig:
-        return self._base.merged(per_pool_config).resolved()
-
-    def _source_of(self, config: LakebasePoolConfig) -> CredentialSource:
-        return self._credentials.source(config, is_async=self._is_async)
-
-    def _opened(self, connector: Any, options: Any, *, key: Hashable, name: None, **service: Any) -> Any:
-        self._keyed.close_key(key)  # where an interrupt came between this map and that
+        """Make a key's pool, and only then retire the one that it takes the place of."""
+        config = self._base.merged(per_pool_config) if old is None or per_pool_config else old.pool.config
+        made: P = self._pool_class(
+            config=config,
+            # A token is minted for the first connection: many a pool is looked up and never used.
+            credentials=self._source_of if config.password is None else None,
+            key=key,
+            **self._pool_arguments,
+        )
+        if old is not None:
+            self._rotations += fingerprint is not None and fingerprint != old.fingerprint
+            self._retire(key, old.pool)
         try:
-            return self._keyed.open_key(key, connector, options, **service)
+            self._keyed.add_pool(key, made.service, _UserPool(made, fingerprint))
         except PoolExhaustedError as error:
             raise PoolExhaustedError(
                 f"{self!r} has no pool for key {key!r}: all of max_pools={self.size} are in use. Raise max_pools, or "
@@ -280,62 +255,72 @@ class _Manager(Generic[P]):
                 key=key,
                 limit="max_pools",
             ) from error
+        return made
+
+    def _make_service(self, connector: Any, options: Any, *, key: Hashable, name: None, **service: Any) -> Any:
+        return self._keyed.make_pool(key, connector, options, **service)
 
     def _retire(self, key: Hashable, pool: P) -> None:
         """Take a pool off the map: closed for new borrowers, while those it has are served."""
-        pool._closed = True
+        pool.retire()
         self._keyed.close_key(key)
-        self._pools.pop(key, None)
-
-    def _dropped(self, key: Hashable, service: Any) -> None:
-        """The engine has forgotten a quiet key. Whoever still has its pool may go on using it."""
-        with self._lock:
-            found = self._pools.get(key)
-            if found is not None and found[0]._service is service:
-                del self._pools[key]
 
     def stats(self) -> ManagerStats:
         """The manager's numbers, in all and for each key."""
         total = self._keyed.stats()
+        pools = self._keyed.all_data()
         return ManagerStats(
-            pools=len(self._pools),
+            pools=len(pools),
             connections=total.size,
             borrowed=total.borrowed,
             pending=total.pending,
             max_total=total.max_total,
             connections_opened=total.created,
             rotations=self._rotations,
-            per_key={key: pool.get_stats() for key, (pool, _) in list(self._pools.items())},
+            per_key={key: found.pool.get_stats() for key, found in pools.items()},
         )
 
-    def _part_with_all(self) -> None:
-        """Whatever becomes of the pools there are, `get_pool` makes new ones from here on."""
+    def _take_off(self, key: Hashable) -> Any:
+        """Retire the key's pool; its service, or `None` if the key has no pool."""
         with self._lock:
-            pools = [(key, pool) for key, (pool, _) in self._pools.items()]
-            self._credentials.clear()
-        for key, pool in pools:
-            with self._lock:  # one by one: nobody waits in `get_pool` for all of them
-                found = self._pools.get(key)
-                if found is not None and found[0] is pool:
-                    self._retire(key, pool)
+            found = self._keyed.key_data(key)
+            if found is None:
+                return None
+            self._retire(key, found.pool)
+        return found.pool.service
+
+    def _retire_all(self) -> None:
+        """Retire the present pools, one by one, so that `get_pool` never waits for all of them."""
+        self._credentials.clear()
+        for key, found in self._keyed.all_data().items():
+            with self._lock:
+                if self._keyed.key_data(key) is found:
+                    self._retire(key, found.pool)
+
+    def after_fork(self) -> None:
+        """In the child of a fork: another thread of the parent may have held a lock."""
+        self._lock = threading.RLock()
+        self._credentials.after_fork()
+        self._outage.after_fork()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.size} pools, {self.budget!r}>"
 
 
-class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
+class LakebasePoolManager(_Manager[CT, LakebasePool[CT]]):
     """
     A pool for each user, for threads.
 
     Args:
         base_config: What all pools have in common; what is missing in it and in a pool's own part is taken from the
             environment. A user's pool has at most 3 connections, closed after 30 s, unless it says otherwise.
-        max_total: Most connections of all pools together; `None` is no limit. Where it is reached, an idle connection
-            of the user who was quiet for longest is closed for one who waits.
-        max_pools: Most keys at once; one more has a quiet one forgotten. `None` is no limit.
-        max_pool_idle: Seconds after which a pool without connections and borrowers is forgotten.
+        max_total: Most connections of all pools together; `None` is no limit. When it is reached, the idle connection
+            of the least recent user is closed for one that is needed.
+        max_pools: Most keys at once; for one more, the least recently used is evicted. `None` is no limit.
+        max_pool_idle: Seconds after which a pool without connections and borrowers is evicted.
         budget: A limit shared with further pools, instead of `max_total`.
         name: For texts and statistics; every user's pool has it.
+        connection_class: Of the driver's connections.
         **pool: Arguments of each `LakebasePool`, such as `configure` or `check`, and the engine's options.
 
     Raises:
@@ -352,13 +337,10 @@ class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
 
         Blocks until idle ones are closed, at most `timeout` seconds. Returns whether there was a pool.
         """
-        with self._lock:
-            found = self._pools.get(key)
-            if found is None:
-                return False
-            self._retire(key, found[0])
-        found[0]._service.stop(timeout, drain=False)
-        return True
+        service = self._take_off(key)
+        if service is not None:
+            service.stop(timeout, drain=False)
+        return service is not None
 
     def close_all(self, timeout: float = 5.0) -> None:
         """
@@ -367,7 +349,7 @@ class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
         `get_pool` works meanwhile and afterwards, also where this is interrupted: it makes new pools, within the same
         budget.
         """
-        self._part_with_all()
+        self._retire_all()
         self._keyed.stop_closed(timeout)
 
     def __enter__(self) -> Self:
@@ -380,7 +362,7 @@ class LakebasePoolManager(_Manager[LakebasePool[Connection[Any]]]):
         return False
 
 
-class AsyncLakebasePoolManager(_Manager[AsyncLakebasePool[AsyncConnection[Any]]]):
+class AsyncLakebasePoolManager(_Manager[ACT, AsyncLakebasePool[ACT]]):
     """`LakebasePoolManager` for asyncio; may be built before the loop runs. `get_pool` is an ordinary method."""
 
     _keyed_class = AsyncKeyedPoolingService
@@ -389,16 +371,14 @@ class AsyncLakebasePoolManager(_Manager[AsyncLakebasePool[AsyncConnection[Any]]]
 
     async def close_pool(self, key: Hashable, timeout: float = 5.0) -> bool:
         """As `LakebasePoolManager.close_pool`."""
-        found = self._pools.get(key)
-        if found is None:
-            return False
-        self._retire(key, found[0])
-        await found[0]._service.stop(timeout, drain=False)
-        return True
+        service = self._take_off(key)
+        if service is not None:
+            await service.stop(timeout, drain=False)
+        return service is not None
 
     async def close_all(self, timeout: float = 5.0) -> None:
         """As `LakebasePoolManager.close_all`."""
-        self._part_with_all()
+        self._retire_all()
         await self._keyed.stop_closed(timeout)
 
     async def __aenter__(self) -> Self:
@@ -412,10 +392,8 @@ class AsyncLakebasePoolManager(_Manager[AsyncLakebasePool[AsyncConnection[Any]]]
 
 
 def _after_fork() -> None:
-    for manager in list(_all):  # whoever held a lock is the parent's
-        manager._lock = threading.RLock()
-        manager._credentials._lock = threading.Lock()
-        manager._outage._lock = threading.Lock()
+    for manager in list(_all):
+        manager.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

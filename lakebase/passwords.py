@@ -1,27 +1,26 @@
 """
-Passwords for new connections: fixed, minted, or fetched; one at a time for all who wait.
+Passwords for new connections: fixed, minted, or fetched.
 
-What has to be minted is minted once for all callers, on a thread of its own: so
-no caller owns the minting, and one that gives up, is cancelled, or belongs to
-an event loop that ends disturbs nobody else.
+A password is minted once for all callers that wait for it (a single flight), on its own thread: a caller that gives
+up, is cancelled, or belongs to an event loop that ends does not disturb the others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from typing import NoReturn
 from weakref import WeakKeyDictionary
 
+from pooling import SingleFlight, TaskFlight
+
+from ._credential import CachedCredential, DatabaseCredential, checked_credential, password_in
 from .errors import ConfigurationError, CredentialError
 
 __all__ = [
@@ -34,7 +33,7 @@ __all__ = [
 
 #: A token is not handed out in the last seconds of its life: a login takes a while.
 EXPIRY_MARGIN = 120.0
-#: And is replaced in the background by whoever asks for it this long before that.
+#: And the first caller this long before that has it replaced in the background.
 REFRESH_AHEAD = 480.0
 #: Seconds that a caller waits for a mint, all its attempts included.
 MINT_TIMEOUT = 30.0
@@ -44,36 +43,6 @@ logger = logging.getLogger("lakebase")
 # A failure that took longer came after the SDK's own retries.
 _QUICK = 2.0
 _REFRESH_AGAIN = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseCredential:
-    """
-    A password of limited life.
-
-    Args:
-        token: The password. Never shown.
-        expires_at: Aware instant after which no login takes it; connections stay open.
-    """
-
-    token: str = field(repr=False)
-    expires_at: datetime
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.token, str) or not self.token:
-            what = "empty" if isinstance(self.token, str) else f"of type {type(self.token).__name__}"
-            raise ConfigurationError(f"token is {what}: expected a string", field="token")
-        if not isinstance(self.expires_at, datetime):
-            raise ConfigurationError(
-                f"expires_at is of type {type(self.expires_at).__name__}: expected an aware datetime; a password "
-                "without an end is given as a string instead",
-                field="expires_at",
-            )
-        if self.expires_at.tzinfo is None:
-            raise ConfigurationError(
-                "expires_at has no time zone: an instant is meant; add tzinfo=datetime.UTC if it is UTC",
-                field="expires_at",
-            )
 
 
 class CredentialSource(ABC):
@@ -90,8 +59,7 @@ class CredentialSource(ABC):
         """
         The password for a connection that is made now.
 
-        Blocks while one is minted. Giving up does not stop the minting, which
-        serves whoever asks next.
+        Blocks while one is minted. Giving up does not stop the minting, which serves the next caller.
 
         Args:
             timeout: Seconds to wait; `None` is the source's own limit.
@@ -109,8 +77,8 @@ class CredentialSource(ABC):
         Never hand this one out again: a login with it was rejected.
 
         Returns whether the next `password()` may be another one, so that the
-        login is worth another attempt. A password that has been replaced
-        meanwhile stays replaced: of many rejected logins the first alone causes a mint.
+        login is worth another attempt. A password that has been replaced meanwhile stays replaced, so that only the
+        first of many rejected logins causes a mint.
         """
         return False
 
@@ -133,55 +101,6 @@ class StaticPassword(CredentialSource):
         return self._password
 
 
-class _Cached:
-    """
-    One credential and when to stop using it.
-
-    Its life is measured on the monotonic clock from the moment it arrived: what
-    the wall clock does afterwards changes nothing.
-    """
-
-    __slots__ = ("_ahead", "_clock", "_longest", "_margin", "_refresh_at", "_stale_at", "_token")
-
-    def __init__(self, *, margin: float, ahead: float, longest: float, clock: Callable[[], float]) -> None:
-        self._margin = margin
-        self._ahead = ahead
-        self._longest = longest
-        self._clock = clock
-        self._token: str | None = None
-        self._stale_at = self._refresh_at = 0.0
-
-    def look(self) -> tuple[str | None, bool]:
-        """The token, unless it is too old, and whether it is time for the next one."""
-        now = self._clock()
-        if self._token is None or now >= self._stale_at:
-            return None, True
-        return self._token, now >= self._refresh_at
-
-    def store(self, got: str | DatabaseCredential) -> str:
-        if isinstance(got, str):
-            return got
-        remaining = (got.expires_at - datetime.now(UTC)).total_seconds()
-        usable = min(remaining, self._longest) - self._margin
-        self._token = got.token
-        self._stale_at = self._clock() + usable
-        # A short-lived token is not refreshed from the first moment on.
-        self._refresh_at = self._stale_at - min(self._ahead, usable / 2)
-        return got.token
-
-    def postpone(self, seconds: float) -> None:
-        """Do not ask for the next one for a while."""
-        self._refresh_at = max(self._refresh_at, self._clock() + seconds)
-
-    def drop(self, token: str) -> None:
-        if self._token == token:
-            self._token = None
-
-
-def _token(got: str | DatabaseCredential) -> str:
-    return got if isinstance(got, str) else got.token
-
-
 class MintedPassword(CredentialSource):
     """
     Passwords from a function that blocks: the workspace's credentials, or a plain password callable.
@@ -192,14 +111,14 @@ class MintedPassword(CredentialSource):
     by the next.
 
     Args:
-        mint: Runs on a thread of its own; not twice at once, unless one has not ended long after its time.
+        mint: Runs on its own thread; not twice at once, unless the first is long overdue.
         name: What it is for, in errors: `str()` of it.
         margin: Seconds.
         refresh_ahead: Seconds, before the margin.
         timeout: Seconds that a caller waits at most.
         attempts: Calls of `mint` for failures that may pass and come quickly, with a growing pause between.
         longest: Seconds that a credential is believed to live at most, whatever it says.
-        after: Called once, on the same thread, when the first mint has succeeded and nobody waits for it any more.
+        after: Called once, on the same thread, when the first mint has succeeded and its callers have been served.
         clock: Monotonic seconds.
 
     Attributes:
@@ -241,9 +160,9 @@ class MintedPassword(CredentialSource):
         self._attempts = attempts
         self._after = after
         self._lock = threading.Lock()
-        self._cached = _Cached(margin=margin, ahead=refresh_ahead, longest=longest, clock=clock)
+        self._cached = CachedCredential(margin=margin, ahead=refresh_ahead, longest=longest, clock=clock)
         self._clock = clock
-        self._flight: Future[str] | None = None
+        self._flight: SingleFlight[str] | None = None
         self._begun = 0.0
         self._patience = timeout
         self._pid = os.getpid()
@@ -254,82 +173,72 @@ class MintedPassword(CredentialSource):
         if isinstance(got, str):
             return got
         seconds = self._timeout if timeout is None else min(timeout, self._timeout)
-        try:
-            error = got.exception(seconds)
-        except TimeoutError:
-            raise self._too_slow(seconds) from None
-        return got.result() if error is None else _reraise(error)
+        got.wait(seconds)
+        return _outcome(got) if got.is_over else self._give_up(seconds)
 
     async def apassword(self) -> str:  # noqa: D102
         got = self._token_or_flight()
         if isinstance(got, str):
             return got
-        # A running `Future` cannot be cancelled: the cancelled task leaves, the flight goes on.
-        waiting = asyncio.wrap_future(got)
         try:
-            await asyncio.wait({waiting}, timeout=self._timeout)
-        finally:
-            waiting.cancel()
-        if waiting.cancelled():
-            raise self._too_slow(self._timeout)
-        error = waiting.exception()
-        return waiting.result() if error is None else _reraise(error)
+            async with asyncio.timeout(self._timeout):
+                await got.wait_async()
+        except TimeoutError:
+            return self._give_up(self._timeout)
+        return _outcome(got)
 
-    def _too_slow(self, seconds: float) -> CredentialError:
-        return CredentialError(
+    def _give_up(self, seconds: float) -> NoReturn:
+        raise CredentialError(
             f"{self._name}: no credential within {seconds:.3g} s. It is still being waited for, and serves later "
             "connections; if this is usual, the workspace cannot be reached from here.",
             is_transient=True,
             step="creating",
-        )
+        ) from None
 
     def invalidate(self, password: str) -> bool:  # noqa: D102
         with self._lock:
             self._cached.drop(password)
         return True
 
-    def _token_or_flight(self) -> str | Future[str]:
+    def _token_or_flight(self) -> str | SingleFlight[str]:
+        """The token at hand, or else the flight to wait for; begins one if the next token is due."""
         if self._pid != os.getpid():
-            # After a fork: the thread of a flight is the parent's, and whoever held the lock too.
+            # After a fork: the thread of a flight is the parent's, and a thread of the parent may have held the lock.
             self._lock = threading.Lock()
             self._flight = None
             self._patience = self._timeout
             self._pid = os.getpid()
+        begun: SingleFlight[str] | None = None
         with self._lock:
             token, is_due = self._cached.look()
             flight = self._flight
             if flight is not None and self._clock() - self._begun > self._patience:
-                # The SDK sets no time limit on its OAuth requests, and one that nobody answers never ends. The thread
+                # The SDK sets no time limit on its OAuth requests, and one without an answer never ends. The thread
                 # is left behind; waiting longer before the next keeps their number small.
                 self._patience *= 2
                 flight = None
             if is_due and flight is None:
                 self._begun = self._clock()
-                flight = self._flight = Future()
-                flight.set_running_or_notify_cancel()
-                start = True
-            else:
-                start = False
-        if start:
-            assert flight is not None
+                flight = self._flight = begun = SingleFlight()
+        if begun is not None:
             try:
-                threading.Thread(target=self._fly, args=(flight,), name="lakebase-mint", daemon=True).start()
+                threading.Thread(target=self._fly, args=(begun,), name="lakebase-mint", daemon=True).start()
             except BaseException as error:
-                # Too many threads, or an interrupt: whoever joined must not wait for a thread that never was.
-                self._crash(flight, error)
+                # Too many threads, or an interrupt: callers that joined must not wait for a thread that never began.
+                self._fail(begun, error)
                 raise
         if token is not None:
             return token
         assert flight is not None
         return flight
 
-    def _fly(self, flight: Future[str]) -> None:
+    def _fly(self, flight: SingleFlight[str]) -> None:
         try:
             got = self._minted()
         except BaseException as error:  # noqa: BLE001 - it is the waiting callers'
-            self._crash(flight, error)
+            self._fail(flight, error)
             return
-        self._land(flight, got)
+        self._succeed(flight, got)
         if (after := self._after) is not None:
             self._after = None
             after()
@@ -349,17 +258,17 @@ class MintedPassword(CredentialSource):
             except Exception as error:
                 raise CredentialError(f"the {self._name} raised {type(error).__name__}", step="creating") from error
             else:
-                return _checked(got, str(self._name))
+                return checked_credential(got, str(self._name))
 
-    def _land(self, flight: Future[str], got: str | DatabaseCredential) -> None:
-        # The flight ends and its token is in place in one step: nobody can come between and start another.
+    def _succeed(self, flight: SingleFlight[str], got: str | DatabaseCredential) -> None:
+        # The flight ends and its token is in place in one step: no caller can come between and start another.
         with self._lock:
-            # One that was left behind comes late: what was minted since is as good, and in use.
+            # A flight that was left behind comes late: a token minted since then is as good, and in use.
             is_wanted = self._ended(flight) or self._cached.look()[0] is None
-            token = self._cached.store(got) if is_wanted else _token(got)
+            token = self._cached.store(got) if is_wanted else password_in(got)
             self.mints += 1
             is_useless = isinstance(got, DatabaseCredential) and self._cached.look()[0] is None
-        flight.set_result(token)
+        flight.succeed(token)
         if is_useless:
             logger.warning(
                 "%s: minted, and at its end by this machine's clock, so that each connection needs another: is the "
@@ -367,13 +276,13 @@ class MintedPassword(CredentialSource):
                 self._name,
             )
 
-    def _crash(self, flight: Future[str], error: BaseException) -> None:
+    def _fail(self, flight: SingleFlight[str], error: BaseException) -> None:
         with self._lock:
             self._ended(flight)
             self._cached.postpone(_REFRESH_AGAIN)
-        flight.set_exception(error)
+        flight.fail(error)
 
-    def _ended(self, flight: Future[str]) -> bool:
+    def _ended(self, flight: SingleFlight[str]) -> bool:
         is_current = self._flight is flight
         if is_current:
             self._flight = None
@@ -400,8 +309,8 @@ class AsyncCallablePassword(CredentialSource):
         self._call = call
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._cached = _Cached(margin=margin, ahead=0.0, longest=float("inf"), clock=clock)
-        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[str]] = WeakKeyDictionary()
+        self._cached = CachedCredential(margin=margin, ahead=0.0, longest=float("inf"), clock=clock)
+        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskFlight[str]] = WeakKeyDictionary()
 
     def password(self, timeout: float | None = None) -> str:  # noqa: D102
         raise ConfigurationError(
@@ -417,17 +326,15 @@ class AsyncCallablePassword(CredentialSource):
         loop = asyncio.get_running_loop()
         flight = self._flights.get(loop)
         if flight is None:
-            # A task of its own: the first caller's cancellation is not the others'.
-            flight = self._flights[loop] = loop.create_task(self._fly(loop), name="lakebase-password")
-            flight.add_done_callback(_retrieve)
-        await asyncio.wait({flight})
-        error = flight.exception()
-        return flight.result() if error is None else _reraise(error)
+            flight = self._flights[loop] = TaskFlight(partial(self._flights.pop, loop, None), outlives_waiters=True)
+            flight.begin(self._fetch())
+        await flight.wait_async()
+        return _outcome(flight)
 
-    async def _fly(self, loop: asyncio.AbstractEventLoop) -> str:
+    async def _fetch(self) -> str:
         try:
             async with asyncio.timeout(self._timeout):
-                got = _checked(await self._call(), "password callable")
+                got = checked_credential(await self._call(), "password callable")
         except CredentialError:
             raise
         except TimeoutError as error:
@@ -436,8 +343,6 @@ class AsyncCallablePassword(CredentialSource):
             ) from error
         except Exception as error:
             raise CredentialError(f"the password callable raised {type(error).__name__}", step="creating") from error
-        finally:
-            self._flights.pop(loop, None)
         with self._lock:
             return self._cached.store(got)
 
@@ -447,25 +352,17 @@ class AsyncCallablePassword(CredentialSource):
         return True
 
 
-def _reraise(error: BaseException) -> NoReturn:
-    # Each caller raises one of its own: a shared one would collect everybody's traceback and context.
+def _outcome(flight: SingleFlight[str]) -> str:
+    """
+    What a flight that has ended got.
+
+    Raises:
+        CredentialError: It failed. Each caller raises its own error, with its own traceback and context.
+    """
+    error = flight.error
+    if error is None:
+        return flight.result
     if isinstance(error, CredentialError):
         own = CredentialError(*error.args, is_transient=error.is_transient, step=error.step)
         raise own from (error.__cause__ or error)
     raise CredentialError(f"no password could be had: {type(error).__name__}", step="creating") from error
-
-
-def _retrieve(task: asyncio.Task[str]) -> None:
-    # With every caller gone, nobody else would look at the error, and the loop would report it as lost.
-    if not task.cancelled():
-        task.exception()
-
-
-def _checked(got: object, name: str) -> str | DatabaseCredential:
-    if isinstance(got, DatabaseCredential) or (isinstance(got, str) and got):
-        return got
-    what = "an empty string" if got == "" else f"a {type(got).__name__}"
-    if inspect.iscoroutine(got):
-        got.close()
-        what = "a coroutine (give the async function itself, without a lambda around it)"
-    raise CredentialError(f"the {name} returned {what}: expected a password or a DatabaseCredential", step="creating")

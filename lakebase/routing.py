@@ -1,11 +1,12 @@
-"""The request's user's pool, or the app's: one pool object for code that wants just one."""
+"""The pool of the request's user, or the app's: one pool object for code that takes just one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from psycopg_pool import PoolClosed
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed
+from psycopg_pool.abc import ACT, CT
 
 from pooling import RequestContext
 
@@ -15,15 +16,16 @@ from .identity import UserIdentity
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .pool import AsyncLakebasePool, LakebasePool
-
 __pooling_internal__ = True
 
 __all__ = ["AsyncRoutingPool", "RoutingPool"]
 
 
-class _Routing:
-    def __init__(self, app_pool: Any, resolve_user_pool: Callable[[UserIdentity], Any]) -> None:
+P = TypeVar("P", bound="ConnectionPool[Any] | AsyncConnectionPool[Any]")
+
+
+class _Routing(Generic[P]):
+    def __init__(self, app_pool: P, resolve_user_pool: Callable[[UserIdentity], P | None]) -> None:
         if not callable(getattr(app_pool, "connection", None)):
             raise ConfigurationError(
                 f"app_pool is of type {type(app_pool).__name__}: expected a pool, such as create_lakebase_pool() makes",
@@ -39,14 +41,15 @@ class _Routing:
         self.resolve_user_pool = resolve_user_pool
 
     @property
-    def current(self) -> Any:
+    def current(self) -> P:
         """
-        The pool for what runs now: the user's inside a request whose context has an `identity`, else the app's.
+        The pool of the current request's user, if its context has an `identity`; else the app's.
 
-        An identity that selects no pool is an error, never a reason to fall back to another one's rights.
+        An identity that selects no pool is an error, never a reason to fall back to the app's pool.
 
         Raises:
             IdentityError: The request's identity proves nothing, or is a bare name.
+            LookupError: `resolve_user_pool` returned no pool of the user's.
         """
         context = RequestContext.current()
         identity = None if context is None else context.get("identity")
@@ -55,16 +58,22 @@ class _Routing:
         if isinstance(identity, (str, bytes)):
             identity = UserIdentity.checked(identity)
         if isinstance(identity, UserIdentity):
-            identity.pool_key()  # refuses one that proves nothing, before anybody's pool is looked up
+            identity.pool_key()  # refuses one that proves nothing, before a pool is looked up
         pool = self.resolve_user_pool(identity)
         if pool is None or pool is self.app_pool:
+            returned = "None" if pool is None else "the app's pool"
+            user = identity.user if isinstance(identity, UserIdentity) else repr(identity)
             raise LookupError(
-                "resolve_user_pool gave no pool of the user's: nothing is run with the app's rights instead"
+                f"resolve_user_pool returned {returned} for {user}; refusing to fall back to the app's pool."
             )
         return pool
 
+    def closed_meanwhile(self, pool: object) -> bool:
+        """Whether a pool that was found closed has been replaced: its user has another token now."""
+        return self.current is not pool
 
-class Routed:
+
+class Routed(Generic[CT]):
     """
     What `RoutingPool.connection` returns: a transaction on a connection of the pool that is current on entry.
 
@@ -73,103 +82,99 @@ class Routed:
 
     __slots__ = ("_block", "_routing", "_timeout")
 
-    def __init__(self, routing: _Routing, timeout: float | None) -> None:
+    def __init__(self, routing: RoutingPool[CT], timeout: float | None) -> None:
         self._routing = routing
         self._timeout = timeout
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> CT:
         while True:
             pool = self._routing.current
             try:
                 self._block = pool.connection(self._timeout)
                 return self._block.__enter__()
             except PoolClosed:
-                if self._routing.current is pool:
+                if not self._routing.closed_meanwhile(pool):
                     raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> bool | None:
-        return self._block.__exit__(kind, error, at)  # type: ignore[no-any-return]
+        return self._block.__exit__(kind, error, at)
 
 
-class AsyncRouted:
+class AsyncRouted(Generic[ACT]):
     """`Routed` of an `AsyncRoutingPool`."""
 
     __slots__ = ("_block", "_routing", "_timeout")
 
-    def __init__(self, routing: _Routing, timeout: float | None) -> None:
+    def __init__(self, routing: AsyncRoutingPool[ACT], timeout: float | None) -> None:
         self._routing = routing
         self._timeout = timeout
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> ACT:
         while True:
             pool = self._routing.current
             try:
                 self._block = pool.connection(self._timeout)
                 return await self._block.__aenter__()
             except PoolClosed:
-                if self._routing.current is pool:
+                if not self._routing.closed_meanwhile(pool):
                     raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> bool | None:
-        return await self._block.__aexit__(kind, error, at)  # type: ignore[no-any-return]
+        return await self._block.__aexit__(kind, error, at)
 
 
-class RoutingPool(_Routing):
+class RoutingPool(_Routing[ConnectionPool[CT]], Generic[CT]):
     """
-    Looks like a pool, and is the request's user's or the app's.
+    Looks like a pool; each connection is from the pool of the request's user, or from the app's.
 
     Args:
-        app_pool: Used outside requests, and in requests that belong to nobody.
+        app_pool: Used outside requests, and in requests without an identity.
         resolve_user_pool: Gets the request's `identity`, returns that user's pool: `manager.for_user`.
 
     Raises:
         ConfigurationError: Something else was given.
     """
 
-    app_pool: LakebasePool[Any]
-
-    def connection(self, timeout: float | None = None) -> Any:
+    def connection(self, timeout: float | None = None) -> Routed[CT]:
         """As `LakebasePool.connection`, of the current pool."""
         return Routed(self, timeout)
 
-    def getconn(self, timeout: float | None = None) -> Any:
+    def getconn(self, timeout: float | None = None) -> CT:
         """As `LakebasePool.getconn`, of the current pool."""
         while True:
             pool = self.current
             try:
                 return pool.getconn(timeout)
             except PoolClosed:
-                if self.current is pool:
+                if not self.closed_meanwhile(pool):
                     raise
 
-    def putconn(self, conn: Any) -> None:
-        """Give a connection back to the pool it came from, whoever's turn it is now."""
+    def putconn(self, conn: CT) -> None:
+        """Give a connection back to the pool it came from, which need not be the current one."""
         (getattr(conn, "_pool", None) or self.app_pool).putconn(conn)
 
 
-class AsyncRoutingPool(_Routing):
+class AsyncRoutingPool(_Routing[AsyncConnectionPool[ACT]], Generic[ACT]):
     """`RoutingPool` for asyncio."""
 
-    app_pool: AsyncLakebasePool[Any]
-
-    def connection(self, timeout: float | None = None) -> Any:
+    def connection(self, timeout: float | None = None) -> AsyncRouted[ACT]:
         """As `AsyncLakebasePool.connection`, of the current pool."""
         return AsyncRouted(self, timeout)
 
-    async def getconn(self, timeout: float | None = None) -> Any:
+    async def getconn(self, timeout: float | None = None) -> ACT:
         """As `AsyncLakebasePool.getconn`, of the current pool."""
         while True:
             pool = self.current
             try:
                 return await pool.getconn(timeout)
             except PoolClosed:
-                if self.current is pool:
+                if not self.closed_meanwhile(pool):
                     raise
 
-    async def putconn(self, conn: Any) -> None:
+    async def putconn(self, conn: ACT) -> None:
         """As `RoutingPool.putconn`."""
         await (getattr(conn, "_pool", None) or self.app_pool).putconn(conn)

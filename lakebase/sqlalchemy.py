@@ -1,10 +1,10 @@
 """
 SQLAlchemy engines whose connections are a Lakebase pool's.
 
-The engine keeps none of its own: each checkout borrows from the pool, and with
+The engine keeps no connections: each checkout borrows from the pool, and with
 a `RoutingPool` from the pool of the request's user. What SQLAlchemy sets on a
 connection while it has it (isolation level, autocommit, read-only) is undone
-before anybody else gets it.
+before another borrower gets it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NOT_THE_ENGINES = {
 }
 
 
-def create_lakebase_engine(pool: LakebasePool[Any] | RoutingPool, **options: Any) -> Engine:
+def create_lakebase_engine(pool: LakebasePool[Any] | RoutingPool[Any], **options: Any) -> Engine:
     """
     An engine on a pool. Does no I/O; `dispose()` leaves the pool open, since it is the caller's.
 
@@ -73,7 +73,7 @@ def create_lakebase_engine(pool: LakebasePool[Any] | RoutingPool, **options: Any
     return sqlalchemy.create_engine("postgresql+lakebase://", creator=borrow, poolclass=NullPool, **options)
 
 
-def create_async_lakebase_engine(pool: AsyncLakebasePool[Any] | AsyncRoutingPool, **options: Any) -> AsyncEngine:
+def create_async_lakebase_engine(pool: AsyncLakebasePool[Any] | AsyncRoutingPool[Any], **options: Any) -> AsyncEngine:
     """Like `create_lakebase_engine`, for asyncio. Needs `greenlet`, as all of SQLAlchemy's asyncio does."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -112,7 +112,7 @@ def _log_notice(diagnostic: Any) -> None:
 
 
 def _on_connect(dialect: Any) -> Any:
-    # Called at each checkout, while the connection is the same one time and again: a handler must not pile up.
+    # Called at each checkout of the same connection: handlers must not pile up.
     def prepare(connection: Any) -> None:
         driver = dialect.get_driver_connection(connection)
         if "_lakebase_notices" not in driver.__dict__:
@@ -145,7 +145,7 @@ class _LakebaseDialect(PGDialect_psycopg):
                 for name, value in changed:
                     setattr(dbapi_connection, name, value)
         except BaseException:
-            # Not as it was: nobody else gets it. The pool sees that it is closed.
+            # Not as it was, so no other borrower may get it. The pool sees that it is closed.
             dbapi_connection.pgconn.finish()
             raise
         finally:
@@ -171,7 +171,7 @@ class _AsyncLakebaseDialect(PGDialectAsync_psycopg):
         if _in_greenlet():
             await_only(_give_back(driver))
         else:
-            # The garbage collector found it. Nothing can be awaited here, so that it ends, and its place is free soon.
+            # The garbage collector found it. Nothing can be awaited here: close it, and free its place soon.
             driver.pgconn.finish()
             _give_back_later(driver)
 

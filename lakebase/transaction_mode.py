@@ -2,7 +2,7 @@
 What SQL cannot do through the built-in pooler, found before it is run.
 
 The pooler gives a server connection for the length of a transaction only, so
-whatever lives in a session is lost, or left to somebody else; often without
+whatever lives in a session is lost, or left to another client; often without
 an error. The restrictions are those of
 https://docs.databricks.com/aws/en/oltp/projects/connection-pooling, read from
 Postgres' own parse tree: by `postgast`, of the extra `lakebase-pooling[sql]`.

@@ -1,36 +1,37 @@
 """
 One pool of the app's role, whose transactions act for the request's user.
 
-The other way to per-user data: instead of a connection that is the user's, a
-transaction that says whose it is, for row-level security to read. The saying is
-local to the transaction (`set_config(…, true)`), so it ends with it, whoever has
-the connection next; that also holds through a pooler in transaction mode.
+The other way to per-user data: instead of a connection of the user's role, a transaction that names its user in a
+setting, which row-level security reads. The setting is local to the transaction (`set_config(…, true)`), so the next
+user of the connection does not see it; that also holds through a pooler in transaction mode.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Generic, TypeVar
+
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool.abc import ACT, CT
 
 from pooling import RequestContext
 
 from .errors import ConfigurationError, IdentityError
 from .identity import UserIdentity
 
-if TYPE_CHECKING:
-    from .pool import AsyncLakebasePool, LakebasePool
-
 __all__ = ["AsyncUserScopedPool", "UserScopedPool"]
+
+P = TypeVar("P")
 
 _SET = "SELECT set_config(%s, %s, true)"
 
 
-class _UserScope:
-    def __init__(self, pool: Any, *, setting: str | None = "app.user", as_role: bool = False) -> None:
+class _UserScope(Generic[P]):
+    def __init__(self, pool: P, *, setting: str | None = "app.user", as_role: bool = False) -> None:
         if setting is None and not as_role:
             raise ConfigurationError(
-                "setting=None with as_role=False: nothing would tell the database whose the transaction is",
+                "setting=None with as_role=False: the database would not know which user the transaction is for",
                 field="setting",
             )
         if setting is not None and "." not in setting:
@@ -48,8 +49,8 @@ class _UserScope:
             identity = None if context is None else context.get("identity")
         if not isinstance(identity, UserIdentity):
             raise IdentityError(
-                "whose transaction? There is no request with an identity (a UserIdentity) here. Open one, give "
-                "identity=, or use the app's own pool for what is nobody's."
+                "the transaction has no user: there is no request with an identity (a UserIdentity) here. Open one, "
+                "give identity=, or use the app's own pool for work that belongs to no user."
             )
         user = identity.pool_key()
         settings = [] if self.setting is None else [(self.setting, user)]
@@ -57,17 +58,16 @@ class _UserScope:
         return [*settings, ("role", user)] if self.as_role else settings
 
 
-class UserScopedPool(_UserScope):
+class UserScopedPool(_UserScope[ConnectionPool[CT]], Generic[CT]):
     """
     Looks like a pool; each connection is in a transaction of the request's user.
 
-    A policy reads whose it is: `USING (owner = current_setting('app.user', true))`.
+    A policy reads the user: `USING (owner = current_setting('app.user', true))`.
     Outside of such a transaction that is null or empty, and no row is seen.
-    The transaction is the block: it is committed at its end, rolled back if
-    the block raises, and neither may be done inside, since what follows would be nobody's.
+    The transaction is the block: it is committed at its end, rolled back if the block raises, and neither may be done
+    inside, since what follows would have no user.
 
-    Whoever can run SQL of their own in it can also set the setting. Where that
-    is to be kept out, give each user a pool.
+    A user who can run arbitrary SQL in it can also set the setting. If that must not happen, give each user a pool.
 
     Args:
         pool: Of the app's role; a pooled one is welcome.
@@ -79,13 +79,13 @@ class UserScopedPool(_UserScope):
         ConfigurationError: A setting that cannot be.
     """
 
-    def __init__(self, pool: LakebasePool[Any], *, setting: str | None = "app.user", as_role: bool = False) -> None:
+    def __init__(self, pool: ConnectionPool[CT], *, setting: str | None = "app.user", as_role: bool = False) -> None:
         super().__init__(pool, setting=setting, as_role=as_role)
 
     @contextmanager
-    def connection(self, timeout: float | None = None, *, identity: UserIdentity | None = None) -> Iterator[Any]:
+    def connection(self, timeout: float | None = None, *, identity: UserIdentity | None = None) -> Iterator[CT]:
         """
-        A context manager: a connection in a transaction of that user, of the request's if `None`.
+        A context manager: a connection in a transaction of this user; of the request's user if `None`.
 
         Raises:
             IdentityError: There is none, or it proves nothing. No connection is taken.
@@ -97,18 +97,18 @@ class UserScopedPool(_UserScope):
             yield connection
 
 
-class AsyncUserScopedPool(_UserScope):
+class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], Generic[ACT]):
     """`UserScopedPool` for asyncio."""
 
     def __init__(
-        self, pool: AsyncLakebasePool[Any], *, setting: str | None = "app.user", as_role: bool = False
+        self, pool: AsyncConnectionPool[ACT], *, setting: str | None = "app.user", as_role: bool = False
     ) -> None:
         super().__init__(pool, setting=setting, as_role=as_role)
 
     @asynccontextmanager
     async def connection(
         self, timeout: float | None = None, *, identity: UserIdentity | None = None
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[ACT]:
         """As `UserScopedPool.connection`."""
         settings = self._settings(identity)
         async with self.pool.connection(timeout) as connection, connection.transaction():

@@ -1,17 +1,20 @@
-"""Which Postgres role an app logs in as."""
+"""The Postgres role that an app logs in as."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import _workspace
+from ._workspace import new_client, quiet
 from .config import ENVIRONMENT, LakebasePoolConfig
 from .errors import ConfigurationError
 
-__all__ = ["aresolve_username", "resolve_username"]
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+
+__all__ = ["aresolve_username", "resolve_username", "user_name"]
 
 
 def resolve_username(
@@ -20,8 +23,8 @@ def resolve_username(
     """
     The role for this configuration.
 
-    Its `user`, then `PGUSER`, `DATABRICKS_CLIENT_ID`, then whoever the workspace
-    says we are. That is the order of AppKit, Databricks' TypeScript library. A configuration
+    Its `user`, then `PGUSER`, `DATABRICKS_CLIENT_ID`, then the workspace's
+    name for this identity. That is the order of AppKit, Databricks' TypeScript library. A configuration
     with a user's `token` is that user's: the environment, which names the app,
     is not asked. Only the last step blocks, for a request to the workspace. No
     other answer stands in for a missing one.
@@ -37,12 +40,12 @@ def resolve_username(
             if name := (os.environ if environ is None else environ).get(variable):
                 return name
     try:
-        client = config.workspace_client or _workspace.new_client(host=config.workspace_url, token=config.token)
-        name = _workspace.user_name(client)
+        client = config.workspace_client or new_client(host=config.workspace_url, token=config.token)
+        name = user_name(client)
     except Exception as error:
         raise _unknown(f"the workspace could not be asked ({type(error).__name__})") from error
     if not name:
-        raise _unknown("the workspace did not say")
+        raise _unknown("the workspace did not name one")
     return name
 
 
@@ -51,6 +54,12 @@ async def aresolve_username(
 ) -> str:
     """Like `resolve_username()`, suspending: the workspace is asked on a thread."""
     return await asyncio.to_thread(resolve_username, config, environ=environ)
+
+
+def user_name(client: WorkspaceClient) -> str | None:
+    """The user name of the client's owner. Blocks for one request."""
+    with quiet():
+        return client.current_user.me().user_name
 
 
 def _unknown(why: str) -> ConfigurationError:

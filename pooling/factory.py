@@ -25,7 +25,12 @@ class PoolFactory(Generic[T]):
     hook runs while a lock of the pool is held. A hook that is not overridden costs
     nothing, and leaves the step to the resource's own method of the same name (see `Poolable`).
     An override may name its parameters differently.
+
+    Attributes:
+        noun: What errors and warnings call a resource of this kind, such as "connection".
     """
+
+    noun = "resource"
 
     def create(self) -> T | Awaitable[T]:
         """

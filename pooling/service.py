@@ -157,6 +157,11 @@ class _Service(Generic[T]):
         return len(self._ledger.idle)
 
     @property
+    def idle(self) -> list[T]:
+        """The idle resources at this instant, to look at: they are the pool's, and borrowers may take them."""
+        return [slot.value for slot in tuple(self._ledger.idle)]
+
+    @property
     def borrowed(self) -> int:
         """Resources out."""
         return len(self._ledger.out)
@@ -513,7 +518,7 @@ class AsyncPoolingService(_Service[T]):
             state = "has been closed" if bound.is_closed() else "is another one"
             count = len(self._ledger.slots)
             raise PoolingError(
-                f"{messages.title(self._name, self._key)} has {count} resource{'s' * (count != 1)} of the "
+                f"{messages.title(self._name, self._key)} has {count} {self._ledger.noun}{'s' * (count != 1)} of the "
                 f"event loop it was first used in, and that loop {state}. Stop the pool before its loop ends "
                 "(`async with pool:` does), or use one pool for each loop.",
                 pool=self._name,

@@ -4,21 +4,22 @@ The app's tests: on a real Postgres, without an account.
 `lakebase_local` and `lakebase_user` come with `lakebase-pooling[local]`, as a plugin of pytest.
 """
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from app import create_app
 from fastapi.testclient import TestClient
 
 from lakebase import create_lakebase_pool
+from lakebase.demo.app import create_app
 from lakebase.local import LocalLakebase
 from lakebase.local.pytest_plugin import LakebaseUser
 
 
 @pytest.fixture(scope="session")
 def database(lakebase_local: LocalLakebase) -> LocalLakebase:
-    schema = Path(__file__).with_name("schema.sql").read_bytes()
+    schema = Path(inspect.getfile(create_app)).with_name("schema.sql").read_bytes()
     with create_lakebase_pool(lakebase_local.config()) as pool, pool.connection() as conn:
         conn.execute(schema)
     return lakebase_local
@@ -31,13 +32,11 @@ def client(database: LocalLakebase) -> Iterator[TestClient]:
         yield client
 
 
-def test_a_note_is_seen_by_its_owner_alone(
-    client: TestClient, database: LocalLakebase, lakebase_user: LakebaseUser
-) -> None:
-    database.add_user("somebody.else@corp.example")
+def test_only_its_owner_sees_a_note(client: TestClient, database: LocalLakebase, lakebase_user: LakebaseUser) -> None:
+    database.add_user("another@corp.example")
     other = {
-        "X-Forwarded-Email": "somebody.else@corp.example",
-        "X-Forwarded-Access-Token": database.token("somebody.else@corp.example"),
+        "X-Forwarded-Email": "another@corp.example",
+        "X-Forwarded-Access-Token": database.token("another@corp.example"),
     }
     assert client.post("/notes", headers=lakebase_user.headers, json={"texts": ["mine"]}).status_code == 201
     seen = client.get("/notes", headers=lakebase_user.headers).json()
@@ -51,5 +50,5 @@ def test_notes_are_written_all_or_none(client: TestClient, lakebase_user: Lakeba
     assert client.get("/notes", headers=lakebase_user.headers).json() == []
 
 
-def test_nobody_sees_nothing(client: TestClient) -> None:
+def test_a_request_without_a_user_is_refused(client: TestClient) -> None:
     assert client.get("/notes").status_code == 401

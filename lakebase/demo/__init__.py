@@ -1,4 +1,4 @@
-"""`lakebase demo`: the main job of this library, done before your eyes on a local Lakebase."""
+"""`lakebase demo`: an app with per-user pools under load on a local Lakebase, with checks of what happened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 # A request before its user's token is rotated, one while it is, and one after that.
 _LEAST_PER_USER = 3
-# A local Lakebase takes any number; somebody who watches does not.
+# More than a person can follow.
 _MOST_USERS = 50
 _MOST_REQUESTS = 100_000
 
@@ -22,7 +22,7 @@ def main(arguments: Namespace) -> int:
     """
     Run the demo and return its exit status: 0 if every check held, 1 if one did not, 2 if it could not be run.
 
-    Blocks until all is over and cleaned up. An interrupt ends it early and leaves nothing behind.
+    Blocks until everything is stopped and cleaned up. An interrupt ends it early and leaves nothing behind.
 
     Args:
         arguments: `users`, `requests` and `quiet`, as the command line has them.
@@ -31,16 +31,16 @@ def main(arguments: Namespace) -> int:
         ModuleNotFoundError: A package is missing that the extra `local` brings.
         KeyboardInterrupt: After everything was stopped.
     """
-    wrong = _wrong_with(arguments.users, arguments.requests)
-    if wrong is not None:
-        print(f"lakebase demo: {wrong}", file=sys.stderr)
+    problem = _find_problem(arguments.users, arguments.requests)
+    if problem is not None:
+        print(f"lakebase demo: {problem}", file=sys.stderr)
         return 2
     for name in ("fastapi", "uvicorn", "httpx", "cryptography", "rich"):
         import_module(name)  # before anything is started
     from lakebase.local import LocalLakebaseError
 
-    from ._acts import run
-    from ._screen import screen
+    from .run import run
+    from .screen import screen
 
     try:
         with screen(quiet=arguments.quiet) as shown:
@@ -55,7 +55,7 @@ def main(arguments: Namespace) -> int:
     return 0 if report.is_good else 1
 
 
-def _wrong_with(users: int, requests: int) -> str | None:
+def _find_problem(users: int, requests: int) -> str | None:
     if users > _MOST_USERS:
         return f"--users {users}: expected at most {_MOST_USERS}"
     if requests > _MOST_REQUESTS:

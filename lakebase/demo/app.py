@@ -1,10 +1,11 @@
 """
-A web app in which every request is served on its own user's connection.
+A web app in which every request is served on a connection of the user who sent it.
 
-The container says how things depend on each other: a pool for each user, out of one budget; from the pool of
-whoever asks, one connection for the request; on that connection, the services. Neither the services nor the
-routes know that there are pools. Run it with `uvicorn --factory app:create_app`; it finds its database in the
-environment, as Databricks Apps sets it, or is given a configuration.
+The container says how things depend on each other: each user has a pool, and all pools share one budget; a
+request takes one connection from its user's pool; the services work on that connection. Neither the services
+nor the routes know of pools. The app takes its database from a configuration, or from the environment as
+Databricks Apps sets it. Run it with `uvicorn --factory lakebase.demo.app:create_app`, or copy this file and
+`schema.sql`, and change what you like.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ Row = dict[str, Any]
 
 
 class Notes:
-    """The notes that a connection's role may see: which these are is for row-level security to say."""
+    """The notes that a connection's role may see, as decided by row-level security."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection
 
     async def all(self) -> list[Row]:
-        """Every note there is, for this role."""
+        """Every note that the role may see."""
         async with self._connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute("select id, owner, text from notes order by id")
             return await cursor.fetchall()
@@ -62,7 +63,7 @@ class Notes:
             await cursor.executemany("insert into notes (text) values (%s)", [(text,) for text in texts])
 
     async def each(self) -> AsyncIterator[Row]:
-        """The notes one by one, however many; the server keeps those not read yet."""
+        """The notes one by one; the server keeps those that were not read yet."""
         async with self._connection.cursor("each_note", row_factory=dict_row) as cursor:
             await cursor.execute("select id, owner, text from notes order by id")
             async for row in cursor:
@@ -70,25 +71,25 @@ class Notes:
 
 
 class Visits:
-    """Writes down who was here. It shares the connection, and so the transaction, with the request's other services."""
+    """Records requests, in the same transaction as the other services: it has the same connection."""
 
     def __init__(self, connection: AsyncConnection[Any], visitor: UserIdentity) -> None:
         self._connection = connection
         self._visitor = visitor
 
     async def record(self) -> None:
-        """Note this request."""
+        """Record the current request."""
         await self._connection.execute("insert into visits (request) values (%s)", [self._visitor.request_id or "?"])
 
 
 class Status:
-    """What the app may know as itself."""
+    """What the app asks under its own identity."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection
 
     async def role(self) -> str:
-        """The role that the database takes the app for."""
+        """The role under which the app is connected."""
         cursor = await self._connection.execute("select current_user")
         row = await cursor.fetchone()
         assert row is not None
@@ -99,19 +100,19 @@ class Status:
 
 
 def visitor() -> UserIdentity:
-    """Who sent the current request."""
+    """The user who sent the current request."""
     request = RequestContext.current()
     assert request is not None
     return UserIdentity.from_headers(request["headers"])
 
 
 def pool_of_visitor(pools: AsyncLakebasePoolManager, _: RequestContext) -> Any:
-    """The visitor's pool; a token that has changed since gets a fresh one."""
+    """The visitor's pool. After the visitor's token has changed, it is a new one."""
     return pools.for_user(visitor())
 
 
 class App(Container):
-    """Everything the app consists of."""
+    """The parts of the app."""
 
     limits = providers.Configuration(default={"connections": 24})
     database = providers.Dependency(instance_of=LakebasePoolConfig)
@@ -134,7 +135,7 @@ async def one_transaction(
     connection: Annotated[AsyncConnection[Any], Injected[App.connection]],
     visits: Annotated[Visits, Injected[App.visits]],
 ) -> AsyncIterator[None]:
-    """What a handler does is committed before its answer goes out, or rolled back where it raises."""
+    """Commit what a handler did before its answer goes out, or roll back if the handler raises."""
     async with connection.transaction():
         await visits.record()
         yield
@@ -148,7 +149,7 @@ public = APIRouter()
 
 
 class Note(BaseModel):
-    """A note, as it is sent."""
+    """A note in an answer."""
 
     id: int
     owner: str
@@ -156,27 +157,27 @@ class Note(BaseModel):
 
 
 class NewNotes(BaseModel):
-    """Notes to be written."""
+    """Notes to write."""
 
     texts: list[str]
 
 
 @mine.get("")
 async def list_notes(notes: TheNotes) -> list[Note]:
-    """Whoever asks sees their own."""
+    """The notes of the user."""
     return [Note(**row) for row in await notes.all()]
 
 
 @mine.post("", status_code=201)
 async def add_notes(new: NewNotes, notes: TheNotes) -> dict[str, int]:
-    """All of them or none."""
+    """Write all of them or none."""
     await notes.add(new.texts)
     return {"added": len(new.texts)}
 
 
 @mine.put("")
 async def upload_notes(request: Request, notes: TheNotes) -> dict[str, int]:
-    """One note a line, written as they arrive; a client that goes away half-way leaves none."""
+    """Write one note for each line, as it arrives; a client that disconnects halfway leaves none."""
     added, rest = 0, b""
     async for part in request.stream():
         *lines, rest = (rest + part).split(b"\n")
@@ -190,7 +191,7 @@ async def upload_notes(request: Request, notes: TheNotes) -> dict[str, int]:
 
 @mine.get("/stream")
 async def stream_notes(notes: TheNotes) -> StreamingResponse:
-    """One note a line. The request has its connection until the last one is sent."""
+    """One note in each line. The request keeps its connection until the last one is sent."""
 
     async def lines() -> AsyncIterator[str]:
         async for row in notes.each():
@@ -201,7 +202,7 @@ async def stream_notes(notes: TheNotes) -> StreamingResponse:
 
 @public.get("/status")
 async def show_status(status: TheStatus) -> dict[str, str]:
-    """Whom the database takes the app for, on a connection of the app's own."""
+    """The role of the app itself, on one of its own connections."""
     return {"role": await status.role()}
 
 
@@ -212,53 +213,53 @@ def _answer(status: int, detail: str, **headers: str) -> JSONResponse:
     return JSONResponse({"detail": detail}, status, headers)
 
 
-async def _nobody(_: Request, error: Exception) -> JSONResponse:
+async def _answer_no_identity(_: Request, error: Exception) -> JSONResponse:
     return _answer(401, str(error))
 
 
-async def _not_let_in(_: Request, error: Exception) -> JSONResponse:
-    logger.warning("%s", error)  # with the host, which is no business of the client's
+async def _answer_login_refused(_: Request, error: Exception) -> JSONResponse:
+    logger.warning("%s", error)  # it names the host, so the client does not get it
     assert isinstance(error, LoginError)
     return _answer(403, f"the database refuses this user's login ({error.failure.name.lower()})")
 
 
-async def _no_credential(request: Request, error: Exception) -> JSONResponse:
+async def _answer_no_credential(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, CredentialError)
     logger.warning("%s", error)
     if error.is_transient:
-        return await _later(request, error)
+        return await _answer_try_later(request, error)
     return _answer(401, "the workspace gives no database credential for this user's token; sign in again")
 
 
-async def _later(_: Request, error: Exception) -> JSONResponse:
+async def _answer_try_later(_: Request, error: Exception) -> JSONResponse:
     logger.warning("%s", error)
     return _answer(503, "the database is busy or not reachable; try again", **{"Retry-After": "1"})
 
 
-async def _unfit(_: Request, error: Exception) -> JSONResponse:
+async def _answer_bad_data(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, psycopg.Error)
-    return _answer(422, error.diag.message_primary or "the database does not take this")
+    return _answer(422, error.diag.message_primary or "the database refuses this")
 
 
-async def _not_text(_: Request, error: Exception) -> JSONResponse:
+async def _answer_bad_text(_: Request, error: Exception) -> JSONResponse:
     return _answer(422, f"expected text in UTF-8: {error}")
 
 
-async def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # that nobody gets
+async def _answer_disconnected(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # for the log: the client is gone
 
 
 _ANSWERS = {
-    ClientDisconnect: _gone,
-    IdentityError: _nobody,
-    LoginError: _not_let_in,
-    CredentialError: _no_credential,
-    psycopg.OperationalError: _later,
-    PoolTimeoutError: _later,
-    PoolExhaustedError: _later,
-    psycopg.IntegrityError: _unfit,
-    psycopg.DataError: _unfit,
-    UnicodeDecodeError: _not_text,
+    ClientDisconnect: _answer_disconnected,
+    IdentityError: _answer_no_identity,
+    LoginError: _answer_login_refused,
+    CredentialError: _answer_no_credential,
+    psycopg.OperationalError: _answer_try_later,
+    PoolTimeoutError: _answer_try_later,
+    PoolExhaustedError: _answer_try_later,
+    psycopg.IntegrityError: _answer_bad_data,
+    psycopg.DataError: _answer_bad_data,
+    UnicodeDecodeError: _answer_bad_text,
 }
 
 
@@ -270,8 +271,8 @@ def create_app(database: LakebasePoolConfig | None = None, container: Any = None
     The app. Does no I/O; its pools live from the server's start to its end.
 
     Args:
-        database: What the app connects to, and as whom it does on its own behalf; `None` takes the environment.
-        container: Its parts, if others than usual.
+        database: The database, and the identity of the app itself; `None` takes both from the environment.
+        container: The parts; `None` makes an `App`.
     """
     parts = App() if container is None else container
     parts.database.override(LakebasePoolConfig.from_env() if database is None else database)

@@ -1,8 +1,8 @@
 """A Lakebase on this machine: a real Postgres behind a gateway that takes minted tokens, and a workspace API."""
 
-from ._faults import Fault
-from ._lake import LocalLakebase
-from ._stats import LocalStats, UserStats
 from .errors import LocalLakebaseError
+from .faults import Fault
+from .lake import LocalLakebase
+from .stats import LocalStats, UserStats
 
 __all__ = ["Fault", "LocalLakebase", "LocalLakebaseError", "LocalStats", "UserStats"]

@@ -1,4 +1,4 @@
-"""`lakebase local …`: a local Lakebase for a person, from start to end."""
+"""`lakebase local …`: commands that start, show and stop local Lakebases."""
 
 from __future__ import annotations
 
@@ -15,27 +15,55 @@ from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 
-from ._desk import Desk, order
-from ._instances import Record, claimed, records
-from ._lake import LocalLakebase
-from ._libpq import without_libpq
-from ._postgres import find_binaries
 from .errors import LocalLakebaseError
+from .lake import LocalLakebase
+from .orders import OrderServer, send_order
+from .postgres import environment_without_libpq, find_binaries
+from .registry import DEFAULT_NAME, Record, claim_name, find_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._instances import Claim
+    from .registry import Claim
 
 __all__ = ["add_commands"]
 
-_DOWN = 30.0
+_STOP_TIMEOUT = 30.0
 
 
 def add_commands(local: argparse.ArgumentParser) -> None:
     """Give a parser the commands of this module."""
     commands = local.add_subparsers(dest="local_command", required=True, metavar="COMMAND")
+    _add_up(commands)
 
+    def command(name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parser.set_defaults(run=_with_short_errors(run))
+        return parser
+
+    status = command("status", "say what is running", _status)
+    status.add_argument("name", nargs="?", help="only this one")
+    down = command("down", "stop one that is running", _down)
+    down.add_argument("name", nargs="?", help="which one (default: the only one)")
+    down.add_argument("--all", action="store_true", help="stop all")
+    env = command("env", "print the environment of one that is running, for the shell's eval", _env)
+    env.add_argument("name", nargs="?", help="which one (default: the only one)")
+    token = command("token", "print a new workspace token of a user, who is added if missing", _token)
+    token.add_argument("user", metavar="EMAIL", help="the user, also the Postgres role")
+    token.add_argument("--name", help="which local Lakebase (default: the only one)")
+    token.add_argument("--password", action="store_true", help="print a minted credential instead, for Postgres")
+    psql = command("psql", "open psql as a user", _psql)
+    psql.add_argument("--name", help="which local Lakebase (default: the only one)")
+    psql.add_argument("--user", metavar="EMAIL", help="the role, added if missing (default: the owner)")
+    psql.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of psql, after --")
+    suspend = command("suspend", "scale to zero: drop all connections; the next one wakes it", _suspend)
+    suspend.add_argument("name", nargs="?", help="which one (default: the only one)")
+    suspend.add_argument(
+        "--wake-after", type=float, default=0.3, metavar="S", help="seconds that waking takes (default: 0.3)"
+    )
+
+
+def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     up = commands.add_parser(
         "up",
         help="start one and keep it running until Ctrl-C",
@@ -67,51 +95,25 @@ def add_commands(local: argparse.ArgumentParser) -> None:
         help="seconds that a credential is good (default: 3600)",
     )
     up.add_argument(
-        "--suspend-timeout", type=float, metavar="S", help="scale to zero after so many idle seconds (default: never)"
+        "--suspend-timeout", type=float, metavar="S", help="scale to zero after that many idle seconds (default: never)"
     )
     up.add_argument(
         "--wake-after", type=float, default=0.3, metavar="S", help="seconds that waking takes (default: 0.3)"
     )
     up.add_argument("--read-only", action="store_true", help="offer a read-only host, too")
-    up.set_defaults(run=_guarded(_up))
-
-    def command(name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        parser.set_defaults(run=_guarded(run))
-        return parser
-
-    status = command("status", "say what is running", _status)
-    status.add_argument("name", nargs="?", help="only this one")
-    down = command("down", "stop one that is running", _down)
-    down.add_argument("name", nargs="?", help="which one (default: the only one)")
-    down.add_argument("--all", action="store_true", help="stop all")
-    env = command("env", "print the environment of one that is running, for the shell's eval", _env)
-    env.add_argument("name", nargs="?", help="which one (default: the only one)")
-    token = command("token", "print a new workspace token of a user, who is added if missing", _token)
-    token.add_argument("user", metavar="EMAIL", help="the user, also the Postgres role")
-    token.add_argument("--name", help="which local Lakebase (default: the only one)")
-    token.add_argument("--password", action="store_true", help="print a minted credential instead, for Postgres")
-    psql = command("psql", "open psql as a user", _psql)
-    psql.add_argument("--name", help="which local Lakebase (default: the only one)")
-    psql.add_argument("--user", metavar="EMAIL", help="the role, added if missing (default: the owner)")
-    psql.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of psql, after --")
-    suspend = command("suspend", "scale to zero: drop all connections; the next one wakes it", _suspend)
-    suspend.add_argument("name", nargs="?", help="which one (default: the only one)")
-    suspend.add_argument(
-        "--wake-after", type=float, default=0.3, metavar="S", help="seconds that waking takes (default: 0.3)"
-    )
+    up.set_defaults(run=_with_short_errors(_up))
 
 
-def _guarded(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """The command, with one line instead of a traceback for an error that the person can do something about."""
+def _with_short_errors(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The command, with one line instead of a traceback for an error that the user can do something about."""
 
     def run(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
         except BrokenPipeError:
-            raise  # the reader of our output has seen enough
+            raise  # the output was closed, as by `head`
         except (LocalLakebaseError, ValueError, OSError, psycopg.Error) as error:
-            # libpq's messages have lines of their own.
+            # On one line: libpq's messages have several.
             print(f"lakebase local {arguments.local_command}: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
 
@@ -122,12 +124,12 @@ def _guarded(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse
 
 
 class _Stopped(BaseException):
-    """A signal asks for the end. Not an `Exception`: nothing on the way may take it for a failure."""
+    """A signal asks for the end. It is no `Exception`, so that no handler on the way takes it for a failure."""
 
 
 def _stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)  # the way down is not to be interrupted
+        signal.signal(other, signal.SIG_IGN)  # stopping must not be interrupted
     raise _Stopped
 
 
@@ -147,13 +149,13 @@ def _up(arguments: argparse.Namespace) -> int:
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
-    for name in os.environ.keys() - without_libpq(os.environ).keys():
-        del os.environ[name]  # this process is a server, and a client of its own Postgres only
+    for name in os.environ.keys() - environment_without_libpq(os.environ).keys():
+        del os.environ[name]  # they are meant for clients of another database
     _allow_many_files()
     began = time.monotonic()
     try:
-        with claimed(arguments.name) as claim, lake, Desk(lake) as desk:
-            record = _publish(claim, lake, desk, arguments.data_dir)
+        with claim_name(arguments.name) as claim, lake, OrderServer(lake) as orders:
+            record = _publish(claim, lake, orders, arguments.data_dir)
             tokens = {user: lake.add_user(user) for user in arguments.user}
             print(_welcome(record, tokens, time.monotonic() - began), flush=True)
             why = _until_it_fails(lake)
@@ -165,22 +167,22 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _allow_many_files() -> None:
-    """Raise this process's limit as far as it may: a connection takes two file descriptors."""
+    """Raise this process's limit as far as allowed: a connection takes two file descriptors."""
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     except (OSError, ValueError):
-        pass  # as on macOS, where the hard limit is no number that may be set
+        pass  # on macOS, the hard limit is not a number that can be set
 
 
-def _publish(claim: Claim, lake: LocalLakebase, desk: Desk, data_dir: str | None) -> Record:
+def _publish(claim: Claim, lake: LocalLakebase, orders: OrderServer, data_dir: str | None) -> Record:
     record = Record(
         name=claim.name,
         pid=os.getpid(),
-        desk=desk.address,
-        desk_token=desk.token,
+        orders_address=orders.address,
+        orders_token=orders.token,
         host=lake.host,
         port=lake.port,
         workspace_url=lake.workspace_url,
@@ -200,7 +202,7 @@ def _publish(claim: Claim, lake: LocalLakebase, desk: Desk, data_dir: str | None
 def _until_it_fails(lake: LocalLakebase) -> str:
     wake = threading.Event()
     while True:
-        wake.wait(1.0)  # a signal ends it by an exception
+        wake.wait(1.0)  # a signal ends this by an exception
         why = lake.failure()
         if why:
             return why
@@ -220,7 +222,7 @@ def _welcome(record: Record, tokens: dict[str, str], seconds: float) -> str:
     for user, token in tokens.items():
         lines.append(f"# Workspace token of {user}, as in X-Forwarded-Access-Token:")
         lines.append(f"#   {token}")
-    name = "" if record.name == "local" else f" --name {record.name}"
+    name = "" if record.name == DEFAULT_NAME else f" --name {record.name}"
     lines.append(f"# A user's token: lakebase local token EMAIL{name}    A prompt: lakebase local psql{name}")
     return "\n".join(lines)
 
@@ -229,11 +231,11 @@ def _exports(record: Record) -> list[str]:
     return [f"export {name}={shlex.quote(value)}" for name, value in record.environment.items()]
 
 
-# The others
+# The other commands
 
 
 def _one(name: str | None) -> Record:
-    running = records()
+    running = find_records()
     if name is not None:
         for record in running:
             if record.name == name:
@@ -251,9 +253,9 @@ def _names(running: list[Record]) -> str:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    running = [_one(arguments.name)] if arguments.name else records()
+    running = [_one(arguments.name)] if arguments.name else find_records()
     for record in running:
-        found = order(record.desk, record.desk_token, "status")
+        found = send_order(record.orders_address, record.orders_token, "status")
         print(f"{record.name}: {found['state']}, process {record.pid}")
         print(f"  database   {record.host}:{record.port}/{record.database} (Postgres {record.postgres_version})")
         print(f"  pooler     {record.pooled or 'none: ' + record.why_no_pooler}")
@@ -269,15 +271,17 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    for record in records() if arguments.all else [_one(arguments.name)]:
+    for record in find_records() if arguments.all else [_one(arguments.name)]:
         try:
             os.kill(record.pid, signal.SIGTERM)
         except ProcessLookupError:
-            pass  # it went by itself
-        deadline = time.monotonic() + _DOWN
-        while any(other.name == record.name and other.pid == record.pid for other in records()):
+            pass  # it has just ended
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while any(other.name == record.name and other.pid == record.pid for other in find_records()):
             if time.monotonic() > deadline:
-                raise LocalLakebaseError(f"{record.name} (process {record.pid}) has not stopped within {_DOWN:g} s")
+                raise LocalLakebaseError(
+                    f"{record.name} (process {record.pid}) has not stopped within {_STOP_TIMEOUT:g} s"
+                )
             time.sleep(0.02)
         print(f"{record.name}: stopped")
     return 0
@@ -291,13 +295,13 @@ def _env(arguments: argparse.Namespace) -> int:
 def _token(arguments: argparse.Namespace) -> int:
     record = _one(arguments.name)
     what = "password" if arguments.password else "token"
-    print(order(record.desk, record.desk_token, what, user=arguments.user)[what])
+    print(send_order(record.orders_address, record.orders_token, what, user=arguments.user)[what])
     return 0
 
 
 def _suspend(arguments: argparse.Namespace) -> int:
     record = _one(arguments.name)
-    found = order(record.desk, record.desk_token, "suspend", wake_after=arguments.wake_after)
+    found = send_order(record.orders_address, record.orders_token, "suspend", wake_after=arguments.wake_after)
     print(f"{record.name}: {found['state']}")
     return 0
 
@@ -306,8 +310,8 @@ def _psql(arguments: argparse.Namespace) -> int:
     record = _one(arguments.name)
     user = arguments.user or record.admin
     extra = arguments.arguments[1:] if arguments.arguments[:1] == ["--"] else arguments.arguments
-    # Asking for the password also adds the user.
-    password = order(record.desk, record.desk_token, "password", user=user)["password"]
+    # This order adds the user, if missing.
+    password = send_order(record.orders_address, record.orders_token, "password", user=user)["password"]
     program = shutil.which("psql")
     if program is not None:
         names = ("PGHOST", "PGPORT", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT")
@@ -326,4 +330,4 @@ def _psql(arguments: argparse.Namespace) -> int:
             "PGSSLMODE": "disable",
         }
     sys.stdout.flush()
-    os.execve(program, [program, *extra], {**without_libpq(os.environ), **environment, "PGUSER": user})  # noqa: S606
+    os.execve(program, [program, *extra], {**environment_without_libpq(os.environ), **environment, "PGUSER": user})  # noqa: S606

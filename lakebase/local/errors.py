@@ -1,4 +1,4 @@
-"""Errors of the local Lakebase itself; what it shows to clients are a server's words, not these."""
+"""Errors of the local Lakebase itself, as opposed to those that it shows to clients."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["LocalLakebaseError"]
 
 
 class LocalLakebaseError(Exception):
-    """The local Lakebase could not be started or do what it was asked; the message says what to try."""
+    """The local Lakebase cannot start or cannot do what it was asked to do; the message says what to try."""

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from lakebase.config import LakebasePoolConfig
 
-    from ._lake import LocalLakebase
+    from .lake import LocalLakebase
 
 __all__ = ["LakebaseUser", "lakebase_local", "lakebase_user"]
 
@@ -44,7 +44,7 @@ class LakebaseUser:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers in which a Databricks App would get this user."""
+        """The headers by which a Databricks App knows this user."""
         return {"X-Forwarded-Email": self.name, "X-Forwarded-Access-Token": self.token}
 
     def config(self, **overrides: object) -> LakebasePoolConfig:
@@ -53,7 +53,7 @@ class LakebaseUser:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer the choice of the server behind the local Lakebase."""
+    """Add the option that chooses the server behind the local Lakebase."""
     parser.getgroup("lakebase").addoption(
         "--postgres",
         default="auto",
@@ -66,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def lakebase_local(request: pytest.FixtureRequest) -> Iterator[LocalLakebase]:
     """A local Lakebase for the whole session, started when the first test asks for it."""
-    from ._lake import LocalLakebase
+    from .lake import LocalLakebase
 
     with LocalLakebase(postgres=str(request.config.getoption("--postgres"))) as lake:
         yield lake

@@ -86,6 +86,7 @@ class Ledger:
         watches: Whether to give up steps that are overdue; `False` where the backend can end them itself.
         budget: The limit it shares with other ledgers, or `None`.
         owner: The pool that carries out its work; only for a ledger with a budget, since the outbox is shared there.
+        noun: What messages call a resource.
     """
 
     __slots__ = (
@@ -98,6 +99,7 @@ class Ledger:
         "max_size",
         "budget",
         "owner",
+        "noun",
         # What the fast path reads and changes without the lock.
         "fast",
         "inspects",
@@ -139,6 +141,7 @@ class Ledger:
         watches: bool = True,
         budget: Budget | None = None,
         owner: Any = None,
+        noun: str = "resource",
     ) -> None:
         self.options = options
         self.jitter = jitter
@@ -148,6 +151,7 @@ class Ledger:
         self.max_size: int = options.max_size
         self.budget = budget
         self.owner = owner
+        self.noun = noun
         self.fast = False
         #: Whether the fast path, too, notes who borrows: in a pool that has let a borrower down once, and under a
         #: budget, which wants to know which pool was quiet for longest.

@@ -115,7 +115,7 @@ def timed_out(
             limit = f"max_total={counts.max_total}"
         elif counts.borrowed >= counts.max_size:
             limit = f"max_size={counts.max_size}"
-    wanted = f"min_size={ledger.min_size} was not reached" if fills else "no resource"
+    wanted = f"min_size={ledger.min_size} was not reached" if fills else f"no {ledger.noun}"
     return PoolTimeoutError(
         f"{title(name, key)}: {wanted} within timeout={timeout} s (step: {step}).\n"
         f"At that moment: {counts}{longest_out(ledger, now, of_all=short)}.\n"
@@ -140,7 +140,7 @@ def _advice(
     if step == VALIDATING and error is not None and ledger.backoff.last_was_made:
         return (
             f"Validation refused whatever was made, last with {type(error).__name__}, which is "
-            "the cause of this error: see what validate() or is_alive() asks of a resource that was just made."
+            f"the cause of this error: see what validate() or is_alive() asks of a {ledger.noun} that was just made."
         )
     if step == VALIDATING:
         return "validate() took or failed until the end: see what it waits for, or raise timeout."
@@ -215,7 +215,7 @@ def not_out(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | No
     """Something was given back that this pool has not lent."""
     what = f"<{type(value).__name__} object at {id(value):#x}>"  # its own repr may hold secrets, or fail
     if any(slot.value is value for slot in list(ledger.slots)):
-        why = "it was given back before. Give a resource back once; `lease()` does"
+        why = f"it was given back before. Give a {ledger.noun} back once; `lease()` does"
     elif elsewhere is not None:
         why = f"it is out from {elsewhere}. Give it back there"
     else:
@@ -233,7 +233,7 @@ def not_out(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | No
 def release_failed(name: str, key: Any, ledger: Ledger, error: BaseException, *, step: str, how: str) -> ReleaseError:
     """The release hook failed or took too long."""
     return ReleaseError(
-        f"{title(name, key)}: the {step} {how} ({type(error).__name__}); the resource was destroyed and its "
+        f"{title(name, key)}: the {step} {how} ({type(error).__name__}); the {ledger.noun} was destroyed and its "
         "place is free. That error is the cause of this one.",
         pool=name,
         key=key,

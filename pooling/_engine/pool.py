@@ -140,6 +140,7 @@ class Pool:
             watches=not backend.can_interrupt,
             budget=budget,
             owner=None if budget is None else self,
+            noun=hooks.noun,
         )
         #: The service, once its key was closed or forgotten: it is to live as long as a slot whose home this pool
         #: is, and no other object may refer to it.
@@ -240,8 +241,9 @@ class Pool:
         stack = "".join(slot.stack.format()) if slot.stack is not None else ""
         now = self.backend.now()
         log.warning(
-            "%s: a resource has been out for more than leak_timeout=%s s: borrowed %s\n%s",
+            "%s: a %s has been out for more than leak_timeout=%s s: borrowed %s\n%s",
             messages.title(self.name, self.key),
+            self.ledger.noun,
             self.options.leak_timeout,
             messages.holder(slot, now),
             stack,

@@ -1,11 +1,12 @@
-"""The demo's app, served over real HTTP on a local Lakebase of these tests' own."""
+"""The demo's app, served over real HTTP on a local Lakebase for these tests alone."""
 
 import httpx
 import pytest
 
-from lakebase.demo._server import Server
-from lakebase.demo._stage import Stage
+from lakebase import create_lakebase_pool
 from lakebase.demo.app import App, create_app
+from lakebase.demo.dataset import Dataset
+from lakebase.demo.server import Server
 from lakebase.local import LocalLakebase
 
 ANN, BOB = "ann@corp.example", "bob@corp.example"
@@ -18,13 +19,20 @@ def lake(request):
 
 
 @pytest.fixture(scope="session")
-def stage(lake):
-    """Two users with twelve notes each, and the table's owner to look at them."""
+def dataset(lake):
+    """The tables, with twelve notes of each of two users."""
     for user in (ANN, BOB):
         lake.add_user(user)
-    with Stage(lake) as stage:
-        stage.set_up([ANN, BOB])
-        yield stage
+    with Dataset(lake) as dataset:
+        dataset.create([ANN, BOB])
+        yield dataset
+
+
+@pytest.fixture(scope="session")
+def owner(lake, dataset):
+    """A pool of the tables' owner, to whom row-level security does not apply."""
+    with create_lakebase_pool(lake.config(), max_size=1, name="owner") as pool:
+        yield pool
 
 
 @pytest.fixture
@@ -34,8 +42,8 @@ def parts():
 
 
 @pytest.fixture
-def app(lake, stage, parts):
-    return create_app(lake.config(lake.client_id, max_size=2, timeout=10), parts)
+def app(lake, dataset, parts):
+    return create_app(lake.config(lake.client_id, max_size=2, timeout=30), parts)
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ async def server(app):
 
 @pytest.fixture
 async def http(server):
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as http:
         yield http
 
 

@@ -1,4 +1,4 @@
-"""The example app is the demo's, and its own tests pass where somebody has copied the folder."""
+"""The example folder: its tests pass on the app of the package, and on a copy that a reader has made."""
 
 import os
 import shutil
@@ -11,18 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "fastapi_app"
+APP = ROOT / "lakebase" / "demo"
 
 
-@pytest.mark.parametrize("name", ["app.py", "schema.sql"])
-def test_the_example_is_the_app_that_the_demo_runs(name):
-    assert (EXAMPLE / name).read_text() == (ROOT / "lakebase" / "demo" / name).read_text(), (
-        f"cp lakebase/demo/{name} examples/fastapi_app/"
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the example folder."""
+    return shutil.copytree(
+        EXAMPLE, tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache", "app.py", "schema.sql")
     )
 
 
-def test_the_examples_own_tests_pass(tmp_path, request):
-    folder = tmp_path / "app"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
+def run_tests(folder, request):
     is_installed = any(point.name == "lakebase_local" for point in entry_points(group="pytest11"))
     plugin = [] if is_installed else ["-p", "lakebase.local.pytest_plugin"]
     options = [f"--postgres={request.config.getoption('--postgres')}", "-p", "no:cacheprovider", "-p", "no:asyncio"]
@@ -32,3 +32,28 @@ def test_the_examples_own_tests_pass(tmp_path, request):
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "3 passed" in ended.stdout
+
+
+def test_its_tests_pass(folder, request):
+    run_tests(folder, request)
+
+
+def test_its_tests_pass_on_a_copy_of_the_app(folder, request):
+    for name in ("app.py", "schema.sql"):
+        shutil.copy(APP / name, folder)
+    app = (folder / "app.py").read_text()
+    (folder / "app.py").write_text(app.replace('title="Notes"', 'title="Copy"'))
+    for name in ("test_app.py", "app.yaml"):
+        text = (folder / name).read_text()
+        assert "lakebase.demo.app" in text
+        (folder / name).write_text(text.replace("lakebase.demo.app", "app"))
+    with (folder / "test_app.py").open("a") as tests:
+        tests.write("\n    assert client.app.title == 'Copy'\n")
+    run_tests(folder, request)
+
+
+def test_its_readme_links_to_the_app():
+    text = (EXAMPLE / "README.md").read_text()
+    for name in ("app.py", "schema.sql"):
+        assert f"(../../lakebase/demo/{name})" in text
+        assert (APP / name).is_file()

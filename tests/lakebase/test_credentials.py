@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -17,6 +17,7 @@ import pytest
 from lakebase import ConfigurationError, CredentialCache, CredentialError, DatabaseCredential, LakebasePoolConfig
 from lakebase.credentials import credential_source
 from lakebase.passwords import EXPIRY_MARGIN, AsyncCallablePassword, MintedPassword, StaticPassword
+from pooling import SingleFlight
 
 HOUR = 3600.0
 LONG = 30.0
@@ -92,7 +93,7 @@ def test_a_hundred_threads_share_one_mint() -> None:
     with ThreadPoolExecutor(100) as pool:
         with mint.shut():
             got = [pool.submit(source.password) for _ in range(100)]
-            until(lambda: waiting_threads(Future.exception) == 100)
+            until(lambda: waiting_threads(SingleFlight.wait) == 100)
         assert {future.result(LONG) for future in got} == {"token-1"}
     assert (mint.calls, source.mints, mint.most_at_once) == (1, 1, 1)
 
@@ -114,7 +115,7 @@ async def test_tasks_and_threads_share_one_mint() -> None:
     with mint.shut():
         task = asyncio.create_task(source.apassword())
         thread = asyncio.create_task(asyncio.to_thread(source.password))
-        await asyncio.to_thread(until, lambda: waiting_threads(Future.exception) == 1)
+        await asyncio.to_thread(until, lambda: waiting_threads(SingleFlight.wait) == 1)
     assert await task == await thread == "token-1"
     assert mint.calls == 1
 
@@ -209,7 +210,7 @@ def test_the_wall_clock_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> N
         def now(cls, tz: timezone | None = None) -> datetime:
             return datetime.now(tz) + timedelta(days=1)
 
-    monkeypatch.setattr("lakebase.passwords.datetime", Tomorrow)
+    monkeypatch.setattr("lakebase._credential.datetime", Tomorrow)
     assert source.password() == "token-1"
 
 
@@ -282,7 +283,7 @@ def test_every_caller_gets_an_error_of_its_own_with_the_cause() -> None:
     with ThreadPoolExecutor(8) as pool:
         with mint.shut():
             got = [pool.submit(source.password) for _ in range(8)]
-            until(lambda: waiting_threads(Future.exception) == 8)
+            until(lambda: waiting_threads(SingleFlight.wait) == 8)
         errors = [future.exception(LONG) for future in got]
     assert mint.calls == 1
     assert len({id(error) for error in errors}) == 8
@@ -417,7 +418,7 @@ def test_a_forked_child_does_not_wait_for_its_parents_mint() -> None:
     source = MintedPassword(mint)
     with mint.shut(), ThreadPoolExecutor(1) as pool:
         parents = pool.submit(source.password)
-        until(lambda: waiting_threads(Future.exception) == 1)
+        until(lambda: waiting_threads(SingleFlight.wait) == 1)
         child = os.fork()
         if child == 0:
             try:

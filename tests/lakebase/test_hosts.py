@@ -7,18 +7,10 @@ import logging
 import psycopg
 import pytest
 
-from lakebase import ConfigurationError, CredentialError, LakebasePoolConfig
-from lakebase import hosts as hosts_module
+from lakebase import ConfigurationError, CredentialError, LakebasePoolConfig, endpoints
 from lakebase.credentials import credential_source
-from lakebase.hosts import (
-    EndpointHosts,
-    direct_host,
-    endpoint_hosts,
-    host_problem,
-    is_pooled_host,
-    pooled_host,
-    with_endpoint_host,
-)
+from lakebase.endpoints import endpoint_hosts, host_problem, with_endpoint_host
+from lakebase.hosts import EndpointHosts, direct_host, is_pooled_host, pooled_host
 
 DIRECT = "ep-cool-sun-d1.database.us-east-1.cloud.databricks.com"
 POOLED = "ep-cool-sun-d1-pooler.database.us-east-1.cloud.databricks.com"
@@ -116,7 +108,7 @@ def test_a_workspace_that_refuses_is_a_credential_error(lakebase_user) -> None:
 def test_a_wrong_host_is_logged_once_after_the_first_credential(
     lakebase_user, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts_module, "_asked", {})
+    monkeypatch.setattr(endpoints, "_asked", {})
     wrong = lakebase_user.config(host="ep-old.example").resolved({})
     with caplog.at_level(logging.WARNING, "lakebase"):
         for _ in range(2):
@@ -132,7 +124,7 @@ def test_a_wrong_host_is_logged_once_after_the_first_credential(
 def test_an_identity_that_may_not_ask_leaves_it_to_the_next(
     lakebase_user, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts_module, "_asked", {})
+    monkeypatch.setattr(endpoints, "_asked", {})
     wrong = lakebase_user.config(host="ep-old.example").resolved({})
     with caplog.at_level(logging.WARNING, "lakebase"):
         with lakebase_user.lake.fail_workspace(403, path="/endpoints"):
@@ -145,7 +137,7 @@ def test_an_identity_that_may_not_ask_leaves_it_to_the_next(
 
 
 def test_identities_that_never_may_are_asked_three_times_in_all(lakebase_user, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts_module, "_asked", {})
+    monkeypatch.setattr(endpoints, "_asked", {})
     with lakebase_user.lake.fail_workspace(403, path="/endpoints") as fault:
         for _ in range(5):
             assert credential_source(lakebase_user.config().resolved({})).password()

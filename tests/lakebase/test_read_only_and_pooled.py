@@ -17,10 +17,11 @@ from lakebase import (
     LakebasePoolManager,
     create_async_lakebase_pool,
     create_lakebase_pool,
+    endpoints,
     with_endpoint_host,
 )
-from lakebase import hosts as hosts_module
-from lakebase.hosts import EndpointHost, EndpointHosts, host_problem
+from lakebase.endpoints import host_problem
+from lakebase.hosts import EndpointHosts
 
 DIRECT = "ep-x.database.eu.cloud.databricks.com"
 POOLED = "ep-x-pooler.database.eu.cloud.databricks.com"
@@ -78,7 +79,7 @@ def test_the_workspaces_answer_is_the_pooler_whatever_it_is_called():
     assert direct.server_host == "db.example"
     assert direct.merged({"pooled": True}).server_host == "pool.example"
     assert direct.merged({"host": "other.example"}).server_host == "other.example"
-    assert "EndpointHost" not in repr(direct)
+    assert direct.merged({"max_size": 2}).endpoint_hosts == OWN
 
 
 def test_what_the_workspace_says_there_is_not_is_refused():
@@ -123,8 +124,8 @@ def test_a_local_poolers_configuration_knows_the_direct_host_and_port(lakebase_l
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts_module, "_readable", {})
-    monkeypatch.setattr(hosts_module, "_noted", set())
+    monkeypatch.setattr(endpoints, "_readable", {})
+    monkeypatch.setattr(endpoints, "_noted", set())
 
 
 def test_a_read_only_session_refuses_to_write_on_whatever_server(lakebase_local):
@@ -157,7 +158,7 @@ async def test_through_the_pooler_each_transaction_begins_read_only(lakebase_loc
     lakebase_local.add_password_role("reads", "native")
     given = EndpointHosts(lakebase_local.host, None, lakebase_local.host, lakebase_local.host)
     config = lakebase_local.config("reads", password="native").merged(
-        {"read_only": True, "pooled": True, "host": EndpointHost(lakebase_local.host, given)}
+        {"read_only": True, "pooled": True, "host": lakebase_local.host, "endpoint_hosts": given}
     )
     if is_async:
         async with create_async_lakebase_pool(config) as pool, pool.connection() as connection:
@@ -190,10 +191,10 @@ def test_it_is_asked_for_once_for_all_users_pools():
     base = LakebasePoolConfig(host="db.example", database="d", endpoint=ENDPOINT, read_only=True)
     for user in ("ann", "bob"):
         config = base.merged({"user": user, "workspace_client": client})
-        assert hosts_module.is_host_to_be_found(config)
-        found = hosts_module.with_read_only_host(config)
+        assert endpoints.is_host_to_be_found(config)
+        found = endpoints.with_read_only_host(config)
         assert found.server_host == "ro.example"
-        assert not hosts_module.is_host_to_be_found(found)
+        assert not endpoints.is_host_to_be_found(found)
     assert client.asked == [ENDPOINT]
 
 
@@ -210,7 +211,7 @@ def test_a_private_name_of_the_endpoint_is_kept_with_a_warning(caplog):
     config = LakebasePoolConfig(
         host="link.private", database="d", user="u", endpoint=ENDPOINT, read_only=True, workspace_client=client
     )
-    assert hosts_module.with_read_only_host(config).server_host == "link.private"
+    assert endpoints.with_read_only_host(config).server_host == "link.private"
     assert "link.private" in caplog.text
     assert "ro.example" in caplog.text
 
@@ -218,7 +219,7 @@ def test_a_private_name_of_the_endpoint_is_kept_with_a_warning(caplog):
 def test_where_the_workspace_may_not_be_asked_the_host_is_kept_with_a_warning(lakebase_user, caplog):
     config = lakebase_user.config().merged({"read_only": True})
     with lakebase_user.lake.fail_workspace(403, path="/endpoints"):
-        found = hosts_module.with_read_only_host(config)
+        found = endpoints.with_read_only_host(config)
     assert found.server_host == lakebase_user.lake.host
     assert "PermissionDenied" in caplog.text
     assert "read-only transactions" in caplog.text
@@ -226,7 +227,7 @@ def test_where_the_workspace_may_not_be_asked_the_host_is_kept_with_a_warning(la
         lakebase_user.lake.fail_workspace(500, path="/endpoints"),
         pytest.raises(CredentialError) as failed,
     ):
-        hosts_module.with_read_only_host(config)
+        endpoints.with_read_only_host(config)
     assert failed.value.is_transient
 
 

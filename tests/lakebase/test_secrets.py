@@ -58,17 +58,17 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The credentials minted in the test, as the SDK returned them."""
-    from lakebase import _workspace
+    from lakebase import credentials as credentials_module
 
     minted: list[str] = []
-    mint = _workspace.mint
+    mint = credentials_module.mint
 
     def watched(*arguments: Any, **keywords: Any) -> Any:
         token, expires_at = mint(*arguments, **keywords)
         minted.append(token)
         return token, expires_at
 
-    monkeypatch.setattr(_workspace, "mint", watched)
+    monkeypatch.setattr(credentials_module, "mint", watched)
     return minted
 
 
@@ -126,8 +126,8 @@ def test_a_blocking_app_shows_no_secret(lakebase_user, written: io.StringIO, cre
                 user_pool,
                 user_pool.config,
                 user_pool.get_stats(),
-                user_pool._service,
-                user_pool._service.stats(),
+                user_pool.service,
+                user_pool.service.stats(),
             )
         show(written, identity, rotated, manager, manager.stats(), base, routing, app_pool.kwargs)
         with lake.too_many_connections():

@@ -71,7 +71,7 @@ async def test_another_token_replaces_the_pool_and_fails_no_request_in_flight(si
         old = manager.for_user(ann)
         async with connection(old) as conn:
             waiter = side.go(who, old)
-            await side.until(lambda: old._service.pending == 1)
+            await side.until(lambda: old.service.pending == 1)
             renewed = identity(lakebase_local, ann.user)
             new = manager.for_user(renewed)
             assert new is not old
@@ -82,7 +82,7 @@ async def test_another_token_replaces_the_pool_and_fails_no_request_in_flight(si
             assert await who(new) == ann.user
             assert await ask(conn, "select 1") == 1
         assert await waiter.result() == ann.user
-        await side.until(lambda: old._service.size == 0)
+        await side.until(lambda: old.service.size == 0)
         assert (manager.size, manager.stats().rotations) == (1, 1)
 
 
@@ -305,15 +305,27 @@ async def test_a_login_that_cannot_succeed_is_told_at_once(side, lakebase_local)
         assert "wrong secret" not in str(caught.value)
 
 
-def test_a_pool_looked_up_while_it_is_being_forgotten_for_being_quiet_stays_usable():
-    manager = LakebasePoolManager({"host": "h", "database": "d", "user": "u", "password": "p"}, max_pool_idle=0.0)
+def test_a_pool_whose_key_was_evicted_stays_usable():
+    base = {"host": "h", "database": "d", "user": "u", "password": "p"}
+    manager = LakebasePoolManager(base, max_pools=1)
     old = manager.get_pool("ann")
-    forgotten = manager._keyed._forget()  # and the manager has not been told yet
+    manager.get_pool("bob")
+    assert not manager.has_pool("ann")
     new = manager.get_pool("ann")
-    manager._keyed._part_with(forgotten)
     assert new is not old
     assert not old.closed
     assert manager.get_pool("ann") is new
+
+
+def test_a_new_token_whose_configuration_cannot_work_leaves_the_pool_as_it_is():
+    base = {"host": "h", "database": "d", "user": "u", "password": "p"}
+    manager = LakebasePoolManager(base)
+    old = manager.get_pool("ann", token_fingerprint="one")
+    with pytest.raises(ConfigurationError, match="max_size"):
+        manager.get_pool("ann", {"max_size": 0}, token_fingerprint="two")
+    assert not old.closed
+    assert manager.get_pool("ann", token_fingerprint="one") is old
+    assert manager.stats().rotations == 0
 
 
 # -- what they cost --------------------------------------------------------------

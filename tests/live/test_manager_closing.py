@@ -160,7 +160,7 @@ async def test_a_closed_pool_of_a_managers_names_its_key_and_says_how_to_go_on(s
         assert f"LakebasePool 'users' of key {ann!r} open" in repr(pool)
         async with connection(pool):
             waiter = side.go(who, pool)
-            await side.until(lambda: pool._service.pending == 1)
+            await side.until(lambda: pool.service.pending == 1)
             await wait(manager.close_all(0))
             for wait_for in (waiter.result(), wait(who(pool))):
                 with pytest.raises(psycopg_pool.PoolClosed) as refused:

@@ -108,7 +108,7 @@ async def test_a_user_without_a_pool_never_gets_the_apps(side, lakebase_local, a
         pool = routing.route()
         pool.resolve_user_pool = lambda identity: None if answer == "nothing" else routing.app
         async with request(side, identity=identity(lakebase_local)):
-            with pytest.raises(LookupError, match="app's rights"):
+            with pytest.raises(LookupError, match="refusing to fall back to the app's pool"):
                 await who(pool)
             with pytest.raises(LookupError):
                 await wait(pool.getconn())

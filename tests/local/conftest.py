@@ -1,11 +1,15 @@
-"""A local Lakebase of these tests' own: they break it on purpose."""
+"""A local Lakebase for these tests alone: they break it on purpose."""
 
 import itertools
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from lakebase.local import LocalLakebase
+from tests.local.clients import connection_settings
+from tests.local.owner import ROOT
 
 numbers = itertools.count(1)
 
@@ -24,7 +28,7 @@ def lake(shared_lake):
 
 @pytest.fixture
 def user(lake):
-    """The name of a user whom no other test has."""
+    """The name of a user that no other test has."""
     name = f"person{next(numbers)}@corp.example"
     lake.add_user(name)
     return name
@@ -48,14 +52,33 @@ def admin(lake):
         yield connection
 
 
-def connection_settings(lake, user, password=None):
-    return {
-        "host": lake.host,
-        "port": lake.port,
-        "dbname": lake.database,
-        "user": user,
-        "password": lake.mint(user) if password is None else password,
-        "sslmode": "verify-full",
-        "sslrootcert": str(lake.ca_file),
-        "connect_timeout": 20,
-    }
+@pytest.fixture
+def client(lake, user):
+    """The SDK's client of that user."""
+    return lake.workspace_client(user)
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+@pytest.fixture
+def own_tempdir(tmp_path_factory, short_path, monkeypatch):
+    """An empty directory that is also this process's directory for temporary files."""
+    tmp_path_factory.getbasetemp()  # made before, in the usual place
+    monkeypatch.setenv("TMPDIR", str(short_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return short_path
+
+
+@pytest.fixture
+def home(short_path, monkeypatch):
+    """Empty directories for temporary files and for the records of those that run."""
+    (short_path / "tmp").mkdir()
+    (short_path / "run").mkdir()
+    monkeypatch.setenv("TMPDIR", str(short_path / "tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path / "run"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return short_path

@@ -157,8 +157,9 @@ class CloseSlot(OnSlot):
     def _report(self, error: Exception) -> None:
         # Where it failed, but not its words: a driver's may have a password in them.
         log.warning(
-            "%s: destroying a resource (%s) failed with %s; its place is free all the same\n%s",
+            "%s: destroying a %s (%s) failed with %s; its place is free all the same\n%s",
             messages.title(self.pool.name, self.pool.key),
+            self.pool.ledger.noun,
             self.slot.reason,
             "a timeout" if isinstance(error, StepTimeoutError) else type(error).__name__,
             "".join(traceback.format_tb(error.__traceback__)),

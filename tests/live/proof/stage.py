@@ -11,8 +11,8 @@ import psycopg
 
 from lakebase import LakebasePoolConfig, UserIdentity
 from lakebase.local import LocalLakebase
-from lakebase.local._postgres import SUPERUSER
 from lakebase.local.errors import LocalLakebaseError
+from lakebase.local.postgres.address import SUPERUSER
 
 from .record import ROWS
 

@@ -1,0 +1,84 @@
+"""The demo from beginning to end: a Lakebase, its data, an app, the load, and the checks."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import httpx
+
+from lakebase import LakebasePoolConfig
+from lakebase.local import LocalLakebase
+
+from .app import App, create_app
+from .checks import check_everything
+from .dataset import ROWS, Dataset, user_names
+from .environment import app_environment
+from .load import Load
+from .report import Report, UserReport
+from .server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .screen import Screen
+
+__all__ = ["run"]
+
+# Connections for one user: fewer than requests at once, so that some wait for each other.
+_PER_USER = 4
+# Connections besides the users': two for the app, one for the dataset.
+_OTHERS = 3
+
+
+def run(users: int, requests: int, screen: Screen) -> Report:
+    """
+    Run the demo and return its report. Blocks; nothing is left behind, however it ends.
+
+    Args:
+        users: How many users send requests.
+        requests: How many requests they send together; at least three for each user.
+        screen: Where progress is shown.
+
+    Raises:
+        LocalLakebaseError: The local Lakebase could not be started.
+    """
+    start = monotonic()
+    screen.say("starting a local Lakebase: Postgres, a gateway that takes minted tokens, a workspace API")
+    # Settings for another database, such as PGSERVICE, would also disturb the start of this one.
+    with app_environment({}), LocalLakebase(pooler="off") as lake:
+        screen.say(f"Postgres {lake.postgres_version} at {lake.host}:{lake.port}, workspace at {lake.workspace_url}")
+        with app_environment(lake.environment()), Dataset(lake) as dataset:
+            tokens = {name: lake.add_user(name) for name in user_names(users)}
+            rows = dataset.create(list(tokens))
+            screen.say(f"a table with row-level security: {rows} rows, {ROWS} of each of {users} users")
+            report = Report(users=[UserReport(user) for user in tokens], requests=requests)
+            asyncio.run(_serve(lake, dataset, tokens, report, screen))
+            check_everything(report, lake, dataset)
+    screen.say("stopped, and cleaned up")
+    report.total = monotonic() - start
+    return report
+
+
+async def _serve(
+    lake: LocalLakebase, dataset: Dataset, tokens: Mapping[str, str], report: Report, screen: Screen
+) -> None:
+    """Serve the app while it is under load, and stop it."""
+    container = App()
+    report.budget = container.limits.connections()
+    report.allowed = report.budget + _OTHERS
+    app = create_app(LakebasePoolConfig.from_env(max_size=_PER_USER), container)
+    async with Server(app) as server, _http_client(server.url) as http:
+        screen.say(f"an app at {server.url}: one pool for each user, out of {report.budget} connections")
+        load = Load(lake, dataset, http, tokens, report=report, screen=screen)
+        await load.ask_role_of_app()
+        await load.send()
+        await load.ask_role_of_app()
+        report.pools = container.user_pools().size + 1
+        await load.stop(server)
+
+
+def _http_client(url: str) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncClient(base_url=url, limits=limits, timeout=30.0, trust_env=False, verify=False)  # noqa: S501

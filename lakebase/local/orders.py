@@ -1,0 +1,132 @@
+"""Orders to a local Lakebase that runs from a command line: the process that runs it takes them, over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import secrets
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+
+from .errors import LocalLakebaseError
+from .http_server import HttpServer, Request, Response
+from .loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .lake import LocalLakebase
+
+__all__ = ["OrderServer", "send_order"]
+
+_HOST = "127.0.0.1"
+
+
+class OrderServer:
+    """
+    Takes orders in its own thread while it is entered.
+
+    Args:
+        lake: The running local Lakebase that carries them out.
+
+    Attributes:
+        address: Where it listens.
+        token: What an order must carry.
+    """
+
+    def __init__(self, lake: LocalLakebase) -> None:
+        self._lake = lake
+        self.token = secrets.token_urlsafe(24)
+        self.address = ""
+        self._loop = LoopThread("local-lakebase-orders")
+        self._server = HttpServer(self._answer)
+
+    def __enter__(self) -> Self:
+        self._loop.start()
+        self.address = f"http://{_HOST}:{self._loop.run(self._server.open(_HOST, 0))}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.run(self._server.close())
+        self._loop.stop()
+
+    async def _answer(self, request: Request) -> Response:
+        given = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+            return Response(403, {"message": "not allowed"})
+        orders = {
+            "/status": self._status,
+            "/token": self._token,
+            "/password": self._password,
+            "/suspend": self._suspend,
+            "/resume": self._resume,
+        }
+        if request.path not in orders:
+            return Response(404, {"message": "no such order"})
+        try:
+            # In another thread, since the lake's methods block until its own loop has done the work.
+            return Response(200, await asyncio.to_thread(orders[request.path], request.json()))
+        except (LocalLakebaseError, ValueError, OSError, psycopg.Error) as error:
+            return Response(400, {"message": str(error)})
+
+    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        stats = self._lake.stats()
+        users = {name: [user.open, user.total, user.minted] for name, user in stats.users.items() if user.total}
+        return {
+            "state": self._lake.state,
+            "open": stats.open,
+            "total": stats.total,
+            "minted": stats.minted,
+            "users": users,
+        }
+
+    def _token(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"token": self._lake.add_user(str(body["user"]))}
+
+    def _password(self, body: dict[str, Any]) -> dict[str, Any]:
+        user = str(body["user"])
+        try:
+            self._lake.token(user)
+        except LocalLakebaseError:
+            self._lake.add_user(user)
+        return {"password": self._lake.mint(user)}
+
+    def _suspend(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._lake.suspend(float(body.get("wake_after", 0.3)))
+        return {"state": self._lake.state}
+
+    def _resume(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._lake.resume()
+        return {"state": self._lake.state}
+
+
+def send_order(address: str, token: str, what: str, **arguments: Any) -> dict[str, Any]:
+    """
+    The answer of an `OrderServer`.
+
+    Raises:
+        LocalLakebaseError: It refused, or it does not answer.
+    """
+    request = urllib.request.Request(  # noqa: S310
+        f"{address}/{what}",
+        data=json.dumps(arguments).encode(),
+        headers={"Authorization": f"Bearer {token}"},
+        method="POST",
+    )
+    # A proxy in the environment does not lead to loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=30) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        with error:
+            raise LocalLakebaseError(json.load(error)["message"]) from error
+    except OSError as error:
+        raise LocalLakebaseError(f"the local Lakebase does not answer: {error}") from error

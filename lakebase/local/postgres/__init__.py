@@ -1,0 +1,28 @@
+"""The Postgres of a local Lakebase and its PgBouncer: finding the programs, running them, and asking the server."""
+
+from .address import Address, environment_without_libpq
+from .container import ContainerPostgres
+from .pooler import Pooler, PoolerProgram, find_pooler
+from .processes import ServerProcesses
+from .queries import LoginQueries, RoleFacts
+from .roles import DATABASE, Roles, check_role_name, write_extension
+from .server import OwnPostgres, PostgresServer, find_binaries
+
+__all__ = [
+    "DATABASE",
+    "Address",
+    "ContainerPostgres",
+    "LoginQueries",
+    "OwnPostgres",
+    "Pooler",
+    "PoolerProgram",
+    "PostgresServer",
+    "RoleFacts",
+    "Roles",
+    "ServerProcesses",
+    "check_role_name",
+    "environment_without_libpq",
+    "find_binaries",
+    "find_pooler",
+    "write_extension",
+]

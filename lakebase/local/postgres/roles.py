@@ -1,0 +1,161 @@
+"""The database and the roles of a local Lakebase: the names that are taken, and the statements that make them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from ..errors import LocalLakebaseError
+from .address import SUPERUSER, Address
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["DATABASE", "IDENTITY_GROUP", "Roles", "check_role_name", "write_extension"]
+
+DATABASE = "databricks_postgres"
+#: Members may log in with a minted token. Lakebase keeps this fact in an extension.
+IDENTITY_GROUP = "databricks_identity"
+#: The group of a Lakebase project's owner: https://docs.databricks.com/aws/en/oltp/projects/postgres-roles
+_SUPERUSER_GROUP = "databricks_superuser"
+
+_RESERVED = frozenset({"public", "none", SUPERUSER, IDENTITY_GROUP, _SUPERUSER_GROUP})
+# NAMEDATALEN, less its last zero: https://www.postgresql.org/docs/current/sql-syntax-lexical.html
+_LONGEST_NAME = 63
+
+# https://docs.databricks.com/aws/en/oltp/projects/postgres-roles
+_CREATE_ROLE = f"""
+create or replace function databricks_create_role(identity_name text, identity_type text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if upper(identity_type) not in ('USER', 'SERVICE_PRINCIPAL', 'GROUP') then
+        raise exception 'identity type must be USER, SERVICE_PRINCIPAL or GROUP, not "%"', identity_type
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if not exists (select from pg_roles where rolname = session_user and (rolcreaterole or rolsuper)) then
+        raise exception 'permission denied to create role' using errcode = 'insufficient_privilege';
+    end if;
+    execute format('create role %I login', identity_name);
+    execute format('grant {IDENTITY_GROUP} to %I', identity_name);
+    if current_setting('server_version_num')::int >= 160000 then
+        execute format('grant %I to %I with admin true, inherit false, set false', identity_name, session_user);
+    end if;
+end
+$$;
+"""
+
+_EXTENSION_CONTROL = """\
+comment = 'Roles for the identities of a local Lakebase'
+default_version = '1.0'
+relocatable = true
+trusted = true
+"""
+
+
+def write_extension(directory: Path) -> None:
+    """Write the extension `databricks_auth` for a Postgres whose `extension_control_path` has that directory."""
+    extension = directory / "extension"
+    extension.mkdir(mode=0o700, parents=True)
+    (extension / "databricks_auth.control").write_text(_EXTENSION_CONTROL, encoding="utf-8")
+    (extension / "databricks_auth--1.0.sql").write_text(_CREATE_ROLE, encoding="utf-8")
+
+
+def check_role_name(name: Any) -> None:
+    """
+    Return if Postgres accepts a role of that name, and neither Postgres nor the local Lakebase reserves it.
+
+    Raises:
+        LocalLakebaseError: The name cannot be used.
+    """
+    if not isinstance(name, str) or not name:
+        why = "is no name of a role or user: expected text"
+    elif name in _RESERVED or name.startswith("pg_"):
+        why = "is a name that Postgres or the local Lakebase keeps to itself: choose another"
+    elif "\0" in name or not _is_text(name):
+        why = "is no name of a role or user: it has characters that Postgres does not take"
+    elif len(name.encode()) > _LONGEST_NAME:
+        why = f"is too long for a role: Postgres takes {_LONGEST_NAME} bytes"
+    else:
+        return
+    raise LocalLakebaseError(f"{name!r} {why}")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # the result of a terminal's bytes that are not UTF-8
+        return False
+    return True
+
+
+class Roles:
+    """
+    Makes the database and its roles, as the superuser.
+
+    Each method opens its own connection and blocks for some milliseconds. Callable from any thread.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def prepare(self, admin: str, *, with_function: bool) -> None:
+        """
+        Make the database, the groups and the admin's role, where they are missing.
+
+        Args:
+            admin: The role that owns the database.
+            with_function: Whether `databricks_create_role` is made at once, for a server without the extension.
+        """
+        with self._connect() as connection:
+            for group in (IDENTITY_GROUP, _SUPERUSER_GROUP):
+                self._ensure_role(connection, group, sql.SQL("nologin"))
+            connection.execute(
+                sql.SQL("grant pg_read_all_data, pg_write_all_data, pg_monitor, pg_signal_backend to {}").format(
+                    sql.Identifier(_SUPERUSER_GROUP)
+                )
+            )
+            self._ensure_role(connection, admin, sql.SQL("login createdb createrole bypassrls"))
+            for group in (IDENTITY_GROUP, _SUPERUSER_GROUP):
+                self._grant(connection, group, admin)
+            if not connection.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
+                connection.execute(
+                    sql.SQL("create database {} owner {}").format(sql.Identifier(DATABASE), sql.Identifier(admin))
+                )
+        if with_function:
+            with self._connect(DATABASE) as connection:
+                connection.execute(_CREATE_ROLE.encode())
+
+    def ensure_identity(self, name: str) -> None:
+        """Make the role of a workspace identity, where it is missing, and let it log in with tokens."""
+        with self._connect() as connection:
+            self._ensure_role(connection, name, sql.SQL("login"))
+            self._grant(connection, IDENTITY_GROUP, name)
+
+    def grant_creation(self, role: str) -> None:
+        """Let a role make schemas and tables, as Databricks does for an app that has the database as a resource."""
+        with self._connect(DATABASE) as connection:
+            for privileges in ("connect, create on database {0}", "usage, create on schema public"):
+                statement = sql.SQL("grant " + privileges + " to {1}")
+                connection.execute(statement.format(sql.Identifier(DATABASE), sql.Identifier(role)))
+
+    def ensure_password_role(self, name: str, password: str) -> None:
+        """Make the role, where it is missing, and set its native password. Postgres gets the digest only."""
+        with self._connect() as connection:
+            self._ensure_role(connection, name, sql.SQL("login"))
+            verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
+            connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(name), sql.Literal(verifier)))
+
+    def _connect(self, database: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
+        return psycopg.connect(**self._address.superuser_settings(database), autocommit=True)
+
+    def _ensure_role(self, connection: psycopg.Connection[Any], name: str, attributes: sql.SQL) -> None:
+        if not connection.execute("select 1 from pg_roles where rolname = %s", (name,)).fetchone():
+            try:
+                connection.execute(sql.SQL("create role {} {}").format(sql.Identifier(name), attributes))
+            except psycopg.errors.DuplicateObject:
+                pass  # another client has just made it
+
+    def _grant(self, connection: psycopg.Connection[Any], group: str, member: str) -> None:
+        connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(group), sql.Identifier(member)))

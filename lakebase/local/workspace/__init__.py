@@ -1,0 +1,9 @@
+"""The Databricks workspace of a local Lakebase: its users, their tokens, and the API that mints credentials."""
+
+from .api import LocalEndpoint, WorkspaceApi
+from .faults import WorkspaceFaults
+from .identities import Identities
+from .issuer import Issuer
+from .users import Users
+
+__all__ = ["Identities", "Issuer", "LocalEndpoint", "Users", "WorkspaceApi", "WorkspaceFaults"]

@@ -1,0 +1,47 @@
+"""Roles: which names they can have, and the SQL function that makes them."""
+
+import psycopg
+import pytest
+
+from lakebase.local import LocalLakebaseError
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "'' is no name of a role or user"),
+        (7, "7 is no name of a role or user"),
+        ("pg_x", "'pg_x' is a name that Postgres or the local Lakebase keeps to itself"),
+        ("public", "'public' is a name that"),
+        ("postgres", "'postgres' is a name that"),
+        ("databricks_superuser", "'databricks_superuser' is a name that"),
+        ("a\0b", "has characters that Postgres does not take"),
+        ("\udcff", "has characters that Postgres does not take"),
+        ("é" * 32, "is too long for a role: Postgres takes 63 bytes"),
+    ],
+)
+def test_a_name_that_no_role_can_have_is_refused(lake, name, words):
+    for make in (lake.add_user, lake.add_service_principal, lambda name: lake.add_password_role(name, "secret")):
+        with pytest.raises(LocalLakebaseError, match=words):
+            make(name)
+    lake.add_user("é" * 31)
+
+
+def test_sql_makes_the_role_of_an_identity(lake, settings, admin):
+    if lake.postgres_version >= 18:
+        admin.execute("create extension if not exists databricks_auth")
+    admin.execute("select databricks_create_role('dora@corp.example', 'USER')")
+    lake.add_user("dora@corp.example")
+    mine = {**settings, "user": "dora@corp.example", "password": lake.mint("dora@corp.example")}
+    psycopg.connect(**mine).close()
+    with pytest.raises(psycopg.errors.DuplicateObject):
+        admin.execute("select databricks_create_role('dora@corp.example', 'USER')")
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        admin.execute("select databricks_create_role('eve@corp.example', 'ROBOT')")
+
+
+def test_a_role_for_an_identity_needs_the_right_to_create_roles(lake, settings, admin):
+    if lake.postgres_version >= 18:
+        admin.execute("create extension if not exists databricks_auth")
+    with psycopg.connect(**settings) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("select databricks_create_role('mallory@corp.example', 'USER')")
