@@ -1,4 +1,4 @@
-"""What every test shares: the local Lakebase's fixtures and Hypothesis' profiles."""
+"""What all tests share: the local Lakebase's fixtures, Hypothesis' profiles, and which tests are marked `quick`."""
 
 import importlib.util
 import os
@@ -9,6 +9,40 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+HERE = Path(__file__).parent
+
+# The tests of `-m quick`: folders and files below this one, some of each area, in less than a minute together.
+QUICK = (
+    "architecture",
+    "context",
+    "contract/test_errors.py",
+    "contract/test_factories.py",
+    "contract/test_options.py",
+    "contract/test_stopping.py",
+    "core/test_alarms.py",
+    "core/test_hand_over.py",
+    "core/test_opening.py",
+    "core/test_state_machine.py",
+    "core/test_time.py",
+    "demo/test_app.py",
+    "di",
+    "docs/test_commands.py",
+    "docs/test_state_diagram.py",
+    "docs/test_tables.py",
+    "dropin/test_callbacks.py",
+    "examples",
+    "keyed/test_leaving.py",
+    "keyed/test_spent_budget.py",
+    "lakebase/test_config.py",
+    "lakebase/test_credentials.py",
+    "lakebase/test_identity.py",
+    "live/test_manager_routing.py",
+    "local/test_login.py",
+    "operations/test_every_await.py",
+    "platform/test_loops.py",
+    "web",
+)
 
 PLUGIN = "lakebase.local.pytest_plugin"
 ENTRY_POINT = "lakebase_local"
@@ -26,9 +60,20 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         pluginmanager.import_plugin(PLUGIN)
 
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and with them every process they start.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests of the quick subset."""
+    if item.path.is_relative_to(HERE):
+        place = item.path.relative_to(HERE).as_posix()
+        if place.startswith(tuple(f"{entry}/" for entry in QUICK)) or place in QUICK:
+            item.add_marker(pytest.mark.quick)
+
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and `nohup` the end of the terminal; so would
+# every process that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No deadline: how long an example takes is the machine's matter. In CI the examples are the same in every run, so that
 # a red run can be run again; on a developer's machine each run looks at new ones.

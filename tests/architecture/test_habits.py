@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from tests.architecture.source import Source, sources
+from tests.architecture.source import ROOT, Source, sources
+from tests.conftest import QUICK
 
 # A line may end in this comment and a reason, where sleeping is itself what the test is about.
 EXCUSE = "# sleeps: "
@@ -60,3 +61,11 @@ def test_a_planted_sleep_is_found(tmp_path):
         "import time\nfrom time import sleep\ntime.sleep(0)\nasyncio.sleep(0)\nasyncio.sleep(1)\nsleep(2)\n"
     )
     assert sleeps(Source(file)) == [3, 5, 6]
+
+
+def test_the_quick_subset_has_tests_of_every_area():
+    tests = ROOT / "tests"
+    assert [entry for entry in QUICK if not (tests / entry).exists()] == []
+    areas = {file.parent.relative_to(tests).parts[0] for file in tests.rglob("test_*.py")}
+    # The benchmarks' own tests run each race once, which takes longer than the whole subset.
+    assert areas - {entry.partition("/")[0] for entry in QUICK} == {"benchmarks"}

@@ -265,13 +265,17 @@ async def test_check_decides_whether_a_connection_is_handed_out(side, lakebase_l
 @on_both
 async def test_a_check_that_always_fails_ends_at_the_timeout(side, lakebase_local):
     calls = []
+    fails = False
 
     async def check(conn):
-        calls.append(conn)
-        raise RuntimeError("no")
+        if fails:
+            calls.append(conn)
+            raise RuntimeError("no")
 
     async with Pools(side, lakebase_local) as pools:
         pool = await pools.open(max_size=1, check=check)
+        await pid(pool)  # one is idle: the first check waits for no login
+        fails = True
         with pytest.raises(psycopg_pool.PoolTimeout):
             await wait(pool.getconn(timeout=0.5))
         assert 1 <= len(calls) <= 15
