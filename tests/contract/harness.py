@@ -262,8 +262,8 @@ class _ThreadBorrower:
         """
         Raise an exception in the thread.
 
-        It sees it between two steps of the interpreter, so only after what it waits for in C has ended. On Python 3.11 a
-        thread that is just being started has its starter's identifier for a moment, and would get the exception.
+        It sees it between two steps of the interpreter, so only after what it waits for in C has ended. On Python 3.11
+        a thread that is just being started has its starter's identifier for a moment, and would get the exception.
         """
         with self._lock:
             while threading._limbo:  # threads that are being started

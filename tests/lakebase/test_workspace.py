@@ -23,7 +23,6 @@ from lakebase import (
     CredentialCache,
     CredentialError,
     LakebasePoolConfig,
-    _workspace,
     generate_database_credential,
     resolve_username,
     with_endpoint_host,
