@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
 
-# The tests of `-m quick`: folders and files below this one, some of each area, in less than a minute together.
+# The tests of `-m quick`: folders, files and tests below this one, some of each area, in less than a minute together.
 QUICK = (
-    "architecture",
+    "architecture/test_habits.py",
+    "architecture/test_layers.py",
+    "architecture/test_public_names.py",
     "context",
     "contract/test_errors.py",
     "contract/test_factories.py",
@@ -25,23 +27,23 @@ QUICK = (
     "core/test_opening.py",
     "core/test_state_machine.py",
     "core/test_time.py",
-    "demo/test_app.py",
+    "demo/test_app.py::test_users_at_once_see_their_own_rows_and_the_owner_sees_all",
     "di",
     "docs/test_commands.py",
     "docs/test_state_diagram.py",
     "docs/test_tables.py",
     "dropin/test_callbacks.py",
     "examples",
-    "keyed/test_leaving.py",
+    "keyed/test_fairness.py",
     "keyed/test_spent_budget.py",
     "lakebase/test_config.py",
     "lakebase/test_credentials.py",
     "lakebase/test_identity.py",
     "live/test_manager_routing.py",
-    "local/test_login.py",
+    "local/test_login.py::test_a_minted_credential_is_the_password_of_its_own_role",
     "operations/test_every_await.py",
     "platform/test_loops.py",
-    "web",
+    "web/test_asgi.py",
 )
 
 PLUGIN = "lakebase.local.pytest_plugin"
@@ -63,8 +65,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the tests of the quick subset."""
     if item.path.is_relative_to(HERE):
-        place = item.path.relative_to(HERE).as_posix()
-        if place.startswith(tuple(f"{entry}/" for entry in QUICK)) or place in QUICK:
+        place = f"{item.path.relative_to(HERE).as_posix()}::{item.name}"
+        if any(place == entry or place.startswith((f"{entry}/", f"{entry}::", f"{entry}[")) for entry in QUICK):
             item.add_marker(pytest.mark.quick)
 
 
