@@ -3,7 +3,7 @@ Every check of this library, by name: `nox --list` shows them, `.ci/run` runs th
 
 The checks of a working tree (tests, linters, type checkers) install nothing: they use the environment that the second
 line of README's quick start makes, `.venv`, or else the one that nox itself runs in. The checks of what is shipped
-build the package and install it into an environment of their own, below `.nox`.
+build the package and install it into separate environments below `.nox`.
 """
 
 from __future__ import annotations

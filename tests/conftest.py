@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     Load the local Lakebase's plugin where the distribution is not installed.
 
     An installed distribution, editable ones too, brings it through its entry point; loading it again would be an error.
-    Here, and not in `pytest_configure`, because the plugin has options of its own.
+    Here, and not in `pytest_configure`, because the plugin adds options.
     """
     missing = importlib.util.find_spec(PLUGIN.rpartition(".")[0]) is None or importlib.util.find_spec(PLUGIN) is None
     if not missing and not pluginmanager.has_plugin(ENTRY_POINT) and not pluginmanager.is_blocked(ENTRY_POINT):

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's table of modules and tests is complete, and names what there is."""
+"""CONTRIBUTING's table of modules and tests is complete, and all that it names exists."""
 
 from __future__ import annotations
 
