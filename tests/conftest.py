@@ -40,7 +40,7 @@ QUICK = (
     "lakebase/test_credentials.py",
     "lakebase/test_identity.py",
     "live/test_manager_routing.py",
-    "local/test_login.py::test_a_minted_credential_is_the_password_of_its_own_role",
+    "local/test_faults.py::test_a_fault_ends_after_its_count",
     "operations/test_every_await.py",
     "platform/test_loops.py",
     "web/test_asgi.py",

@@ -55,6 +55,7 @@ def test_the_picture_names_only_what_there_is():
     [
         ("pooling/di", "pooling/di/_plan.py", True),
         ("pooling/_*.py", "pooling/_engine/ledger.py", False),
+        ("pooling/_*", "pooling/_engine/ledger.py", True),
         ("pooling/context*", "pooling/context/values.py", True),
         ("pooling/*.py", "pooling/di/container.py", False),
     ],
