@@ -57,7 +57,7 @@ def heap_of(source: str) -> float:
     Run a program that prints a number of bytes, with `traced()` for the bytes that Python's heap has now.
 
     In a separate process, since the size of an object depends on what ran before: a class whose first instances were
-    created in unusual ways lays out all later ones differently, and a registry that grows at that moment is counted too.
+    created in unusual ways lays out all later ones differently, and a registry that grows at that moment counts too.
     """
     traced = """
         import gc, tracemalloc
