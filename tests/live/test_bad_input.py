@@ -24,8 +24,8 @@ from lakebase.errors import ConnectFailure
 from pooling import RequestContextError
 from pooling.di import Container, Managed, Pooled
 
-# Seconds that count as at once, on a machine with other things to do: half of the `timeout` that nothing waits for.
-AT_ONCE = 15
+# Seconds that count as at once, on a machine with other things to do.
+AT_ONCE = 20  # well before the timeout of 30 s; a busy machine takes seconds to import the SDK
 
 
 class Watch:
