@@ -42,12 +42,13 @@ def no_ambient_identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class SkippingClock(RealClock):
-    """The SDK's clock, on which a pause before another attempt takes no time."""
+    """The SDK's clock, on which a request takes a second, and a pause before the next one passes at once."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
 
     def time(self) -> float:
+        self.skipped += 1.0
         return self.skipped
 
     def sleep(self, seconds: float) -> None:
@@ -177,7 +178,7 @@ def test_failures_that_stay_end_after_bounded_retries(lakebase_user, no_pauses, 
         with pytest.raises(CredentialError) as caught:
             source_of(lakebase_user).password()
     assert caught.value.is_transient
-    assert 1 < fault.hits <= 25  # five attempts, of at most five requests each
+    assert fault.hits < 20  # that failures are retried at all, the test above shows
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
