@@ -1,4 +1,4 @@
-"""What every test shares: the local Lakebase's fixtures and Hypothesis' profiles."""
+"""What all tests share: the local Lakebase's fixtures, Hypothesis' profiles, and which tests are marked `quick`."""
 
 import importlib.util
 import os
@@ -10,6 +10,42 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+HERE = Path(__file__).parent
+
+# The tests of `-m quick`: folders, files and tests below this one, some of each area, in less than a minute together.
+QUICK = (
+    "architecture/test_habits.py",
+    "architecture/test_layers.py",
+    "architecture/test_public_names.py",
+    "context",
+    "contract/test_errors.py",
+    "contract/test_factories.py",
+    "contract/test_options.py",
+    "contract/test_stopping.py",
+    "core/test_alarms.py",
+    "core/test_hand_over.py",
+    "core/test_opening.py",
+    "core/test_state_machine.py",
+    "core/test_time.py",
+    "demo/test_app.py::test_users_at_once_see_their_own_rows_and_the_owner_sees_all",
+    "di",
+    "docs/test_commands.py",
+    "docs/test_state_diagram.py",
+    "docs/test_tables.py",
+    "dropin/test_callbacks.py",
+    "examples",
+    "keyed/test_fairness.py",
+    "keyed/test_spent_budget.py",
+    "lakebase/test_config.py",
+    "lakebase/test_credentials.py",
+    "lakebase/test_identity.py",
+    "live/test_manager_routing.py",
+    "local/test_faults.py::test_a_fault_ends_after_its_count",
+    "operations/test_every_await.py",
+    "platform/test_loops.py",
+    "web/test_asgi.py",
+)
+
 PLUGIN = "lakebase.local.pytest_plugin"
 ENTRY_POINT = "lakebase_local"
 
@@ -19,16 +55,27 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     Load the local Lakebase's plugin where the distribution is not installed.
 
     An installed distribution, editable ones too, brings it through its entry point; loading it again would be an error.
-    Here, and not in `pytest_configure`, because the plugin has options of its own.
+    Here, and not in `pytest_configure`, because the plugin adds options.
     """
     missing = importlib.util.find_spec(PLUGIN.rpartition(".")[0]) is None or importlib.util.find_spec(PLUGIN) is None
     if not missing and not pluginmanager.has_plugin(ENTRY_POINT) and not pluginmanager.is_blocked(ENTRY_POINT):
         pluginmanager.import_plugin(PLUGIN)
 
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and with them every process they start.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests of the quick subset."""
+    if item.path.is_relative_to(HERE):
+        place = f"{item.path.relative_to(HERE).as_posix()}::{item.name}"
+        if any(place == entry or place.startswith((f"{entry}/", f"{entry}::", f"{entry}[")) for entry in QUICK):
+            item.add_marker(pytest.mark.quick)
+
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and `nohup` the end of the terminal; so would
+# every process that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No deadline: how long an example takes is the machine's matter. In CI the examples are the same in every run, so that
 # a red run can be run again; on a developer's machine each run looks at new ones.

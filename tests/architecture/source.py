@@ -50,9 +50,7 @@ class Source:
 
     def imports(self) -> list[Import]:
         """Every import of the file, wherever it stands."""
-        collector = _Collector(self)
-        collector.visit(self.tree)
-        return collector.found
+        return _imports(self)
 
 
 def sources(*folders: str) -> list[Source]:
@@ -81,6 +79,13 @@ def literal_all(source: Source) -> list[str]:
 @cache
 def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@cache
+def _imports(source: Source) -> list[Import]:
+    collector = _Collector(source)
+    collector.visit(source.tree)
+    return collector.found
 
 
 class _Collector(ast.NodeVisitor):

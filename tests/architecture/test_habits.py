@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import ast
 
-from tests.architecture.source import Source, sources
+from tests.architecture.source import ROOT, Source, sources
+from tests.conftest import QUICK
 
 # A line may end in this comment and a reason, where sleeping is itself what the test is about.
 EXCUSE = "# sleeps: "
 
+# Areas of which each test takes long: they race pools, send thousands of signals, or run type checkers.
+SLOW = {"benchmarks", "interrupts", "types"}
+
 # What must give a reason, and how many arguments it has without one.
 REASONED = {"pytest.mark.skip": 0, "pytest.mark.skipif": 1, "pytest.mark.xfail": 0, "pytest.skip": 0, "pytest.xfail": 0}
+
+
+def _dotted(node: ast.expr) -> str:
+    """A name with its dots; empty for what is no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def sleeps(source: Source) -> list[int]:
@@ -19,10 +30,10 @@ def sleeps(source: Source) -> list[int]:
     names |= {found.name for found in source.imports() if found.name == "sleep"}
     lines = []
     for node in ast.walk(source.tree):
-        if not isinstance(node, ast.Call) or ast.unparse(node.func) not in names:
+        if not isinstance(node, ast.Call) or _dotted(node.func) not in names:
             continue
         one_turn = len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
-        if ast.unparse(node.func) == "time.sleep" or not one_turn:
+        if _dotted(node.func) == "time.sleep" or not one_turn:
             lines.append(node.lineno)
     return lines
 
@@ -44,7 +55,7 @@ def test_no_test_is_skipped_or_expected_to_fail_without_a_reason():
         for node in ast.walk(source.tree):
             if not isinstance(node, ast.Call):
                 continue
-            name = ast.unparse(node.func)
+            name = _dotted(node.func)
             if (
                 name in REASONED
                 and len(node.args) <= REASONED[name]
@@ -60,3 +71,13 @@ def test_a_planted_sleep_is_found(tmp_path):
         "import time\nfrom time import sleep\ntime.sleep(0)\nasyncio.sleep(0)\nasyncio.sleep(1)\nsleep(2)\n"
     )
     assert sleeps(Source(file)) == [3, 5, 6]
+
+
+def test_the_quick_subset_has_tests_of_every_area():
+    tests = ROOT / "tests"
+    for entry in QUICK:
+        place, _, test = entry.partition("::")
+        assert (tests / place).exists(), entry
+        assert not test or f"def {test}(" in (tests / place).read_text(encoding="utf-8"), entry
+    areas = {file.parent.relative_to(tests).parts[0] for file in tests.rglob("test_*.py")}
+    assert areas - {entry.partition("/")[0] for entry in QUICK} <= SLOW

@@ -1,4 +1,4 @@
-"""What importing the packages loads, seen in an interpreter of its own."""
+"""What importing the packages loads, seen in a fresh interpreter."""
 
 import json
 import subprocess

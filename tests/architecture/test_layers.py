@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""Which module may import which."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_ledger_knows_no_clock_no_lock_and_no_loop():
         for found in source.imports()
         if found.top in NOT_IN_THE_LEDGER
     ]
-    complain(wrong, "Time comes in as `now`; locks and waiting are the environment's:")
+    complain(wrong, "Time comes in as `now`; the backend has locks and waits:")
 
 
 def test_the_ledger_awaits_nothing():
@@ -189,7 +189,7 @@ def test_lakebase_and_the_examples_use_only_the_engines_public_names():
             and isinstance(node.value, ast.Name)
             and node.value.id == "pooling"
         ]
-    complain(wrong, "What `lakebase` needs of the engine, every user of the engine gets:")
+    complain(wrong, "`lakebase` and the examples use only what any user of the engine can use:")
 
 
 def test_a_planted_import_is_found_wherever_it_stands(tmp_path, monkeypatch):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 
 import pytest
 
 from tests.architecture.source import ROOT
+from tests.docs.pages import sections, tables
 
 API = ROOT / "docs" / "api.md"
 PACKAGES = ["pooling", "pooling.di", "lakebase", "lakebase.local"]
@@ -39,13 +39,10 @@ CONTRACT = {
 
 def documented(package: str) -> dict[str, str]:
     """The rows of the package's section: the name in the first column, and what is said of it."""
-    text = API.read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## `([\w.]+)`\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
-    assert package in sections, f"docs/api.md has no section '## `{package}`'"
-    rows = re.findall(r"^\| `(\w+)[^`]*` \| (.+?) \|$", sections[package], flags=re.MULTILINE)
-    names = [name for name, _ in rows]
+    found = tables(API, f"`{package}`")
+    names = [name.partition("(")[0] for table in found for name, *_ in table.column(0)]
     assert len(names) == len(set(names)), f"listed twice: {sorted({n for n in names if names.count(n) > 1})}"
-    return dict(rows)
+    return dict(zip(names, (what.content for table in found for _, what in table.rows), strict=True))
 
 
 def suggestion(package: str, names: set[str]) -> str:
@@ -82,5 +79,4 @@ def test_every_exported_class_and_function_has_a_docstring_of_its_own(package):
 
 
 def test_no_section_of_the_page_is_of_something_else():
-    sections = re.findall(r"^## `([\w.]+)`$", API.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert sorted(sections) == sorted([*PACKAGES, *MODULES, "pooling.web"])
+    assert sorted(sections(API)) == sorted(f"`{name}`" for name in [*PACKAGES, *MODULES, "pooling.web"])

@@ -1,5 +1,5 @@
 """
-Ours beside its peers, all in one run.
+Compares the pools with their peers, all in one run.
 
     python -m tests.benchmarks                     everything, a few minutes; writes benchmarks.png
     python -m tests.benchmarks --quick             about twenty seconds

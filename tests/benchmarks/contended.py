@@ -22,7 +22,7 @@ LONGEST = Metric("longest", "longest wait ÷ ideal", "×")
 
 def crowd(peer: Peer, hold: float, threads: int, resources: int) -> Callable[[int], Figures]:
     """
-    A racer's `run`: that many threads, each borrowing so many times for `hold` seconds.
+    A racer's `run`: that many threads, each borrowing `repetitions` times for `hold` seconds.
 
     `longest` is the longest wait divided by what it is in a perfect queue: the uses of all who are ahead of a
     newcomer, as long as uses really lasted on average, spread over the resources.
@@ -129,7 +129,7 @@ def waits(scale: Scale) -> Iterator[Race]:
         yield Race(
             "waits",
             f"{threads} threads on {RESOURCES} resources, {hold * 1e3:g} ms hold",
-            f"A perfect pool needs {hold * 1e6 / RESOURCES:,.0f} µs per use; nobody in its queue waits longer than "
+            f"A perfect pool needs {hold * 1e6 / RESOURCES:,.0f} µs per use; no waiter in its queue waits longer than "
             "the uses ahead of it last.",
             [
                 Racer(peer.name, crowd(peer, hold, threads, RESOURCES), peer.is_ours)
@@ -177,7 +177,7 @@ def task_waits(scale: Scale) -> Iterator[Race]:
         yield Race(
             "task-waits",
             f"{count:,} tasks on {TASK_RESOURCES} resources, {hold * 1e3:g} ms hold",
-            f"A perfect pool needs {hold * 1e6 / TASK_RESOURCES:,.0f} µs per use; nobody in its queue waits longer "
+            f"A perfect pool needs {hold * 1e6 / TASK_RESOURCES:,.0f} µs per use; no waiter in its queue waits longer "
             "than the uses ahead of it last.",
             [
                 Racer(peer.name, acrowd(runner, peer, hold, count, TASK_RESOURCES), peer.is_ours)

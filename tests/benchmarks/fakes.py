@@ -1,4 +1,4 @@
-"""Connections that are always idle and well, below the seams at which psycopg and SQLAlchemy take them."""
+"""Fake connections for psycopg and SQLAlchemy that are always idle and healthy."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Memory:
 
 
 def ours(pools: int, patience: float) -> Callable[[int], Figures]:
-    """A racer's `run` over so many pools for threads."""
+    """A racer's `run` over that many pools for threads."""
 
     def run(_: int) -> Figures:
         warm(PoolingService(bytearray))
@@ -69,7 +69,7 @@ def ours(pools: int, patience: float) -> Callable[[int], Figures]:
 
 
 def warm(pool: PoolingService[Any]) -> None:
-    """Have the shared timer, the workers and all caches made, so that they are nobody's."""
+    """Create the shared timer, the workers and all caches first, so that no racer is charged for them."""
     pool.release(pool.acquire())
     pool.stop()
 

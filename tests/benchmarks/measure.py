@@ -165,7 +165,7 @@ class Result:
 
 
 def timed(loop: Callable[[int], object]) -> Callable[[int], Figures]:
-    """A racer's `run` from a function that does its task so many times."""
+    """A racer's `run` from a function that does its task that many times."""
 
     def run(repetitions: int) -> Figures:
         began = time.perf_counter()
@@ -203,7 +203,7 @@ def run_race(race: Race, scale: Scale, progress: Callable[[int, int], None]) -> 
 
 
 def calibrated(racer: Racer, turn: float) -> int:
-    """Repetitions that take a racer about so many seconds."""
+    """Repetitions that take a racer about that many seconds."""
     repetitions = 1
     while True:
         seconds = racer.run(repetitions)["seconds"] * repetitions

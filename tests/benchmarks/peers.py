@@ -37,7 +37,7 @@ def is_installed(module: str) -> bool:
 
 
 class LockAndDeque:
-    """What everybody writes first: no limits, no waiting, no ownership."""
+    """The simplest pool: no limits, no waiting, no ownership."""
 
     def __init__(self, size: int) -> None:
         self._lock = threading.Lock()

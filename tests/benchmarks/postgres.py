@@ -152,10 +152,10 @@ def crowd(
     running: Any, connection_of: Callable[[int], Any], users: int, threads: int, budget: int
 ) -> Callable[[int], Figures]:
     """
-    A racer's `run`: threads that each serve so many requests of users drawn evenly, one query each.
+    A racer's `run`: threads that each serve that many requests of evenly drawn users, one query each.
 
     `ideal` is the longest wait divided by that of a perfect pool: all requests ahead of a newcomer, as long as uses
-    really lasted on average, connects included, on so many connections as the budget has.
+    really lasted on average, connects included, on as many connections as the budget has.
     """
 
     def run(repetitions: int) -> Figures:
@@ -222,7 +222,7 @@ def users(scale: Scale) -> Iterator[Race]:
 
 
 class Servers:
-    """A server of its own for each racer, which counts that racer's connections alone."""
+    """A separate server for each racer, which counts that racer's connections alone."""
 
     def __init__(self, stack: ExitStack, budget: int, *, is_one: bool) -> None:
         self.stack = stack

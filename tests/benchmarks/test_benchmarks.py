@@ -1,4 +1,4 @@
-"""That the benchmarks run. What they measure is nobody's test: a loaded machine proves nothing."""
+"""The benchmarks run. No test judges what they measure, since a loaded machine proves nothing."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import functools
 import inspect
+import os
 import signal
 import threading
 import time
@@ -261,9 +262,12 @@ class _ThreadBorrower:
         """
         Raise an exception in the thread.
 
-        It sees it between two steps of the interpreter, so only after what it waits for in C has ended.
+        It sees it between two steps of the interpreter, so only after what it waits for in C has ended. On Python 3.11
+        a thread that is just being started has its starter's identifier for a moment, and would get the exception.
         """
         with self._lock:
+            while threading._limbo:  # threads that are being started
+                os.sched_yield()
             if self._may_cancel:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(InterruptedBySignal)

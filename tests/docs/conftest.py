@@ -8,7 +8,7 @@ def documented_environment(lakebase_local, monkeypatch):
     """
     A local Lakebase in the environment variables that a Databricks App finds; returns it.
 
-    Nothing else of the kind is set, so that an example cannot reach another database or workspace.
+    No other variable of this kind is set, so an example cannot reach another database or workspace.
     """
     lakebase_local.add_user("app@corp.example")
     config = lakebase_local.config("app@corp.example")

@@ -1,11 +1,16 @@
-"""The documents of the tree and the commands they show."""
+"""The documents of the tree, as a Markdown parser sees them: blocks, tables, links, and the commands they show."""
 
 from __future__ import annotations
 
-import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELLS = {"bash", "console", "sh", "shell"}
@@ -15,8 +20,8 @@ SHOWN = {"text", "toml", "yaml", "json", "ini", "sql", "mermaid", "html", "docke
 
 
 def pages() -> list[Path]:
-    """README and everything below docs/, sorted."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """README and its neighbours, and everything below docs/, sorted."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Block:
             words: list[str] = []
             for token in [*lexer, ";"]:
                 if not set(token) <= set("&|;()"):
-                    if words or not re.match(r"\w+=", token):
+                    if words or not token.partition("=")[0].isidentifier() or "=" not in token:
                         words.append(token)
                 elif words:
                     found.append(words[1:] if words[0] == "export" else words)
@@ -55,21 +60,77 @@ class Block:
         return [words for words in found if words]
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table of a document."""
+
+    page: Path
+    line: int
+    section: str  # the heading of the second level above it, as written
+    header: list[Token]
+    rows: list[list[Token]]
+
+    def column(self, number: int) -> list[list[str]]:
+        """The names in a column: for each row, what its cell shows as code."""
+        return [code_in(row[number]) for row in self.rows]
+
+
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a document, in order; one that is never closed is an error."""
-    found: list[Block] = []
-    fence, start, language, body = "", 0, "", []
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
-        opening = re.match(r"\s*(`{3,}|~{3,})\s*(\S*)", line)
-        if not fence and opening:
-            fence, start, language, body = opening[1], number, opening[2], []
-        elif fence and line.strip() == fence:
-            found.append(Block(page, start, language, "\n".join(body)))
-            fence = ""
-        elif fence:
-            body.append(line)
-    assert not fence, f"{page}:{start} opens a block that nothing closes"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    found = []
+    for token in _tokens(page):
+        if token.type == "fence" and token.map:
+            start, end = token.map
+            assert lines[end - 1].strip() == token.markup, f"{page}:{start + 1} opens a block that nothing closes"
+            found.append(Block(page, start + 1, token.info, token.content.removesuffix("\n")))
     return found
+
+
+def tables(page: Path, section: str | None = None) -> list[Table]:
+    """The tables of a document, or of one of its sections."""
+    found, heading, cells = [], "", []
+    for before, token in _pairs(page):
+        if (before.type, before.tag) == ("heading_open", "h2"):
+            heading = token.content
+        elif token.type == "table_open" and token.map:
+            found.append(Table(page, token.map[0] + 1, heading, [], []))
+        elif token.type == "tr_open":
+            cells = []
+        elif before.type in {"th_open", "td_open"}:
+            cells.append(token)
+        elif token.type == "thead_close":
+            found[-1].header.extend(cells)
+        elif token.type == "tr_close" and found[-1].header:
+            found[-1].rows.append(cells)
+    return [table for table in found if section in {None, table.section}]
+
+
+def sections(page: Path) -> list[str]:
+    """The headings of the second level, as written."""
+    return [token.content for before, token in _pairs(page) if (before.type, before.tag) == ("heading_open", "h2")]
+
+
+def paragraphs(page: Path, section: str) -> list[Token]:
+    """The paragraphs of a section."""
+    found, heading = [], ""
+    for before, token in _pairs(page):
+        if (before.type, before.tag) == ("heading_open", "h2"):
+            heading = token.content
+        elif before.type == "paragraph_open" and heading == section:
+            found.append(token)
+    return found
+
+
+def code_in(text: Token) -> list[str]:
+    """What a paragraph or a cell shows as code."""
+    return [token.content for token in text.children or [] if token.type == "code_inline"]
+
+
+def links(page: Path) -> list[str]:
+    """Where the links of a document lead."""
+    inline = [child for token in _tokens(page) for child in token.children or []]
+    return [str(token.attrs["href"]) for token in inline if token.type == "link_open"]
 
 
 def quick_start() -> Block:
@@ -77,3 +138,13 @@ def quick_start() -> Block:
     page = ROOT / "README.md"
     heading = page.read_text(encoding="utf-8").splitlines().index("## Quick start") + 1
     return next(block for block in blocks(page) if block.line > heading)
+
+
+@cache
+def _tokens(page: Path) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8"))
+
+
+def _pairs(page: Path) -> Iterator[tuple[Token, Token]]:
+    tokens = _tokens(page)
+    return pairwise(tokens)

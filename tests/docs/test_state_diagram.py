@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import re
-
 import pooling._engine.ledger
-from tests.docs.pages import ROOT
-
-ROW = re.compile(r"^    ([A-Z]+) {2,}.*?(?=\b\w+ -> )(.*)$", re.MULTILINE)
+from tests.docs.pages import ROOT, blocks
 
 
 def transitions_of_the_table() -> set[tuple[str, str, str]]:
+    """The rows of the ledger's table: a state, what it means, and its moves, `method -> STATE | method -> STATE`."""
     found = set()
-    for state, moves in ROW.findall(pooling._engine.ledger.__doc__ or ""):
-        for move in moves.split("|"):
-            method, _, target = move.strip().partition(" -> ")
+    for line in (pooling._engine.ledger.__doc__ or "").splitlines():
+        if " -> " in line:
+            first, *others = line.split(" | ")
+            state, *_, method, _, target = first.split()
             found.add((state, target, method))
+            for move in others:
+                method, _, target = move.split()
+                found.add((state, target, method))
     return found
 
 
 def transitions_of_the_diagram() -> set[tuple[str, str, str]]:
-    page = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
-    return set(re.findall(r"^    ([A-Z]+) --> ([A-Z]+): (\w+)$", page, re.MULTILINE))
+    """The arrows of the page's picture: `STATE --> STATE: method`, but for where a resource begins and ends."""
+    (picture,) = [block for block in blocks(ROOT / "docs" / "engine.md") if block.language == "mermaid"]
+    arrows = [line.replace(":", " ").split() for line in picture.text.splitlines() if "-->" in line and ":" in line]
+    return {(state, target, method) for state, _, target, method in arrows}
 
 
 def test_the_diagram_shows_the_ledgers_transitions():

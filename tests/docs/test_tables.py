@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
-import re
 from dataclasses import fields
 
 from pooling import AsyncPoolingService, Histogram, PoolingService, PoolingServiceOptions, PoolStats
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, code_in, paragraphs, tables
 
-
-def section(heading: str) -> str:
-    page = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
-    return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+PAGE = ROOT / "docs" / "engine.md"
 
 
 def shown(value: object) -> str:
     return "math.inf" if value == math.inf else repr(value).replace("'", '"')
 
 
+def signature(text: str) -> inspect.Signature:
+    """The signature that `name(…)` would have as a definition."""
+    namespace: dict[str, object] = {}
+    exec(compile(ast.parse(f"def {text}: ..."), "signature", "exec"), namespace)
+    return inspect.signature(namespace[text.partition("(")[0]])
+
+
 def test_the_table_of_options_has_every_option_with_its_default_in_their_order():
-    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| .+ \|$", section("Options"), flags=re.MULTILINE)
+    (table,) = tables(PAGE, "Options")
+    rows = [(name, default) for (name,), (default,) in zip(table.column(0), table.column(1), strict=True)]
     assert rows == [(field.name, shown(field.default)) for field in fields(PoolingServiceOptions)]
 
 
 def test_stop_is_shown_with_its_parameters_and_defaults():
-    (text,) = re.findall(r"`stop\(([^)]*)\)` refuses", section("Options"))
+    code = [text for paragraph in paragraphs(PAGE, "Options") for text in code_in(paragraph)]
+    (text,) = [text for text in code if text.startswith("stop(") and text != "stop()"]
+    told = [(each.name, each.default, each.kind) for each in signature(text).parameters.values()]
     for service in (PoolingService, AsyncPoolingService):
         _, *parameters = inspect.signature(service.stop).parameters.values()
-        timeout, drain = parameters
-        assert (timeout.name, drain.name, drain.kind) == ("timeout", "drain", inspect.Parameter.KEYWORD_ONLY)
-        assert text == f"timeout={timeout.default!r}, *, drain={drain.default!r}"
+        assert told == [(each.name, each.default, each.kind) for each in parameters]
 
 
 def test_the_table_of_statistics_has_every_field_once():
-    cells = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| .+ \|$", section("Watching it"), flags=re.MULTILINE)
-    names = [name for cell in cells for name in re.findall(r"\w+", cell)]
+    (table,) = tables(PAGE, "Watching it")
+    names = [name for cell in table.column(0) for name in cell]
     assert sorted(names) == sorted(field.name for field in fields(PoolStats))
 
 
-def test_what_is_said_of_a_histogram_is_there():
-    text = section("Watching it").partition("A `Histogram` has ")[2].partition("\n\n")[0]
-    named = set(re.findall(r"`(\w+)(?:\([^)]*\))?`", text))
-    assert named == {name for name in dir(Histogram()) if not name.startswith("_")} - {"record", "copy"}
+def test_the_paragraph_on_histograms_names_all_that_one_has():
+    told = [code_in(paragraph) for paragraph in paragraphs(PAGE, "Watching it")]
+    (names,) = [names[1:] for names in told if names[:1] == ["Histogram"]]
+    public = {name for name in dir(Histogram()) if not name.startswith("_")}
+    assert {name.partition("(")[0] for name in names} == public - {"record", "copy"}

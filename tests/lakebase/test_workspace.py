@@ -16,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from databricks.sdk.clock import RealClock
 
 from lakebase import (
     ConfigurationError,
     CredentialCache,
     CredentialError,
     LakebasePoolConfig,
-    _workspace,
     generate_database_credential,
     resolve_username,
     with_endpoint_host,
@@ -41,10 +41,23 @@ def no_ambient_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", "/nonexistent")
 
 
+class SkippingClock(RealClock):
+    """The SDK's clock, on which a request takes a second, and a pause before the next one passes at once."""
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+
+    def time(self) -> float:
+        self.skipped += 1.0
+        return self.skipped
+
+    def sleep(self, seconds: float) -> None:
+        self.skipped += seconds
+
+
 @pytest.fixture
-def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_workspace, "RETRY_TIMEOUT", 1)
-    monkeypatch.setattr("lakebase.passwords._BACKOFF", 0.01)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("databricks.sdk.config.RealClock", SkippingClock)
 
 
 def source_of(user, **overrides) -> MintedPassword:
@@ -154,13 +167,13 @@ def test_a_refused_mint_is_an_error_at_once_with_the_sdks_reason(lakebase_user) 
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 504])
-def test_failures_that_pass_are_survived(lakebase_user, short_limits, status: int) -> None:
+def test_failures_that_pass_are_survived(lakebase_user, no_pauses, status: int) -> None:
     with lakebase_user.lake.fail_workspace(status, path="/credentials", count=1):
         assert source_of(lakebase_user).password()
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_failures_that_stay_end_after_bounded_retries(lakebase_user, short_limits, status: int) -> None:
+def test_failures_that_stay_end_after_bounded_retries(lakebase_user, no_pauses, status: int) -> None:
     with lakebase_user.lake.fail_workspace(status, path="/credentials") as fault:
         with pytest.raises(CredentialError) as caught:
             source_of(lakebase_user).password()
@@ -170,7 +183,7 @@ def test_failures_that_stay_end_after_bounded_retries(lakebase_user, short_limit
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_an_apps_token_endpoint_that_fails_once_is_survived(
-    lakebase_local, short_limits, monkeypatch: pytest.MonkeyPatch, status: int
+    lakebase_local, no_pauses, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     for name, value in lakebase_local.environment().items():
         monkeypatch.setenv(name, value)
@@ -179,7 +192,7 @@ def test_an_apps_token_endpoint_that_fails_once_is_survived(
     assert fault.hits == 1
 
 
-def test_a_workspace_that_is_not_there_is_an_error_within_the_callers_time(lakebase_user, short_limits) -> None:
+def test_a_workspace_that_is_not_there_is_an_error_within_the_callers_time(lakebase_user, no_pauses) -> None:
     source = source_of(lakebase_user, workspace_url="http://127.0.0.1:1")
     with pytest.raises(CredentialError) as caught:
         source.password(timeout=0.05)
@@ -220,7 +233,7 @@ async def test_a_users_token_names_its_user_and_never_the_app(lakebase_user) -> 
     assert await aresolve_username(config, environ={"PGUSER": "the-app"}) == lakebase_user.name
 
 
-def test_a_name_that_nobody_knows_is_an_error_and_never_a_guess(lakebase_local, short_limits) -> None:
+def test_a_name_that_nobody_knows_is_an_error_and_never_a_guess(lakebase_local, no_pauses) -> None:
     config = {"token": "dapi-worthless", "workspace_url": lakebase_local.workspace_url}
     with pytest.raises(ConfigurationError, match="PGUSER") as caught:
         resolve_username(config, environ={"PGUSER": "the-app"})
@@ -232,7 +245,7 @@ def test_a_name_that_nobody_knows_is_an_error_and_never_a_guess(lakebase_local, 
 # What is shown
 
 
-def test_nothing_at_debug_level_shows_a_token(lakebase_user, monkeypatch: pytest.MonkeyPatch, short_limits) -> None:
+def test_nothing_at_debug_level_shows_a_token(lakebase_user, monkeypatch: pytest.MonkeyPatch, no_pauses) -> None:
     monkeypatch.setenv("DATABRICKS_DEBUG_HEADERS", "true")
     monkeypatch.setenv("DATABRICKS_DEBUG_TRUNCATE_BYTES", "100000")
     written = io.StringIO()

@@ -1,4 +1,4 @@
-"""Runs small programs in processes of their own."""
+"""Runs small programs, each in a separate process."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def heap_of(source: str) -> float:
     """
     Run a program that prints a number of bytes, with `traced()` for the bytes that Python's heap has now.
 
-    In a process of its own, since what an object takes depends on what went before: a class whose first instances were
-    made in odd ways lays out all later ones differently, and a registry that grows just then is counted with them.
+    In a separate process, since the size of an object depends on what ran before: a class whose first instances were
+    created in unusual ways lays out all later ones differently, and a registry that grows at that moment counts too.
     """
     traced = """
         import gc, tracemalloc

@@ -114,7 +114,7 @@ PROGRAMS = {
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_process_with_unclosed_pools_ends_within_a_second_and_says_nothing(program):
     took = []
-    for _ in range(3):  # a busy machine may be slow once
+    for _ in range(10):  # a busy machine may be slow now and then; a process that waits for something always is
         outcome, seconds = exit_of(PROGRAMS[program])
         assert outcome.status == 0, outcome
         assert outcome.err == ""

@@ -1,4 +1,4 @@
-"""What pools cost while nobody uses them: memory, threads, tasks, time."""
+"""What idle pools cost: memory, threads, tasks, time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pooling import PoolingService
 from tests.platform.programs import heap_of, run
 
 MOST = 4096  # bytes for a pool
-FIRST = 2048  # bytes for its first resource: the slot, and the books that were empty until then
+FIRST = 2048  # bytes for its first resource: the slot, and the containers that were empty until then
 
 
 @pytest.mark.parametrize("kind", ["PoolingService", "AsyncPoolingService"])

@@ -24,7 +24,7 @@ class Thing:
         say("collected by", name(), "made by", "parent" if self.maker == parent else "child")
 
 parent = os.getpid()
-def say(*words): os.write(1, (" ".join(words) + "\\n").encode())  # in one piece, whoever else writes
+def say(*words): os.write(1, (" ".join(words) + "\\n").encode())  # in one piece, though other processes write
 def name(): return "parent" if os.getpid() == parent else "child"
 def destroy(thing): say("destroyed by", name(), "made by", "parent" if thing.maker == parent else "child")
 factory = pooling.PoolFactory.of(Thing, destroy=destroy)

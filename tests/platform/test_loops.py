@@ -133,7 +133,7 @@ def test_timers_of_a_loop_that_ended_are_set_anew_in_the_next():
             if pool.size == 0:
                 return
             await asyncio.sleep(0.001)  # sleeps: between two looks
-        raise AssertionError("nobody looked for idle resources")
+        raise AssertionError("the pool did not look for idle resources")
 
     asyncio.run(main())
     asyncio.run(main())

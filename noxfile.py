@@ -1,0 +1,202 @@
+"""
+Every check of this library, by name: `nox --list` shows them, `.ci/run` runs them all in a clean copy of the tree.
+
+The checks of a working tree (tests, linters, type checkers) install nothing: they use the environment that the second
+line of README's quick start makes, `.venv`, or else the one that nox itself runs in. The checks of what is shipped
+build the package and install it into separate environments below `.nox`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+DIST = ROOT / "dist"
+PACKAGES = ("pooling", "lakebase")
+OTHER_PYTHONS = ("3.12", "3.13", "3.14")
+# What the engine promises, on one front end and the other; these need neither Postgres nor a web framework.
+ENGINE_TESTS = ("tests/operations", "tests/contract", "tests/interrupts")
+ENGINE_NEEDS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
+# What pyright cannot know are classes built on untyped ones, of dependency-injector and of web frameworks.
+KNOWN_TYPES = 0.85
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "format", "mypy", "pyright", "quick"]
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+nox.options.reuse_venv = "yes"
+# Pythons of pyenv that its shims do not offer; last, so that `python3` stays what it is.
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+OTHERS = [str(folder) for version in OTHER_PYTHONS for folder in sorted(PYENV.glob(f"{version}.*/bin"))]
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *OTHERS])
+
+
+def python_of_the_tree() -> str:
+    """The Python that has the `dev` extra: of `.venv`, or else the one that runs nox."""
+    local = ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return str(local if local.exists() else sys.executable)
+
+
+def run_module(session: nox.Session, module: str, *arguments: str) -> None:
+    """Run a module in the environment of the tree, with what the caller wrote behind `--`."""
+    session.run(python_of_the_tree(), "-m", module, *arguments, *session.posargs, external=True)
+
+
+# -- the working tree ------------------------------------------------------------------
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """All tests, as in README's quick start: about 7 minutes on two cores."""
+    run_module(session, "pytest", "-n", "2", "--dist", "loadfile")
+
+
+@nox.session(venv_backend="none")
+def quick(session: nox.Session) -> None:
+    """The tests marked `quick`, which touch each area: less than a minute."""
+    run_module(session, "pytest", "-q", "-m", "quick")
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Look for mistakes with ruff."""
+    run_module(session, "ruff", "check", ".")
+
+
+@nox.session(venv_backend="none")
+def format(session: nox.Session) -> None:  # noqa: A001
+    """Compare the layout with ruff's; `nox -s fix` changes it."""
+    run_module(session, "ruff", "format", "--check", ".")
+
+
+@nox.session(venv_backend="none", default=False)
+def fix(session: nox.Session) -> None:
+    """Change what ruff can change by itself. This is no check."""
+    run_module(session, "ruff", "check", "--fix", ".")
+    run_module(session, "ruff", "format", ".")
+
+
+@nox.session(venv_backend="none")
+def mypy(session: nox.Session) -> None:
+    """Check the types of the packages with mypy --strict."""
+    run_module(session, "mypy")
+
+
+@nox.session(venv_backend="none")
+def pyright(session: nox.Session) -> None:
+    """Check the types of the packages as their users' editors see them."""
+    run_module(session, "pyright", "--pythonpath", python_of_the_tree())
+
+
+# -- what is shipped -------------------------------------------------------------------
+
+
+@nox.session(venv_backend="none", default=False)
+def build(session: nox.Session) -> None:
+    """Build source distribution and wheel, and look at what is in them."""
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run(python_of_the_tree(), "-m", "build", "--outdir", str(DIST), str(ROOT), external=True, silent=True)
+    (source,) = DIST.glob("*.tar.gz")
+    with zipfile.ZipFile(the_wheel()) as archive:
+        in_wheel = set(archive.namelist())
+    with tarfile.open(source) as archive:
+        in_source = {name.partition("/")[2] for name in archive.getnames()}
+    in_tree = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    surplus = {name for name in in_wheel if ".dist-info/" not in name} - in_tree
+    wanted = {"README.md", "CHANGELOG.md", "LICENSE", "noxfile.py", "tests/conftest.py"}
+    if not {f"{package}/py.typed" for package in PACKAGES} <= in_tree:
+        session.error("py.typed is missing")
+    if missing := in_tree - in_wheel:
+        session.error(f"not in the wheel: {sorted(missing)}")
+    if surplus:
+        session.error(f"does not belong in the wheel: {sorted(surplus)}")
+    if not any(name.endswith("/licenses/LICENSE") for name in in_wheel):
+        session.error("the wheel has no license")
+    if missing := wanted - in_source:
+        session.error(f"not in the source distribution: {sorted(missing)}")
+    session.log(f"{the_wheel().name}: {len(in_wheel)} files; {source.name}: {len(in_source)} files")
+
+
+@nox.session(requires=["build"], default=False)
+def wheel(session: nox.Session) -> None:
+    """Install the wheel alone, without any extra but libpq, and import every public name."""
+    session.install("-q", f"{the_wheel()}[binary]")
+    # Once more by itself: another wheel of the same version may have been here.
+    session.install("-q", "--force-reinstall", "--no-deps", str(the_wheel()))
+    for module in ("pooling", "pooling.di", "lakebase"):
+        names = "[getattr(module, name) for name in module.__all__]"
+        code = f"import {module} as module; print(module.__name__, 'exports', len({names}), 'names')"
+        session.run("python", "-I", "-W", "error", "-c", code)  # isolated: it does not see the tree
+    session.run("lakebase", "--help", silent=True)
+
+
+@nox.session(venv_backend="none", requires=["wheel"], default=False)
+def public_types(session: nox.Session) -> None:
+    """Let pyright judge the installed wheel: how many public names have a known type."""
+    programs = session.cache_dir.parent.resolve() / "wheel" / ("Scripts" if os.name == "nt" else "bin")
+    for package in PACKAGES:
+        # pyright asks the `python` of the PATH where packages are, whatever --pythonpath says; outside of the tree, so
+        # that it finds none there.
+        with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
+            report = session.run(
+                *(python_of_the_tree(), "-m", "pyright", "--ignoreexternal", "--outputjson", "--verifytypes", package),
+                env={"PATH": os.pathsep.join([str(programs), os.environ["PATH"]])},
+                external=True,
+                silent=True,
+                success_codes=[0, 1],
+            )
+        found = json.loads(report)["typeCompleteness"]
+        score, count = found["completenessScore"], sum(found["exportedSymbolCounts"].values())
+        session.log(f"{package}: {score:.0%} of {count} public names have a known type; {KNOWN_TYPES:.0%} are required")
+        if score < KNOWN_TYPES:
+            session.error(f"too many public names of {package} have no known type")
+
+
+@nox.session(venv_backend="none", default=False)
+def demo(session: nox.Session) -> None:
+    """Run the demo by the first line of README's quick start, in a clean copy."""
+    copy = Path(session.create_tmp()) / "tree"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist"))
+    line = next(line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.endswith("lakebase demo"))
+    with session.chdir(copy):
+        session.run("bash", "-euo", "pipefail", "-c", line, external=True)
+
+
+@nox.session(python=OTHER_PYTHONS, default=False)
+def engine(session: nox.Session) -> None:
+    """Run the engine's tests on the other supported Pythons that this machine has."""
+    session.install("-q", "-e", f"{ROOT}[binary]", *requirements("test", ENGINE_NEEDS))
+    # The samples that a developer runs, also in CI: `tests` runs more.
+    env = {"CI": None, "LINES_STRIDE": "29"}
+    session.run("python", "-m", "pytest", "-q", *(session.posargs or filter(os.path.exists, ENGINE_TESTS)), env=env)
+
+
+# -- parts of the above ----------------------------------------------------------------
+
+
+def the_wheel() -> Path:
+    """The wheel that `build` made."""
+    (found,) = DIST.glob("*.whl")
+    return found
+
+
+def requirements(extra: str, names: tuple[str, ...]) -> list[str]:
+    """The requirements of an extra that are of these distributions, with their versions."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return [line for line in project["optional-dependencies"][extra] if line.startswith(tuple(f"{n}>" for n in names))]
