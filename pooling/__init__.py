@@ -11,7 +11,6 @@ from __future__ import annotations
 from ._single_flight import SingleFlight, TaskFlight
 from .binding import create_pooled_binding_factory
 from .budget import PoolBudget
-from ._single_flight import SingleFlight, TaskFlight
 from .context import MissingValueError, RequestContext
 from .errors import (
     ConfigurationError,

@@ -13,7 +13,7 @@ import itertools
 import sys
 import time
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from ._backends.asyncio import AsyncioBackend

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import Any, Self, TypeAlias, TypeVar
 
 from .._adapters import ASYNC_CALLBACK, CALLBACK, Adapter
+from .._backends.fork import snapshot as members
 from .._single_flight import SingleFlight, TaskFlight
 from ..errors import RequestContextError
-from .._backends.fork import snapshot as members
 from .current import NOTHING_RESOLVED
 from .ending import ended_error, raise_errors
 

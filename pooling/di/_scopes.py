@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from dependency_injector import providers
 
+from .._backends.fork import snapshot as members
 from .._backends.offload import in_worker
 from ..errors import ConfigurationError
-from .._backends.fork import snapshot as members
 
 if TYPE_CHECKING:
     from ..context import RequestContext

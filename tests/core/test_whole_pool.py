@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pooling._engine.ledger import NEW, RETIRING, RUNNING, STOPPED, SUSPENDED
-from pooling._engine.slots import Wake, Watcher
+from pooling._engine.slots import Watcher
 
 from .driver import Driver, filled
 
@@ -184,14 +184,16 @@ def test_a_higher_minimum_is_filled_up_at_once():
     assert len(driver.opens()) == 2
 
 
-def test_a_watcher_is_woken_once_when_its_state_is_reached():
+def test_a_watcher_is_woken_when_its_state_is_reached_until_it_is_forgotten():
     driver = Driver(min_size=1)
     watcher = Watcher(object(), lambda: driver.ledger.live >= 1)
-    driver.ledger.watchers.append(watcher)
+    driver.ledger.watch(watcher, driver.now)
     driver.ledger.settle(driver.now)
     assert not driver.woken()
     driver.open(*driver.opens())
     assert driver.woken() == [watcher]
-    driver.ledger.settle(driver.now)
-    assert not driver.orders(Wake)
-    assert not driver.ledger.watchers
+    driver.turn(0.4)
+    assert driver.woken() == [watcher]
+    driver.ledger.forget(watcher)
+    driver.turn(0.4)
+    assert not driver.woken()

@@ -22,7 +22,7 @@ class SoftLimitError(Exception):
     """What a worker of a task queue raises when its soft time limit is up."""
 
 
-class CtrlC(BaseException):  # noqa: N818 - as `KeyboardInterrupt`, which pytest would take for the developer's
+class CtrlC(BaseException):
     """What Ctrl-C raises, in a notebook."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_after_a_signal_at_any_bytecode_the_capacity_of_a_loops_pool_is_whole(fa
             while signals.raised < SIGNALS:
                 once = Once(pool, signals)
                 task = loop.create_task(getattr(once, use)())
-                signals.interrupt_until(lambda: loop.run_until_complete(task), task.done)
+                signals.interrupt_until(partial(loop.run_until_complete, task), task.done)
                 if not task.cancelled():
                     task.exception()
                 loop.run_until_complete(is_whole(pool, clock, once, 2))

@@ -14,7 +14,7 @@ from tests.keyed.doors import keyed
 
 
 class Shop:
-    """A budget_model whose borrowers come, wait, are served one after the other, and leave a record of whose turn it was."""
+    """Keys whose borrowers come, wait, are served one after the other, and leave a record of whose turn it was."""
 
     def __init__(self, max_total, **crowds):
         self.budget_model = BudgetModel(max_total)

@@ -249,6 +249,6 @@ class CheckIdle(Operation[None]):
         try:
             if await pool.backend.call(self.validate, (slot.value,), pool.until(pool.options.timeout)) is False:
                 return CreateError("the check said no", pool=pool.name, step=VALIDATING)
-        except BaseException as error:  # noqa: BLE001 - the caller condemns the slot, and raises it
+        except BaseException as error:
             return error
         return None

@@ -14,7 +14,10 @@ def verifier(password, salt=b"0123456789abcdef", iterations=4096):
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
-    encode = lambda data: base64.b64encode(data).decode()
+
+    def encode(data):
+        return base64.b64encode(data).decode()
+
     return f"SCRAM-SHA-256${iterations}:{encode(salt)}${encode(stored)}:{encode(server)}"
 
 
