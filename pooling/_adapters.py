@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._backends.offload import in_worker, through
+from ._engine.lease import NOTHING
 from .errors import ConfigurationError, ReleaseError, RequestContextError
-from .lease import NOTHING, AsyncPooledValue, PooledValue
+from .lease import AsyncPooledValue, PooledValue
 from .service import AsyncPoolingService, PoolingService
 
 if TYPE_CHECKING:
@@ -107,10 +108,10 @@ class AsyncPoolingServiceAdapter(AsyncServiceAdapter):
     __slots__ = ()
 
     def take_idle(self, pool: Any) -> Any:
-        return pool._take_idle()
+        return pool.take_idle()
 
     def give_in_loop(self, pool: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
-        if exc is None and pool._put_idle(value):
+        if exc is None and pool.put_idle(value):
             return None
         return self.give(pool, value, exc)  # type: ignore[no-any-return]
 

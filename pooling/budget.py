@@ -40,7 +40,7 @@ class PoolBudget:
         self._lock = threading.Lock()
         self._budget = Budget(self._max_total)
 
-    def _joined_by(self, kind: type) -> tuple[threading.Lock, Budget]:
+    def join(self, kind: type) -> tuple[threading.Lock, Budget]:
         """What one more pool shares with the others."""
         if self._kind is not None and self._kind is not kind:
             raise ConfigurationError(

@@ -77,7 +77,7 @@ class RequestContext(RequestValues, PooledValues):
         # Of `HeldResources`:
         self._uses = {}
         self._flights = {}
-        self._is_closed = self._is_shared = self._may_need_loop = False
+        self._is_closed = self._is_shared = self.may_need_loop = False
         self._owner = self._sharers = self.error = None
         self.resolved = {}
 
@@ -109,7 +109,7 @@ class RequestContext(RequestValues, PooledValues):
         """
         child = RequestContext(self.name if name is None else name, self, **values)
         if not own:
-            child._use_values_of(self)
+            child.use_values_of(self)
         return child
 
     # --- pooled values -------------------------------------------------------------------------------------------

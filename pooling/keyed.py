@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 from ._backends.alarms import Ring
 from ._backends.fork import snapshot as members
 from ._engine import messages
+from ._engine.lease import NOTHING, AsyncLease, Lease
 from ._engine.lru import Entry, LeastRecentlyUsed
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
-from .lease import NOTHING, AsyncLease, Lease
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict, checked_seconds, is_seconds
 from .service import AsyncPoolingService, PoolingService, check_parts
 
@@ -432,7 +432,7 @@ class _Keyed(Generic[K, T, S]):
 
     def _arm(self, service: S) -> None:
         """Have the timer call when the first key may have been unused for `max_key_idle`."""
-        if not service._can_be_rung():
+        if not service.can_be_rung():
             return
         now = self._now()
         with self._lock:
@@ -622,7 +622,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def run(self, key: K, task: Callable[[T], R], request_ctx: Any = None) -> R:
         """As `PoolingService.run`, with the key's pool."""
-        return _KeyedLease(self, key, request_ctx, None, 0)._run(task)
+        return _KeyedLease(self, key, request_ctx, None, 0).run(task)
 
     def stop(self, timeout: float = 5.0) -> None:
         """Stop every key's pool, all within `timeout` seconds; afterwards the map is empty."""
@@ -640,7 +640,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
     def _stop_all(self, which: Callable[[], list[PoolingService[T]]], timeout: float) -> None:
         deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
         for service in self._begin_stop(which()):
-            service._stop_last(max(deadline - self._now(), 0.0), timeout)
+            service.stop_by(deadline, given=timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -789,7 +789,7 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     async def run(self, key: K, task: Callable[[T], R], request_ctx: Any = None) -> R: ...
     async def run(self, key: K, task: Callable[[T], Any], request_ctx: Any = None) -> Any:
         """As `KeyedPoolingService.run`."""
-        return await _AsyncKeyedLease(self, key, request_ctx, None, 0)._run(task)
+        return await _AsyncKeyedLease(self, key, request_ctx, None, 0).run(task)
 
     async def start(self) -> None:
         """As `KeyedPoolingService.start`."""
@@ -807,7 +807,7 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     async def _stop_all(self, which: Callable[[], list[AsyncPoolingService[T]]], timeout: float) -> None:
         deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
         for service in self._begin_stop(which()):
-            await service._stop_last(max(deadline - self._now(), 0.0), timeout)
+            await service.stop_by(deadline, given=timeout)
 
     async def __aenter__(self) -> Self:
         await self.start()

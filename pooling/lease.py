@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, overload
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
+from ._engine.lease import NOTHING, AsyncLease, Lease
 from .errors import ReleaseError
 
 if TYPE_CHECKING:
@@ -18,136 +18,6 @@ __all__ = ["AsyncLease", "AsyncPooledValue", "Lease", "PooledValue", "get_pooled
 T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
-
-log: logging.Logger = logging.getLogger("pooling")
-#: No value: not taken yet, or given back.
-NOTHING: Final[Any] = object()
-
-
-class _Lease(Generic[T, S]):
-    """What both kinds of lease have in common: entered once at a time, and given up when dropped while open."""
-
-    __slots__ = ("_ctx", "_loan", "_priority", "_service", "_timeout", "_value")
-
-    def __init__(self, service: S, ctx: Any, timeout: float | None, priority: int) -> None:
-        self._service = service
-        self._ctx = ctx
-        self._timeout = timeout
-        self._priority = priority
-        self._value: Any = NOTHING
-        self._loan: int | None = None
-
-    def _in_use(self) -> ReleaseError:
-        return ReleaseError(
-            f"pool {self._service.name!r}: this lease is in use; call lease() once for each use",
-            pool=self._service.name,
-            step="acquiring",
-        )
-
-    def _note_loan(self) -> None:
-        """From here on the value may go, and come back as another borrower's."""
-        self._loan = self._service.engine.loan_of(self._value)
-
-    def __del__(self) -> None:
-        if getattr(self, "_value", NOTHING) is not NOTHING:  # interrupted in `__init__`, it has no value at all
-            self._service.engine.ledger.drop(self._value, self._loan)
-
-
-class Lease(_Lease[T, "PoolingService[Any]"]):
-    """What `PoolingService.lease` returns."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> T:
-        if self._value is not NOTHING:
-            raise self._in_use()
-        # Kept at once: should an interrupt come later, `__del__` gives it up.
-        value: T
-        value = self._value = self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
-        return value
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> Literal[False]:
-        self._note_loan()
-        try:
-            self._service.release(self._value, error)
-        except ReleaseError as failure:
-            self._value = NOTHING
-            if error is None:
-                raise
-            log.warning("%s", failure)  # the block's own error is the one to be seen
-        # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
-        self._value, self._loan = NOTHING, None
-        return False
-
-    def _run(self, task: Callable[[T], R]) -> R:
-        """The task's result; if it raises, the resource is destroyed."""
-        value = self.__enter__()
-        try:
-            result = task(value)
-        except BaseException:
-            self._destroy()
-            raise
-        self.__exit__(None, None, None)
-        return result
-
-    def _destroy(self) -> None:
-        self._note_loan()
-        try:
-            self._service.destroy(self._value)
-        except ReleaseError as failure:
-            log.warning("%s", failure)  # the task's own error is the one to be seen
-        self._value = NOTHING
-
-
-class AsyncLease(_Lease[T, "AsyncPoolingService[Any]"]):
-    """`Lease` for `async with`."""
-
-    __slots__ = ()
-
-    async def __aenter__(self) -> T:
-        if self._value is not NOTHING:
-            raise self._in_use()
-        value: T  # kept at once, as in `Lease`
-        value = self._value = await self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
-        return value
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> Literal[False]:
-        self._note_loan()
-        try:
-            await self._service.release(self._value, error)
-        except ReleaseError as failure:
-            self._value = NOTHING
-            if error is None:
-                raise
-            log.warning("%s", failure)  # the block's own error is the one to be seen
-        # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
-        self._value, self._loan = NOTHING, None
-        return False
-
-    async def _run(self, task: Callable[[T], Any]) -> Any:
-        """The task's result; if it raises, the resource is destroyed."""
-        value = await self.__aenter__()
-        try:
-            result: Any = task(value)
-            if isinstance(result, Awaitable):
-                result = await result
-        except BaseException:
-            await self._destroy()
-            raise
-        await self.__aexit__(None, None, None)
-        return result
-
-    async def _destroy(self) -> None:
-        self._note_loan()
-        try:
-            await self._service.destroy(self._value)
-        except ReleaseError as failure:
-            log.warning("%s", failure)  # the task's own error is the one to be seen
-        self._value = NOTHING
 
 
 class _Pooled(Generic[T, S]):

@@ -23,13 +23,13 @@ from ._engine import messages
 from ._engine.call_site import note
 from ._engine.engine import Engine
 from ._engine.hooks import Hooks, refuse_coroutines
+from ._engine.lease import NOTHING, AsyncLease, Lease
 from ._engine.ledger import RUNNING, STOPPED
 from ._engine.slots import LIVE, Slot
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolingError
 from .events import EVENTS
 from .factory import PoolFactory, as_factory
-from .lease import NOTHING, AsyncLease, Lease
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict
 
 if TYPE_CHECKING:
@@ -294,10 +294,11 @@ class PoolingService(_Service[T]):
 
     def _build(self) -> None:
         refuse_coroutines(self._factory, self._name)
-        lock, budget = (None, None) if self._budget is None else self._budget._joined_by(PoolingService)
+        lock, budget = (None, None) if self._budget is None else self._budget.join(PoolingService)
         self._set_up(ThreadBackend(self._now, is_inline=self._options.inline_hooks, lock=lock), budget)
 
-    def _can_be_rung(self) -> bool:
+    def can_be_rung(self) -> bool:
+        """Whether there is a timer that can call back."""
         return True
 
     def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
@@ -329,9 +330,9 @@ class PoolingService(_Service[T]):
         """
         finish(self.engine.stop(timeout, drains=drain))
 
-    def _stop_last(self, seconds: float, given: float) -> None:
-        """As `stop`, with what is left of the timeout `given` for several pools."""
-        finish(self.engine.stop(seconds, drains=True, given=given))
+    def stop_by(self, deadline: float, *, given: float) -> None:
+        """As `stop`, by the instant at which the timeout `given` for several pools ends."""
+        finish(self.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=given))
 
     def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -450,7 +451,7 @@ class PoolingService(_Service[T]):
 
         If the task raises, the resource is destroyed.
         """
-        return Lease(self, request_ctx, None, 0)._run(task)
+        return Lease(self, request_ctx, None, 0).run(task)
 
     def __enter__(self) -> Self:
         self.start()
@@ -498,9 +499,9 @@ class AsyncPoolingService(_Service[T]):
 
     def _build(self) -> None:
         self._backend = AsyncioBackend(self._now)
-        self._set_up(self._backend, None if self._budget is None else self._budget._joined_by(AsyncPoolingService)[1])
+        self._set_up(self._backend, None if self._budget is None else self._budget.join(AsyncPoolingService)[1])
 
-    def _can_be_rung(self) -> bool:
+    def can_be_rung(self) -> bool:
         """Whether there is a loop whose timer can call back."""
         try:
             self._bind()
@@ -537,9 +538,10 @@ class AsyncPoolingService(_Service[T]):
         self._bind()
         await self.engine.stop(timeout, drains=drain)
 
-    async def _stop_last(self, seconds: float, given: float) -> None:
+    async def stop_by(self, deadline: float, *, given: float) -> None:
+        """As `PoolingService.stop_by`."""
         self._bind()
-        await self.engine.stop(seconds, drains=True, given=given)
+        await self.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=given)
 
     async def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -550,7 +552,7 @@ class AsyncPoolingService(_Service[T]):
         Raises:
             PoolingError: The pool belongs to another event loop.
         """
-        value = self._take_idle()
+        value = self.take_idle()
         if value is not NOTHING:
             return value
         self._bind()
@@ -558,7 +560,7 @@ class AsyncPoolingService(_Service[T]):
         ctx = self._context if request_ctx is None else request_ctx
         return await self.engine.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
 
-    def _take_idle(self) -> T:
+    def take_idle(self) -> T:
         """An idle resource, where one can be handed over at once and no other borrower waits; else `NOTHING`."""
         ledger = self._ledger
         if ledger.fast and ledger.idle and self._backend.loop is _get_running_loop():
@@ -570,7 +572,7 @@ class AsyncPoolingService(_Service[T]):
                 return value
         return NOTHING  # type: ignore[no-any-return]
 
-    def _put_idle(self, value: T) -> bool:
+    def put_idle(self, value: T) -> bool:
         """Give a resource back, where that needs nothing but putting it there; whether it was done."""
         ledger = self._ledger
         if ledger.fast and self._backend.loop is _get_running_loop():
@@ -589,7 +591,7 @@ class AsyncPoolingService(_Service[T]):
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""
-        if exc is None and self._put_idle(value):
+        if exc is None and self.put_idle(value):
             return
         self._bind()
         if not await self.engine.give_back(value, exc):
@@ -616,7 +618,7 @@ class AsyncPoolingService(_Service[T]):
     async def run(self, task: Callable[[T], R], request_ctx: Any = None) -> R: ...
     async def run(self, task: Callable[[T], Any], request_ctx: Any = None) -> Any:
         """As `PoolingService.run`; what `task` returns is awaited if it can be."""
-        return await AsyncLease(self, request_ctx, None, 0)._run(task)
+        return await AsyncLease(self, request_ctx, None, 0).run(task)
 
     async def __aenter__(self) -> Self:
         await self.start()

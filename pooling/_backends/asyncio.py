@@ -154,7 +154,7 @@ class AsyncioBackend:
         coroutine = work.begin()
         try:
             task = self.loop.create_task(coroutine, name=name, context=contextvars.Context())
-        except BaseException:
+        except Exception:
             coroutine.close()
             raise
         if self.tasks is None:

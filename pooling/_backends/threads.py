@@ -118,26 +118,21 @@ class Workers:
         Where no thread is to be had, as while the interpreter shuts down, it runs here and now.
         """
         job = Job(work)
-        latch: Latch | None = None
+        with self._lock:
+            self._jobs.append(job)
+            # One latch is one worker on its way to one job: a job never queues behind a busy worker.
+            latch = self._idle.pop() if self._idle else None
+        if latch is not None:
+            latch.open()
+            return job
         try:
-            with self._lock:
-                self._jobs.append(job)
-                # One latch is one worker on its way to one job: a job never queues behind a busy worker.
-                latch = self._idle.pop() if self._idle else None
-            if latch is not None:
-                latch.open()
-            else:
-                name = f"pooling-worker-{next(self._names)}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
-        except BaseException as error:
-            if latch is not None:
-                latch.open()
+            name = f"pooling-worker-{next(self._names)}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:
             with self._lock:
                 is_taken = job not in self._jobs  # by a worker that had just finished
                 if not is_taken:
                     self._jobs.remove(job)
-            if not isinstance(error, RuntimeError):
-                raise
             if not is_taken:
                 job.run()
         return job
@@ -155,8 +150,7 @@ class Workers:
                         if latch in self._idle:
                             self._idle.remove(latch)
                             return
-                    # A job was meant for this worker just as it gave up.
-                    latch.wait(inf)
+                    # A job is meant for this worker; unless an interrupt took it away again, the latch opens.
                 continue
             job.run()
             del job
@@ -169,29 +163,23 @@ class Timer:
         self._lock = threading.Lock()
         self._alarms = Alarms()
         self._wake = Latch()
-        self._is_running = False
+        self._thread: threading.Thread | None = None
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Have `callback` called at this monotonic time; it must be quick and must not raise."""
-        start = False
-        try:
-            with self._lock:
-                first = self._alarms.next_at()
-                is_to_be_reported = self._alarms.add(when, callback, time.monotonic())
-                is_first = self._alarms.next_at() < first
-                start, self._is_running = not self._is_running, True
-                if start:
-                    # Of the kind that locks are now: gevent puts others in their place, also after a fork.
-                    self._wake = Latch()
-            if start:
-                threading.Thread(target=self._run, name="pooling-timer", daemon=True).start()
+        with self._lock:
+            first = self._alarms.next_at()
+            is_to_be_reported = self._alarms.add(when, callback, time.monotonic())
+            # Also where it is as early as another, which an interrupt may have kept from waking the timer.
+            is_first = self._alarms.next_at() <= first
+            thread = self._thread
+            if thread is None or not thread.is_alive():
+                # Of the kind that locks are now: gevent puts others in their place, also after a fork.
+                self._wake = Latch()
+                thread = self._thread = threading.Thread(target=self._run, name="pooling-timer", daemon=True)
+                thread.start()
             elif is_first:
                 self._wake.open()
-        except BaseException:
-            with self._lock:
-                self._is_running = self._is_running and not start
-            self._wake.open()
-            raise
         if is_to_be_reported:
             report(callback)
 
@@ -209,7 +197,7 @@ class Timer:
             elif not self._wake.wait(first - now if first < inf else IDLE_WORKER_STAYS):
                 with self._lock:
                     if self._alarms.next_at() == inf:
-                        self._is_running = False
+                        self._thread = None
                         return
 
 

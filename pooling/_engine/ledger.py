@@ -412,9 +412,9 @@ class Ledger:
     def closed(self, slot: Slot, now: float) -> None:
         """A destroy has ended, well or not: the place is free."""
         self.closing.pop(slot, None)
+        self._retire(slot)
         slot.state = GONE
         slot.operation = None
-        self._retire(slot)
         self.settle(now)
 
     # -- the pool as a whole -----------------------------------------------
@@ -682,8 +682,10 @@ class Ledger:
                 self.outbox.append(Close(slot))
             else:  # it was interrupted in the middle: its hooks have been called
                 self.closing.pop(slot, None)
-                slot.state = GONE
                 self._retire(slot)
+                slot.state = GONE
+        elif slot.state is GONE:
+            self._retire(slot)
         else:
             self._close_lost(slot, now)
 

@@ -61,7 +61,7 @@ class HeldResources:
         "_flights",  # what is being taken, by key
         "_is_closed",  # whether the end has begun; never reset
         "_is_shared",  # whether others wait for a flight here, or use the values here; never reset
-        "_may_need_loop",  # whether some of it may have to be awaited; never reset
+        "may_need_loop",  # whether some of it may have to be awaited; never reset
         "_owner",  # the owner context, unless it is this one; set before others see this one
         "_sharers",  # the contexts whose owner this is, if there are any
         "resolved",
@@ -72,7 +72,7 @@ class HeldResources:
     _flights: dict[Any, SingleFlight[Any]]
     _is_closed: bool
     _is_shared: bool
-    _may_need_loop: bool
+    may_need_loop: bool
     _owner: Self | None
     _sharers: weakref.WeakSet[HeldResources] | None
     resolved: dict[Any, Any]
@@ -83,7 +83,7 @@ class HeldResources:
         """Whether it has ended, or begun to."""
         return self._is_closed
 
-    def _use_values_of(self, other: Self) -> None:
+    def use_values_of(self, other: Self) -> None:
         owner = self._owner = other._owner or other
         if owner._sharers is None:
             owner._sharers = weakref.WeakSet()
@@ -111,7 +111,7 @@ class HeldResources:
             raise ended_error(self)
         adapter = CALLBACK
         if inspect.iscoroutinefunction(callback):
-            adapter, self._may_need_loop = ASYNC_CALLBACK, True
+            adapter, self.may_need_loop = ASYNC_CALLBACK, True
         self._uses[object()] = (adapter, callback, None)
         return callback
 
@@ -130,7 +130,7 @@ class HeldResources:
         """
         if self._is_closed:
             return
-        if self._may_need_loop and self._has_to_be_awaited():
+        if self.may_need_loop and self._has_to_be_awaited():
             raise RequestContextError(
                 f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
                 "`await`: end it with `await ctx.aclose()`, or open it with `async with`"

@@ -12,8 +12,8 @@ from typing import Any, Self, TypeAlias
 
 from .._adapters import Adapter, adapters_by_type, find_adapter
 from .._backends.offload import in_background, in_worker
+from .._engine.lease import NOTHING
 from .._single_flight import SingleFlight
-from ..lease import NOTHING
 from .current import NOTHING_RESOLVED
 from .ending import ended_error, must_await_error
 from .held import AcquireTask, HeldResources
@@ -110,7 +110,7 @@ class PooledValues(HeldResources):
         value = adapter.take_idle(pool)
         if value is NOTHING:
             return NOTHING
-        owner._may_need_loop = True
+        owner.may_need_loop = True
         owner._uses[key] = (adapter, pool, value)
         if owner._is_closed:  # another thread has ended it since the look
             if owner._uses.pop(key, None) is not None:  # type: ignore[unreachable]
@@ -123,7 +123,7 @@ class PooledValues(HeldResources):
     async def atake(self, pool: Any, key: Any, options: dict[str, Any], provider: Any = None) -> Any:
         """As `take`, suspending; notes the value as what `provider` gives in this request, if one is given."""
         owner = self._owner or self
-        owner._may_need_loop = owner._is_shared = True
+        owner.may_need_loop = owner._is_shared = True
         adapter = find_adapter(pool)
         while True:
             if self._is_closed or owner._is_closed:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dependency_injector import providers
 
@@ -14,6 +14,9 @@ from .._backends.offload import in_worker
 from ..errors import ConfigurationError
 from ._plan import everything, reachable
 from ._scopes import PerContainer
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = [
     "WHERE_IT_HAS_ONE",
@@ -34,6 +37,18 @@ def startable(roots: Iterable[Any]) -> Iterator[Any]:
     return (p for p in reachable(roots) if isinstance(p, PerContainer | providers.Resource))
 
 
+class Errors(list[BaseException]):
+    """What the blocks under it have raised, an interrupt included: to be reported when all have had their turn."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        if error is not None:
+            self.append(error)
+        return True
+
+
 def stoppable(roots: Iterable[Any]) -> Iterator[Any]:
     """What a stop may have to stop: also what something overrides now, for it may have been used before."""
     return (p for p in everything(roots) if isinstance(p, PerContainer | providers.Resource))
@@ -44,15 +59,16 @@ def start(parts: list[Any], order: Sequence[str]) -> None:
     started: list[Any] = []
     for provider in in_groups(parts, order):
         started.append(provider)  # one that fails half-way is stopped too
-        try:
+        errors = Errors()
+        with errors:
             if isinstance(provider, PerContainer):
                 provider.start()
             else:
                 _refuse_awaitable(provider.init(), provider)
-        except BaseException as error:
+        for error in errors:
             for failed in _stop_each(reversed(started), None):
                 error.add_note(f"While stopping again what had been started: {failed!r}")
-            raise
+            raise error
 
 
 async def astart(parts: list[Any], order: Sequence[str]) -> None:
@@ -60,15 +76,16 @@ async def astart(parts: list[Any], order: Sequence[str]) -> None:
     started: list[Any] = []
     for provider in in_groups(parts, order):
         started.append(provider)
-        try:
+        errors = Errors()
+        with errors:
             if isinstance(provider, PerContainer):
                 await provider.astart()
             else:
                 await _awaited(provider.init())
-        except BaseException as error:
+        for error in errors:
             for failed in await _astop_each(reversed(started), None):
                 error.add_note(f"While stopping again what had been started: {failed!r}")
-            raise
+            raise error
 
 
 def stop(parts: list[Any], order: Sequence[str], timeout: float | None) -> None:
@@ -99,28 +116,24 @@ def in_groups(parts: Iterable[Any], order: Sequence[str]) -> list[Any]:
 
 
 def _stop_each(parts: Iterable[Any], timeout: float | None) -> list[BaseException]:
-    errors: list[BaseException] = []
+    errors = Errors()
     for provider in parts:
-        try:
+        with errors:
             if isinstance(provider, PerContainer):
                 provider.stop(timeout)
             elif provider.initialized:
                 _refuse_awaitable(provider.shutdown(), provider)
-        except BaseException as error:  # noqa: BLE001 - reported when all have had their turn
-            errors.append(error)
     return errors
 
 
 async def _astop_each(parts: Iterable[Any], timeout: float | None) -> list[BaseException]:
-    errors: list[BaseException] = []
+    errors = Errors()
     for provider in parts:
-        try:
+        with errors:
             if isinstance(provider, PerContainer):
                 await provider.astop(timeout)
             elif provider.initialized:
                 await _awaited(await in_worker(provider.shutdown))
-        except BaseException as error:  # noqa: BLE001 - reported when all have had their turn
-            errors.append(error)
     return errors
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from dependency_injector import providers
 
+from .._engine.lease import NOTHING
 from .._request.current import NO_REQUEST, get_current
 from ..binding import is_provider
 from ..errors import ConfigurationError, RequestContextError
-from ..lease import NOTHING
 from ..service import AsyncPoolingService, PoolingService
 from ._lifecycle import WHERE_IT_HAS_ONE, arun_step, discards_awaitable, run_step
 from ._plan import FACTORIES, Plan

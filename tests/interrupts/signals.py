@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Self
 
 import pooling
+from pooling import CreateError
 
 PACKAGE = str(Path(pooling.__file__).parent)
 SHORTEST, LONGEST = 5e-6, 120e-6  # seconds from the start of the work to the signal
@@ -36,7 +37,7 @@ class Signals:
     Args:
         kind: What the handler raises.
         seed: For the instants.
-        only_inside: Whether to raise only while code of the package is running, however deep.
+        only_inside: Whether to raise only in code of the package itself: asyncio's own is not proof against signals.
     """
 
     def __init__(self, kind: type[BaseException], seed: int = 1, *, only_inside: bool = False) -> None:
@@ -57,7 +58,7 @@ class Signals:
         sys.unraisablehook = self._hook
 
     def _handle(self, _: int, frame: FrameType | None) -> None:
-        if self.only_inside and not _is_inside(frame):
+        if self.only_inside and not (frame and frame.f_code.co_filename.startswith(PACKAGE)):
             signal.setitimer(signal.ITIMER_REAL, self.random.uniform(LONGEST, 5 * LONGEST))
             return
         self.raised += 1
@@ -77,23 +78,19 @@ class Signals:
             pass
 
     def interrupt_until(self, work: Callable[[], Any], is_over: Callable[[], bool]) -> None:
-        """Do `work` until it is over; what the signals raise in between comes out of it, and it goes on."""
+        """
+        Do `work` until it is over; what the signal raises comes out of it, and it goes on.
+
+        A create in the background that was interrupted reaches the borrower as a `CreateError`.
+        """
         delay = self.random.uniform(SHORTEST, LONGEST)
         signal.setitimer(signal.ITIMER_REAL, delay)
         while not is_over():
             try:
                 work()
-            except self.kind:
+            except (self.kind, CreateError):
                 continue
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _is_inside(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith(PACKAGE):
-            return True
-        frame = frame.f_back
-    return False
 
 
 class Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..._backends.base import StepTimeoutError
@@ -177,12 +177,9 @@ class CheckSlot(OnSlot):
         with pool.backend.lock:
             if not pool.ledger.begins(slot, self, LIVE):
                 return
-        flaw: BaseException | None = None
-        try:
-            if pool.hooks.validate is not None:
-                flaw = await pool.find_flaw(slot, pool.until(pool.options.timeout))
-        except BaseException as error:
-            flaw = error
+        flaw = None
+        if pool.hooks.validate is not None:
+            flaw = await _outcome(pool.find_flaw(slot, pool.until(pool.options.timeout)))
         with pool.backend.lock:
             now = pool.backend.now()
             if flaw is None:
@@ -246,9 +243,15 @@ class CheckIdle(Operation[None]):
         flaw = pool.flaw_at_once(slot)
         if flaw is not None or self.validate is None:
             return flaw
-        try:
-            if await pool.backend.call(self.validate, (slot.value,), pool.until(pool.options.timeout)) is False:
-                return CreateError("the check said no", pool=pool.name, step=VALIDATING)
-        except BaseException as error:
-            return error
-        return None
+        outcome = await _outcome(pool.backend.call(self.validate, (slot.value,), pool.until(pool.options.timeout)))
+        if outcome is False:
+            return CreateError("the check said no", pool=pool.name, step=VALIDATING)
+        return outcome if isinstance(outcome, BaseException) else None
+
+
+async def _outcome(look: Coroutine[Any, Any, Any]) -> Any:
+    """What a look at a resource has found, an interrupt included: the caller still holds the slot."""
+    try:
+        return await look
+    except BaseException as error:
+        return error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..._backends.base import StepTimeoutError
 from .. import messages
 from ..messages import RELEASE_HOOK, VALIDATING
-from ..slots import GONE, Slot, Watcher
+from ..slots import Slot, Watcher
 from .base import Operation
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Destroy(Operation[bool]):
 
 async def discard(pool: Pool, slot: Slot, reason: str) -> None:
     """Destroy a resource that is in the caller's hands; return when that has ended or was given up."""
-    watcher = Watcher(pool.backend.latch(), lambda: slot.state is GONE)
+    watcher = Watcher(pool.backend.latch(), lambda: slot not in pool.ledger.slots)
     with pool.backend.lock:
         now = pool.backend.now()
         pool.ledger.watch(watcher, now)
