@@ -11,7 +11,7 @@ from pooling.errors import ConfigurationError
 from pooling.options import PoolingServiceOptions
 
 from ._settings import LIBPQ_FIELDS, NOTHING, OPTION_FIELDS, SECRET_FIELDS
-from .hosts import EndpointHosts, is_pooled_host, pooled_host
+from .hosts import EndpointHosts, is_local_pooler, is_pooled_host, pooled_host
 from .limits import direct_connections
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _check_pooler(config: Settings) -> None:
             "Leave pooled= out, or connect to an autoscaling endpoint.",
             field="pooled",
         )
-    elif config.pooled and host is not None and not is_pooled_host(pooled_host(host)):
+    elif config.pooled and host is not None and not (is_pooled_host(pooled_host(host)) or is_local_pooler(host)):
         raise ConfigurationError(
             f"pooled=True with host={host!r}: the pooler's host is not known, since this one is not named like an "
             "endpoint's (ep-….), and the connection would be a direct one. Have the workspace asked: "

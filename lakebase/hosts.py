@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["EndpointHosts", "direct_host", "is_pooled_host", "pooled_host"]
+__all__ = ["EndpointHosts", "direct_host", "is_local_pooler", "is_pooled_host", "pooled_host"]
 
 # https://docs.databricks.com/aws/en/oltp/projects/connection-pooling
 _ENDPOINT_HOST = re.compile(r"(?P<id>ep-[a-z0-9-]+?)(?P<pooler>-pooler)?(?P<rest>\.[^:/\s]+)", re.IGNORECASE)
@@ -20,6 +20,11 @@ def is_pooled_host(host: str) -> bool:
     """Whether the name is a pooler's, by the rule."""
     match = _ENDPOINT_HOST.fullmatch(host)
     return bool(match and match["pooler"])
+
+
+def is_local_pooler(host: str) -> bool:
+    """Whether this may be the pooler of a local Lakebase, which listens on an address beside 127.0.0.1."""
+    return host.startswith("127.0.0.") and host != "127.0.0.1"
 
 
 def pooled_host(host: str) -> str:

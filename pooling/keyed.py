@@ -158,7 +158,8 @@ class _Keyed(Generic[K, T, S]):
         self._lru = LeastRecentlyUsed(self._entries)
         self._removed: weakref.WeakSet[Any] = weakref.WeakSet()  # pools off the map that a caller may still use
         self._lock = threading.RLock()  # for changes of the map; looking a key up takes none
-        self._out: dict[int, S] = {}
+        #: The pool of each resource that exists, by the resource's id; the engine writes it.
+        self._owners: dict[int, Any] = {}
         self._created_before = 0
         self._armed_at = math.inf
         self._arm_again_at = -math.inf if self._max_key_idle < math.inf else math.inf
@@ -294,6 +295,7 @@ class _Keyed(Generic[K, T, S]):
             clock=self._now,
             **options_as_keywords,
         )
+        made.engine.owners = self._owners
         return made
 
     def add_pool(self, key: K, pool: S, data: Any = None) -> S:
@@ -459,9 +461,6 @@ class _Keyed(Generic[K, T, S]):
         self._sweep(most=math.inf)
 
     def _sweep(self, most: float) -> None:
-        for number, service in list(self._out.items()):
-            if number not in service.engine.ledger.out:  # it was given back to its pool directly
-                self._out.pop(number, None)
         with self._lock:
             evicted = self._evict(before=self._now() - self._max_key_idle, most=most)
         self._let_go(evicted)
@@ -474,13 +473,13 @@ class _Keyed(Generic[K, T, S]):
 
     def _find_pool(self, value: T) -> S | None:
         """The pool that a value is out from."""
-        service = self._out.get(id(value))
-        if service is not None:
-            if service.is_borrowed(value):
-                return service
-            self._out.pop(id(value), None)  # it was given back to its pool directly
-        # A lease, and a caller that keeps a key's pool, borrow from the pool directly.
-        return next((one for one in self._every() if one.is_borrowed(value)), None)
+        engine = self._owners.get(id(value))
+        if engine is None or engine.loan_of(value) < 0:
+            return None
+        entry = self._entries.get(engine.key)
+        if entry is not None and entry.service.engine is engine:
+            return entry.service
+        return next((service for service in members(self._removed) if service.engine is engine), None)
 
     def _pool_of(self, value: T) -> S:
         """
@@ -587,7 +586,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
             timeout: As in `acquire`.
             priority: As in `acquire`.
             queues: `False` as in `acquire_nowait`.
-            lease: Acquires by itself, and knows the value's pool; otherwise this service notes it.
+            lease: Acquires by itself.
         """
         while True:
             service = self.pool(key)
@@ -595,25 +594,19 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
                 if lease is not None:
                     return lease.enter(service, timeout)
                 if queues:
-                    value = service.acquire(request_ctx, timeout=timeout, priority=priority)
-                else:
-                    value = service.acquire_nowait(request_ctx, priority=priority)
+                    return service.acquire(request_ctx, timeout=timeout, priority=priority)
+                return service.acquire_nowait(request_ctx, priority=priority)
             except PoolClosedError as error:
                 timeout = self._seconds_left(key, service, error, timeout)
-            else:
-                self._out[id(value)] = service
-                return value
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`; the value knows its key."""
         service = self._pool_of(value)
-        self._out.pop(id(value), None)
         service.release(value, exc)
 
     def destroy(self, value: T) -> None:
         """As `PoolingService.destroy`; the value knows its key."""
         service = self._pool_of(value)
-        self._out.pop(id(value), None)
         service.destroy(value)
 
     def lease(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> Lease[T]:
@@ -756,25 +749,19 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
                 if lease is not None:
                     return await lease.enter(service, timeout)
                 if queues:
-                    value = await service.acquire(request_ctx, timeout=timeout, priority=priority)
-                else:
-                    value = await service.acquire_nowait(request_ctx, priority=priority)
+                    return await service.acquire(request_ctx, timeout=timeout, priority=priority)
+                return await service.acquire_nowait(request_ctx, priority=priority)
             except PoolClosedError as error:
                 timeout = self._seconds_left(key, service, error, timeout)
-            else:
-                self._out[id(value)] = service
-                return value
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `KeyedPoolingService.release`."""
         service = self._pool_of(value)
-        self._out.pop(id(value), None)
         await service.release(value, exc)
 
     async def destroy(self, value: T) -> None:
         """As `KeyedPoolingService.destroy`."""
         service = self._pool_of(value)
-        self._out.pop(id(value), None)
         await service.destroy(value)
 
     def lease(

@@ -11,12 +11,12 @@ Where a slot can be, and what moves it on:
     HELD       slots, slot.operation      lend -> OUT | give_back -> IDLE | condemn -> CLOSING | sweep -> OVERDUE
     OUT        slots, out                 reclaim -> HELD
     OVERDUE    slot.operation             give_back -> CLOSING | condemn -> CLOSING
-    CLOSING    slots, closing             closed -> GONE | sweep -> CLOSING, without a place
+    CLOSING    slots, closing             closed -> GONE
     GONE       nowhere
 
 `IDLE` and `OUT` are where the lock-free fast path of a service moves slots to and fro without touching `state`. For
 these, and for `HELD`, the container or the operation says which one it is, and `state` is `LIVE`: the resource
-exists and may be lent.
+exists and may be lent. A slot whose destroy is overdue loses its place and stays `CLOSING`.
 """
 
 from __future__ import annotations

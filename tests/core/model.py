@@ -176,6 +176,7 @@ class Model:
 
     def claim(self, borrower: Borrower) -> None:
         """A woken borrower looks at what it has got."""
+        self._check_order_of_service()
         self.waiting.remove(borrower)
         waiter = borrower.waiter
         promise(

@@ -1,15 +1,16 @@
-"""The diagram in the engine's page is the table in the ledger."""
+"""The diagram in the engine's page is the table of a slot's states."""
 
 from __future__ import annotations
 
 import pooling._engine.ledger
+import pooling._engine.slots
 from tests.docs.pages import ROOT, blocks
 
 
 def transitions_of_the_table() -> set[tuple[str, str, str]]:
-    """The rows of the ledger's table: a state, what it means, and its moves, `method -> STATE | method -> STATE`."""
+    """The rows of the table: a state, what it means, and its moves, `method -> STATE | method -> STATE`."""
     found = set()
-    for line in (pooling._engine.ledger.__doc__ or "").splitlines():
+    for line in (pooling._engine.slots.__doc__ or "").splitlines():
         if " -> " in line:
             first, *others = line.split(" | ")
             state, *_, method, _, target = first.split()

@@ -89,7 +89,7 @@ class LeavesOthersFast(Budget):
 
 
 class FeedsNobody(Budget):
-    def _share(self, now):
+    def _give_places(self, now):
         self._make_room(now)
 
 

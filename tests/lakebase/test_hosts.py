@@ -10,7 +10,7 @@ import pytest
 from lakebase import ConfigurationError, CredentialError, LakebasePoolConfig, endpoints
 from lakebase.credentials import credential_source
 from lakebase.endpoints import endpoint_hosts, host_problem, with_endpoint_host
-from lakebase.hosts import EndpointHosts, direct_host, is_pooled_host, pooled_host
+from lakebase.hosts import EndpointHosts, direct_host, is_local_pooler, is_pooled_host, pooled_host
 
 DIRECT = "ep-cool-sun-d1.database.us-east-1.cloud.databricks.com"
 POOLED = "ep-cool-sun-d1-pooler.database.us-east-1.cloud.databricks.com"
@@ -165,3 +165,8 @@ def test_read_only_connections_go_to_the_secondaries(lakebase_local) -> None:
         with create_lakebase_pool(config) as pool, pool.connection() as connection:
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
                 connection.execute("CREATE TABLE never (a int)")
+
+
+@pytest.mark.parametrize(("host", "is_one"), [("127.0.0.2", True), ("127.0.0.1", False), ("localhost", False)])
+def test_the_pooler_of_a_local_lakebase_listens_beside_it(host: str, is_one: bool) -> None:
+    assert is_local_pooler(host) is is_one
