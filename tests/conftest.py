@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 QUICK = (
     "architecture/test_habits.py",
     "architecture/test_layers.py",
+    "architecture/test_private_names.py",
     "architecture/test_public_names.py",
     "context",
     "contract/test_errors.py",

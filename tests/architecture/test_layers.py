@@ -8,14 +8,29 @@ import pytest
 
 from tests.architecture.source import ROOT, Import, Source, literal_all, module_file, sources
 
-# The engine's layers, innermost first: each imports only those before it. A file belongs to a layer by the beginning of
-# its path; the other files (errors, options, …) are in none, and all layers may use them.
+# The layers of `pooling`, innermost first: each imports only from itself and from those before it, also for types.
+# A file belongs to the first layer that has a beginning of its path.
 LAYERS = [
-    ("ledger", ("_engine/ledger", "_engine/budget")),
-    ("operations", ("_engine/operations", "_backends/base", "_backends/alarms")),  # with what they ask of a backend
+    ("vocabulary", ("errors", "events", "factory", "options", "stats")),
+    (
+        "ledger",
+        ("_engine/slots", "_engine/audit", "_engine/backoff", "_engine/budget", "_engine/ledger", "_engine/lru"),
+    ),
+    (
+        "operations",  # with what they ask of a backend
+        (
+            *("_engine/call_site", "_engine/hooks", "_engine/messages", "_engine/pool", "_engine/engine"),
+            *("_engine/operations/", "_backends/base", "_backends/alarms"),
+        ),
+    ),
     ("backends", ("_backends/",)),
-    ("services", ("service", "keyed", "lease", "binding", "di/", "web/")),
+    ("services", ("_engine/lease", "lease", "service", "keyed", "budget", "binding")),
+    ("requests", ("context", "_request/", "_adapters", "_single_flight")),
+    ("injection", ("di/",)),
+    ("web", ("web/",)),
 ]
+LEDGER = [name for name, _ in LAYERS].index("ledger")
+NO_LAYER = {"__init__.py", "_engine/__init__.py"}  # the list of public names, and a docstring
 
 # The ledger is told the time, takes no lock, waits for nothing and logs nothing.
 NOT_IN_THE_LEDGER = {"time", "datetime", "threading", "_thread", "asyncio", "concurrent", "multiprocessing", "queue"}
@@ -54,59 +69,71 @@ def runtime(source: Source) -> list[Import]:
     return [found for found in source.imports() if not found.for_types_only]
 
 
-def targets(found: Import) -> list[Source]:
-    """The files of the tree that an import loads: `from package import module` loads the module."""
-    candidates = [found.module, f"{found.module}.{found.name}" if found.name else ""]
-    return [file for file in map(module_file, filter(None, candidates)) if file is not None]
+def target(found: Import) -> Source | None:
+    """The file of the tree that an import is from: `from package import module` is from the module."""
+    return (module_file(f"{found.module}.{found.name}") if found.name else None) or module_file(found.module)
+
+
+def circles(files: list[Source]) -> list[str]:
+    """Files that import each other, also through others and also for types alone; each circle once."""
+    imports = {file: {target(found) for found in file.imports()} - {file, None} for file in files}
+    # What imports nothing of the rest, or is imported by nothing of it, is in no circle.
+    while idle := {file for file in imports if not imports[file] & imports.keys()} | (
+        imports.keys() - set().union(*imports.values())
+    ):
+        imports = {file: found for file, found in imports.items() if file not in idle}
+    found, seen = [], set()
+    for start in imports:
+        route, file = [], start
+        while file not in route and file not in seen:
+            route.append(file)
+            file = min(imports[file] & imports.keys(), key=lambda other: other.where)
+        if file not in seen:
+            found.append(" -> ".join(other.where for other in [*route[route.index(file) :], file]))
+        seen.update(route)
+    return found
 
 
 def complain(wrong: list[str], rule: str) -> None:
     assert not wrong, rule + "\n" + "\n".join(f"  {line}" for line in wrong)
 
 
-def test_the_engine_has_a_file_in_each_of_its_layers():
-    present = {layer_of(source) for source in sources("pooling")}
-    assert present >= set(range(len(LAYERS))), "the table of layers no longer fits the files of pooling/"
+def test_each_file_of_the_engine_is_in_a_layer():
+    files = sources("pooling")
+    outside = {file.path.relative_to(ROOT / "pooling").as_posix() for file in files if layer_of(file) is None}
+    assert outside == NO_LAYER, "add the file to the table of layers"
+
+
+@pytest.mark.parametrize(("name", "beginning"), [(name, each) for name, group in LAYERS for each in group])
+def test_each_entry_of_the_table_of_layers_is_of_a_file(name, beginning):
+    assert [file for file in sources("pooling") if file.where.startswith(f"pooling/{beginning}")]
 
 
 @pytest.mark.parametrize("source", sources("pooling"), ids=lambda s: s.where)
-def test_a_layer_of_the_engine_reaches_only_the_layers_before_it(source):
+def test_a_layer_imports_only_from_those_before_it(source):
     mine = layer_of(source)
     if mine is None:
         return
-    wrong, seen, todo = [], {source}, [(source, source.where)]
-    while todo:
-        current, route = todo.pop()
-        for found in runtime(current):
-            for target in targets(found):
-                if target in seen or not target.where.startswith("pooling/") or target.where == "pooling/__init__.py":
-                    continue
-                seen.add(target)
-                theirs = layer_of(target)
-                step = f"{route} -> {target.where}"
-                if theirs is not None and theirs > mine:
-                    wrong.append(f"{step} ({LAYERS[mine][0]} reaches {LAYERS[theirs][0]})")
-                else:
-                    todo.append((target, step))
-    complain(wrong, "Each layer imports only those before it:")
+    wrong = []
+    for found in source.imports():
+        file = target(found)
+        theirs = layer_of(file) if file and file.where.startswith("pooling/") else None
+        if theirs is not None and theirs > mine:
+            wrong.append(f"{source.where}:{found.line} imports {file.where} ({LAYERS[mine][0]}: {LAYERS[theirs][0]})")
+        if file and file.where == "pooling/__init__.py":
+            wrong.append(f"{source.where}:{found.line} imports from the package, which imports every layer")
+    complain(wrong, "Each layer imports only from the files of those before it:")
 
 
-def test_a_layer_of_the_engine_imports_from_the_defining_file():
-    wrong = [
-        f"{source.where}:{found.line} imports from the package itself"
-        for source in sources("pooling")
-        if layer_of(source) in {0, 1, 2}
-        for found in runtime(source)
-        if found.module == "pooling" and not module_file(f"pooling.{found.name}")
-    ]
-    complain(wrong, "`pooling/__init__.py` imports every layer, so no layer may import from it:")
+def test_no_imports_run_in_circles():
+    complain(circles(sources("pooling", "lakebase")), "No file imports itself through others, not even for types:")
 
 
 def test_the_ledger_knows_no_clock_no_lock_and_no_loop():
     wrong = [
         f"{source.where}:{found.line} imports {found.module}"
         for source in sources("pooling")
-        if layer_of(source) == 0
+        if layer_of(source) == LEDGER
         for found in source.imports()
         if found.top in NOT_IN_THE_LEDGER
     ]
@@ -117,7 +144,7 @@ def test_the_ledger_awaits_nothing():
     wrong = [
         f"{source.where}:{node.lineno} {ast.unparse(node)[:60]}"
         for source in sources("pooling")
-        if layer_of(source) == 0
+        if layer_of(source) == LEDGER
         for node in ast.walk(source.tree)
         if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncWith | ast.AsyncFor)
     ]
@@ -211,3 +238,21 @@ def test_a_planted_import_is_found_wherever_it_stands(tmp_path, monkeypatch):
         ("pkg", "sibling", False, False),
         ("other", "x", True, False),
     ]
+
+
+def test_a_planted_circle_is_found_also_one_for_types_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.architecture.source.ROOT", tmp_path)
+    package = tmp_path / "pkg"
+    package.mkdir()
+    texts = {
+        "__init__": "from .a import x",
+        "a": "from . import b",
+        "b": "from .c import y\nfrom .d import z",
+        "c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .a import x",
+        "d": "",
+    }
+    for name, text in texts.items():
+        (package / f"{name}.py").write_text(text)
+    files = [Source(package / f"{name}.py") for name in texts]
+    assert circles(files) == ["pkg/a.py -> pkg/b.py -> pkg/c.py -> pkg/a.py"]
+    assert circles([file for file in files if file.path.stem != "c"]) == []
