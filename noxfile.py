@@ -182,8 +182,7 @@ def demo(session: nox.Session) -> None:
 def engine(session: nox.Session) -> None:
     """Run the engine's tests on the other supported Pythons that this machine has."""
     session.install("-q", "-e", f"{ROOT}[binary]", *requirements("test", ENGINE_NEEDS))
-    # The samples that a developer runs, also in CI: `tests` runs more.
-    env = {"CI": None, "LINES_STRIDE": "29"}
+    env = {"CI": None}  # the samples that a developer runs, also in CI: `tests` runs more
     session.run("python", "-m", "pytest", "-q", *(session.posargs or filter(os.path.exists, ENGINE_TESTS)), env=env)
 
 

@@ -43,12 +43,13 @@ with pool.lease() as value:
 
 
 @pytest.fixture(scope="module")
-def errors(request) -> list[Error]:
+def errors(request, tmp_path_factory) -> list[Error]:
     """What both checkers find in all files, from one run of each: most of its time goes into reading libraries."""
     for checker in CHECKERS:
         pytest.importorskip(checker, reason="type checkers come with the extra `lint`")
-    # Always the same folder: mypy keeps what it found in a file together with the file's path.
-    folder = Path(request.config.cache.mkdir("types"))
+    # The same folder in each run, so that mypy finds what it kept of the libraries; a new one where pytest keeps nothing.
+    cache = getattr(request.config, "cache", None)
+    folder = Path(cache.mkdir("types")) if cache else tmp_path_factory.mktemp("types")
     documents = folder / "documents"
     shutil.rmtree(documents, ignore_errors=True)
     documents.mkdir()
