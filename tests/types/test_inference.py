@@ -47,7 +47,7 @@ def errors(request, tmp_path_factory) -> list[Error]:
     """What both checkers find in all files, from one run of each: most of its time goes into reading libraries."""
     for checker in CHECKERS:
         pytest.importorskip(checker, reason="type checkers come with the extra `lint`")
-    # The same folder in each run, so that mypy finds what it kept of the libraries; a new one where pytest keeps nothing.
+    # The same folder in each run, so that mypy finds what it kept of the libraries; a new one where there is no cache.
     cache = getattr(request.config, "cache", None)
     folder = Path(cache.mkdir("types")) if cache else tmp_path_factory.mktemp("types")
     documents = folder / "documents"
