@@ -139,7 +139,7 @@ async def test_a_cancelled_request_gives_back_and_tells_the_release_hook():
         assert isinstance(factory.ends[0][1], asyncio.CancelledError)
 
 
-async def test_values_and_callbacks_unwind_together_last_in_first_out():
+async def test_callbacks_that_are_awaited_and_values_of_both_kinds_of_pool_unwind_last_in_first_out():
     log: list[str] = []
 
     async def callback(exc):

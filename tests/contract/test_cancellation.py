@@ -1,8 +1,7 @@
 """
 Borrowers that go away: interrupted, cancelled, out of time.
 
-Planted by hand and caught: a wait that swallows its cancellation, and a resource put back twice by a waiter that gives
-up, both here; a release that does not look again for those who queued meanwhile, in `test_any_line.py`.
+Interrupts between two bytecodes are in `tests/interrupts`, and one at each `await` is in `tests/operations`.
 """
 
 from __future__ import annotations

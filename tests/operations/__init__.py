@@ -1,1 +1,1 @@
-"""The flows and the fast path, interrupted wherever that can happen."""
+"""The operations and the fast path, interrupted wherever that can happen."""
