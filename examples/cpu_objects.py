@@ -43,7 +43,7 @@ class Buffer:
         self.data = bytearray(size)
 
     def release(self) -> None:
-        """Called by the pool before the next user has it: nobody sees what another has written."""
+        """Called by the pool before the next user has it, so that no user sees what another has written."""
         self.data[:] = bytes(len(self.data))
 
 

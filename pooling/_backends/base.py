@@ -52,8 +52,8 @@ class Backend(Protocol):
         """
         Run a hook of the user's; `StepTimeoutError` if the deadline passes first.
 
-        asyncio cancels the hook and waits until it has ended. A thread cannot be stopped, and is left behind. A caller that
-        `stays` takes what comes late.
+        asyncio cancels the hook and waits until it has ended. A thread cannot be stopped, and is left behind.
+        A caller that `stays` takes what comes late.
         """
 
     def spawn(self, work: Runnable[Any], name: str) -> None:
