@@ -497,7 +497,7 @@ class Ledger:
             del self.dropped[0]  # finalisers append meanwhile
         if self.mixed:
             self._close_outdated(now)
-        if self.idle and (self.state is STOPPED or self._is_above_limit):
+        if self.idle and (self.state is STOPPED or len(self.slots) - len(self.closing) > self.max_size):
             self._shrink(now)
         budget = self.budget
         if self.state in (RUNNING, RETIRING):
@@ -518,15 +518,11 @@ class Ledger:
             and not self.mixed
             and not self.dropped
             and not any(self.queues)
-            and not self._is_above_limit
+            and len(self.slots) - len(self.closing) <= self.max_size
         )
         for watcher in self.watchers:
             if watcher.is_met():
                 self.outbox.append(Wake(watcher))
-
-    @property
-    def _is_above_limit(self) -> bool:
-        return len(self.slots) - len(self.closing) > self.max_size
 
     def _serve(self, now: float) -> None:
         """Assign what is idle to those who wait, the oldest of the most urgent first."""
@@ -617,7 +613,7 @@ class Ledger:
     def _shrink(self, now: float) -> None:
         """Destroy idle slots, the coldest first, while there are too many."""
         for slot in list(self.idle):
-            if self.state is not STOPPED and not self._is_above_limit:
+            if self.state is not STOPPED and len(self.slots) - len(self.closing) <= self.max_size:
                 break
             self._close_idle(slot, "stopped" if self.state is STOPPED else "resized", now)
 
