@@ -91,6 +91,7 @@ class Pool:
         "observer",
         "wanted",
         "threshold",
+        "looks",
         # How it is: the ledger under the lock of the backend, the rest where it says so.
         "ledger",
         "kept_service",
@@ -124,6 +125,8 @@ class Pool:
         #: Seconds a resource may have been idle before it is validated; `inf` for never.
         validates = options.validate_on_acquire
         self.threshold = inf if validates is False else -inf if validates is True else float(validates)
+        #: Whether an idle resource is looked at before it is lent.
+        self.looks = hooks.is_alive is not None or (self.threshold != inf and hooks.validate is not None)
         self.ledger = Ledger(
             options,
             random,
@@ -209,9 +212,15 @@ class Pool:
             # Under a budget the outbox is all members', and an item may be another's.
             owner: Pool = self if isinstance(item, Wake) or item.slot.home is None else item.slot.home.owner
             owner.carry_out(item)
-        self.arm()
-        budget = self.ledger.budget
-        while budget is not None and budget.changed:
+        ledger = self.ledger
+        if ledger.alarm < self.armed_at:
+            self.arm()
+        if ledger.budget is not None and ledger.budget.changed:
+            self._arm_changed(ledger.budget)
+
+    def _arm_changed(self, budget: Budget) -> None:
+        """Arm the pools that this one has changed through their common budget."""
+        while budget.changed:
             try:
                 budget.changed.pop().owner.arm()
             except IndexError:  # another thread was faster
@@ -255,9 +264,15 @@ class Pool:
     def arm(self) -> None:
         """Have the timer ring when the ledger wants to sweep."""
         when = self.ledger.alarm
-        if when < self.armed_at or (when < inf and self.armed_at < self.backend.now() - LATE):
+        if when < self.armed_at:
             self.backend.at(when, Ring(self, when))
             self.armed_at = when
+
+    def arm_again(self) -> None:
+        """Before a wait: arm, also if an interrupt has lost the alarm that was armed."""
+        if self.armed_at < self.backend.now() - LATE:
+            self.armed_at = inf
+        self.arm()
 
     def ring(self, when: float) -> None:
         """The timer's call; never raises."""
