@@ -270,9 +270,12 @@ class Ledger:
             self._look_at(slot.due, now)
         self.out[id(slot.value)] = slot
 
-    def reclaim(self, value: Any) -> Slot | None:
-        """*Lock-free.* Take a resource back from its borrower; `None` if it is not out. Of two callers one wins."""
-        return self.out.pop(id(value), None)
+    def reclaim(self, value: Any, operation: Operation | None = None) -> Slot | None:
+        """Take a resource back from its borrower, into the hands of `operation`; `None` if it is not out."""
+        slot = self.out.pop(id(value), None)
+        if slot is not None:
+            slot.operation = operation
+        return slot
 
     def returns(self, slot: Slot, now: float) -> None:
         """A release hook begins; from its due time on the slot counts as given up."""
@@ -629,8 +632,10 @@ class Ledger:
 
     def _close(self, slot: Slot, reason: str, now: float) -> None:
         """Have a slot's resource destroyed, unless it is already."""
-        if slot.state in (CLOSING, GONE):
-            return
+        if slot.state not in (CLOSING, GONE):
+            self._order_close(slot, reason, now)
+
+    def _order_close(self, slot: Slot, reason: str, now: float) -> None:
         slot.state = CLOSING
         slot.operation = slot.waiter = None
         slot.reason = reason
@@ -696,9 +701,8 @@ class Ledger:
             slot.state = state
             return
         self.out.pop(id(slot.value), None)
-        slot.state = state
         self.returning.pop(slot, None)
-        self._close(slot, "lost", now)
+        self._order_close(slot, "lost", now)
 
     def _sweep_idle(self, now: float) -> None:
         options = self.options

@@ -36,10 +36,10 @@ class GiveBack(Operation[bool]):
 
     async def run(self) -> bool:
         pool, options = self.pool, self.pool.options
-        slot = pool.ledger.reclaim(self.value)
+        with pool.backend.lock:
+            slot = pool.ledger.reclaim(self.value, self)
         if slot is None:
             return False
-        slot.operation = self
         if options.use_times:
             pool.use_time.record(pool.backend.now() - slot.taken_at)
         slot.code = slot.stack = None
@@ -115,10 +115,10 @@ class Destroy(Operation[bool]):
         self.value = value
 
     async def run(self) -> bool:
-        slot = self.pool.ledger.reclaim(self.value)
+        with self.pool.backend.lock:
+            slot = self.pool.ledger.reclaim(self.value, self)
         if slot is None:
             return False
-        slot.operation = self
         await discard(self.pool, slot, "destroyed")
         return True
 
