@@ -667,6 +667,7 @@ class Ledger:
         for queue in self.queues:
             for waiter in [waiter for waiter in queue if not _is_under_way(waiter.operation)]:
                 del queue[waiter]
+        self.watchers = [watcher for watcher in self.watchers if _is_under_way(watcher.operation)]
         self._look_at(again_at, now)
 
     def _recover(self, slot: Slot, now: float) -> None:
@@ -696,8 +697,9 @@ class Ledger:
 
     def _close_lost(self, slot: Slot, now: float) -> None:
         """Destroy a lost resource; not if a borrower without the lock has got on with it at this very instant."""
-        state, slot.state = slot.state, CLOSING
-        if (self.out.get(id(slot.value)) is slot and slot.operation is None) or slot in self.idle:
+        state, operation = slot.state, slot.operation
+        slot.state, slot.operation = CLOSING, None  # as one that is to be closed still
+        if (self.out.get(id(slot.value)) is slot and operation is None) or slot in self.idle:
             slot.state = state
             return
         self.out.pop(id(slot.value), None)

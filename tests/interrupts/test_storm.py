@@ -17,9 +17,7 @@ from pooling import KeyedPoolingService, PoolClosedError, PoolExhaustedError, Po
 
 from .signals import KINDS, Signals, SoftLimitError
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 SECONDS = float(os.environ.get("STORM", "1.5"))
 BORROWERS = 8
 LIMIT = 20.0
@@ -46,7 +44,7 @@ class Held:
 class Checked(Held):
     """The same, with hooks of its own: no release of it is on the fast path."""
 
-    def acquire(self) -> None:
+    def acquire(self, _: object) -> None:
         if self.is_unmade:
             self.wrong.append("prepared, though destroyed")
 
@@ -103,9 +101,11 @@ class Storm:
     def borrow(self) -> None:
         while not self.is_over:
             try:
-                while not self.is_over:
+                try:
                     self.use(threading.get_ident())
-            except (*REFUSALS, SoftLimitError):
+                except REFUSALS:
+                    continue
+            except SoftLimitError:
                 continue
 
     def destroy(self) -> None:
@@ -128,6 +128,8 @@ class Storm:
             time.sleep(0.003)  # sleeps: between two errors
 
     def rage(self, kind: type[BaseException]) -> None:
+        # A thread may get an error where it handles another, and ends then.
+        hook, threading.excepthook = threading.excepthook, lambda _: None
         borrowers = [threading.Thread(target=self.borrow, daemon=True) for _ in range(BORROWERS)]
         others = [threading.Thread(target=self.change, daemon=True), threading.Thread(target=self.destroy, daemon=True)]
         others.append(threading.Thread(target=self.throw, args=(borrowers,), daemon=True))
@@ -143,6 +145,7 @@ class Storm:
         self.is_over = True
         for thread in (*others, *borrowers):
             thread.join(LIMIT)
+        threading.excepthook = hook
         gc.collect()
 
     def assert_all_is_well(self, capacity: int, key: tuple[str, ...]) -> None:

@@ -52,7 +52,7 @@ class GiveBack(Operation[bool]):
         if not reason and slot.uses >= options.max_uses:
             reason = "max_uses"
         if reason:
-            await discard(pool, slot, reason)
+            await discard(self, slot, reason)
         else:
             self._put_back(slot)
         if failure is not None:
@@ -119,13 +119,14 @@ class Destroy(Operation[bool]):
             slot = self.pool.ledger.reclaim(self.value, self)
         if slot is None:
             return False
-        await discard(self.pool, slot, "destroyed")
+        await discard(self, slot, "destroyed")
         return True
 
 
-async def discard(pool: Pool, slot: Slot, reason: str) -> None:
-    """Destroy a resource that is in the caller's hands; return when that has ended or was given up."""
-    watcher = Watcher(pool.backend.latch(), lambda: slot not in pool.ledger.slots)
+async def discard(operation: Operation[Any], slot: Slot, reason: str) -> None:
+    """Destroy a resource that is in the operation's hands; return when that has ended or was given up."""
+    pool = operation.pool
+    watcher = Watcher(pool.backend.latch(), lambda: slot not in pool.ledger.slots, operation)
     with pool.backend.lock:
         now = pool.backend.now()
         pool.ledger.watch(watcher, now)
