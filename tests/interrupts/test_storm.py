@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from pooling import KeyedPoolingService, PoolClosedError, PoolExhaustedError, PoolingService, PoolTimeoutError
+from pooling import (
+    KeyedPoolingService,
+    PoolClosedError,
+    PoolExhaustedError,
+    PoolingService,
+    PoolTimeoutError,
+    ReleaseError,
+)
 
 from .signals import KINDS, Signals, SoftLimitError
 
@@ -21,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 SECONDS = float(os.environ.get("STORM", "1.5"))
 BORROWERS = 8
 LIMIT = 20.0
-REFUSALS = (PoolClosedError, PoolTimeoutError, PoolExhaustedError)
+REFUSALS = (PoolClosedError, PoolTimeoutError, PoolExhaustedError)  # that a storm brings
 
 
 class Held:
@@ -101,12 +108,18 @@ class Storm:
     def borrow(self) -> None:
         while not self.is_over:
             try:
-                try:
-                    self.use(threading.get_ident())
-                except REFUSALS:
-                    continue
+                self.try_to_use(threading.get_ident())
             except SoftLimitError:
                 continue
+
+    def try_to_use(self, who: object) -> None:
+        try:
+            self.use(who)
+        except REFUSALS:
+            return
+        except ReleaseError as error:
+            if error.__cause__ is None:  # else a hook was interrupted
+                self.wrong.append(str(error))
 
     def destroy(self) -> None:
         while not self.is_over:
@@ -136,16 +149,16 @@ class Storm:
         for thread in (*borrowers, *others):
             thread.start()
         ends_at = time.monotonic() + SECONDS
-        with Signals(kind) as signals:
-            while time.monotonic() < ends_at:
-                try:
-                    signals.interrupt(lambda: self.use("main"))
-                except REFUSALS:
-                    continue
-        self.is_over = True
-        for thread in (*others, *borrowers):
-            thread.join(LIMIT)
-        threading.excepthook = hook
+        try:
+            with Signals(kind) as signals:
+                while time.monotonic() < ends_at:
+                    signals.interrupt(lambda: self.try_to_use("main"))
+        finally:
+            self.is_over = True
+            for thread in (*others, *borrowers):
+                thread.join(LIMIT)
+            threading.excepthook = hook
+        assert not any(thread.is_alive() for thread in (*others, *borrowers))
         gc.collect()
 
     def assert_all_is_well(self, capacity: int, key: tuple[str, ...]) -> None:
