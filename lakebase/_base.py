@@ -353,7 +353,7 @@ class PoolBase(Generic[C]):
 
     def _is_still_out(self, conn: Any) -> bool:
         """Whether an interrupt has ended an earlier `putconn` before this connection was given back."""
-        return getattr(conn, "_pool", self) is None and self.service.is_borrowed(conn)  # type: ignore[no-any-return]
+        return getattr(conn, "_pool", self) is None and self.service.is_borrowed(conn)
 
     def _refuse_return(self, conn: Any) -> None:
         """

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -34,7 +34,7 @@ REFUSALS = (PoolClosedError, PoolTimeoutError, PoolExhaustedError)  # that a sto
 class Held:
     """A resource that knows who holds it, and writes down what must not be."""
 
-    wrong: list[str] = []
+    wrong: ClassVar[list[str]]
 
     def __init__(self) -> None:
         self.holder: Any = None
@@ -203,7 +203,10 @@ def test_in_a_storm_of_many_keys_the_budget_stays_whole(kind):
     def expire() -> None:
         pool.pool(random.choice(keys)[0]).expire()
 
-    storm = Storm(pool, keys, [expire, lambda: pool.close_key(random.choice(keys)[0]), lambda: pool.budget.squeeze(0.01)])
+    def close_key() -> None:
+        pool.close_key(random.choice(keys)[0])
+
+    storm = Storm(pool, keys, [expire, close_key, lambda: pool.budget.squeeze(0.01)])
     storm.rage(kind)
     for key in keys:
         storm.assert_all_is_well(4, key)
