@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pooling import PoolingService
+from pooling._backends.threads import ThreadBackend
 from pooling._engine.audit import AUDIT_EVERY
 
-from .signals import Clock, Made
+from .signals import Clock, Made, SoftLimitError
 
 LIMIT = 20.0  # seconds until a test gives up
 
@@ -185,4 +186,23 @@ def test_what_is_destroyed_is_destroyed_once_though_its_borrower_gives_it_back_l
     back.join(LIMIT)
     pool.release(pool.acquire(timeout=LIMIT))
     assert len(destroyed) == len(set(map(id, destroyed)))
+    pool.stop()
+
+
+def test_an_interrupt_after_a_create_was_ordered_does_not_put_the_resource_into_the_pool_twice(monkeypatch):
+    pool = PoolingService(Made, max_size=1)
+    spawn = ThreadBackend.spawn
+
+    def spawn_and_be_interrupted(self, work, name):
+        spawn(self, work, name)
+        while not pool.available:
+            threading.Event().wait(0.001)
+        raise SoftLimitError
+
+    monkeypatch.setattr(ThreadBackend, "spawn", spawn_and_be_interrupted)
+    with pytest.raises(SoftLimitError):
+        pool.resize(1, 1)
+        pool.start(wait=False)
+    monkeypatch.undo()
+    assert pool.available == 1
     pool.stop()
