@@ -299,22 +299,21 @@ class PoolBase(Generic[C]):
     def _returning(self, conn: Any) -> Steps[None]:
         """Give back a connection that may have to be brought back to idle first; one that cannot be is closed."""
         service = self.service
+        if conn.__dict__.get("_in_reset"):  # `reset` closes it, where `close_returns`
+            yield conn.close
+            return
+        is_clean = False
         try:
-            if conn.__dict__.get("_in_reset"):  # `reset` closes it, where `close_returns`
-                yield conn.close
-            elif self._closed and not service.pending:  # no borrower will get it
-                yield partial(service.destroy, conn)
-            elif (yield from self._cleaning(conn)):
-                yield partial(service.release, conn)
-            else:
-                self._returned_bad += 1
-                yield partial(service.destroy, conn)
-        except ReleaseError as error:  # two threads gave it back at once
-            raise self._translated(error) from None
-        except BaseException:
-            if service.is_borrowed(conn):
-                yield partial(service.destroy, conn)
-            raise
+            # A closed pool has no borrower for it.
+            if not self._closed or service.pending:
+                is_clean = yield from self._cleaning(conn)
+                self._returned_bad += not is_clean
+        finally:
+            # Once this has begun, the connection may be another borrower's.
+            try:
+                yield partial(service.release if is_clean else service.destroy, conn)
+            except ReleaseError as error:  # two threads gave it back at once
+                raise self._translated(error) from None
 
     def _cleaning(self, conn: Any) -> Steps[bool]:
         """Bring a connection back to idle; whether that worked."""
@@ -351,6 +350,10 @@ class PoolBase(Generic[C]):
         except Exception:
             logger.warning("discarding broken connection: %s", conn)
             raise
+
+    def _is_still_out(self, conn: Any) -> bool:
+        """Whether an interrupt has ended an earlier `putconn` before this connection was given back."""
+        return getattr(conn, "_pool", self) is None and self.service.is_borrowed(conn)
 
     def _refuse_return(self, conn: Any) -> None:
         """

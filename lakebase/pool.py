@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool.abc import ACT, CT
 
-from pooling import AsyncPoolingService, PoolingError, PoolingService, ReleaseError
+from pooling import AsyncPooledValue, AsyncPoolingService, PooledValue, PoolingError, PoolingService, ReleaseError
 
 from ._base import IDLE, PoolBase
 from ._connecting import AsyncConnector, Connector
@@ -33,54 +33,66 @@ __all__ = ["AsyncLakebasePool", "LakebasePool", "create_async_lakebase_pool", "c
 
 
 class Borrowed(Generic[CT]):
-    """What `LakebasePool.connection` returns: a transaction on a connection of the pool."""
+    """
+    What `LakebasePool.connection` returns: a transaction on a connection of the pool.
 
-    __slots__ = ("_conn", "_pool", "_since", "_timeout")
+    A connection that an interrupt keeps from being given back is closed when this is collected.
+    """
+
+    __slots__ = ("_held", "_pool", "_since", "_timeout")
 
     def __init__(self, pool: LakebasePool[CT], timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
 
     def __enter__(self) -> CT:
-        self._conn = self._pool.getconn(timeout=self._timeout)
+        held: PooledValue[CT]
+        held = self._held = PooledValue.expected(self._pool.service)
+        conn = held.value = self._pool.getconn(timeout=self._timeout)
+        held.note_loan()
         self._since = monotonic()
-        return self._conn.__enter__()
+        return conn.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        conn = self._conn
+        held = self._held
         try:
-            conn.__exit__(kind, error, at)  # commits, or rolls back
+            held.value.__exit__(kind, error, at)  # commits, or rolls back
         finally:
             self._pool.usage += monotonic() - self._since
-            self._pool.putconn(conn)
+            self._pool.putconn(held.value)
+            held.forget()
         return False
 
 
 class AsyncBorrowed(Generic[ACT]):
     """`Borrowed` of an `AsyncLakebasePool`."""
 
-    __slots__ = ("_conn", "_pool", "_since", "_timeout")
+    __slots__ = ("_held", "_pool", "_since", "_timeout")
 
     def __init__(self, pool: AsyncLakebasePool[ACT], timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
 
     async def __aenter__(self) -> ACT:
-        self._conn = await self._pool.getconn(timeout=self._timeout)
+        held: AsyncPooledValue[ACT]
+        held = self._held = AsyncPooledValue.expected(self._pool.service)
+        conn = held.value = await self._pool.getconn(timeout=self._timeout)
+        held.note_loan()
         self._since = monotonic()
-        return await self._conn.__aenter__()
+        return await conn.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        conn = self._conn
+        held = self._held
         try:
-            await conn.__aexit__(kind, error, at)
+            await held.value.__aexit__(kind, error, at)
         finally:
             self._pool.usage += monotonic() - self._since
-            await self._pool.putconn(conn)
+            await self._pool.putconn(held.value)
+            held.forget()
         return False
 
 
@@ -218,7 +230,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         Raises:
             ValueError: It is not out from this pool.
         """
-        if getattr(conn, "_pool", None) is not self:
+        if getattr(conn, "_pool", None) is not self and not self._is_still_out(conn):
             self._refuse_return(conn)
         conn._pool = None
         if self._reset is not None or self._closed or conn.pgconn.transaction_status != IDLE:
@@ -316,7 +328,7 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
 
     async def putconn(self, conn: ACT) -> None:
         """As `LakebasePool.putconn`. Cancelled in a rollback or `reset`, it closes the connection."""
-        if getattr(conn, "_pool", None) is not self:
+        if getattr(conn, "_pool", None) is not self and not self._is_still_out(conn):
             self._refuse_return(conn)
         conn._pool = None
         if self._reset is not None or self._closed or conn.pgconn.transaction_status != IDLE:

@@ -56,6 +56,10 @@ class _Pooled(Generic[T, S]):
         """Note which use of the resource this is."""
         self._loan = self.service.engine.loan_of(self.value)
 
+    def forget(self) -> None:
+        """Not give the resource up any more: it went back in another way."""
+        self._is_back = True
+
     def _take_ticket(self) -> None:
         try:
             self._ticket.pop()

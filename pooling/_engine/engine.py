@@ -53,9 +53,11 @@ class Engine(Pool):
         work, slot = _WORKS[type(item)](self, item.slot), item.slot
         try:
             self.backend.spawn(work, f"{self.name}-{work.name}")
-        except Exception as error:  # no thread to be had, or the loop is closed
+        except RuntimeError as error:  # no thread to be had, or the loop is closed
             with self.backend.lock:
                 now = self.backend.now()
+                if slot.operation is not None:  # it has begun all the same
+                    return
                 if slot.state is OPENING:
                     self.ledger.open_failed(slot, error, now, final=False)
                 elif slot.state is CLOSING:

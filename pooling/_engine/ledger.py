@@ -271,9 +271,12 @@ class Ledger:
             self._look_at(slot.due, now)
         self.out[id(slot.value)] = slot
 
-    def reclaim(self, value: Any) -> Slot | None:
-        """*Lock-free.* Take a resource back from its borrower; `None` if it is not out. Of two callers one wins."""
-        return self.out.pop(id(value), None)
+    def reclaim(self, value: Any, operation: Operation | None = None) -> Slot | None:
+        """Take a resource back from its borrower, into the hands of `operation`; `None` if it is not out."""
+        slot = self.out.pop(id(value), None)
+        if slot is not None:
+            slot.operation = operation
+        return slot
 
     def returns(self, slot: Slot, now: float) -> None:
         """A release hook begins; from its due time on the slot counts as given up."""
@@ -627,8 +630,10 @@ class Ledger:
 
     def _close(self, slot: Slot, reason: str, now: float) -> None:
         """Have a slot's resource destroyed, unless it is already."""
-        if slot.state in (CLOSING, GONE):
-            return
+        if slot.state not in (CLOSING, GONE):
+            self._order_close(slot, reason, now)
+
+    def _order_close(self, slot: Slot, reason: str, now: float) -> None:
         slot.state = CLOSING
         slot.operation = slot.waiter = None
         slot.reason = reason
@@ -660,6 +665,7 @@ class Ledger:
         for queue in self.queues:
             for waiter in [waiter for waiter in queue if not _is_under_way(waiter.operation)]:
                 del queue[waiter]
+        self.watchers = [watcher for watcher in self.watchers if _is_under_way(watcher.operation)]
         self._look_at(again_at, now)
 
     def _recover(self, slot: Slot, now: float) -> None:
@@ -688,14 +694,14 @@ class Ledger:
 
     def _close_lost(self, slot: Slot, now: float) -> None:
         """Destroy a lost resource; not if a borrower without the lock has got on with it at this very instant."""
-        state, slot.state = slot.state, CLOSING
-        if (self.out.get(id(slot.value)) is slot and slot.operation is None) or slot in self.idle:
+        state, operation = slot.state, slot.operation
+        slot.state, slot.operation = CLOSING, None  # as one that is to be closed still
+        if (self.out.get(id(slot.value)) is slot and operation is None) or slot in self.idle:
             slot.state = state
             return
         self.out.pop(id(slot.value), None)
-        slot.state = state
         self.returning.pop(slot, None)
-        self._close(slot, "lost", now)
+        self._order_close(slot, "lost", now)
 
     def _sweep_idle(self, now: float) -> None:
         options = self.options

@@ -134,8 +134,8 @@ class Watcher(Waiter):
 
     __slots__ = ("is_met",)
 
-    def __init__(self, latch: Any, is_met: Callable[[], bool]) -> None:
-        super().__init__(latch)
+    def __init__(self, latch: Any, is_met: Callable[[], bool], operation: Operation | None = None) -> None:
+        super().__init__(latch, operation=operation)
         self.is_met = is_met
 
 

@@ -52,6 +52,10 @@ class Borrower:
     def run(self) -> None:
         self.pool.run(self._look_at)
 
+    def start_and_stop(self) -> None:
+        self.pool.start(timeout=LIMIT)
+        self.pool.stop(LIMIT)
+
     def pooled_value(self) -> None:
         pooled = get_pooled_value(self.pool)
         self._look_at(pooled.value)
@@ -148,3 +152,19 @@ def test_what_a_signal_has_lost_is_replaced_while_a_borrower_waits(kind):
             longest = max(longest, time.monotonic() - began)
     assert longest < LIMIT / 2
     pool.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("use", ["start_and_stop", "acquire_and_destroy"])
+def test_after_a_signal_the_pool_looks_for_no_state_that_nothing_waits_for(use, kind):
+    clock = Clock()
+    pool = PoolingService(Made, min_size=1, max_size=1, clock=clock)
+    with Signals(kind) as signals:
+        while signals.raised < SIGNALS // 2:
+            borrower = Borrower(pool)
+            signals.interrupt(getattr(borrower, use))
+            borrower.give_back()
+    pool.stop()
+    catch_up(pool, clock, [()])
+    assert not pool.engine.ledger.watchers
+    assert pool.stats().size == 0

@@ -36,10 +36,10 @@ class GiveBack(Operation[bool]):
 
     async def run(self) -> bool:
         pool, options = self.pool, self.pool.options
-        slot = pool.ledger.reclaim(self.value)
+        with pool.backend.lock:
+            slot = pool.ledger.reclaim(self.value, self)
         if slot is None:
             return False
-        slot.operation = self
         if options.use_times:
             pool.use_time.record(pool.backend.now() - slot.taken_at)
         slot.code = slot.stack = None
@@ -55,7 +55,7 @@ class GiveBack(Operation[bool]):
         if not reason and slot.uses >= options.max_uses:
             reason = "max_uses"
         if reason:
-            await discard(pool, slot, reason)
+            await discard(self, slot, reason)
         else:
             self._put_back(slot)
         if failure is not None:
@@ -120,17 +120,18 @@ class Destroy(Operation[bool]):
         self.value = value
 
     async def run(self) -> bool:
-        slot = self.pool.ledger.reclaim(self.value)
+        with self.pool.backend.lock:
+            slot = self.pool.ledger.reclaim(self.value, self)
         if slot is None:
             return False
-        slot.operation = self
-        await discard(self.pool, slot, "destroyed")
+        await discard(self, slot, "destroyed")
         return True
 
 
-async def discard(pool: Pool, slot: Slot, reason: str) -> None:
-    """Destroy a resource that is in the caller's hands; return when that has ended or was given up."""
-    watcher = Watcher(pool.backend.latch(), lambda: slot not in pool.ledger.slots)
+async def discard(operation: Operation[Any], slot: Slot, reason: str) -> None:
+    """Destroy a resource that is in the operation's hands; return when that has ended or was given up."""
+    pool = operation.pool
+    watcher = Watcher(pool.backend.latch(), lambda: slot not in pool.ledger.slots, operation)
     with pool.backend.lock:
         now = pool.backend.now()
         pool.ledger.watch(watcher, now)

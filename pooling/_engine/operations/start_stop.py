@@ -60,7 +60,7 @@ class Start(Operation[None]):
             ledger.retry(pool.backend.now())
             if ledger.state is not RUNNING or ledger.live >= ledger.min_size:
                 return None
-            watcher = Watcher(pool.backend.latch(), self._is_over)
+            watcher = Watcher(pool.backend.latch(), self._is_over, self)
             ledger.watch(watcher, pool.backend.now())
         return watcher
 
@@ -100,17 +100,17 @@ class Stop(Operation[None]):
 
     async def run(self) -> None:
         pool = self.pool
-        watcher = Watcher(pool.backend.latch(), self._is_empty)
+        watcher = Watcher(pool.backend.latch(), self._is_empty, self)
         with pool.backend.lock:
             now = pool.backend.now()
             pool.ledger.watch(watcher, now)
             pool.ledger.stop(now)
         try:
             pool.dispatch()
-            await pool.backend.wait(watcher.latch, now + self.timeout)
+            is_met = await pool.backend.wait(watcher.latch, now + self.timeout)
         finally:
             pool.forget(watcher)
-        if not self._is_empty():
+        if not is_met and not self._is_empty():  # met, it may have been started again since
             self._report()
 
     def _is_empty(self) -> bool:
