@@ -327,7 +327,7 @@ class _Keyed(Generic[K, T, S]):
                 entry = self._entries[key] = Entry(key, pool, data, self._now())
                 self._lru.add(entry)
         if evicted:
-            self._let_go(evicted)
+            self._close_evicted(evicted)
         if entry.touched >= self._arm_again_at:
             self._arm(entry.service)
         return entry.service
@@ -354,7 +354,7 @@ class _Keyed(Generic[K, T, S]):
         return max((service.options.timeout if timeout is None else timeout) - error.waited, 0.0)
 
     def _evict(self, *, before: float = math.inf, most: float = math.inf) -> list[Entry[S]]:
-        """Take unused keys off the map; the caller passes them to `_let_go` after it has released the lock."""
+        """Take unused keys off the map; the caller passes them to `_close_evicted` after it has released the lock."""
 
         def is_unused(entry: Entry[S]) -> bool:
             service, ledger = entry.service, entry.service.engine.ledger
@@ -377,7 +377,7 @@ class _Keyed(Generic[K, T, S]):
         entry.service.leave_the_map()
         self._entries.pop(entry.key, None)
 
-    def _let_go(self, evicted: list[Entry[S]]) -> None:
+    def _close_evicted(self, evicted: list[Entry[S]]) -> None:
         """Destroy the idle resources of evicted keys; a caller that kept such a pool may go on using it."""
         for entry in evicted:
             self._tell_dropped(entry)
@@ -463,7 +463,7 @@ class _Keyed(Generic[K, T, S]):
     def _sweep(self, most: float) -> None:
         with self._lock:
             evicted = self._evict(before=self._now() - self._max_key_idle, most=most)
-        self._let_go(evicted)
+        self._close_evicted(evicted)
 
     # -- values ----------------------------------------------------------------
 

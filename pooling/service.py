@@ -245,7 +245,7 @@ class _Service(Generic[T]):
         if id(value) not in self._inherited:
             lender = next((other for other in _services if other.is_borrowed(value)), None)
             elsewhere = None if lender is None else messages.title(lender._name, lender._key)
-            raise messages.not_out(self._name, self._key, self._ledger, value, elsewhere)
+            raise messages.not_borrowed_error(self._name, self._key, self._ledger, value, elsewhere)
 
     # -- the fast path ---------------------------------------------------------
 
@@ -255,7 +255,7 @@ class _Service(Generic[T]):
 
         One that may not is on its way to be destroyed.
         """
-        if self._is_alive is not None and slot.state is LIVE and self.engine.flaw_at_once(slot) is not None:
+        if self._is_alive is not None and slot.state is LIVE and self.engine.find_visible_flaw(slot) is not None:
             self.engine.condemn(slot, "invalid")
             return False
         if self._ledger.notes:
@@ -381,9 +381,9 @@ class PoolingService(_Service[T]):
         return self._acquire(request_ctx, None, priority, queues=False)
 
     def _acquire(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> T:
-        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if ctx is None else ctx
-        return finish(self.engine.take(ctx, timeout, priority, site, queues=queues))  # type: ignore[no-any-return]
+        return finish(self.engine.take(ctx, timeout, priority, call_site, queues=queues))  # type: ignore[no-any-return]
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """
@@ -556,9 +556,9 @@ class AsyncPoolingService(_Service[T]):
         if value is not NOTHING:
             return value
         self._bind()
-        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
-        return await self.engine.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
+        return await self.engine.take(ctx, timeout, priority, call_site)  # type: ignore[no-any-return]
 
     def take_idle(self) -> T:
         """An idle resource, where one can be handed over at once and no other borrower waits; else `NOTHING`."""
@@ -585,9 +585,9 @@ class AsyncPoolingService(_Service[T]):
     async def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`; it suspends only for the hooks."""
         self._bind()
-        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
-        return await self.engine.take(ctx, None, priority, site, queues=False)  # type: ignore[no-any-return]
+        return await self.engine.take(ctx, None, priority, call_site, queues=False)  # type: ignore[no-any-return]
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""

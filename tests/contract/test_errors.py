@@ -116,7 +116,7 @@ async def test_a_timeout_because_validation_refuses_all_that_is_made_says_so(sid
     ) as caught:
         await pool.acquire(timeout=0.1)
     assert caught.value.step == "validating"
-    assert "validate() said no" in str(caught.value.__cause__)
+    assert "validate() returned False" in str(caught.value.__cause__)
 
 
 @on_both

@@ -58,11 +58,11 @@ class Driver:
 
     def opens(self) -> list[Slot]:
         """The slots to open, with the opening under way."""
-        return [item.slot for item in self.orders(Open) if self.ledger.begins(item.slot, Work(), OPENING, LATE)]
+        return [item.slot for item in self.orders(Open) if self.ledger.begin_work(item.slot, Work(), OPENING, LATE)]
 
     def closes(self) -> list[Slot]:
         """The slots to close, with the closing under way."""
-        return [item.slot for item in self.orders(Close) if self.ledger.begins(item.slot, Work(), CLOSING)]
+        return [item.slot for item in self.orders(Close) if self.ledger.begin_work(item.slot, Work(), CLOSING)]
 
     def woken(self) -> list[Waiter]:
         return [item.waiter for item in self.orders(Wake)]

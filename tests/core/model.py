@@ -232,7 +232,7 @@ class Model:
             self.putting.append(borrower)
         else:
             slot.operation = borrower
-            self.ledger.returns(slot, self.now)
+            self.ledger.begin_release(slot, self.now)
             self.returning.append(borrower)
 
     def put_fast(self, borrower: Borrower) -> None:
@@ -305,10 +305,10 @@ class Model:
             states, where = (
                 ((OPENING, LATE), self.creating) if isinstance(item, Open) else ((CLOSING,), self.destroying)
             )
-            if self.ledger.begins(item.slot, Work(), *states):
+            if self.ledger.begin_work(item.slot, Work(), *states):
                 where.append(item.slot)
         elif isinstance(item, Check):
-            if self.ledger.begins(item.slot, Work(), LIVE):
+            if self.ledger.begin_work(item.slot, Work(), LIVE):
                 self.hand(item.slot, BACKGROUND)
                 self.checking.append(item.slot)
         else:

@@ -407,6 +407,6 @@ def test_work_that_was_interrupted_may_begin_again():
     driver.queue()
     (slot,) = [item.slot for item in driver.orders(Open)]
     interrupted = Work()
-    assert driver.ledger.begins(slot, interrupted, OPENING, LATE)
+    assert driver.ledger.begin_work(slot, interrupted, OPENING, LATE)
     interrupted.is_under_way = False
-    assert driver.ledger.begins(slot, Work(), OPENING, LATE)
+    assert driver.ledger.begin_work(slot, Work(), OPENING, LATE)

@@ -98,7 +98,7 @@ def test_an_overdue_release_hook_frees_the_place_and_what_it_gives_back_late_is_
     driver, (slot,) = filled(1, max_size=1, destroy_timeout=5.0)
     waiter = driver.queue()
     driver.reclaim(slot)
-    driver.ledger.returns(slot, driver.now)
+    driver.ledger.begin_release(slot, driver.now)
     driver.turn(5.01)
     assert driver.orders(Overdue) == [Overdue(slot, "release")]
     (replacement,) = driver.opens()
@@ -162,7 +162,7 @@ def test_a_lifetime_that_ends_while_the_resource_is_being_destroyed_changes_noth
 def test_a_lifetime_that_ends_while_a_release_hook_runs_has_the_resource_destroyed_as_it_comes_back():
     driver, (slot,) = filled(1, max_lifetime=0.2, max_idle=inf)
     driver.reclaim(slot)
-    driver.ledger.returns(slot, driver.now)
+    driver.ledger.begin_release(slot, driver.now)
     driver.turn(1.0)
     assert not driver.closes()
     driver.ledger.give_back(slot, driver.now)

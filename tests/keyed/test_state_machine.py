@@ -83,9 +83,9 @@ class ClosesNothingForOthers(Budget):
 
 
 class LeavesOthersFast(Budget):
-    def wants(self, ledger, places):
+    def set_demand(self, ledger, places):
         self.alert = self.alert or bool(places)
-        super().wants(ledger, places)
+        super().set_demand(ledger, places)
 
 
 class FeedsNobody(Budget):
