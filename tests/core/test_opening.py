@@ -396,10 +396,10 @@ def test_work_on_a_slot_begins_once():
     driver = Driver()
     driver.queue()
     (slot,) = [item.slot for item in driver.orders(Open)]
-    begins = driver.ledger.begins
-    assert [begins(slot, Work(), OPENING, LATE), begins(slot, Work(), OPENING, LATE)] == [True, False]
+    begin_work = driver.ledger.begin_work
+    assert [begin_work(slot, Work(), OPENING, LATE), begin_work(slot, Work(), OPENING, LATE)] == [True, False]
     driver.open(slot)
-    assert not begins(slot, Work(), OPENING, LATE)
+    assert not begin_work(slot, Work(), OPENING, LATE)
 
 
 def test_work_that_was_interrupted_may_begin_again():
