@@ -46,7 +46,7 @@ def finish(body: Any) -> Any:
     raise AssertionError("something suspended on the threads side")
 
 
-class Door:
+class PoolDriver:
     """A pool's methods, all of them to be awaited."""
 
     def __init__(self, side: Side, service: Any) -> None:
@@ -118,14 +118,14 @@ class Side:
     can_cancel: bool  # whether any borrower can be interrupted, not only the scenario's own thread
 
     def __init__(self) -> None:
-        self.doors: list[Door] = []
+        self.drivers: list[PoolDriver] = []
         self.gates: list[Any] = []
         self.borrowers: list[Any] = []
         self.workshops: list[Any] = []
 
     # -- pools -----------------------------------------------------------------
 
-    def pool(self, source: Any = object, **options: Any) -> Door:
+    def pool(self, source: Any = object, **options: Any) -> PoolDriver:
         """A pool on a workshop, or on whatever a service takes."""
         workshop = source if hasattr(source, "factory") else None
         if workshop is not None:
@@ -133,9 +133,9 @@ class Side:
             source = workshop.factory
         options.setdefault("timeout", LIMIT)
         kind = PoolingService if self.name == "threads" else AsyncPoolingService
-        door = Door(self, kind(source, **options))
-        self.doors.append(door)
-        return door
+        driver = PoolDriver(self, kind(source, **options))
+        self.drivers.append(driver)
+        return driver
 
     def hook(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         """An `async def`, as a hook of this front end."""
@@ -180,10 +180,10 @@ class Side:
             gate.open()
         for borrower in self.borrowers:
             await borrower.ended()
-        for door in self.doors:
-            await door.stop(LIMIT)
-            await self.until(lambda door=door: door.size == 0, f"{door!r} still has places taken")
-            assert door.pending == 0
+        for driver in self.drivers:
+            await driver.stop(LIMIT)
+            await self.until(lambda driver=driver: driver.size == 0, f"{driver!r} still has places taken")
+            assert driver.pending == 0
         for workshop in self.workshops:
             await self.until(workshop.is_even, f"not unmade exactly once: {workshop.uneven()}")
 
@@ -472,7 +472,7 @@ def on_threads(body: Callable[..., Any]) -> Callable[..., Any]:
     return on(ThreadSide)(body)
 
 
-async def whole(pool: Door) -> list[Any]:
+async def whole(pool: PoolDriver) -> list[Any]:
     """Borrow everything the pool can give at once, and give it back: nothing is lost, nothing is there twice."""
     assert pool.available <= pool.size, "something is idle twice"
     values = [await pool.acquire(timeout=LIMIT) for _ in range(pool.options.max_size)]

@@ -133,11 +133,11 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def move(self, seconds: float, *doors: Any) -> None:
+    def move(self, seconds: float, *pools: Any) -> None:
         """Let time pass, and have these pools look at it."""
         self.now += seconds
-        for door in doors:
-            door.sweep()
+        for pool in pools:
+            pool.sweep()
 
 
 class Watch(PoolObserver):

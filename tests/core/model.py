@@ -481,7 +481,7 @@ class Model:
         serves = ledger.state in (RUNNING, RETIRING)
         if serves and self.queue and not self.rechecking:
             idle = [slot for slot in ledger.idle if slot.state is LIVE]
-            promise(not idle, "nobody queues beside an idle resource", self.queue, idle)
+            promise(not idle, "no borrower queues while a resource is idle", self.queue, idle)
         if not serves:
             return
         room = min(

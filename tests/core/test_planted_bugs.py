@@ -97,7 +97,7 @@ class LeavesTheOldAlone(Ledger):
 @pytest.mark.parametrize(
     ("planted", "promise"),
     [
-        (LosesWakeups, "nobody queues beside an idle resource"),
+        (LosesWakeups, "no borrower queues while a resource is idle"),
         (HandsOutTwice, "no resource has two holders|a slot is in one place"),
         (LosesWhatWasAssigned, "no slot is lost"),
         (OpensForEveryWaiter, "never above max_size"),

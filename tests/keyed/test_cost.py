@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.contract.harness import on_both
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 from tests.platform.programs import heap_of
 
 

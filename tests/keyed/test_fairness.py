@@ -10,7 +10,7 @@ from tests.contract.harness import on_both
 from tests.contract.workshop import Workshop
 from tests.core.model import Borrower
 from tests.keyed.budget_model import BudgetModel
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 
 
 class Shop:

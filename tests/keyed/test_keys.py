@@ -20,7 +20,7 @@ from pooling import (
 )
 from tests.contract.harness import on_asyncio, on_both, on_threads, raising
 from tests.contract.workshop import Clock, Watch, Workshop
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 
 
 @on_both

@@ -11,7 +11,7 @@ from pooling import ConfigurationError, PoolClosedError, PoolTimeoutError
 from tests.contract.harness import on_both, on_threads, raising
 from tests.contract.lines import BeforeLine
 from tests.contract.workshop import Clock, Workshop
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 
 
 @on_both

@@ -7,7 +7,7 @@ import pytest
 from pooling import PoolBudget, PoolExhaustedError, PoolTimeoutError
 from tests.contract.harness import on_both, raising
 from tests.contract.workshop import Workshop
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 
 
 @on_both

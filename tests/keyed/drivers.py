@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pooling import AsyncKeyedPoolingService, KeyedPoolingService
-from tests.contract.harness import LIMIT, Door
+from tests.contract.harness import LIMIT, PoolDriver
 
 
-class KeyedDoor(Door):
+class KeyedPoolDriver(PoolDriver):
     """A keyed pool's methods, all of them to be awaited."""
 
     @property
@@ -19,18 +19,18 @@ class KeyedDoor(Door):
     def pending(self) -> int:
         return self.service.stats().pending
 
-    def of(self, key: Any) -> Door:
+    def of(self, key: Any) -> PoolDriver:
         """The key's own pool."""
-        return Door(self.side, self.service.pool(key))
+        return PoolDriver(self.side, self.service.pool(key))
 
 
-def keyed(side: Any, workshop: Any = None, **options: Any) -> KeyedDoor:
+def keyed(side: Any, workshop: Any = None, **options: Any) -> KeyedPoolDriver:
     """A keyed pool whose keys all have their resources from one workshop."""
     if workshop is not None:
         side.workshops.append(workshop)
     options.setdefault("timeout", LIMIT)
     kind = KeyedPoolingService if side.name == "threads" else AsyncKeyedPoolingService
     factory = object if workshop is None else workshop.factory
-    door = KeyedDoor(side, kind(options.pop("factory_for_key", lambda key: factory), **options))
-    side.doors.append(door)
-    return door
+    driver = KeyedPoolDriver(side, kind(options.pop("factory_for_key", lambda key: factory), **options))
+    side.drivers.append(driver)
+    return driver
