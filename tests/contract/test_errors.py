@@ -38,7 +38,7 @@ async def borrow(pool, **options):
 
 
 @on_both
-async def test_a_timeout_in_the_queue_says_who_has_what_and_what_to_try(side):
+async def test_a_timeout_in_the_queue_names_the_borrowers_and_what_to_try(side):
     pool = side.pool(Workshop(side), max_size=2, timeout=0.01, name="orders")
 
     async def holds():
@@ -150,7 +150,7 @@ async def test_a_refusal_says_which_limit(side):
 
 
 @on_both
-async def test_a_suspended_pool_says_so_to_who_may_not_wait(side):
+async def test_a_suspended_pool_says_so_to_a_borrower_that_may_not_wait(side):
     pool = side.pool(Workshop(side), name="orders")
     pool.suspend()
     with raising(PoolExhaustedError, "pool 'orders': it is suspended", "acquire_nowait", "resume()") as caught:
@@ -245,7 +245,7 @@ def test_every_error_is_a_pooling_error_and_keeps_its_facts(kind):
 
 
 @on_both
-async def test_a_hook_that_raises_a_timeout_of_its_own_is_not_the_pools_timeout(side):
+async def test_a_timeout_raised_by_a_hook_is_not_the_pools_timeout(side):
     def acquire(value, ctx):
         raise TimeoutError("the server's, not ours")
 

@@ -140,7 +140,7 @@ class Case:
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 @on_both
-async def test_whatever_the_hooks_do_nobody_hangs_and_nothing_is_lost(side, chunk, caplog):
+async def test_no_behaviour_of_hooks_hangs_a_borrower_or_loses_a_resource(side, chunk, caplog):
     caplog.set_level("CRITICAL")
     shuffled = random.Random(20).sample(COMBINATIONS, len(COMBINATIONS))
     mine = list(enumerate(shuffled))[chunk * CHUNK : (chunk + 1) * CHUNK]

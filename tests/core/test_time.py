@@ -120,7 +120,7 @@ def test_a_resource_out_for_too_long_is_reported_once():
     assert not driver.orders(Leak)
 
 
-def test_an_idle_resource_is_checked_at_each_interval_and_is_nobodys_meanwhile():
+def test_an_idle_resource_is_checked_at_each_interval_and_cannot_be_taken_meanwhile():
     driver, (slot,) = filled(1, validate_idle=10.0, max_idle=inf)
     driver.give_back(slot)
     driver.turn(20.0)

@@ -72,7 +72,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", ["inner", "outer"])
-def test_a_change_is_seen_at_the_next_call_by_every_way(name, change):
+def test_every_kind_of_change_is_seen_at_the_next_call(name, change):
     app = Made()
     with app.running(), app.request():
         before = all_ways(app)
@@ -230,7 +230,7 @@ class Counting(di.Factory):
 
 
 @pytest.mark.parametrize("kind", [OfParts, Counting])
-def test_a_class_of_ones_own_is_called_by_itself_and_inside_another(kind):
+def test_a_subclass_is_called_by_itself_and_inside_another_factory(kind):
     class Own(Threaded):
         made = kind(Parts, 1, user=Threaded.user)
         outer = di.Factory(Parts, made)

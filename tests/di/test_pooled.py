@@ -410,7 +410,7 @@ def test_a_declaration_is_not_a_pool():
         Threaded.user()
 
 
-def test_a_nested_container_has_pools_of_its_own():
+def test_a_nested_container_has_its_own_pools():
     class Outer(di.Container):
         inner = providers.Container(Threaded)
         repo = providers.Factory(Repo, user=inner.user)

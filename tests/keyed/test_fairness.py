@@ -81,7 +81,7 @@ def test_many_keys_take_turns(max_total):
     assert max(first.values()) <= len(keys) * (TURNS + 1)
 
 
-def test_two_hungry_keys_do_not_just_swap_places():
+def test_two_keys_that_are_short_do_not_just_swap_places():
     shop = Shop(1, left=(50, 1), right=(50, 1))
     while shop.serve_one():
         pass
@@ -101,7 +101,7 @@ def test_places_even_out_between_keys_that_all_want_more():
     assert {name: len(member.ledger.slots) for name, member in shop.members.items()} == {"greedy": 3, "modest": 3}
 
 
-def test_a_key_whose_creates_fail_holds_nobody_else_up():
+def test_a_key_whose_creates_fail_does_not_delay_other_keys():
     shop = Shop(1, broken=(3, 1), sound=(3, 1))
     broken = shop.members["broken"]
     for _ in range(40):

@@ -50,7 +50,7 @@ async def test_who_may_not_wait_takes_the_place_of_another_keys_idle_resource(si
 
 
 @on_both
-async def test_a_place_that_somebody_else_waits_for_is_no_place(side):
+async def test_a_place_that_another_borrower_waits_for_is_not_free(side):
     gate = side.gate()
 
     async def destroy(_):
@@ -67,7 +67,7 @@ async def test_a_place_that_somebody_else_waits_for_is_no_place(side):
 
 
 @on_both
-async def test_a_timeout_under_a_spent_budget_names_it_and_who_has_most_of_it(side):
+async def test_a_timeout_under_a_spent_budget_names_the_budget_and_its_largest_user(side):
     pool = keyed(side, Workshop(side), max_size=3, max_total=2, name="db")
     held = [await pool.acquire("ann"), await pool.acquire("bob")]
     with raising(
