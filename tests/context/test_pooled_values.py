@@ -1,4 +1,4 @@
-"""What a request holds and how it gives that back: the same for threads and for asyncio."""
+"""The pooled values of a request, and how it gives them back: the same for threads and asyncio."""
 
 from __future__ import annotations
 

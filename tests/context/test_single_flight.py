@@ -25,7 +25,7 @@ def go_waiting(side, flight, number):
 
 
 async def settle(side, flight, number):
-    """Return when so many callers wait; a caller that is woken before it waits would prove nothing."""
+    """Return when this many callers wait; a caller that is woken before it waits would prove nothing."""
     await side.until(lambda: flight.waiting == number, f"{flight.waiting} of {number} wait")
 
 

@@ -1,4 +1,4 @@
-"""What a request holds of pools for threads."""
+"""Requests with values of pools for threads."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ LIMIT = 30.0  # seconds after which something counts as hung
 
 
 class InterruptedBySignal(BaseException):
-    """What a `KeyboardInterrupt` is: an exception from outside, at any line."""
+    """Like `KeyboardInterrupt`: an exception from outside, at any line."""
 
 
 def finish(body: Any) -> Any:
@@ -47,7 +47,7 @@ def finish(body: Any) -> Any:
 
 
 class PoolDriver:
-    """A pool's methods, all of them to be awaited."""
+    """A pool's methods, all of them awaitable on both sides."""
 
     def __init__(self, side: Side, service: Any) -> None:
         self.side = side
@@ -83,7 +83,7 @@ class PoolDriver:
         result = getattr(self.service, name)(*args, **kwargs)
         return await result if inspect.iscoroutine(result) else result
 
-    def __getattr__(self, name: str) -> Any:  # what is the same on both front ends
+    def __getattr__(self, name: str) -> Any:  # methods and attributes that are the same on both front ends
         return getattr(self.service, name)
 
     async def __aenter__(self) -> Self:
@@ -112,7 +112,7 @@ class _Entered:
 
 
 class Side:
-    """One front end, and what a scenario needs of the world around it."""
+    """One front end, and what a scenario needs besides pools: gates, borrowers, interrupts."""
 
     name: str
     can_cancel: bool  # whether any borrower can be interrupted, not only the scenario's own thread
@@ -126,7 +126,7 @@ class Side:
     # -- pools -----------------------------------------------------------------
 
     def pool(self, source: Any = object, **options: Any) -> PoolDriver:
-        """A pool on a workshop, or on whatever a service takes."""
+        """A pool on a workshop, or on anything that a service accepts as a factory."""
         workshop = source if hasattr(source, "factory") else None
         if workshop is not None:
             self.workshops.append(workshop)
@@ -152,7 +152,7 @@ class Side:
         raise NotImplementedError
 
     async def breathe(self) -> None:
-        """Let others go on for a moment."""
+        """Let other borrowers run for a moment."""
         raise NotImplementedError
 
     async def turn(self) -> None:
@@ -160,7 +160,7 @@ class Side:
         raise NotImplementedError
 
     async def until(self, is_so: Callable[[], Any], what: str = "") -> None:
-        """Return as soon as this is so, which is to be the case soon."""
+        """Return as soon as `is_so()` is true; fail if that takes too long."""
         ends = time.monotonic() + LIMIT
         while not is_so():
             assert time.monotonic() < ends, what or f"still not so: {inspect.getsource(is_so).strip()}"
@@ -169,13 +169,13 @@ class Side:
     async def interrupted(
         self, work: Callable[[], Awaitable[Any]], *, when: Callable[[], Any], times: int = 1
     ) -> BaseException:
-        """Run this, interrupt it as soon as `when()` is so, and give the interrupt that came out of it."""
+        """Run `work`, interrupt it as soon as `when()` is true, and return the interrupt that it raised."""
         raise NotImplementedError
 
     # -- the end -----------------------------------------------------------------
 
     async def close(self) -> None:
-        """Let all go that waits, stop the pools, and look at the workshops."""
+        """End all waiting, stop the pools, and check the workshops."""
         for gate in self.gates:
             gate.open()
         for borrower in self.borrowers:
@@ -206,10 +206,10 @@ class _ThreadGate:
     async def __call__(self) -> None:
         with self._lock:
             self.arrived += 1
-        assert self._event.wait(LIMIT * 2), "nobody opened the gate"
+        assert self._event.wait(LIMIT * 2), "the gate was not opened"
 
     async def reached(self, by: int = 1) -> None:
-        """Return when so many have arrived at it."""
+        """Return when `by` borrowers have arrived at it."""
         await self._side.until(lambda: self.arrived >= by, f"{self.arrived} of {by} have arrived")
 
 
@@ -382,7 +382,7 @@ class ThreadSide(Side):
         try:
             finish(whole())
         finally:
-            for gate in self.gates:  # a failed scenario leaves nobody waiting
+            for gate in self.gates:  # so that no borrower of a failed scenario waits
                 gate.open()
 
 
@@ -473,7 +473,7 @@ def on_threads(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def whole(pool: PoolDriver) -> list[Any]:
-    """Borrow everything the pool can give at once, and give it back: nothing is lost, nothing is there twice."""
+    """Borrow all the pool can lend at once, and give it back: nothing is lost, nothing is lent twice."""
     assert pool.available <= pool.size, "something is idle twice"
     values = [await pool.acquire(timeout=LIMIT) for _ in range(pool.options.max_size)]
     assert len(set(map(id, values))) == pool.options.max_size

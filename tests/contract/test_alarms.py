@@ -1,5 +1,5 @@
 """
-Alarms of real pools: one that is due and changes nothing holds nobody up.
+Alarms of real pools: one that is due and changes nothing does not delay other pools.
 
 Two kinds: alarms of what a ledger must keep still about, and one planted in it, for the guard that both timers have.
 """

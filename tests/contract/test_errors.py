@@ -1,4 +1,4 @@
-"""What the errors say: pool, limit by its option's name, step, counts, cause, what to try. And what they do not."""
+"""What the errors say: pool, limit by its option's name, step, counts, cause, what to try. And what they must not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "hunter2-token"
 
 
 class LeakyError(Exception):
-    """An error of a driver whose text holds what nobody should read."""
+    """An error of a driver whose text contains a secret."""
 
     def __str__(self):
         return f"could not connect to postgres://ann:{SECRET}@host"
@@ -66,7 +66,7 @@ async def test_a_timeout_in_the_queue_names_the_borrowers_and_what_to_try(side):
 
 @on_both
 async def test_a_second_timeout_can_name_the_line_that_borrowed(side):
-    # After one borrower was let down the pool writes down who takes what, also where it had not until then.
+    # After one borrower's error the pool records every borrower, also if it did not before.
     pool = side.pool(Workshop(side), max_size=1, timeout=0.01)
     for _ in range(2):
         held = await side.go(acquires, pool).result()

@@ -49,9 +49,9 @@ async def test_the_pause_between_failed_creates_grows_up_to_its_maximum(side):
 @on_both
 async def test_a_create_error_that_cannot_be_cured_reaches_the_waiter_at_once(side):
     async def create():
-        raise RefusedError("for good")
+        raise RefusedError("permanent")
 
-    workshop = Workshop(side, create=create, plain={"is_final": lambda error: "for good" in str(error)})
+    workshop = Workshop(side, create=create, plain={"is_final": lambda error: "permanent" in str(error)})
     pool = side.pool(workshop)
     with raising(CreateError, "RefusedError", "step: creating", pool.name) as caught:
         await pool.acquire()
@@ -246,7 +246,7 @@ async def test_pools_whose_hosts_never_answer_do_not_delay_a_healthy_one(side):
 
 @on_both
 async def test_a_sudden_crowd_does_not_open_one_resource_for_each(side):
-    # Opening takes as long as 75 uses: those who wait are served by what is given back before a third pair is open.
+    # A create takes as long as 75 uses: resources that are given back serve the waiters before a third pair is open.
     crowd_served = side.gate()
     order = []
 

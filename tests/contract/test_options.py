@@ -292,7 +292,7 @@ async def test_acquire_nowait_takes_what_is_idle_or_creates_and_else_refuses(sid
 @on_both
 async def test_max_waiting_limits_borrowers_that_wait_for_another_borrower(side, most):
     pool = side.pool(Workshop(side), max_size=2, max_waiting=most)
-    held = [await pool.acquire() for _ in range(2)]  # for a free place nobody queues
+    held = [await pool.acquire() for _ in range(2)]  # no borrower queues while a place is free
     waiters = [side.go(borrow, pool) for _ in range(most)]
     await side.until(lambda: pool.pending == most)
     with raising(PoolExhaustedError, f"max_waiting={most}", f"{most} queued") as caught:
@@ -470,7 +470,7 @@ async def test_validate_idle_looks_at_idle_resources_in_the_background(side):
     clock.move(31, pool)
     await side.until(lambda: workshop.unmade == [held[0]])
     await side.until(lambda: pool.available == 1)
-    assert workshop.calls["validate"] == 2, "what is out is nobody else's to look at"
+    assert workshop.calls["validate"] == 2, "borrowed resources are not checked"
     clock.move(10, pool)
     assert workshop.calls["validate"] == 2
     clock.move(31, pool)
@@ -697,7 +697,7 @@ async def test_borrowers_are_counted_when_they_come_and_again_for_what_becomes_o
     await side.until(lambda: pool.pending == 1)
     stats = pool.stats()
     assert not isinstance(interrupt, Exception)
-    assert (stats.requested, stats.queued, stats.acquired) == (6, 5, 1), "who waits is counted"
+    assert (stats.requested, stats.queued, stats.acquired) == (6, 5, 1), "waiting borrowers are counted"
     assert (stats.cancelled, stats.timeouts, stats.rejected, stats.dismissed) == (1, 1, 1, 1)
     assert stats.waited_in_vain > 0
     stopping = side.go(pool.stop)

@@ -1,4 +1,4 @@
-"""Giving back: once, by whom it was lent to, whatever the hooks do."""
+"""Giving back: once, to the pool it came from, also if hooks fail."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ async def test_a_release_hook_that_hangs_frees_the_place_once_and_the_waiter_is_
     first = await pool.acquire()
     waiter = side.go(borrow, pool)
     await side.until(lambda: pool.pending == 1)
-    hanging = side.go(pool.release, first)  # a thread cannot be interrupted: whoever called it stays inside
+    hanging = side.go(pool.release, first)  # a thread cannot be interrupted, so its caller stays inside
     assert await waiter.result() is not first
     assert not hanging.is_done
     gate.open()

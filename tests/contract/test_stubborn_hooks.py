@@ -1,4 +1,4 @@
-"""Hooks for asyncio at their deadline: they are cancelled, and one that goes on all the same delays its borrower."""
+"""Hooks for asyncio at their deadline: they are cancelled, and one that suppresses this delays its borrower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocks, ages, eviction; what dies while idle; who watches."""
+"""Clocks, ages, eviction, resources that break while idle, leak reports and observers."""
 
 from __future__ import annotations
 

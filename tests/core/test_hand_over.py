@@ -1,4 +1,4 @@
-"""IDLE, ASSIGNED, HELD, OUT: who gets what, and in which order."""
+"""IDLE, ASSIGNED, HELD, OUT: which borrower gets which slot, and in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OPENING and LATE: when a resource is made, for whom, and what follows when that fails."""
+"""OPENING and LATE: when a resource is created, for which borrower, and what follows if that fails."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def test_a_final_failure_does_not_reach_waiters_that_came_after_its_attempt_bega
     driver.fail(slot, final=True)
     assert early.verdict is not None
     assert late.verdict is None
-    assert len(driver.opens()) == 1  # an attempt of its own, without a pause
+    assert len(driver.opens()) == 1  # a separate attempt, without a pause
 
 
 def test_a_pool_that_cannot_be_filled_pauses_also_after_a_final_failure():

@@ -1,4 +1,4 @@
-"""What time alone brings about, and that the alarm is set for it."""
+"""What happens at due times, and that the alarm is set for it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_resource_whose_idle_time_and_lifetime_end_together_is_destroyed_once_
     driver, (slot,) = filled(1, max_idle=0.2, max_lifetime=0.4)
     driver.give_back(slot)
     driver.turn(0.15)
-    driver.now += 0.6  # nobody could sweep meanwhile
+    driver.now += 0.6  # without a sweep
     driver.ledger.sweep(driver.now)
     assert driver.closes() == [slot]
     assert slot.reason == "max_idle"

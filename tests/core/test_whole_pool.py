@@ -1,4 +1,4 @@
-"""Start, stop, suspend, retire, resize, expire; and those who watch for a state."""
+"""Start, stop, suspend, retire, resize, expire, and watchers of a state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`di.Factory` is `providers.Factory` in all but its time; see also `test_plans`."""
+"""`di.Factory` behaves like `providers.Factory`, but is faster; see also `test_plans`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def injected(outer=di.Inject[Made.outer]):
 
 
 def all_ways(app):
-    """What `outer` gives, by every way to it; all are the same."""
+    """The object that `outer` makes, called in each possible form; all must be equal."""
     by_call, by_key, by_injection = app.outer(), app.get("outer"), injected()
     assert by_call == by_key == by_injection
     return by_call

@@ -574,7 +574,7 @@ async def test_a_timeout_names_the_requests_that_hold_resources():
         pass
 
     async with Small().running() as app:
-        for _ in range(2):  # from the first time on who takes what is written down
+        for _ in range(2):  # the first timeout makes the pool record every borrower
             async with app.request("GET /slow"):
                 await takes()
                 with pytest.raises(PoolTimeoutError) as in_loop:

@@ -1,4 +1,4 @@
-"""`Pooled`: one value per request and pool, through every way to get at it."""
+"""`Pooled`: one value per request and pool, by every way to get it."""
 
 from __future__ import annotations
 
@@ -463,7 +463,7 @@ def test_a_part_of_a_request_hands_out_nothing_after_the_request_has_ended():
 
 
 class Replaced:
-    """Gives out pools of which the first few are closed before they can be used."""
+    """Returns pools of which the first few are closed before they can be used."""
 
     def __init__(self, kind, closed):
         self.kind, self.closed, self.chosen = kind, closed, 0

@@ -59,10 +59,20 @@ class Member(Model):
         is_paused = ledger.backoff.retry_at > self.now
         noted = budget.waiting_without.get(ledger, 0) + budget.waiting_for_more.get(ledger, 0)
         if room > 0 and missing > 0 and not is_paused and ledger.alarm > self.now:
-            promise(noted == min(room, missing), "the budget knows how many places a ledger is short of", noted, room, missing)
+            promise(
+                noted == min(room, missing),
+                "the budget knows how many places a ledger is short of",
+                noted,
+                room,
+                missing,
+            )
         if noted:
             promise(min(room, missing) > 0, "a ledger is short only if it has room and waiters", noted, room, missing)
-            promise((ledger in budget.waiting_without) == (not ledger.slots), "a ledger without places waits without", ledger.slots)
+            promise(
+                (ledger in budget.waiting_without) == (not ledger.slots),
+                "a ledger without places waits without",
+                ledger.slots,
+            )
 
     @property
     def is_noted(self) -> bool:
@@ -115,7 +125,9 @@ class BudgetModel:
         promise(budget.used <= self.allowed, "never above the limit", budget.used, budget.limit)
         short = {**budget.waiting_without, **budget.waiting_for_more}
         promise(not budget.waiting_without.keys() & budget.waiting_for_more.keys(), "no ledger is listed twice")
-        promise(budget.demand == sum(short.values()), "the demand is the sum of all missing places", budget.demand, short)
+        promise(
+            budget.demand == sum(short.values()), "the demand is the sum of all missing places", budget.demand, short
+        )
         promise(all(places > 0 for places in short.values()), "a ledger that is short is short of a place", short)
         promise(budget.is_short == bool(short), "the budget is short while a ledger is short")
         promise(budget.alert == budget.is_short, "the alert is on while a ledger is short", budget.alert)
@@ -132,7 +144,9 @@ class BudgetModel:
             for member in self.members
             if member.ledger.idle and not member.ledger.waiting and not member.rechecking
         ]
-        promise(missing <= 0 or not spare, "no ledger is short while another has an idle resource to spare", missing, spare)
+        promise(
+            missing <= 0 or not spare, "no ledger is short while another has an idle resource to spare", missing, spare
+        )
 
     # -- the end -------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from tests.contract.harness import LIMIT, PoolDriver
 
 
 class KeyedPoolDriver(PoolDriver):
-    """A keyed pool's methods, all of them to be awaited."""
+    """A keyed pool's methods, all of them awaitable on both sides."""
 
     @property
     def size(self) -> int:
@@ -20,12 +20,12 @@ class KeyedPoolDriver(PoolDriver):
         return self.service.stats().pending
 
     def of(self, key: Any) -> PoolDriver:
-        """The key's own pool."""
+        """The driver of the key's pool."""
         return PoolDriver(self.side, self.service.pool(key))
 
 
 def keyed(side: Any, workshop: Any = None, **options: Any) -> KeyedPoolDriver:
-    """A keyed pool whose keys all have their resources from one workshop."""
+    """A keyed pool whose resources all come from one workshop."""
     if workshop is not None:
         side.workshops.append(workshop)
     options.setdefault("timeout", LIMIT)

@@ -1,4 +1,4 @@
-"""What a keyed pool costs does not depend on how many keys it has."""
+"""The cost of a keyed pool does not depend on the number of its keys."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ async def test_an_unused_key_is_evicted_and_one_in_use_is_not(side):
     held = await pool.acquire("used")
     await pool.release(await pool.acquire("idle"))
     for _ in range(4):
-        clock.move(6, *map(pool.of, pool.keys()))  # looked up, so that nobody is quiet
+        clock.move(6, *map(pool.of, pool.keys()))  # looked up, so that no key is unused
         pool.sweep()
     await side.until(lambda: pool.of("idle").size == 0)
     assert (pool.keys(), dropped) == (["used", "idle"], [])
@@ -457,7 +457,7 @@ async def test_numbers_of_each_key_and_of_all(side):
 
 
 class Key:
-    """A key whose comparing is code of its own, as a dataclass's is."""
+    """A key with an `__eq__` in Python, like a dataclass."""
 
     def __init__(self, number):
         self.number = number

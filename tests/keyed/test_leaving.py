@@ -1,4 +1,4 @@
-"""What becomes of a key's pool when its key is forgotten or closed, and of those who are about to use it."""
+"""A key's pool after its key was evicted or closed, and borrowers that are about to use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What borrowers are told where the budget, and not their own key's limit, leaves no room."""
+"""The errors of borrowers if the budget, rather than the key's own limit, leaves no room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any order of what happens to several ledgers under one budget keeps every promise of `budget_model.BudgetModel`."""
+"""Several ledgers under one budget, in any order of events, keep every promise of `budget_model.BudgetModel`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One password for all who wait: single flights, expiry, refresh, rejection, interrupts."""
+"""One password for all waiters: single flights, expiry, refresh, rejection, interrupts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a request belongs to, from what every web framework calls its headers."""
+"""The identity of a request, from the headers as each web framework presents them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials through the real SDK: minted, bounded, rejected, and in nobody's log."""
+"""Credentials through the real SDK: minted, bounded, rejected, and in no log."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_a_returning_user_gets_the_earlier_credential(lakebase_user) -> None:
     assert cache.source(lakebase_user.config(token=rotated).resolved({})).password() != first
 
 
-# Who we are
+# Identity
 
 
 def test_the_username_is_resolved_in_order(lakebase_user) -> None:

@@ -1,4 +1,4 @@
-"""What is missing or wrong is told at once, by name, without a token, and leaves nothing behind."""
+"""Missing or wrong input fails at once; the error names it, shows no token, and leaves nothing behind."""
 
 import asyncio
 import threading
@@ -190,7 +190,7 @@ async def test_a_rejected_login_reaches_all_waiters_at_once(lake, deployed, user
         async with asyncio.timeout(AT_ONCE):
             results = await asyncio.gather(*(ask() for _ in range(6)), return_exceptions=True)
         assert {type(error) for error in results} == {LoginError}
-        assert len({id(error) for error in results}) == 6, "each has a traceback of its own"
+        assert len({id(error) for error in results}) == 6, "each has its own traceback"
         assert {error.failure for error in results} == {failure}
         assert manager.stats().borrowed == 0
     text = "".join(map(shown, results)) + caplog.text

@@ -108,7 +108,7 @@ async def test_idle_pools_are_forgotten_in_the_background_and_one_in_use_is_not(
             assert await who(kept) == bob
             await side.until(lambda: not manager.has_pool(bob))
             assert manager.keys() == [ann]
-            assert await who(kept) == bob, "whoever has it still may use it"
+            assert await who(kept) == bob, "a caller that kept it may still use it"
         await side.until(lambda: manager.size == 0)
 
 

@@ -169,13 +169,15 @@ class FakeBackend:
             self.current = None
 
     def turn(self) -> bool:
-        """Let one operation go on to its next suspension, or time pass to the next instant that matters; `False` at rest."""
+        """Run one operation to its next suspension, or let time pass to the next due instant; `False` at rest."""
         if self.ready:
             operation = self.ready.popleft()
             if not operation.is_done:
                 self._advance(operation)
             return True
-        waiting = [operation for operation in self.operations if not operation.is_done and operation.waits_for is not None]
+        waiting = [
+            operation for operation in self.operations if not operation.is_done and operation.waits_for is not None
+        ]
         for operation in waiting:
             if operation.waits_for.is_over() or operation.waits_for.deadline <= self.time:
                 self._advance(operation)

@@ -1,5 +1,5 @@
 """
-InterruptPlan at every await of every operation, before and after the step took effect.
+Interrupts at every await of every operation, before and after the step took effect.
 
 Each operation, with each behaviour of its hooks, first runs without an interrupt to count its awaits, then once for
 each of them. Afterwards the pool's capacity must be complete, no resource out without a borrower and no waiter lost,
@@ -85,12 +85,12 @@ class Pool:
         return self.engine.take(None, timeout, 0, NOWHERE)
 
     def heal(self) -> None:
-        """From now on all hooks work; those that hang have their time run out."""
+        """Let all hooks work from now on, after those that hang have timed out."""
         self.workshop.behaviour.clear()
         self.backend.rest()
 
     def must_be_whole(self, held: list[Any], plan: InterruptPlan) -> None:
-        """Nothing is out but what is held, and all the rest can be had at once, each once."""
+        """Check that only `held` is out, and that all the rest can be acquired at once, each once."""
         ledger = self.engine.ledger
         self.heal()
         self.backend.run(self.engine.start(None, waits=True))
@@ -239,7 +239,9 @@ OPERATIONS = [
 INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt)
 
 
-def play(operation: Operation, behaviour: dict[str, str], plan: InterruptPlan, engine_type: type[Engine] = Engine) -> None:
+def play(
+    operation: Operation, behaviour: dict[str, str], plan: InterruptPlan, engine_type: type[Engine] = Engine
+) -> None:
     """Run an operation with a plan of interrupts, then check every promise."""
     pool, coroutine, before, after = operation(behaviour, engine_type)
     began = pool.backend.time

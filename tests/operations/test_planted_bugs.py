@@ -1,4 +1,4 @@
-"""The fake backend catches what it is there for: bugs planted by hand in the operations."""
+"""The fake backend catches bugs that were planted in the operations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LosesWakeups(Engine):
 
 
 class HandsOutTwice(Engine):
-    """Puts back once more what a release has put back."""
+    """Puts a resource back a second time."""
 
     async def give_back(self, value, exc):
         slot = self.ledger.out[id(value)]
