@@ -382,7 +382,7 @@ async def test_reconnect_failed_is_called_while_connects_go_on_failing(side, lak
 
     def reconnect_failed(pool):
         called.append(pool.name)
-        raise RuntimeError("nobody minds")
+        raise RuntimeError("ignored")
 
     async with Pools(side, lakebase_local) as pools:
         pool = await pools.open(min_size=0, reconnect_timeout=0.1, reconnect_failed=reconnect_failed)
