@@ -112,7 +112,7 @@ async def test_a_timeout_because_validation_refuses_all_that_is_made_says_so(sid
 
     pool = side.pool(Workshop(side, validate=validate), validate_on_acquire=True, create_backoff=0.001, name="orders")
     with raising(
-        PoolTimeoutError, "(step: validating)", "Validation refused", "CreateError", "what validate()"
+        PoolTimeoutError, "(step: validating)", "Validation rejected", "CreateError", "what validate()"
     ) as caught:
         await pool.acquire(timeout=0.1)
     assert caught.value.step == "validating"
