@@ -563,7 +563,12 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `PoolingService.acquire`, from the key's pool; also waits while the budget is spent."""
-        return self._borrow(key, request_ctx, timeout, priority)
+        while True:
+            service = self.pool(key)
+            try:
+                return service.acquire(request_ctx, timeout=timeout, priority=priority)
+            except PoolClosedError as error:
+                timeout = self._seconds_left(key, service, error, timeout)
 
     def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`, from the key's pool."""
@@ -728,7 +733,12 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
     async def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire`."""
-        return await self._borrow(key, request_ctx, timeout, priority)
+        while True:
+            service = self.pool(key)
+            try:
+                return await service.acquire(request_ctx, timeout=timeout, priority=priority)
+            except PoolClosedError as error:
+                timeout = self._seconds_left(key, service, error, timeout)
 
     async def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire_nowait`."""

@@ -14,7 +14,7 @@ from math import inf
 
 from .slots import ASSIGNED, Check, Close, Open, Slot, Work
 
-AUDIT_EVERY = 0.3  # seconds between two audits while a borrower waits; a lost slot is replaced after twice that
+AUDIT_EVERY = 0.2  # seconds between two audits while a borrower waits; a lost slot is replaced after twice that
 
 
 def find_lost(

@@ -169,20 +169,21 @@ class Ledger:
         self.generation = 0
         self.mixed = False  # whether there may be a slot of an earlier generation
         self.serial = 0
+        # Containers that most pools never need are a shared empty tuple or `None`: there may be ten thousand pools.
         self.slots: dict[Slot, None] = {}
         self.opening: dict[Slot, None] = {}
-        self.late: dict[Slot, None] = {}
+        self.late: tuple[Slot, ...] = ()
         self.closing: dict[Slot, None] = {}
         self.returning: dict[Slot, None] = {}  # in a release hook that has a due time
         self.queues: tuple[OrderedDict[Waiter, None], ...] = ()
-        self.watchers: list[Watcher] = []
+        self.watchers: tuple[Watcher, ...] = ()
         self.outbox: list[Work] = [] if budget is None else budget.outbox
         self.alarm = inf  # when to call `sweep`
         self.backoff = CALM
         self.created = 0
         self.create_failures = 0
         self.retired_uses = 0
-        self.closed_by: Counter[str] = Counter()
+        self.closed_by: Counter[str] | None = None
 
     # -- counts ------------------------------------------------------------
 
@@ -331,8 +332,7 @@ class Ledger:
             slot.expires_at = now + max(options.max_lifetime * (1 - 0.1 * self.jitter()), SHORTEST_LOOK)
             self._look_at(slot.expires_at, now)
         slot.state = LIVE
-        self.opening.pop(slot, None)
-        self.late.pop(slot, None)
+        self._leave_opening(slot)
         self._look_at(self._next_look_at_idle(now), now)
         self.created += 1
         slot.failures, self.backoff = self.backoff.failures, CALM
@@ -341,8 +341,7 @@ class Ledger:
 
     def open_failed(self, slot: Slot, error: BaseException, now: float, *, final: bool) -> None:
         """A create has failed. It is tried again after a pause; if it is `final`, waiters get the error instead."""
-        self.opening.pop(slot, None)
-        self.late.pop(slot, None)
+        self._leave_opening(slot)
         self._vacate(slot)
         slot.state = GONE
         self.failed(error, now, final=final)
@@ -351,6 +350,11 @@ class Ledger:
         elif any(queue and next(reversed(queue)).serial >= slot.serial for queue in self.queues):
             self._probe(now)  # for a waiter that came after this attempt had begun
         self.settle(now)
+
+    def _leave_opening(self, slot: Slot) -> None:
+        self.opening.pop(slot, None)
+        if self.late:
+            self.late = tuple(other for other in self.late if other is not slot)
 
     def _reject(self, slot: Slot, error: BaseException) -> None:
         """
@@ -366,8 +370,7 @@ class Ledger:
     def spoiled(self, slot: Slot, value: Any, hooks: Any, error: BaseException, now: float, *, final: bool) -> None:
         """A resource was created but its `start` failed: destroy it, and count a failed create."""
         slot.value, slot.hooks = value, hooks
-        self.opening.pop(slot, None)
-        self.late.pop(slot, None)
+        self._leave_opening(slot)
         self.failed(error, now, final=final)
         if final:
             self._reject(slot, error)
@@ -480,13 +483,12 @@ class Ledger:
 
     def watch(self, watcher: Watcher, now: float) -> None:
         """Wake the watcher when its state is reached, until it is forgotten."""
-        self.watchers.append(watcher)
+        self.watchers += (watcher,)
         self._look_at(now + AUDIT_EVERY, now)
 
     def forget(self, watcher: Watcher) -> None:
         """Remove the watcher."""
-        if watcher in self.watchers:
-            self.watchers.remove(watcher)
+        self.watchers = tuple(other for other in self.watchers if other is not watcher)
 
     # -- settling ----------------------------------------------------------
 
@@ -497,7 +499,7 @@ class Ledger:
             del self.dropped[0]  # finalisers append meanwhile
         if self.mixed:
             self._close_outdated(now)
-        if self.idle and (self.state is STOPPED or self._is_above_limit):
+        if self.idle and (self.state is STOPPED or len(self.slots) - len(self.closing) > self.max_size):
             self._shrink(now)
         budget = self.budget
         if self.state in (RUNNING, RETIRING):
@@ -518,15 +520,11 @@ class Ledger:
             and not self.mixed
             and not self.dropped
             and not any(self.queues)
-            and not self._is_above_limit
+            and len(self.slots) - len(self.closing) <= self.max_size
         )
         for watcher in self.watchers:
             if watcher.is_met():
                 self.outbox.append(Wake(watcher))
-
-    @property
-    def _is_above_limit(self) -> bool:
-        return len(self.slots) - len(self.closing) > self.max_size
 
     def _serve(self, now: float) -> None:
         """Assign idle slots to waiters: by priority, then in the order in which they queued."""
@@ -617,7 +615,7 @@ class Ledger:
     def _shrink(self, now: float) -> None:
         """Destroy idle resources, longest idle first, while there are too many."""
         for slot in list(self.idle):
-            if self.state is not STOPPED and not self._is_above_limit:
+            if self.state is not STOPPED and len(self.slots) - len(self.closing) <= self.max_size:
                 break
             self._close_idle(slot, "stopped" if self.state is STOPPED else "resized", now)
 
@@ -667,8 +665,7 @@ class Ledger:
     def _recover(self, slot: Slot, now: float) -> None:
         """Destroy the resource of a lost slot, or order again the work that was lost."""
         if slot.state in (OPENING, LATE):
-            self.opening.pop(slot, None)
-            self.late.pop(slot, None)
+            self._leave_opening(slot)
             if slot.value is None:
                 self._vacate(slot)
                 slot.state = GONE
@@ -749,7 +746,7 @@ class Ledger:
         if slot.state is OPENING:
             del self.opening[slot]
             slot.state = LATE
-            self.late[slot] = None
+            self.late += (slot,)
             self.outbox.append(Overdue(slot, "create"))
             self.failed(TimeoutError(f"create did not end within create_timeout={self.options.create_timeout} s"), now)
             return
@@ -768,6 +765,8 @@ class Ledger:
     def _retire(self, slot: Slot) -> None:
         if self._vacate(slot):
             self.retired_uses += slot.uses
+            if self.closed_by is None:
+                self.closed_by = Counter()
             self.closed_by[slot.reason] += 1
 
     def _vacate(self, slot: Slot) -> bool:

@@ -91,6 +91,7 @@ class Pool:
         "observer",
         "wanted",
         "threshold",
+        "looks",
         # Its state. The ledger changes under the lock of the backend; the others say when they change.
         "ledger",
         "kept_service",
@@ -124,6 +125,8 @@ class Pool:
         #: Seconds a resource may have been idle before it is validated; `inf` for never.
         validates = options.validate_on_acquire
         self.threshold = inf if validates is False else -inf if validates is True else float(validates)
+        #: Whether an idle resource is checked before it is lent.
+        self.looks = hooks.is_alive is not None or (self.threshold != inf and hooks.validate is not None)
         self.ledger = Ledger(
             options,
             random,
@@ -210,9 +213,15 @@ class Pool:
             # Under a budget all members share one outbox, so an item may belong to another pool.
             owner: Pool = self if isinstance(item, Wake) or item.slot.home is None else item.slot.home.owner
             owner.carry_out(item)
-        self.arm()
-        budget = self.ledger.budget
-        while budget is not None and budget.changed:
+        ledger = self.ledger
+        if ledger.alarm < self.armed_at:
+            self.arm()
+        if ledger.budget is not None and ledger.budget.changed:
+            self._arm_changed(ledger.budget)
+
+    def _arm_changed(self, budget: Budget) -> None:
+        """Set the timers of the pools that were changed through the shared budget."""
+        while budget.changed:
             try:
                 budget.changed.pop().owner.arm()
             except IndexError:  # another thread was faster
@@ -256,9 +265,15 @@ class Pool:
     def arm(self) -> None:
         """Set the timer to the instant of the ledger's next sweep."""
         when = self.ledger.alarm
-        if when < self.armed_at or (when < inf and self.armed_at < self.backend.now() - LATE):
+        if when < self.armed_at:
             self.backend.at(when, Ring(self, when))
             self.armed_at = when
+
+    def arm_again(self) -> None:
+        """Set the timer before a wait, also if its last alarm was lost to an interrupt."""
+        if self.armed_at < self.backend.now() - LATE:
+            self.armed_at = inf
+        self.arm()
 
     def ring(self, when: float) -> None:
         """The timer's call; never raises."""

@@ -161,17 +161,12 @@ async def test_each_resource_given_back_by_many_at_once_is_given_back_once(side)
 @on_both
 async def test_a_hundred_workers_on_ten_resources_wait_no_longer_than_one_and_a_half_times_the_ideal(side, hooks):
     # Ideal: a borrower that asks again queues behind the 90 others, so ninety are served before it. A thread may be
-    # suspended between asking and being counted, so the best of some tries shows what the pool does.
+    # suspended between asking and being counted; that happens to few, so nine in ten show what the pool does.
     workers, places, rounds = 100, 10, 20
-    worst = []
-    for _ in range(20):
-        pool = side.pool(Workshop(side, **hooks), max_size=places, max_creating=places)
-        waits = await waits_of(side, pool, workers, rounds)
-        assert len(waits) == workers * (rounds - 1)
-        worst.append(max(waits))
-        if worst[-1] <= 1.5 * workers:
-            break
-    assert min(worst) <= 1.5 * workers, worst
+    pool = side.pool(Workshop(side, **hooks), max_size=places, max_creating=places)
+    waits = sorted(await waits_of(side, pool, workers, rounds))
+    assert len(waits) == workers * (rounds - 1)
+    assert waits[len(waits) * 9 // 10] <= 1.5 * workers, waits[-200:]
 
 
 async def waits_of(side, pool, workers, rounds):

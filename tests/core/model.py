@@ -285,6 +285,8 @@ class Model:
                 if is_holder:
                     self.free(borrower.slot)
         borrower.is_under_way = False
+        if borrower.slot.state is OVERDUE:  # its place is free already, and the resource is never destroyed
+            self.unmade.add(borrower.slot.value)
         if borrower.slot in self.ledger.slots and borrower.slot.state is not CLOSING:
             self.lost.add(borrower.slot)
 

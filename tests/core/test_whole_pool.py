@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pooling._engine.audit import AUDIT_EVERY
 from pooling._engine.ledger import NEW, RETIRING, RUNNING, STOPPED, SUSPENDED
 from pooling._engine.slots import Watcher
 
@@ -192,8 +193,8 @@ def test_a_watcher_is_woken_when_its_state_is_reached_until_it_is_forgotten():
     assert not driver.woken()
     driver.open(*driver.opens())
     assert driver.woken() == [watcher]
-    driver.turn(0.4)
+    driver.turn(AUDIT_EVERY + 0.01)
     assert driver.woken() == [watcher]
     driver.ledger.forget(watcher)
-    driver.turn(0.4)
+    driver.turn(AUDIT_EVERY + 0.01)
     assert not driver.woken()

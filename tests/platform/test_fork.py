@@ -13,8 +13,9 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks h
 
 # A resource here is a file: one line is written for each that is created or destroyed, by the process that does it.
 PREAMBLE = """
-import os, sys, gc, threading, warnings
+import logging, os, sys, gc, threading, warnings
 import pooling
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # on a busy machine it reports slow steps
 warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
 
 class Thing:

@@ -30,7 +30,8 @@ class Operation(Generic[R]):
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self._coroutine: Coroutine[Any, Any, R] | None = None
+
+    _coroutine: Coroutine[Any, Any, R]
 
     async def run(self) -> R:
         """Take all steps and return the operation's result."""
@@ -47,5 +48,5 @@ class Operation(Generic[R]):
     @property
     def is_under_way(self) -> bool:
         """Whether it has begun and not ended; also while it is suspended."""
-        coroutine: Any = self._coroutine
+        coroutine: Any = getattr(self, "_coroutine", None)
         return coroutine is not None and (coroutine.cr_running or coroutine.cr_suspended)

@@ -44,11 +44,14 @@ class GiveBack(Operation[bool]):
             pool.use_time.record(pool.backend.now() - slot.taken_at)
         slot.code = slot.stack = None
         slot.due = inf
-        try:
+        reason: str
+        failure: Exception | None
+        if self.exc is not None and not self._can_reset(slot):
+            reason, failure = "broken", None
+        elif slot.hooks.release is None and not options.validate_on_release:
+            reason, failure = "", None
+        else:
             reason, failure = await self._reset(slot)
-        except BaseException:
-            pool.condemn(slot, RELEASE_HOOK)
-            raise
         if not reason and slot.uses >= options.max_uses:
             reason = "max_uses"
         if reason:
@@ -62,8 +65,6 @@ class GiveBack(Operation[bool]):
     async def _reset(self, slot: Slot) -> tuple[str, Exception | None]:
         """Run the release hooks; return why to destroy the resource, empty if it stays, and the error to report."""
         pool, options = self.pool, self.pool.options
-        if self.exc is not None and not self._can_reset(slot):
-            return "broken", None
         step = RELEASE_HOOK
         try:
             if slot.hooks.release is not None:
@@ -81,6 +82,9 @@ class GiveBack(Operation[bool]):
                     return "invalid", None
         except Exception as error:
             return step, error
+        except BaseException:
+            pool.condemn(slot, step)
+            raise
         return "", None
 
     def _can_reset(self, slot: Slot) -> bool:
@@ -95,7 +99,8 @@ class GiveBack(Operation[bool]):
             slot.idle_since, slot.idle_uses = now, slot.uses
             pool.ledger.give_back(slot, now)
         pool.dispatch()
-        pool.tell("on_released", value=self.value, duration=now - slot.taken_at)
+        if pool.wanted:
+            pool.tell("on_released", value=self.value, duration=now - slot.taken_at)
 
     def _raise(self, step: str, failure: Exception) -> NoReturn:
         pool, how = self.pool, "failed"

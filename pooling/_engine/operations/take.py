@@ -9,6 +9,7 @@ from ...errors import ConfigurationError, PoolTimeoutError
 from .. import messages
 from ..ledger import NEW, RETIRING, STOPPED
 from ..messages import ACQUIRE_HOOK, QUEUEING, VALIDATING
+from ..pool import NO_TALLY
 from ..slots import Slot, Waiter
 from .base import Operation
 
@@ -56,7 +57,7 @@ class Take(Operation[Any]):
     ) -> None:
         super().__init__(pool)
         self.ctx = ctx
-        self.timeout = pool.seconds(timeout)
+        self.timeout = pool.options.timeout if timeout is None else pool.seconds(timeout)
         self.priority = _checked_priority(pool, priority)
         self.call_site = call_site
         self.queues = queues
@@ -72,11 +73,13 @@ class Take(Operation[Any]):
 
     async def run(self) -> Any:
         try:
-            self.pool.start_counting()
-            slot = await self._get()
-            while not await self._is_good(slot):
-                slot = await self._get()
-            await self._prepare(slot)
+            if self.pool.tally is NO_TALLY:
+                self.pool.start_counting()
+            slot = self._take_or_queue() or await self._wait()
+            while self.pool.looks and not await self._is_good(slot):
+                slot = self._take_or_queue() or await self._wait()
+            if slot.hooks.acquire is not None:
+                await self._prepare(slot)
             return self._lend(slot)
         except BaseException as error:
             failure = self._give_up(error)
@@ -86,8 +89,8 @@ class Take(Operation[Any]):
 
     # -- steps ---------------------------------------------------------------
 
-    async def _get(self) -> Slot:
-        """Get an idle slot, or wait for the next that comes back or is created."""
+    def _take_or_queue(self) -> Slot | None:
+        """Take an idle slot; if there is none, queue and return `None`."""
         pool = self.pool
         self.step = QUEUEING
         with pool.backend.lock:
@@ -99,9 +102,6 @@ class Take(Operation[Any]):
             pool.ledger.note_borrowers()
             raise messages.exhausted_error(pool.name, pool.key, pool.ledger, now, limit=self.refusal)
         pool.dispatch()
-        if self.waiter is not None and self.slot is None:
-            await self._wait(self.waiter)
-        assert self.slot is not None
         return self.slot
 
     def _enter(self, now: float) -> str:
@@ -128,10 +128,12 @@ class Take(Operation[Any]):
         self.waiter = Waiter(self.pool.backend.latch(), self.priority, self)
         self.pool.ledger.enqueue(self.waiter, now, first=self.was_served)
 
-    async def _wait(self, waiter: Waiter) -> None:
-        """Wait until a slot is assigned."""
-        pool, ledger = self.pool, self.pool.ledger
+    async def _wait(self) -> Slot:
+        """Wait for the slot that is assigned to this borrower."""
+        pool, ledger, waiter = self.pool, self.pool.ledger, self.waiter
+        assert waiter is not None
         if not waiter.is_settled:
+            pool.arm_again()
             await pool.backend.wait(waiter.latch, self.deadline)
         with pool.backend.lock:
             step = pool.find_waiting_step()
@@ -139,7 +141,7 @@ class Take(Operation[Any]):
             if self.slot is None and waiter.verdict is None:
                 ledger.withdraw(waiter, pool.backend.now())
         if self.slot is not None:
-            return
+            return self.slot
         self.step = step
         if waiter.verdict is None:
             raise pool.timeout_error(self.timeout, step)
@@ -177,9 +179,8 @@ class Take(Operation[Any]):
 
     async def _prepare(self, slot: Slot) -> None:
         """Run the acquire hook."""
-        if slot.hooks.acquire is not None:
-            self.step = ACQUIRE_HOOK
-            await self.pool.backend.call(slot.hooks.acquire, (slot.value, self.ctx), self.deadline)
+        self.step = ACQUIRE_HOOK
+        await self.pool.backend.call(slot.hooks.acquire, (slot.value, self.ctx), self.deadline)
 
     def _lend(self, slot: Slot) -> Any:
         """Record the loan and return the resource."""
@@ -190,7 +191,8 @@ class Take(Operation[Any]):
             pool.ledger.lend(slot, now)
             self._count(None, now)
         pool.dispatch()
-        pool.tell("on_acquired", value=slot.value, duration=now - self.began)
+        if pool.wanted:
+            pool.tell("on_acquired", value=slot.value, duration=now - self.began)
         slot.operation = None  # last, since from here on the borrower holds the resource
         return slot.value
 
