@@ -1,7 +1,7 @@
 """
-Share what is expensive, safely: resource pools for threads and asyncio, and values injected per request.
+Resource pools for threads and asyncio, and pooled values injected per request.
 
-`PoolingService` and `AsyncPoolingService` are the pools, `PoolFactory` tells them about their resources,
+`PoolingService` and `AsyncPoolingService` are the pools, `PoolFactory` creates their resources,
 `RequestContext` is one request. `pooling.di` binds pools in a dependency-injection container, `pooling.web` opens a
 request for each web request.
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pooling")
 
-#: The `RequestContext` that a value is taken for. It is handed on as it is.
+#: The `RequestContext` that a value is taken for; passed on as it is.
 Context: TypeAlias = Any
 
 
@@ -29,9 +29,9 @@ class Adapter:
     Takes values from pools of one kind and gives them back.
 
     Attributes:
-        is_async: Whether what `take` and `give` return is to be awaited.
-        is_direct: Whether a use without options and without an error is `pool.acquire(ctx)` and
-            `pool.release(value)`, so that a request may call those two itself.
+        is_async: Whether to await what `take` and `give` return.
+        is_direct: Whether a use without options and without an error is just `pool.acquire(ctx)` and
+            `pool.release(value)`, so that a request may call these itself.
     """
 
     __slots__ = ("is_async", "is_direct")
@@ -45,11 +45,11 @@ class Adapter:
         raise NotImplementedError
 
     def take_idle(self, pool: Any) -> Any:
-        """A value for which nothing has to wait; else `NOTHING`."""
+        """Take a value if that needs no wait; else return `NOTHING`."""
         return NOTHING
 
     def is_at_hand(self, pool: Any) -> bool:
-        """Whether taking a value would most likely not wait."""
+        """Whether taking a value most likely needs no wait."""
         return False
 
     def give(self, pool: Any, value: Any, exc: BaseException | None) -> Any:
@@ -57,7 +57,7 @@ class Adapter:
         raise NotImplementedError
 
     def give_in_loop(self, pool: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
-        """Give a value back without blocking the event loop; what is to be awaited, or `None` if it is done."""
+        """Give a value back without blocking the event loop; returns what to await, or `None` if it is done."""
         if self.is_async:
             return self.give(pool, value, exc)  # type: ignore[no-any-return]
         return through(in_worker(partial(self.give, pool, value, exc)))
@@ -78,7 +78,7 @@ class ServiceAdapter(Adapter):
         if exc is None:
             return pool.release(value)
         with _release_errors_logged():
-            if isinstance(pool, PoolingService):  # the pool decides what an error means for the value
+            if isinstance(pool, PoolingService):  # its `on_error` decides what an error means for the value
                 return PooledValue(pool, value).__exit__(*_details(exc))
             return pool.release(value, exc=exc)
 
@@ -103,7 +103,7 @@ class AsyncServiceAdapter(ServiceAdapter):
 
 
 class AsyncPoolingServiceAdapter(AsyncServiceAdapter):
-    """For an `AsyncPoolingService`, which needs no coroutine where nothing has to wait."""
+    """For an `AsyncPoolingService`, which needs no coroutine if there is nothing to wait for."""
 
     __slots__ = ()
 
@@ -118,7 +118,7 @@ class AsyncPoolingServiceAdapter(AsyncServiceAdapter):
 
 @contextmanager
 def _release_errors_logged() -> Iterator[None]:
-    """Log a release that fails after an error of the request, so that the request's own error is the one to be seen."""
+    """Log a failed release after an error of the request, so that the request's error is the one that is raised."""
     try:
         yield
     except ReleaseError as failure:
@@ -129,7 +129,7 @@ def _release_errors_logged() -> Iterator[None]:
 
 
 class ContextManagerAdapter(Adapter):
-    """For a context manager around one use: `pool.connection()`, or the pool itself. Each use has its own adapter."""
+    """For a context manager around one use: `pool.connection()`, or the pool itself. Each use needs a new adapter."""
 
     __slots__ = ("_manager",)
 
@@ -162,7 +162,7 @@ class AsyncContextManagerAdapter(ContextManagerAdapter):
 
 
 class _PassingThrough:
-    """Lets a context manager raise again the error that it is given: the request goes on to raise it."""
+    """Suppresses the request's error if a context manager raises it again: the request raises it itself."""
 
     __slots__ = ("_error",)
 
@@ -211,22 +211,22 @@ class CallbackAdapter(Adapter):
         return through(result) if result is not None and inspect.isawaitable(result) else None
 
 
-# --- which adapter ---------------------------------------------------------------------------------------------------
+# --- finding the adapter ---------------------------------------------------------------------------------------------
 
 CALLBACK, ASYNC_CALLBACK = CallbackAdapter(is_async=False), CallbackAdapter(is_async=True)
 _SERVICE, _ASYNC_SERVICE = ServiceAdapter(is_async=False, is_direct=True), AsyncServiceAdapter(is_async=True)
 _ASYNC_POOLING_SERVICE = AsyncPoolingServiceAdapter(is_async=True)
 
-#: The adapter of each type seen so far that has `acquire` and `release`: all pools of such a type share one.
+#: By type, for types with `acquire` and `release`: all pools of such a type share one adapter.
 adapters_by_type: dict[type, Adapter] = {}
 
 
 def find_adapter(pool: Any) -> Adapter:
     """
-    The adapter for this pool; for one use, where the adapter is one around a context manager.
+    The adapter for a pool. An adapter for a context manager is for one use.
 
     Raises:
-        ConfigurationError: The pool has none of the known shapes.
+        ConfigurationError: The pool has none of the known interfaces.
     """
     kind = type(pool)
     known = adapters_by_type.get(kind)
@@ -234,7 +234,7 @@ def find_adapter(pool: Any) -> Adapter:
         return known
     if _has(pool, "pool", "keys"):
         raise ConfigurationError(
-            f"{kind.__qualname__} has a pool for each key: take from the pool of one, `keyed.pool(key)`; in a "
+            f"{kind.__qualname__} has a pool for each key: take from the pool of one key, `keyed.pool(key)`; in a "
             "container, di.Pooled(keyed, key=...)",
             field="key",
         )
@@ -278,7 +278,7 @@ def _context_manager_adapter(*, is_async: bool) -> Adapter:
 
 
 def _connects_asynchronously(pool: Any) -> bool:
-    """Whether its `connection()` is for `async with`. Its other methods tell: calling this one might do something."""
+    """Whether its `connection()` is for `async with`, judged by its other methods: calling it might have an effect."""
     if inspect.isasyncgenfunction(inspect.unwrap(pool.connection)):
         return True
     if hasattr(pool, "__aenter__") and not hasattr(pool, "__enter__"):

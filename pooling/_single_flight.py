@@ -1,5 +1,5 @@
 """
-Single flight: many callers need the same thing at the same time, one attempt gets it for all of them.
+Single flight: many callers need the same result at the same time, and one attempt gets it for all of them.
 
 The callers share a place where a flight is found, such as a dictionary. The caller that puts a flight there, by one
 atomic step such as `dict.setdefault`, *leads*: it makes the attempt, removes the flight from its place, and then ends
@@ -7,7 +7,7 @@ it in one of three ways:
 
     succeed(result)   The attempt worked.
     fail(error)       It failed, for all who waited. The next caller to ask makes another attempt.
-    hand_on()         The leader was interrupted, which concerns no other caller. The waiters look again; one leads.
+    hand_on()         The leader was interrupted, which does not concern the waiters. They look again; one leads.
 
 `give_up(error)` is one of the last two, by the kind of the error.
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class FlightState(Enum):
-    """What has become of an attempt."""
+    """How an attempt stands."""
 
     UNDER_WAY = "under way"
     SUCCEEDED = "succeeded"
@@ -42,28 +42,28 @@ class FlightState(Enum):
     HANDED_ON = "handed on"
 
 
-# Looking up a member of an enumeration costs more than all else here.
+# Bound once, since looking up a member of an enumeration is slow.
 UNDER_WAY: Final = FlightState.UNDER_WAY
 SUCCEEDED: Final = FlightState.SUCCEEDED
 
 
 class SingleFlight(Generic[T]):
     """
-    One attempt, made by the caller that leads, and those who wait for it.
+    One attempt: the leader makes it, the other callers wait for it.
 
-    May be shared by any number of threads and event loops. Making one is cheap, for most have no waiter: attributes are
-    the class's until they are set, and the first waiter makes the list.
+    Any number of threads and event loops may share it. Construction is cheap, since most flights have no waiter:
+    attributes are those of the class until they are set, and the first waiter makes the list.
 
     Attributes:
-        state: A `FlightState`. It is left once; of two calls that end a flight the first one counts.
-        result: What the attempt gave. Set when it has succeeded, and not before.
-        error: What it failed with, else `None`.
+        state: A `FlightState`. It changes once: of two calls that end a flight, the first one counts.
+        result: The result of the attempt. Set only when it has succeeded.
+        error: The error it failed with, else `None`.
     """
 
     state: FlightState = UNDER_WAY
     result: T
     error: BaseException | None = None
-    _waiters: list[Callable[[], object]] | None = None  # for each waiter the function that wakes it
+    _waiters: list[Callable[[], object]] | None = None  # one function for each waiter, which wakes it
 
     @property
     def is_over(self) -> bool:
@@ -78,7 +78,7 @@ class SingleFlight(Generic[T]):
     # --- for the leader ------------------------------------------------------------------------------------------
 
     def succeed(self, result: T) -> None:
-        """End the flight with what the attempt gave."""
+        """End the flight with the result of the attempt."""
         if self.state is UNDER_WAY:
             self.result = result
             self.state = SUCCEEDED
@@ -86,20 +86,20 @@ class SingleFlight(Generic[T]):
                 self._wake()
 
     def fail(self, error: BaseException) -> None:
-        """End the flight with an error for all who wait."""
+        """End the flight with an error for all waiters."""
         if self.state is UNDER_WAY:
             self.error = error
             self.state = FlightState.FAILED
             self._wake()
 
     def hand_on(self) -> None:
-        """End the flight without an outcome, so that one of those who wait leads the next."""
+        """End the flight without an outcome, so that one of the waiters leads the next."""
         if self.state is UNDER_WAY:
             self.state = FlightState.HANDED_ON
             self._wake()
 
     def give_up(self, error: BaseException) -> None:
-        """End the flight after what the attempt raised: an `Exception` fails it, an interrupt hands it on."""
+        """End the flight after the attempt raised `error`: an `Exception` fails it, an interrupt hands it on."""
         if isinstance(error, Exception):
             self.fail(error)
         else:
@@ -114,14 +114,14 @@ class SingleFlight(Generic[T]):
                 return
             wake()
 
-    # --- for those who wait --------------------------------------------------------------------------------------
+    # --- for waiters ---------------------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> None:
         """
         Block until the flight has ended.
 
         Args:
-            timeout: Seconds after which to return all the same; `is_over` tells whether the flight has ended.
+            timeout: Seconds after which to return in any case; `is_over` then tells whether the flight has ended.
         """
         latch = threading.Lock()
         latch.acquire()
@@ -133,7 +133,7 @@ class SingleFlight(Generic[T]):
             self._leave(latch.release)
 
     async def wait_async(self) -> None:
-        """As `wait`, suspending. Cancelling one waiter does not disturb the others."""
+        """As `wait`, suspending. Cancelling one waiter does not affect the others."""
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         wake = partial(_call_in, loop, partial(_set, woken))
@@ -157,10 +157,10 @@ class SingleFlight(Generic[T]):
 
 class TaskFlight(SingleFlight[T]):
     """
-    A flight that a task leads, so that cancelling one caller does not cancel the attempt of the others.
+    A flight that is led by a task, so that cancelling one caller does not cancel the attempt for the others.
 
-    What the task returns or raises ends the flight. When the last waiter leaves before that, the flight is
-    removed from its place and the task cancelled.
+    The result or error of the task ends the flight. If the last waiter leaves before that, the flight is
+    removed from its place and the task is cancelled.
 
     Args:
         remove: Removes the flight from the place where it is found.
@@ -174,13 +174,13 @@ class TaskFlight(SingleFlight[T]):
         self._task: asyncio.Task[T] | None = None
 
     def begin(self, attempt: Coroutine[Any, Any, T]) -> None:
-        """Have a task of the running loop make the attempt. Call it once, when the flight is in its place."""
+        """Start a task of the running loop that makes the attempt. Call it once, when the flight is in its place."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(attempt)
         self._task.add_done_callback(self._land)
 
     def cancel(self, error: BaseException) -> asyncio.Task[T] | None:
-        """Fail the flight and cancel its task; the task, if it is one of the running loop and so can be waited for."""
+        """Fail the flight and cancel its task; returns the task if it is of the running loop and can be awaited."""
         self.fail(error)
         self._cancel_task()
         return self._task if self._loop is _get_running_loop() else None
@@ -220,5 +220,5 @@ def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) ->
         return
     try:
         loop.call_soon_threadsafe(callback)
-    except RuntimeError:  # the loop is closed: nothing in it waits any more
+    except RuntimeError:  # the loop is closed, so nothing in it waits
         pass

@@ -1,4 +1,4 @@
-"""Pool members that come from a binding of a container."""
+"""Pools whose resources come from a binding of a container."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BindingFactory", "create_pooled_binding_factory"]
 
 T = TypeVar("T")
 
-#: Providers of one object, by name: the container library is imported by `pooling.di` alone.
+#: Names of providers that always give the same object. By name, since only `pooling.di` imports the container library.
 ONE_OBJECT = frozenset({"BaseSingleton", "Object", "Resource", "PerContainer"})
 
 
@@ -24,13 +24,13 @@ def create_pooled_binding_factory(binding: Provider[T], *, container: Any = None
 def create_pooled_binding_factory(binding: str, *, container: Any = None) -> BindingFactory[Any]: ...
 def create_pooled_binding_factory(binding: Provider[T] | str, *, container: Any = None) -> BindingFactory[Any]:
     """
-    A factory whose members come from a binding, with their dependencies injected.
+    A factory whose resources come from a binding, with their dependencies injected.
 
-    A member's `start` runs after it was made and its `stop` before it is dropped, where it has them.
+    A resource's `start`, if it has one, runs after it was made, and its `stop` before it is destroyed.
 
     Args:
-        binding: A provider, or the key of one such as `"services.audit.member"`.
-        container: Where the key is looked up. By default the container the pool belongs to.
+        binding: A provider, or the key of one, such as `"services.audit.member"`.
+        container: Where to look up the key; by default the container that the pool belongs to.
 
     Raises:
         ConfigurationError: The binding gives the same object every time, or is neither provider nor key.
@@ -39,7 +39,7 @@ def create_pooled_binding_factory(binding: Provider[T] | str, *, container: Any 
 
 
 class BindingFactory(PoolFactory[T]):
-    """Makes pool members by resolving a binding; see `create_pooled_binding_factory`."""
+    """Makes resources by resolving a binding; see `create_pooled_binding_factory`."""
 
     def __init__(self, binding: Provider[T] | str, *, container: Any = None) -> None:
         if not isinstance(binding, str) and not is_provider(binding):
@@ -53,13 +53,13 @@ class BindingFactory(PoolFactory[T]):
 
     def provider(self, container: Any = None) -> Any:
         """
-        The provider of the members.
+        The provider of the resources.
 
         Args:
             container: Where to look for a key, if the factory was given none.
 
         Raises:
-            ConfigurationError: There is no such key, no container to look in, or it gives the same object every time.
+            ConfigurationError: There is no such key, no container to look in, or always the same object.
         """
         if not isinstance(self.binding, str):
             return self.binding
@@ -76,7 +76,7 @@ class BindingFactory(PoolFactory[T]):
         return provider
 
     def create(self) -> Any:
-        """A new member; an awaitable if the provider gives one."""
+        """Make a resource; an awaitable if the provider gives one."""
         return self.provider()()
 
     def bound_to(self, container: Any) -> BindingFactory[T]:
@@ -93,7 +93,7 @@ def is_provider(given: Any) -> bool:
 
 def refuse_single(provider: Any, name: str) -> None:
     """
-    Make sure that a provider can make more than one member.
+    Raise if a provider cannot make more than one object.
 
     Raises:
         ConfigurationError: It gives the same object every time.

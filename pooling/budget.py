@@ -1,4 +1,4 @@
-"""One limit for several pools."""
+"""One limit that several pools share."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class PoolBudget:
     """
     The most resources that several pools may have together, those being created or destroyed included.
 
-    Give it to each pool as `budget=`. Where it is spent and a borrower waits, an idle resource of the pool that was
-    quiet for longest is destroyed for it; where nothing is idle, the pools take turns. Pools for threads and
-    pools of an event loop cannot share one.
+    Give it to each pool as `budget=`. If the budget is spent and a borrower waits, an idle resource of another pool is
+    destroyed, of the one that lent a resource least recently. If no resource is idle, the pools take turns.
+    Pools for threads and pools for asyncio cannot share a budget.
 
     Args:
         max_total: A whole number, or `math.inf`.
 
     Raises:
-        ConfigurationError: `max_total` is neither.
+        ConfigurationError: `max_total` is neither a whole number of at least 1 nor `math.inf`.
     """
 
     def __init__(self, max_total: float) -> None:
@@ -36,12 +36,12 @@ class PoolBudget:
         _budgets.add(self)
 
     def renew(self) -> None:
-        """Have no pools, as in a child process."""
+        """Begin without pools in a forked child."""
         self._lock = threading.Lock()
         self._budget = Budget(self._max_total)
 
     def join(self, kind: type) -> tuple[threading.Lock, Budget]:
-        """What one more pool shares with the others."""
+        """Add a pool; returns what it shares with the others."""
         if self._kind is not None and self._kind is not kind:
             raise ConfigurationError(
                 "budget is shared with a pool of the other kind: pools for threads and pools for asyncio need one each",
@@ -52,7 +52,7 @@ class PoolBudget:
 
     @property
     def max_total(self) -> float:
-        """The limit now in force."""
+        """The limit, not counting a `squeeze`."""
         return self._budget.max_total
 
     @property
@@ -69,8 +69,8 @@ class PoolBudget:
         """
         Change the limit.
 
-        A higher one serves who waits; above a lower one idle resources are destroyed, and what is out as it
-        comes back while others wait. Does not block; for asyncio pools, call it in their loop.
+        A higher limit serves waiting borrowers. Above a lower limit, idle resources are destroyed, and borrowed ones as
+        they come back while others wait. Does not block; for asyncio pools, call it in their loop.
 
         Raises:
             ConfigurationError: As in the constructor.
@@ -87,13 +87,13 @@ class PoolBudget:
 
     def squeeze(self, seconds: float = 30.0) -> None:
         """
-        Do with the resources there are now for a while: whoever makes them has no room for more.
+        Lower the limit to the present number of resources for a while.
 
-        Where somebody waits, an idle resource of another pool is destroyed first. For factories that learn of
-        such a limit, like that of a server's connections, from a create that failed. Does not block.
+        For factories that learn from a failed create that the server accepts no more connections. While the limit is
+        lower, an idle resource of another pool is destroyed before a waiting borrower gets a new one. Does not block.
 
         Args:
-            seconds: Until the limit is `max_total` again.
+            seconds: How long to keep the lower limit.
         """
         budget = self._budget
         with self._lock:

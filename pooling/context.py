@@ -1,4 +1,4 @@
-"""One request: its values, what it holds of which pool, and what happens when it ends."""
+"""One request: its values, its pooled values, and what happens at its end."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ class AsyncConnects(Protocol[T_co]):
 
 class RequestContext(RequestValues, PooledValues):
     """
-    One request's values, and one pooled value per pool for as long as it lasts.
+    One request: its values, and one pooled value per pool until it ends.
 
-    Entering it (`with` or `async with`) makes it the current one for the code inside and
-    closes it at the end; without entering, call `close` or `aclose`. It may be used by many threads and
-    tasks at once. What it holds is given back when it closes, last in, first out.
+    Entering it (`with` or `async with`) makes it the current request for the code inside and
+    closes it at the end. Without entering it, call `close` or `aclose`. Many threads and tasks may use it
+    at once. What it holds is given back when it closes, last in, first out.
 
     Args:
         name: For messages and logs.
-        parent: Where values are looked up that this one does not have. Pooled values are this
-            request's own; for a part of the same request see `child`.
+        parent: Where to look up values that this request does not have. Pooled values are not shared
+            with the parent; for a part of the same request see `child`.
         values: What is known about the request, read as `ctx["user"]`.
 
     Attributes:
-        container: The container it was opened on, or `None`.
+        container: The container that serves it, or `None`.
     """
 
     __slots__ = (
@@ -64,7 +64,7 @@ class RequestContext(RequestValues, PooledValues):
         "parent",
         "values",
         "container",
-        "_token",  # for making current again what was; written once, by the code that enters
+        "_token",  # restores the request that was current before; written once, on entry
         "__weakref__",
     )
 
@@ -84,10 +84,10 @@ class RequestContext(RequestValues, PooledValues):
     @classmethod
     def served_by(cls, container: Any, name: str | None = None, values: Mapping[str, Any] | None = None) -> Self:
         """
-        A request of that container, if it is not `None`, with values of any names.
+        A request served by a container, or by none if it is `None`, with values of any names.
 
         Args:
-            container: What serves it.
+            container: The container.
             name: For messages and logs.
             values: What is known about the request.
         """
@@ -99,13 +99,13 @@ class RequestContext(RequestValues, PooledValues):
 
     def child(self, name: str | None = None, *, own: bool = False, **values: Any) -> RequestContext:
         """
-        A part of this request, with values and callbacks of its own.
+        A part of this request, with its own values and callbacks.
 
         Args:
-            name: For messages and logs; by default that of this one.
-            own: Whether it takes pooled values for itself and gives them back at its end. By default it
-                uses this request's, and what it takes first stays until this request ends.
-            values: Hide those of the same name.
+            name: For messages and logs; by default this request's.
+            own: Whether it takes its own pooled values and gives them back at its end. By default it
+                shares this request's, and a value that it takes stays until this request ends.
+            values: Hide this request's values of the same name.
         """
         child = RequestContext(self.name if name is None else name, self, **values)
         if not own:
@@ -122,20 +122,20 @@ class RequestContext(RequestValues, PooledValues):
     def acquire(self, lender: Any, *, key: Any = None, **options: Any) -> Any: ...
     def acquire(self, lender: Any, *, key: Any = None, **options: Any) -> Any:
         """
-        The request's value of that pool: taken on first use, then always the same.
+        The request's value of a pool: taken on first use, then always the same.
 
-        Blocks while the pool has none; threads that ask at the same time wait for one
-        attempt. An interrupt ends the attempt, and another of those waiting makes its own. Never give the value
+        Blocks while the pool has none to lend; threads that ask at the same time wait for one
+        attempt. After an interrupt of that attempt, one of the waiting threads makes the next. Do not give the value
         back yourself: the request does.
 
         Args:
-            lender: A `PoolingService`, or an object with its `acquire` and `release`; a pool with
-                `connection()` or `getconn()` and `putconn()`; a context manager around one use.
+            lender: The pool: a `PoolingService`, or an object with its `acquire` and `release`; a pool with
+                `connection()` or with `getconn()` and `putconn()`; a context manager around one use.
             key: Tells several values of one pool apart.
-            options: For the pool's own `acquire`, such as `timeout`; of those who ask at once, the first one's count.
+            options: For the pool's `acquire`, such as `timeout`. Of several callers at once, the first one's are used.
 
         Raises:
-            RequestContextError: The request has ended; or the value is not there yet and taking it needs an
+            RequestContextError: The request has ended; or the value was not taken yet and taking it needs an
                 event loop, or would block the one running here.
         """
         return self.take(lender, id(lender) if key is None else key, options)
@@ -150,10 +150,10 @@ class RequestContext(RequestValues, PooledValues):
     async def aacquire(self, lender: Any, *, key: Any = None, **options: Any) -> Any: ...
     async def aacquire(self, lender: Any, *, key: Any = None, **options: Any) -> Any:
         """
-        As `acquire`, for coroutines; never blocks the event loop.
+        As `acquire`, for coroutines. Never blocks the event loop.
 
-        A pool for threads is asked from a worker thread. Cancelling one of several who wait
-        leaves the others their attempt, and their place in the pool's queue.
+        A pool for threads is called on a worker thread. Cancelling one of several waiting callers leaves the
+        attempt of the others, and its place in the pool's queue.
         """
         return await self.atake(lender, id(lender) if key is None else key, options)
 
@@ -162,10 +162,10 @@ class RequestContext(RequestValues, PooledValues):
     @staticmethod
     def current() -> RequestContext | None:
         """
-        The request whose code is running, or `None` outside of any.
+        The current request, or `None` outside of any.
 
-        Tasks and threads started with a copy of the context keep theirs, even after it has
-        closed: what outlives a request is told so, rather than taken for another request's work.
+        Tasks and threads started with a copy of the context keep their request, also after it was
+        closed: code that outlives its request gets an error instead of another request's values.
         """
         ctx = get_current()
         return None if ctx is NO_REQUEST else ctx
@@ -174,7 +174,7 @@ class RequestContext(RequestValues, PooledValues):
         """
         Make this the current request for a block of code, without closing it at the end.
 
-        For threads and callbacks that run without the context of the request they work for: `with ctx.active(): ...`
+        For threads and callbacks that were started without a copy of the context: `with ctx.active(): ...`
         """
         return Active(self)
 
@@ -191,7 +191,7 @@ class RequestContext(RequestValues, PooledValues):
             self.close(exc)
         except RequestContextError:
             if not self._is_closed and in_loop():
-                # No other code will give back what this request holds.
+                # `close` refused, since something must be awaited. No other code gives it back, so do it in a task.
                 _ = in_background(self.aclose(exc))
             raise
         finally:
@@ -222,8 +222,8 @@ class RequestContext(RequestValues, PooledValues):
 def _checked(parent: Any) -> RequestContext:
     if not isinstance(parent, RequestContext):
         raise ConfigurationError(
-            f"parent: expected a RequestContext, not {type(parent).__qualname__}. A value of that name is set "
-            "afterwards: ctx['parent'] = ...",
+            f"parent: expected a RequestContext, not {type(parent).__qualname__}. To set a value of that name, "
+            "write ctx['parent'] = ... afterwards.",
             field="parent",
         )
     return parent

@@ -1,9 +1,8 @@
 """
-What can go wrong, as one tree.
+The exceptions of this package, as one tree.
 
-Every message names the pool, what was wanted, the limit that stopped it by its
-option's name, the step, the counts at that instant and one thing to try; the
-same facts are attributes, so that code need not parse text.
+Every message names the pool, what was wanted, the option whose limit stopped it, the step, the counts at that
+instant, and one thing to try. The same facts are attributes, so that code need not parse text.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ class PoolCounts:
 
     Args:
         max_total: The limit that this pool shares with others, or `None`.
-        squeezed_to: What that limit is for a while, after `PoolBudget.squeeze`, or `None`.
-        total: Places taken by all pools that share it.
-        pools: How many of them have any.
+        squeezed_to: The lower limit that `PoolBudget.squeeze` has set for a while, or `None`.
+        total: Places taken by all pools that share the limit.
+        pools: How many of these pools have a place.
     """
 
     borrowed: int
@@ -67,10 +66,10 @@ class PoolingError(Exception):
     Root of all errors raised by this package.
 
     Attributes:
-        pool: Name of the pool, or `None` where no single pool is concerned.
+        pool: Name of the pool, or `None` if the error concerns no single pool.
         key: The key of a keyed pool, else `None`.
-        step: What was under way: `queueing`, `creating`, `validating`,
-            `acquire hook`, `release hook`, …; `None` where there was no step.
+        step: The step that failed: `queueing`, `creating`, `validating`,
+            `acquire hook`, `release hook`, …; `None` if there was none.
         counts: The pool's numbers at that instant, or `None`.
     """
 
@@ -92,14 +91,14 @@ class PoolingError(Exception):
 
 class PoolTimeoutError(PoolingError, TimeoutError):
     """
-    No resource could be handed over within the timeout.
+    No resource could be acquired within the timeout.
 
     `step` says where the time went. `__cause__` is the last create failure, if
-    there was one since the last success.
+    there was one since the last successful create.
 
     Attributes:
-        timeout: The seconds that were not enough.
-        limit: The limit that kept the borrower waiting, as in `max_size=8` or `max_total=50`; `None` where none did.
+        timeout: The timeout in seconds.
+        limit: The limit that kept the borrower waiting, such as `max_size=8` or `max_total=50`; `None` if none did.
     """
 
     def __init__(self, message: str, *, timeout: float | None = None, limit: str | None = None, **facts: Any) -> None:
@@ -123,10 +122,10 @@ class PoolClosedError(PoolingError):
 
 class PoolExhaustedError(PoolingError):
     """
-    The caller may not queue: `max_waiting` others already do, or it asked not to.
+    The caller may not queue: `max_waiting` borrowers already do, or the caller asked not to wait.
 
     Attributes:
-        limit: The option that forbade it, as in `max_waiting=0` or `max_keys`, or `acquire_nowait`.
+        limit: The option that forbids it, such as `max_waiting=0` or `max_keys`, or `acquire_nowait`.
     """
 
     def __init__(self, message: str, *, limit: str | None = None, **facts: Any) -> None:
@@ -136,7 +135,7 @@ class PoolExhaustedError(PoolingError):
 
 class CreateError(PoolingError):
     """
-    A resource could not be made, and trying again would not help.
+    A resource could not be created, and trying again would not help.
 
     `__cause__` is what the factory raised. A factory may raise this error
     itself to say that a failure is final.
@@ -145,14 +144,14 @@ class CreateError(PoolingError):
 
 class ReleaseError(PoolingError):
     """
-    A resource could not be given back: it is not out, is another pool's, or its release hook failed.
+    A resource could not be given back: it is not out, belongs to another pool, or its release hook failed.
 
     After a failed hook the resource has been destroyed and its place is free.
     """
 
 
 class RequestContextError(PoolingError):
-    """A request-scoped value was asked for where there is no open request."""
+    """A request-scoped value was asked for outside of an open request, or cannot be taken in this one."""
 
 
 class MissingValueError(RequestContextError, KeyError):

@@ -1,4 +1,4 @@
-"""What a pool tells those who watch it."""
+"""Events of a pool, and the observer that receives them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class PoolEvent:
         pool: Name of the pool.
         key: The key of a keyed pool, else `None`.
         value: The resource concerned, or `None`.
-        duration: Seconds: how long creating, waiting, using or destroying took; `None` where nothing was timed.
+        duration: Seconds that creating, waiting, using or destroying took; `None` if nothing was timed.
         reason: Why a resource was destroyed, or at which step a borrower gave up; else empty.
-        error: What went wrong, or `None`.
-        stack: Where the resource was borrowed, as text; only for leaks.
+        error: The exception, or `None`.
+        stack: The borrower's stack, as text; only for leaks.
     """
 
     pool: str
@@ -34,33 +34,33 @@ class PoolEvent:
 
 class PoolObserver:
     """
-    Watches a pool. Override what is wanted; a method left alone costs nothing.
+    Receives a pool's events. Override the methods you need; a method that is not overridden costs nothing.
 
-    Methods are called outside the pool's lock, in whatever thread or task the thing happened
-    in. They cannot veto: an exception is logged and dropped. They must not block.
+    Methods are called without the pool's lock, in the thread or task in which the event happened.
+    They cannot veto: an exception is logged and dropped. They must not block.
     """
 
     def on_created(self, event: PoolEvent) -> None:
-        """A resource was made; `duration` is what that took."""
+        """A resource was created in `duration` seconds."""
 
     def on_create_failed(self, event: PoolEvent) -> None:
-        """Making a resource failed with `error`."""
+        """A create failed with `error`."""
 
     def on_acquired(self, event: PoolEvent) -> None:
-        """A resource was handed out; `duration` is what its borrower waited."""
+        """A resource was lent; `duration` is the time its borrower waited."""
 
     def on_released(self, event: PoolEvent) -> None:
-        """A resource came back in good order; `duration` is how long it was out."""
+        """A resource was released and can be lent again; `duration` is how long it was out."""
 
     def on_destroyed(self, event: PoolEvent) -> None:
-        """A resource was destroyed for `reason`; `error` if its destroy hook failed."""
+        """A resource was destroyed because of `reason`; `error` is set if its destroy hook failed."""
 
     def on_timeout(self, event: PoolEvent) -> None:
-        """A borrower went away empty-handed; `reason` is the step, `duration` what it had waited."""
+        """A borrower got no resource within its timeout; `reason` is the step, `duration` the time it waited."""
 
     def on_leaked(self, event: PoolEvent) -> None:
         """A resource has been out for longer than `leak_timeout`."""
 
 
-#: What an observer can be told of.
+#: Names of all events.
 EVENTS = tuple(name for name in vars(PoolObserver) if name.startswith("on_"))

@@ -1,4 +1,4 @@
-"""What a pool is told about its resources: how to make, check, prepare, reset and unmake one."""
+"""Factories: how a pool creates, validates, prepares, resets and destroys its resources."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["PoolFactory", "Poolable"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Mistakes in the factory's own code: trying again cannot cure them.
+#: Mistakes in the factory's code, which trying again cannot cure.
 PROGRAMMING_ERRORS = (TypeError, NameError, AttributeError, ImportError, NotImplementedError, SyntaxError)
 
 
 class PoolFactory(Generic[T]):
     """
-    Makes and looks after the resources of one pool. Subclass it, or use `PoolFactory.of`.
+    Creates the resources of one pool and has the hooks for them. Subclass it, or use `PoolFactory.of`.
 
     Only `create` is required. Any hook may be `async def` for an
     `AsyncPoolingService`; a `PoolingService` refuses those at construction. No
     hook runs while a lock of the pool is held. A hook that is not overridden costs
-    nothing, and leaves the step to the resource's own method of the same name (see `Poolable`).
+    nothing; if the resource has a method of the same name, that is called instead (see `Poolable`).
     An override may name its parameters differently.
 
     Attributes:
@@ -34,43 +34,43 @@ class PoolFactory(Generic[T]):
 
     def create(self) -> T | Awaitable[T]:
         """
-        Make one resource. An override returns `T`, or is `async def` and returns `T` when awaited.
+        Create one resource. An override returns `T`, or is `async def` and returns `T` when awaited.
 
         Runs in the background, never in a borrower's thread or task, at most
-        `max_creating` times at once. A failure is tried again with a growing pause
-        while somebody waits, unless `is_final` says otherwise.
+        `max_creating` times at once. A failed create is tried again with growing pauses
+        while a borrower waits, unless `is_final` returns true.
         """
         raise NotImplementedError(f"{type(self).__name__} must define create()")
 
     def destroy(self, value: T, /) -> Any:
-        """Unmake a resource; runs in the background, once for each. A failure is logged."""
+        """Destroy a resource. Runs in the background, once for each resource. A failure is logged."""
 
     def validate(self, value: T, /) -> Any:
-        """Say whether a resource still works. `False` or an exception has it destroyed and another tried."""
+        """Return whether a resource still works. After `False` or an exception it is destroyed, another is tried."""
         return True
 
     def acquire(self, value: T, request_ctx: Any, /) -> Any:
-        """Prepare a resource for a borrower, after it was taken; a failure destroys it and reaches the borrower."""
+        """Prepare a resource for its borrower. After a failure it is destroyed, and the borrower gets the error."""
 
     def release(self, value: T, /) -> Any:
         """
-        Reset a resource before it is given back; a failure destroys it.
+        Reset a resource before the next borrower can get it. After a failure it is destroyed.
 
         A parameter named `exc` receives the exception that ended the use, or `None`.
         """
 
     def is_alive(self, value: T, /) -> bool:
         """
-        Look, without waiting, whether an idle resource may be handed out; `False` destroys it and takes the next.
+        Return, without blocking, whether an idle resource may be lent; after `False` it is destroyed.
 
         Called inline on every acquisition of an idle resource, so it must neither block nor be a coroutine
-        function; for checks that take time there is `validate`. An exception counts as `False`.
+        function; use `validate` for checks that take time. An exception counts as `False`.
         """
         return True
 
     def is_final(self, error: BaseException, /) -> bool:
         """
-        Say whether a failed create cannot be cured by trying again; borrowers then get it at once.
+        Return whether trying a failed create again would not help. Borrowers then get the error at once.
 
         By default a `CreateError` or a `ConfigurationError` raised by `create`, and mistakes in its code
         (`TypeError`, `NameError`, `AttributeError`, `ImportError`, …), are final.
@@ -128,8 +128,8 @@ class PoolFactory(Generic[T]):
         A factory from plain callables.
 
         Args:
-            create: Called without arguments; a class makes instances of it.
-            destroy: As the method of this name, like all that follow.
+            create: Called without arguments; may be a class.
+            destroy: As the method of this name; so are all that follow.
             validate: As the method.
             acquire: As the method.
             release: As the method.
@@ -137,7 +137,7 @@ class PoolFactory(Generic[T]):
             is_final: As the method.
 
         Raises:
-            ConfigurationError: Something given is not callable.
+            ConfigurationError: An argument is not callable.
         """
         factory: PoolFactory[R] = PoolFactory()
         given = {
@@ -159,7 +159,7 @@ class PoolFactory(Generic[T]):
 
 
 def as_factory(given: PoolFactory[T] | Callable[[], T] | type[T]) -> PoolFactory[T]:
-    """A factory from whatever was given where one is wanted: itself, an object with `create`, or a callable."""
+    """Make a factory of a `factory` argument: a factory, an object with `create`, a class or a callable."""
     if isinstance(given, PoolFactory):
         return given
     if isinstance(given, type):
@@ -181,16 +181,16 @@ def as_factory(given: PoolFactory[T] | Callable[[], T] | type[T]) -> PoolFactory
 @runtime_checkable
 class Poolable(Protocol):
     """
-    What a resource may implement itself, each method optional; the factory's hook of the same step wins.
+    Methods that a resource may have, each optional. A hook of the factory for the same step is called instead.
 
-    `start` runs after `create` and `stop` before `destroy`; both have no factory-level twin.
+    `start` runs after `create`, `stop` before `destroy`; a factory has no hooks of these names.
     """
 
     def start(self) -> Any:
-        """Begin to work, once."""
+        """Start working. Called once."""
 
     def stop(self) -> Any:
-        """Stop working, once."""
+        """Stop working. Called once."""
 
     def acquire(self, request_ctx: Any) -> Any:
         """Prepare for a borrower."""
@@ -199,4 +199,4 @@ class Poolable(Protocol):
         """Reset after a borrower."""
 
     def destroy(self) -> Any:
-        """Give up what is held."""
+        """Close what the resource holds."""

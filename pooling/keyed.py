@@ -42,7 +42,7 @@ R = TypeVar("R")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault  # type checkers know it without installation
 
-    # A key is any hashable. Of a `lambda` nothing says which: there it is Any, as the bound lets its body take it.
+    # A key is any hashable. Type checkers cannot infer it from a `lambda`: it is Any there, so that the body checks.
     K = TypeVarWithDefault("K", bound=Any, default=Any)
     T = TypeVarWithDefault("T", default=Any)
     S = TypeVarWithDefault("S", bound=PoolingService[Any] | AsyncPoolingService[Any], default=Any)
@@ -69,9 +69,9 @@ class KeyedArguments(PoolingServiceOptionsDict, Generic[K, S], total=False):
 log: logging.Logger = logging.getLogger("pooling")
 
 _numbers = itertools.count(1)
-#: Most keys that the timer evicts in one call, since it has other pools to serve.
+#: Most keys that the timer evicts in one call, so that it does not delay other pools.
 BATCH = 500
-LATE = 5.0  # seconds after which a timer that was to call counts as gone, with its event loop
+LATE = 5.0  # seconds after which a timer that has not called counts as gone, as when its event loop has ended
 
 _all: weakref.WeakSet[_Keyed[Any, Any, Any]] = weakref.WeakSet()
 
@@ -83,12 +83,12 @@ class KeyedPoolStats:
 
     Args:
         keys: Keys that have a pool.
-        size: Places taken by all.
-        available: Idle resources of all.
-        borrowed: Resources out of all.
-        pending: Borrowers waiting on any.
+        size: Places taken by all pools.
+        available: Idle resources of all pools.
+        borrowed: Borrowed resources of all pools.
+        pending: Borrowers in the queues of all pools.
         max_total: The limit on `size`.
-        created: Resources made, since the beginning and by pools that have gone too.
+        created: Resources created since construction, those of closed and evicted keys included.
         per_key: Each pool's numbers.
     """
 
@@ -103,7 +103,7 @@ class KeyedPoolStats:
 
 
 class _Keyed(Generic[K, T, S]):
-    """What both front ends have in common: the map from keys to pools."""
+    """What both front ends share: the map from keys to pools."""
 
     _service_class: type[Any]
 
@@ -156,9 +156,11 @@ class _Keyed(Generic[K, T, S]):
         self._is_stopped = False
         self._entries: dict[K, Entry[S]] = {}
         self._lru = LeastRecentlyUsed(self._entries)
-        self._removed: weakref.WeakSet[Any] = weakref.WeakSet()  # pools off the map that a caller may still use
-        self._lock = threading.RLock()  # for changes of the map; looking a key up takes none
-        #: The pool of each resource that exists, by the resource's id; the engine writes it.
+        self._removed: weakref.WeakSet[Any] = (
+            weakref.WeakSet()
+        )  # pools of closed or evicted keys that a caller may still use
+        self._lock = threading.RLock()  # for changes of the map; looking up a key takes no lock
+        #: The pool of each existing resource, by the resource's id; the engine writes it.
         self._owners: dict[int, Any] = {}
         self._created_before = 0
         self._armed_at = math.inf
@@ -169,7 +171,7 @@ class _Keyed(Generic[K, T, S]):
 
     @property
     def name(self) -> str:
-        """The name that all its pools have, in texts and statistics."""
+        """The name that all its pools have, in messages and statistics."""
         return self._name
 
     @property
@@ -184,7 +186,7 @@ class _Keyed(Generic[K, T, S]):
 
     def keys(self) -> list[K]:
         """The keys that have a pool, least recently used first."""
-        # A copy is made in one step, whatever other threads do.
+        # `list` copies in one step, so other threads cannot change the map meanwhile.
         return [entry.key for entry in sorted(self._entries.copy().values(), key=lambda entry: entry.touched)]
 
     def __len__(self) -> int:
@@ -198,9 +200,9 @@ class _Keyed(Generic[K, T, S]):
 
     def pool(self, key: K) -> S:
         """
-        The key's pool, made if there is none. Does not block, and starts nothing.
+        The key's pool, made if there is none. Does not block and does not start the pool.
 
-        You may keep it: a pool whose key was evicted still works, within the same budget.
+        You may keep the pool: it still works after its key was evicted, within the same budget.
 
         Raises:
             PoolExhaustedError: `max_keys` pools are in use.
@@ -208,7 +210,7 @@ class _Keyed(Generic[K, T, S]):
         """
         entry = self._entries.get(key)
         if entry is not None:
-            now = entry.touched = self._now()  # as `_used`, without another call
+            now = entry.touched = self._now()  # as `_used`, inlined for speed
             if now >= self._arm_again_at:
                 self._arm(entry.service)
             return entry.service
@@ -220,7 +222,7 @@ class _Keyed(Generic[K, T, S]):
         return self.open_key(key, self._factory_for_key(key))
 
     def touch(self, key: K) -> bool:
-        """Count as a use of the key; whether it has a pool."""
+        """Count as a use of the key. Returns whether it has a pool."""
         return self._used(key) is not None
 
     def key_data(self, key: K) -> Any:
@@ -233,11 +235,11 @@ class _Keyed(Generic[K, T, S]):
         return None if entry is None else entry.data
 
     def all_data(self) -> dict[K, Any]:
-        """What was attached to each key, as of now. Counts as a use of none."""
+        """The `data` of each key. Does not count as a use of the keys."""
         return {key: entry.data for key, entry in self._entries.copy().items()}
 
     def _used(self, key: K) -> Entry[S] | None:
-        """The key's entry, whose last use is now."""
+        """The key's entry, or `None`; counts as a use."""
         entry = self._entries.get(key)
         if entry is not None:
             now = entry.touched = self._now()
@@ -255,14 +257,14 @@ class _Keyed(Generic[K, T, S]):
         **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> S:
         """
-        Give a key a pool with a factory and options of its own. Does not block, and starts nothing.
+        Give a key a pool with its own factory and options. Does not block and does not start the pool.
 
         If the key has a pool already, that one is returned.
 
         Args:
             key: Any hashable.
             factory: Makes this key's resources.
-            options: This key's settings; by default those of all.
+            options: This key's settings; the service's by default.
             data: Any object to keep with the key's pool; `key_data` returns it.
             **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
 
@@ -280,9 +282,9 @@ class _Keyed(Generic[K, T, S]):
         **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> S:
         """
-        A pool with this service's budget, name and observer that is under no key yet: `add_pool` puts it there.
+        A pool with this service's budget, name and observer, not yet on the map: `add_pool` puts it under its key.
 
-        For objects that hold a pool and are themselves the `data` of its key. Arguments as in `open_key`.
+        For an object that holds the pool and is the `data` of the key. Arguments as in `open_key`.
         """
         made: S = self._service_class(
             factory,
@@ -300,7 +302,7 @@ class _Keyed(Generic[K, T, S]):
 
     def add_pool(self, key: K, pool: S, data: Any = None) -> S:
         """
-        Put a pool of `make_pool` under its key, with any object as `data`. Does not block.
+        Put a pool of `make_pool` on the map, with any object as `data`. Does not block.
 
         If the key has a pool already, that one stays and is returned.
 
@@ -327,7 +329,7 @@ class _Keyed(Generic[K, T, S]):
                 entry = self._entries[key] = Entry(key, pool, data, self._now())
                 self._lru.add(entry)
         if evicted:
-            self._let_go(evicted)
+            self._close_evicted(evicted)
         if entry.touched >= self._arm_again_at:
             self._arm(entry.service)
         return entry.service
@@ -341,10 +343,10 @@ class _Keyed(Generic[K, T, S]):
 
     def _seconds_left(self, key: K, service: S, error: PoolClosedError, timeout: float | None) -> float:
         """
-        How long a borrower may still wait that found its pool closed because the key was closed or evicted.
+        The seconds left for a borrower whose pool was closed because its key was closed or evicted.
 
         Raises:
-            PoolClosedError: The service is stopped, or the pool was stopped by itself.
+            PoolClosedError: The service is stopped, or a caller stopped this pool.
         """
         if self._is_stopped:
             raise self._stopped(key) from error
@@ -354,7 +356,7 @@ class _Keyed(Generic[K, T, S]):
         return max((service.options.timeout if timeout is None else timeout) - error.waited, 0.0)
 
     def _evict(self, *, before: float = math.inf, most: float = math.inf) -> list[Entry[S]]:
-        """Take unused keys off the map; the caller passes them to `_let_go` after it has released the lock."""
+        """Take unused keys off the map. Release the lock, then pass them to `_close_evicted`."""
 
         def is_unused(entry: Entry[S]) -> bool:
             service, ledger = entry.service, entry.service.engine.ledger
@@ -362,7 +364,7 @@ class _Keyed(Generic[K, T, S]):
             if service.pending or in_use or (before < math.inf and service.size > ledger.min_size):
                 entry.touched = self._now()
                 return False
-            if before < math.inf:  # a pool that is full to `min_size` may be used by a caller that kept it
+            if before < math.inf:  # a caller that kept a pool of `min_size` resources may be using it
                 entry.touched = max([entry.touched, *(slot.taken_at for slot in list(ledger.idle) if slot.uses)])
             return entry.touched <= before
 
@@ -372,13 +374,13 @@ class _Keyed(Generic[K, T, S]):
         return taken
 
     def _remove(self, entry: Entry[S]) -> None:
-        """Take an entry off the map; stopping all still reaches its pool."""
+        """Take an entry off the map. `stop` still stops its pool."""
         self._removed.add(entry.service)
         entry.service.leave_the_map()
         self._entries.pop(entry.key, None)
 
-    def _let_go(self, evicted: list[Entry[S]]) -> None:
-        """Destroy the idle resources of evicted keys; a caller that kept such a pool may go on using it."""
+    def _close_evicted(self, evicted: list[Entry[S]]) -> None:
+        """Destroy the idle resources of evicted keys. A caller that kept such a pool may go on using it."""
         for entry in evicted:
             self._tell_dropped(entry)
             if entry.service.size or entry.service.engine.ledger.min_size:
@@ -395,16 +397,16 @@ class _Keyed(Generic[K, T, S]):
             log.exception("pool %r: on_dropped() failed", self._name)
 
     def expire(self, key: K) -> None:
-        """Replace the key's resources: idle ones now, the others as they come back."""
+        """Replace the key's resources: idle ones now, the others as they come back. Does not block."""
         entry = self._entries.get(key)
         if entry is not None:
             entry.service.expire()
 
     def close_key(self, key: K) -> bool:
         """
-        Take the key's pool off the map: it refuses new borrowers and ends with those it has. Does not block.
+        Take the key's pool off the map. It refuses new borrowers and serves the waiting ones. Does not block.
 
-        The next use of the key makes a new pool. Returns whether there was one.
+        The next use of the key makes a new pool. Returns whether the key had a pool.
         """
         with self._lock:
             entry = self._entries.get(key)
@@ -416,7 +418,7 @@ class _Keyed(Generic[K, T, S]):
         return True
 
     def stats(self) -> KeyedPoolStats:
-        """The numbers of all keys and of each."""
+        """The numbers of all keys together and of each key."""
         per_key = {key: entry.service.stats() for key, entry in self._entries.copy().items()}
         every = [*per_key.values(), *(service.stats() for service in members(self._removed))]
         return KeyedPoolStats(
@@ -433,7 +435,7 @@ class _Keyed(Generic[K, T, S]):
     # -- unused keys ------------------------------------------------------------
 
     def _arm(self, service: S) -> None:
-        """Have the timer call when the first key may have been unused for `max_key_idle`."""
+        """Set the timer to the instant at which a key may first be unused for `max_key_idle`."""
         if not service.can_be_rung():
             return
         now = self._now()
@@ -457,22 +459,22 @@ class _Keyed(Generic[K, T, S]):
             self._arm(entry.service)
 
     def sweep(self) -> None:
-        """Evict the keys that have been unused for `max_key_idle`; this also happens in the background."""
+        """Evict the keys that have been unused for `max_key_idle`. This also happens in the background."""
         self._sweep(most=math.inf)
 
     def _sweep(self, most: float) -> None:
         with self._lock:
             evicted = self._evict(before=self._now() - self._max_key_idle, most=most)
-        self._let_go(evicted)
+        self._close_evicted(evicted)
 
     # -- values ----------------------------------------------------------------
 
     def is_borrowed(self, value: T) -> bool:
-        """Whether this very object is out, under whatever key."""
+        """Whether this object, compared by identity, is out under any key."""
         return self._find_pool(value) is not None
 
     def _find_pool(self, value: T) -> S | None:
-        """The pool that a value is out from."""
+        """The pool from which a value is borrowed."""
         engine = self._owners.get(id(value))
         if engine is None or engine.loan_of(value) < 0:
             return None
@@ -483,10 +485,10 @@ class _Keyed(Generic[K, T, S]):
 
     def _pool_of(self, value: T) -> S:
         """
-        The pool that a value is to be given back to.
+        The pool to which a value must be given back.
 
         Raises:
-            ReleaseError: It is not out under any key.
+            ReleaseError: The value is not out under any key.
         """
         service = self._find_pool(value)
         if service is None:
@@ -504,17 +506,17 @@ class _Keyed(Generic[K, T, S]):
         return [*(entry.service for entry in self._entries.copy().values()), *members(self._removed)]
 
     def _closing(self) -> list[S]:
-        """All pools; from now on no key gets another."""
+        """All pools, for stopping; from now on no key gets a new pool."""
         with self._lock:
             self._is_stopped = True
         return self._every()
 
     def _off_the_map(self) -> list[S]:
-        """Pools off the map that a caller may still use."""
+        """Pools of closed or evicted keys that a caller may still use."""
         return members(self._removed)
 
     def _begin_stop(self, services: list[S]) -> list[S]:
-        for service in services:  # all at once, before any is waited for
+        for service in services:  # begin to stop all before waiting for any
             service.engine.change(service.engine.ledger.stop)
         return services
 
@@ -538,19 +540,19 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
     A pool for each key, for threads.
 
     Args:
-        factory_for_key: Gets a key, returns the factory of its resources. Must not block. `None` where every key is
+        factory_for_key: Called with a key, returns the factory of its resources. Must not block. `None` if every key is
             opened by `open_key`.
         options: Settings of each key's pool, as an object or a mapping.
         max_total: Most resources of all keys together; `None` is no limit.
-        max_keys: Most keys that have a pool; for one more, the least recently used is evicted. `None` is no limit.
-        max_key_idle: Seconds after which an unused key is evicted: one without borrowers whose pool is empty, or holds
-            at most `min_size` resources, unused for as long; those are destroyed. `None` takes `max_idle`.
+        max_keys: Most keys that have a pool. For a further key, the least recently used is evicted. `None` is no limit.
+        max_key_idle: Seconds after which an unused key is evicted. A key is unused if it has no borrowers and its pool
+            has at most `min_size` resources, unused for as long; these are destroyed. `None` takes `max_idle`.
         budget: A limit shared with further pools, instead of `max_total`.
-        context: Handed to acquire hooks where the borrower gives no context.
-        name: For texts and statistics; every key's pool has it.
-        observer: Told of what happens under every key.
+        context: Passed to acquire hooks if the borrower gives no context.
+        name: For messages and statistics; every key's pool has it.
+        observer: Is called for each event of every key.
         on_dropped: Called with key and pool when a key is taken off the map; must not block.
-        clock: Seconds that never go back.
+        clock: A monotonic clock in seconds.
         **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
 
     Raises:
@@ -560,7 +562,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
     _service_class = PoolingService
 
     def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
-        """As `PoolingService.acquire`, of the key's pool; also waits where the budget is spent."""
+        """As `PoolingService.acquire`, from the key's pool; also waits while the budget is spent."""
         while True:
             service = self.pool(key)
             try:
@@ -569,7 +571,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
                 timeout = self._seconds_left(key, service, error, timeout)
 
     def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
-        """As `PoolingService.acquire_nowait`, of the key's pool."""
+        """As `PoolingService.acquire_nowait`, from the key's pool."""
         return self._borrow(key, request_ctx, None, priority, queues=False)
 
     def _borrow(
@@ -583,7 +585,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
         lease: _KeyedLease[T] | None = None,
     ) -> T:
         """
-        Acquire from the key's pool; if the key is closed meanwhile, from the next pool that it gets.
+        Acquire from the key's pool. If the key is closed meanwhile, acquire from its next pool.
 
         Args:
             key: Whose pool.
@@ -591,7 +593,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
             timeout: As in `acquire`.
             priority: As in `acquire`.
             queues: `False` as in `acquire_nowait`.
-            lease: Acquires by itself.
+            lease: A lease that acquires, instead of this method.
         """
         while True:
             service = self.pool(key)
@@ -605,12 +607,12 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
                 timeout = self._seconds_left(key, service, error, timeout)
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
-        """As `PoolingService.release`; the value knows its key."""
+        """As `PoolingService.release`; the pool is found by the value."""
         service = self._pool_of(value)
         service.release(value, exc)
 
     def destroy(self, value: T) -> None:
-        """As `PoolingService.destroy`; the value knows its key."""
+        """As `PoolingService.destroy`; the pool is found by the value."""
         service = self._pool_of(value)
         service.destroy(value)
 
@@ -629,9 +631,9 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def stop_closed(self, timeout: float = 5.0) -> None:
         """
-        Stop the pools whose key was closed or evicted, all within `timeout` seconds; present keys keep theirs.
+        Stop the pools of closed and evicted keys, all within `timeout` seconds. Pools on the map go on.
 
-        Call `close_key` for each key and then this, and every key gets a new pool while you wait for the old ones.
+        To replace every key's pool, call `close_key` for each key and then this: new borrowers get new pools at once.
         """
         self._stop_all(self._off_the_map, timeout)
 
@@ -667,9 +669,9 @@ class _KeyedLease(Lease[T]):
         return self._keyed._borrow(self._key, None, self._timeout, 0, lease=self)
 
     def enter(self, service: PoolingService[T], timeout: float | None) -> T:
-        """Acquire from this pool, which is where the value goes back to."""
+        """Acquire from this pool, and release to it."""
         self._service = service
-        value: T  # kept in the line it comes in, as in `Lease`
+        value: T  # assigned in the same statement, as in `Lease`
         value = self._value = service.acquire(self._ctx, timeout=timeout, priority=self._priority)
         return value
 
@@ -694,7 +696,7 @@ class _AsyncKeyedLease(AsyncLease[T]):
     async def enter(self, service: AsyncPoolingService[T], timeout: float | None) -> T:
         """As `_KeyedLease.enter`."""
         self._service = service
-        value: T  # kept in the line it comes in, as in `Lease`
+        value: T  # assigned in the same statement, as in `Lease`
         value = self._value = await service.acquire(self._ctx, timeout=timeout, priority=self._priority)
         return value
 
@@ -820,7 +822,7 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 def _after_fork() -> None:
     for keyed in members(_all):
         keyed._lock = threading.RLock()
-        keyed._armed_at = math.inf  # the timer that was to call is the parent's
+        keyed._armed_at = math.inf  # the timer was the parent's
         if keyed._max_key_idle < math.inf:
             keyed._arm_again_at = -math.inf
 

@@ -1,4 +1,4 @@
-"""A resource in hand that knows the way back: `lease()` and `PooledValue`."""
+"""Borrowed resources that know their pool: `Lease`, of `lease()`, and `PooledValue`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ S = TypeVar("S", bound="PoolingService[Any] | AsyncPoolingService[Any]")
 
 class _Pooled(Generic[T, S]):
     """
-    What both kinds of pooled value have in common: one ticket for the way back, and being given up when dropped.
+    What both kinds of pooled value share: they are given back once, or given up when garbage collected.
 
-    Of two threads that give it back one gets the ticket. The same resource may be out again by then, in the hands of
-    another borrower, so the pool alone could not tell.
+    Of two threads that give it back, one gets the ticket; the other gets an error. The pool alone could not tell: the
+    resource may have been lent to another borrower meanwhile.
     """
 
     __slots__ = ("_is_back", "_loan", "_ticket", "service", "value")
@@ -43,7 +43,7 @@ class _Pooled(Generic[T, S]):
 
     @classmethod
     def expected(cls, service: S) -> Self:
-        """One whose value is about to come; should an interrupt come after it, `__del__` gives the value up."""
+        """A pooled value made before its value is acquired, so that after an interrupt `__del__` gives the value up."""
         pooled = cls.__new__(cls)
         pooled._is_back = False
         pooled._loan = None
@@ -53,7 +53,7 @@ class _Pooled(Generic[T, S]):
         return pooled
 
     def note_loan(self) -> None:
-        """Note which use of the resource this is."""
+        """Note which loan of the resource this is."""
         self._loan = self.service.engine.loan_of(self.value)
 
     def forget(self) -> None:
@@ -77,13 +77,13 @@ class _Pooled(Generic[T, S]):
 
 class PooledValue(_Pooled[T, "PoolingService[T]"]):
     """
-    A borrowed resource together with its pool. Release or destroy it once; also a context manager.
+    A borrowed resource together with its pool. Release or destroy it once, or use it as a context manager.
 
-    One that is dropped while its resource is out, or that was interrupted while giving it back, gives it up when it is
-    garbage; the resource is then destroyed.
+    If it is garbage collected while its resource is out, or after an interrupt while giving it back, the resource is
+    destroyed.
 
     Attributes:
-        service: The pool it came from.
+        service: The pool it was acquired from.
         value: The resource.
     """
 
@@ -156,7 +156,7 @@ def get_pooled_value(service: PoolingService[T], request_ctx: Any = None) -> Poo
 def get_pooled_value(service: AsyncPoolingService[T], request_ctx: Any = None) -> Awaitable[AsyncPooledValue[T]]: ...
 def get_pooled_value(service: Any, request_ctx: Any = None) -> Any:
     """
-    Acquire a resource, as a `PooledValue`; with an asyncio pool this is to be awaited.
+    Acquire a resource as a `PooledValue`. With an asyncio pool, await the result.
 
     Errors as in `acquire`.
     """

@@ -49,38 +49,38 @@ class PoolingServiceOptions:
     Args:
         min_size: Resources made by `start()` and kept from then on.
         max_size: Most resources that exist at once, those being created or destroyed included.
-        timeout: What a borrower waits at most when it does not say: queueing, creating,
+        timeout: How long a borrower that gives no timeout waits at most, for queueing, creating,
             validating and the acquire hook together.
         max_waiting: Most borrowers that may queue; one more gets `PoolExhaustedError`
             at once. `None` is unlimited; `0` forbids queueing behind other borrowers.
         priorities: Number of queues. `acquire(priority=0)` is served first, `priorities - 1` last.
-        lifo: Hand out the resource given back last (`True`: few stay warm, the rest
-            age out) or first (`False`: all are used evenly).
-        max_lifetime: Age at which a resource is replaced: at once when idle, else as it
-            comes back. Each gets up to a tenth less, so that those born together do not end together.
+        lifo: `True` lends the resource given back last, so that few are in use and the rest
+            reach `max_idle`; `False` lends the one given back first, so that all are used evenly.
+        max_lifetime: Age at which a resource is replaced: at once if idle, else as it
+            comes back. Each gets up to a tenth less, so that those created together are not replaced together.
         max_idle: Idle time after which a resource above `min_size` is destroyed.
         max_uses: Acquisitions after which a resource is replaced.
-        validate_on_acquire: `False` never, `True` always (new ones too), a number: only
-            a resource that has been idle for longer than so many seconds.
-        validate_on_release: Validate before a resource goes back to the idle ones.
-        validate_idle: Interval in which idle resources are validated in the background; `None` never.
-        max_creating: Most creates under way at once. Two, as in MongoDB's
-            connection pool specification: a burst then waits for returned resources
-            instead of opening one each.
+        validate_on_acquire: `False` never, `True` always (new resources, too). A number validates only
+            a resource that has been idle for more than this many seconds.
+        validate_on_release: Whether to validate a resource when it is given back.
+        validate_idle: Interval at which idle resources are validated in the background; `None` for never.
+        max_creating: Most creates at the same time. The default of two is that of MongoDB's
+            connection pool specification: most borrowers of a burst then get a resource that was given back,
+            instead of creating one each.
         create_timeout: Time after which a create counts as failed. The asyncio service
-            cancels it; a thread cannot be interrupted, so there its place stays taken until it
+            cancels it. A thread cannot be interrupted, so there the place stays taken until `create`
             returns, and a resource that comes late is used.
         create_backoff: Pause after the first failed create; doubles with each further one, with jitter.
         create_backoff_max: The longest such pause.
-        destroy_timeout: Time after which a destroy, or a release hook, is given up: the
-            place is free again, and a warning is logged.
-        leak_timeout: A resource out for longer is reported once, with the stack of its
-            borrower. `None` switches that and its cost off.
-        on_error: What becomes of a resource whose borrower raised in `lease()`, or said so by `release(value, exc)`:
-            `"release"` resets it by the release hook, `"destroy"` destroys it, `"auto"` releases where
-            a release hook exists to reset it and destroys otherwise.
-        inline_hooks: Threads only. `True` runs validate and the acquire hook in the borrower's own
-            thread: no hand-over to a worker and thread-locals are kept, but a hook that
+        destroy_timeout: Time after which the pool stops waiting for a destroy or a release hook: it frees the
+            place and logs a warning.
+        leak_timeout: A resource that is out for longer is reported once, with the stack of its
+            borrower. `None` switches this off, and its cost.
+        on_error: What happens to a resource whose block in `lease()` raised, or that was given back by
+            `release(value, exc)`: `"release"` resets it by the release hook, `"destroy"` destroys it, `"auto"`
+            resets it if there is a release hook and destroys it otherwise.
+        inline_hooks: Threads only. `True` runs validate and the acquire hook in the borrower's
+            thread. That saves the change to a worker thread and keeps thread-locals, but a hook that
             blocks keeps its borrower past the timeout.
         use_times: Measure how long each resource is out (`PoolStats.use_time`).
     """
@@ -170,7 +170,7 @@ class PoolingServiceOptions:
         Args:
             options: The object or mapping.
             keywords: By the names of fields.
-            others: Names that whoever has these options takes besides, for the message about an unknown one.
+            others: Further names that the caller accepts, for the message about an unknown name.
         """
         if options is None:
             return cls(**_known(keywords, others)) if keywords else _DEFAULTS
@@ -193,9 +193,9 @@ def _known(given: Mapping[str, Any], others: Iterable[str] = ()) -> Mapping[str,
             continue
         near = get_close_matches(name, [*names, *others], n=1, cutoff=0.7) if isinstance(name, str) else []
         if name == "create":
-            hint = ": what creates resources is the first argument"
+            hint = ": the factory is the first argument"
         elif name in _HOOKS:
-            hint = f": it is a step of the factory's, which PoolFactory.of(create, {name}=...) makes of functions"
+            hint = f": it is a hook of the factory: PoolFactory.of(create, {name}=...)"
         elif near:
             hint = f"; did you mean {near[0]!r}?"
         else:
@@ -205,7 +205,7 @@ def _known(given: Mapping[str, Any], others: Iterable[str] = ()) -> Mapping[str,
 
 
 def is_seconds(value: object) -> bool:
-    """Whether this is a number that a clock can be compared with."""
+    """Whether this is a number that can be compared with a clock."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:
@@ -216,10 +216,10 @@ def is_seconds(value: object) -> bool:
 
 def checked_seconds(value: float, field: str, where: str) -> float:
     """
-    The seconds that a call was given; below 0 nothing is left of them.
+    Check the timeout of a call; a negative one counts as 0.
 
     Raises:
-        ConfigurationError: It is no number.
+        ConfigurationError: It is not a number.
     """
     if not is_seconds(value):
         raise ConfigurationError(

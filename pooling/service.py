@@ -1,9 +1,9 @@
 """
-The door to the pool: `PoolingService` for threads, `AsyncPoolingService` for asyncio.
+The pools: `PoolingService` for threads, `AsyncPoolingService` for asyncio.
 
-Thin, but for the fast path: with an idle resource, no waiter and no hook to run, acquire and
-release move a slot between two containers, with atomic operations and no lock. `_engine/ledger.py` says
-when that is allowed (`fast`), why no waiter is overlooked, and what happens if an interrupt comes in between.
+The services add little to the engine except the fast path: with an idle resource, no waiter and no hook to run,
+acquire and release move a slot between two containers by atomic operations, without the lock. `_engine/ledger.py`
+says when that is allowed (`fast`), why no waiter is overlooked, and how an interrupt in between is repaired.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _frame = sys._getframe
 
 
 class _Service(Generic[T]):
-    """What both front ends have in common: construction, numbers, limits."""
+    """What both front ends share: construction, numbers, limits."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class _Service(Generic[T]):
         self._budget = budget
         self._hooks = Hooks(self._factory)
         self._is_alive = self._hooks.is_alive
-        self._inherited: frozenset[int] = frozenset()  # ids of what the parent process had out at a fork
+        self._inherited: frozenset[int] = frozenset()  # ids of resources that the parent process had at a fork
         self._build()
         _services.add(self)
 
@@ -98,7 +98,7 @@ class _Service(Generic[T]):
         raise NotImplementedError
 
     def _set_up(self, backend: Any, budget: Budget | None) -> None:
-        #: What does the work; for the parts of this package.
+        #: Runs the operations; for other modules of this package.
         self.engine = Engine(
             self._hooks,
             self._options,
@@ -111,10 +111,10 @@ class _Service(Generic[T]):
         self._ledger = self.engine.ledger
 
     def renew(self) -> None:
-        """Begin anew, as in a child process, and leave alone what the parent has."""
+        """Become an empty pool in a forked child; the parent's resources are left alone."""
         old = self.engine
         if old.ledger.slots:
-            self._inherited |= frozenset(id(slot.value) for slot in old.ledger.slots)  # a grandparent's stay known
+            self._inherited |= frozenset(id(slot.value) for slot in old.ledger.slots)  # added to those of earlier forks
             keep_forever(old.ledger)
         self._build()
         if old.ledger.state is STOPPED:
@@ -128,17 +128,17 @@ class _Service(Generic[T]):
 
     @property
     def name(self) -> str:
-        """The pool's name, as in texts and statistics."""
+        """The pool's name, as in messages and statistics."""
         return self._name
 
     @property
     def options(self) -> PoolingServiceOptions:
-        """The settings now in force."""
+        """The current settings."""
         return self._options
 
     @property
     def context(self) -> Any:
-        """What acquire hooks receive where the borrower gives no context."""
+        """What acquire hooks receive if the borrower gives no context."""
         return self._context
 
     @property
@@ -158,7 +158,7 @@ class _Service(Generic[T]):
 
     @property
     def idle(self) -> list[T]:
-        """The idle resources at this instant, to look at: they are the pool's, and borrowers may take them."""
+        """The idle resources at this instant, for inspection only: borrowers may acquire them at any time."""
         return [slot.value for slot in tuple(self._ledger.idle)]
 
     @property
@@ -173,7 +173,7 @@ class _Service(Generic[T]):
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started, by `start` or by the first acquisition, and not stopped or suspended."""
+        """Whether it was started, by `start` or the first acquisition, and is neither stopped nor suspended."""
         return self._ledger.state is RUNNING
 
     def stats(self) -> PoolStats:
@@ -181,7 +181,7 @@ class _Service(Generic[T]):
         return self.engine.stats()
 
     def is_borrowed(self, value: T) -> bool:
-        """Whether this very object is out."""
+        """Whether this object, compared by identity, is out."""
         return id(value) in self._ledger.out
 
     # -- limits --------------------------------------------------------------
@@ -190,8 +190,8 @@ class _Service(Generic[T]):
         """
         Change the limits.
 
-        What is above the new maximum is destroyed, what of it is out as it comes back;
-        waiting borrowers profit from a higher one at once. Does not block.
+        Resources above the new maximum are destroyed: idle ones now, borrowed ones as they come back.
+        A higher maximum serves waiting borrowers at once. Does not block.
 
         Raises:
             ConfigurationError: A limit is no whole number, or the minimum is above the maximum.
@@ -200,24 +200,24 @@ class _Service(Generic[T]):
         self.engine.change(self._ledger.resize, min_size, max_size)
 
     def expire(self) -> None:
-        """Replace all resources there are: idle ones are destroyed now, the others as they come back."""
+        """Replace all resources: idle ones are destroyed now, the others as they come back. Does not block."""
         self.engine.change(self._ledger.expire)
 
     def leave_the_map(self) -> None:
-        """Belong to no key any more; for keyed pools. This service then lives as long as a resource it has lent."""
+        """For keyed pools: note that the key was closed or evicted. The service then lives as long as its loans."""
         self.engine.kept_service = self
 
     def keep_none(self) -> None:
-        """Keep no resources but those in use; for keyed pools, and what has such a pool may go on using it."""
+        """For keyed pools: replace all resources and no longer keep `min_size`. The pool can still be used."""
         if self._ledger.min_size:
             self._options = self._options.replaced(min_size=0)
         self.engine.change(self._ledger.keep_none)
 
     def retire(self) -> None:
         """
-        Refuse new borrowers, serve those who wait, destroy what is idle and what comes back. Does not block.
+        Refuse new borrowers, serve the waiting ones, destroy idle resources now and the others as they come back.
 
-        For a pool that has been replaced by another; `stop` afterwards waits for its end.
+        Does not block. For a pool that has been replaced by another; call `stop` afterwards to wait for its end.
         """
         self.engine.change(self._ledger.retire)
 
@@ -231,31 +231,31 @@ class _Service(Generic[T]):
 
     def sweep(self) -> None:
         """
-        Do at once what time has brought about: resources idle or old for too long, hooks overdue, leaks, pauses ended.
+        Handle what is due now: resources idle or old for too long, overdue hooks, leaks, pauses that have ended.
 
-        A pool does this by itself when it is due. Call it after the process was frozen, or a `clock` of your own has
-        moved. Does not block.
+        A pool does this by itself in time. Call it after the process was frozen, or after a custom `clock` jumped.
+        Does not block.
         """
         self.engine.change(self._ledger.sweep)
 
     # -- giving back -----------------------------------------------------------
 
     def _refuse(self, value: T) -> None:
-        """Say why a resource that is not out cannot be given back, unless it was borrowed before a fork."""
+        """Raise for a value that is not out, unless it was borrowed before a fork."""
         if id(value) not in self._inherited:
-            lender = next((other for other in _services if other.is_borrowed(value)), None)
-            elsewhere = None if lender is None else messages.title(lender._name, lender._key)
-            raise messages.not_out(self._name, self._key, self._ledger, value, elsewhere)
+            owner = next((other for other in _services if other.is_borrowed(value)), None)
+            elsewhere = None if owner is None else messages.title(owner._name, owner._key)
+            raise messages.not_borrowed_error(self._name, self._key, self._ledger, value, elsewhere)
 
     # -- the fast path ---------------------------------------------------------
 
     def _inspect(self, slot: Slot, frame: FrameType) -> bool:
         """
-        Look at an idle resource and note its borrower, as far as this pool does; whether it may be lent.
+        Check an idle resource and record its borrower, as far as this pool does either; whether it may be lent.
 
-        One that may not is on its way to be destroyed.
+        One that fails the check is destroyed.
         """
-        if self._is_alive is not None and slot.state is LIVE and self.engine.flaw_at_once(slot) is not None:
+        if self._is_alive is not None and slot.state is LIVE and self.engine.find_visible_flaw(slot) is not None:
             self.engine.condemn(slot, "invalid")
             return False
         if self._ledger.notes:
@@ -272,24 +272,24 @@ class PoolingService(_Service[T]):
     """
     A pool of resources for threads.
 
-    Nothing starts at construction; the first acquisition, `start()` or `with` starts it. All methods
+    Construction starts nothing; the first acquisition, `start()` or `with` starts the pool. All methods
     may be called from any thread. Resources are created and destroyed on background threads that all pools of the
     process share.
 
     Args:
         factory: Makes the resources: a `PoolFactory`, or a callable or class that does.
         options: Settings, as an object or a mapping.
-        context: Handed to acquire hooks where the borrower gives no context.
-        name: For texts and statistics; made up if `None`.
-        observer: Told of what happens.
-        key: What tells this pool from others of the same name, in texts.
+        context: Passed to acquire hooks if the borrower gives no context.
+        name: For messages and statistics; generated if `None`.
+        observer: Is called for each event.
+        key: Tells this pool from others of the same name, in messages.
         budget: A limit that this pool shares with others.
-        clock: Seconds that never go back; ages, idle times and pauses are read from it. Waits and timers last
-            as long by the machine's own clock: whoever moves this one calls `sweep()` afterwards.
+        clock: A monotonic clock in seconds, for ages, idle times and pauses. Waits and timers use the machine's
+            clock, so call `sweep()` after this one jumped.
         **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
 
     Raises:
-        ConfigurationError: A setting that cannot work, or a hook that is a coroutine function.
+        ConfigurationError: A setting has a value that cannot work, or a hook is a coroutine function.
     """
 
     def _build(self) -> None:
@@ -298,12 +298,12 @@ class PoolingService(_Service[T]):
         self._set_up(ThreadBackend(self._now, is_inline=self._options.inline_hooks, lock=lock), budget)
 
     def can_be_rung(self) -> bool:
-        """Whether there is a timer that can call back."""
+        """Whether a timer can call back."""
         return True
 
     def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """
-        Serve borrowers; blocks until `min_size` resources exist, at most `timeout` seconds.
+        Serve borrowers. Blocks until `min_size` resources exist, at most `timeout` seconds.
 
         A pool that cannot be filled is stopped again. Starting after `stop` works; starting twice does nothing.
 
@@ -312,46 +312,46 @@ class PoolingService(_Service[T]):
             timeout: Seconds; `None` takes the service's `timeout`.
 
         Raises:
-            CreateError: A create failed for good.
+            CreateError: A create failed, and trying again would not help.
             PoolTimeoutError: `min_size` was not reached in time.
         """
         finish(self.engine.start(timeout, waits=wait))
 
     def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
         """
-        Refuse borrowers, send the waiting ones away, destroy what is idle.
+        Refuse borrowers, reject the waiting ones, destroy idle resources.
 
-        Blocks until all is destroyed, at most `timeout` seconds; then it warns who still holds
-        what, and that is destroyed when it comes back. May be called again, and from several threads.
+        Blocks until all resources are destroyed, at most `timeout` seconds. Then it logs which are still out and where
+        they were borrowed; those are destroyed when they come back. May be called again, and from several threads.
 
         Args:
             timeout: Seconds.
-            drain: `False` waits for idle resources to be destroyed, but not for what is out, and does not warn of it.
+            drain: `False` waits for idle resources to be destroyed, but not for borrowed ones, and logs no warning.
         """
         finish(self.engine.stop(timeout, drains=drain))
 
     def stop_by(self, deadline: float, *, given: float) -> None:
-        """As `stop`, by the instant at which the timeout `given` for several pools ends."""
+        """As `stop`, until `deadline`. `given` is the timeout that the caller gave for several pools; for messages."""
         finish(self.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=given))
 
     def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
         Set one resource aside for the caller.
 
-        Blocks while all are out. Interrupting the wait is free: a resource already
-        set aside goes to the next in line. The caller must release or destroy it;
+        Blocks while all are out. An interrupt of the wait loses nothing: a resource already
+        set aside goes to the next waiter. You must release or destroy the resource;
         prefer `lease()`.
 
         Args:
-            request_ctx: Handed to the acquire hook; the service's own context if `None`.
-            timeout: Seconds for queueing, creating, validating and the hook together.
+            request_ctx: Passed to the acquire hook; the service's `context` if `None`.
+            timeout: Seconds for queueing, creating, validating and the acquire hook together.
                 `None` takes the service's `timeout`.
             priority: Which queue to wait in: `0` is served first, `priorities - 1` last.
 
         Raises:
             PoolTimeoutError: Time ran out; `step` says where, `__cause__` is the last create failure.
             PoolClosedError: The service stopped before or during the wait.
-            PoolExhaustedError: `max_waiting` others wait already.
+            PoolExhaustedError: `max_waiting` borrowers are waiting already.
             CreateError: No resource can be created, and trying again would not help.
         """
         ledger = self._ledger
@@ -371,41 +371,41 @@ class PoolingService(_Service[T]):
 
     def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
         """
-        As `acquire`, but never waits for another borrower: for an idle resource, or a place to create one.
+        As `acquire`, but never wait for another borrower: take an idle resource, or create one if there is room.
 
-        Creating, validating and the hook still take their time, at most the service's `timeout`.
+        Creating, validating and the acquire hook may still block, at most for the service's `timeout`.
 
         Raises:
-            PoolExhaustedError: All are out.
+            PoolExhaustedError: All resources are out.
         """
         return self._acquire(request_ctx, None, priority, queues=False)
 
     def _acquire(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> T:
-        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if ctx is None else ctx
-        return finish(self.engine.take(ctx, timeout, priority, site, queues=queues))  # type: ignore[no-any-return]
+        return finish(self.engine.take(ctx, timeout, priority, call_site, queues=queues))  # type: ignore[no-any-return]
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """
         Give a resource back.
 
-        Runs the release hook in the calling thread. If that fails, or validation does, the resource
-        is destroyed. After an interrupt the resource is still out, given back or destroyed.
+        Runs the release hook in the calling thread. If the hook or the validation fails, the resource
+        is destroyed. After an interrupt the resource is still out, or released, or destroyed; it is never lost.
 
         Args:
-            value: The very object that `acquire` returned.
-            exc: The exception that ended the use, if one did. `on_error` says whether the resource is then reset or
-                destroyed; a release hook with a parameter of that name receives it.
+            value: The object that `acquire` returned, not an equal one.
+            exc: The exception that ended the use, if one did. `on_error` decides whether the resource is then reset or
+                destroyed; a release hook with a parameter named `exc` receives it.
 
         Raises:
-            ReleaseError: It is not out (given back twice, or another pool's), or the hook failed.
+            ReleaseError: The resource is not out (given back twice, or another pool's), or the hook failed.
         """
         ledger = self._ledger
         if ledger.fast and exc is None:
             slot = ledger.out.pop(id(value), None)
             if slot is not None:
                 ledger.put(slot)
-                if not ledger.fast:  # looked at again, after the slot was put back: a borrower may have queued
+                if not ledger.fast:  # read again after the slot was put back: a borrower may have queued meanwhile
                     self.engine.settle()  # type: ignore[unreachable]
                 return
         if not finish(self.engine.give_back(value, exc)):
@@ -418,19 +418,19 @@ class PoolingService(_Service[T]):
         Blocks until its destroy hook has ended, at most `destroy_timeout`.
 
         Raises:
-            ReleaseError: It is not out.
+        ReleaseError: The resource is not out.
         """
         if not finish(self.engine.destroy(value)):
             self._refuse(value)
 
     def check(self, validate: Callable[[T], Any] | None = None) -> None:
         """
-        Look at every idle resource now; those that are no good are destroyed, and `min_size` is filled up again.
+        Validate every idle resource now, destroy those that fail, and fill up to `min_size` again.
 
-        Blocks until all are looked at; meanwhile none of them is to be had.
+        Blocks until all are checked. Meanwhile the resources still to be checked cannot be acquired.
 
         Args:
-            validate: Raises, or returns `False`, for one that is no good. `None` takes the factory's `validate`.
+            validate: Raises, or returns `False`, for a resource to destroy. `None` takes the factory's `validate`.
 
         Raises:
             ConfigurationError: `validate` cannot be called.
@@ -447,7 +447,7 @@ class PoolingService(_Service[T]):
 
     def run(self, task: Callable[[T], R], request_ctx: Any = None) -> R:
         """
-        Acquire a resource, call `task` with it, release it; the task's result.
+        Acquire a resource, call `task` with it, release it; returns the task's result.
 
         If the task raises, the resource is destroyed.
         """
@@ -468,11 +468,11 @@ class AsyncPoolingService(_Service[T]):
     """
     A pool of resources for asyncio; `PoolingService`'s twin, whose hooks may be coroutine functions.
 
-    It may be built before the loop, and belongs to the first loop that uses it until it is stopped. Not
-    thread-safe, as usual for asyncio. A plain hook runs in the loop and blocks it while it lasts.
+    You may construct it before the loop. It belongs to the first loop that uses it, until it is stopped. Not
+    thread-safe, as usual for asyncio. A hook that is a plain function runs in the loop and blocks it meanwhile.
     """
 
-    if TYPE_CHECKING:  # what a coroutine function returns when awaited is the resource
+    if TYPE_CHECKING:  # so that `T` of a coroutine function is what it returns when awaited
 
         @overload
         def __init__(
@@ -502,7 +502,7 @@ class AsyncPoolingService(_Service[T]):
         self._set_up(self._backend, None if self._budget is None else self._budget.join(AsyncPoolingService)[1])
 
     def can_be_rung(self) -> bool:
-        """Whether there is a loop whose timer can call back."""
+        """Whether a running loop's timer can call back."""
         try:
             self._bind()
         except (RuntimeError, PoolingError):
@@ -510,13 +510,13 @@ class AsyncPoolingService(_Service[T]):
         return True
 
     def _bind(self) -> None:
-        """Belong to the running loop, or say why not."""
+        """Bind the pool to the running loop; raise if it has resources in another one."""
         loop = asyncio.get_running_loop()
         bound = self._backend.loop
         if bound is loop:
             return
         if bound is not None and (self._ledger.slots or self._ledger.waiting):
-            state = "has been closed" if bound.is_closed() else "is another one"
+            state = "has been closed" if bound.is_closed() else "is not the running one"
             count = len(self._ledger.slots)
             raise PoolingError(
                 f"{messages.title(self._name, self._key)} has {count} {self._ledger.noun}{'s' * (count != 1)} of the "
@@ -525,7 +525,7 @@ class AsyncPoolingService(_Service[T]):
                 pool=self._name,
                 counts=messages.counts_of(self._ledger),
             )
-        self.engine.armed_at = float("inf")  # what was to ring in another loop, or in none, never will
+        self.engine.armed_at = float("inf")  # an alarm set in another loop, or without one, does not ring here
         self._backend.bind(loop)
 
     async def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
@@ -534,7 +534,7 @@ class AsyncPoolingService(_Service[T]):
         await self.engine.start(timeout, waits=wait)
 
     async def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
-        """As `PoolingService.stop`, without blocking the loop. Cancelling it leaves a pool that goes on stopping."""
+        """As `PoolingService.stop`, without blocking the loop. After a cancellation the pool goes on stopping."""
         self._bind()
         await self.engine.stop(timeout, drains=drain)
 
@@ -547,7 +547,7 @@ class AsyncPoolingService(_Service[T]):
         """
         As `PoolingService.acquire`; suspends instead of blocking.
 
-        Cancelling it is free: what was set aside goes to the next in line, and a create under way goes on for others.
+        A cancellation loses nothing: a resource already set aside goes to the next waiter, a create goes on for others.
 
         Raises:
             PoolingError: The pool belongs to another event loop.
@@ -556,12 +556,12 @@ class AsyncPoolingService(_Service[T]):
         if value is not NOTHING:
             return value
         self._bind()
-        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
-        return await self.engine.take(ctx, timeout, priority, site)  # type: ignore[no-any-return]
+        return await self.engine.take(ctx, timeout, priority, call_site)  # type: ignore[no-any-return]
 
     def take_idle(self) -> T:
-        """An idle resource, where one can be handed over at once and no other borrower waits; else `NOTHING`."""
+        """Take an idle resource if no hook has to run and no other borrower waits; else return `NOTHING`."""
         ledger = self._ledger
         if ledger.fast and ledger.idle and self._backend.loop is _get_running_loop():
             slot = ledger.pop()
@@ -573,7 +573,7 @@ class AsyncPoolingService(_Service[T]):
         return NOTHING  # type: ignore[no-any-return]
 
     def put_idle(self, value: T) -> bool:
-        """Give a resource back, where that needs nothing but putting it there; whether it was done."""
+        """Give a resource back if no hook has to run; whether that was done."""
         ledger = self._ledger
         if ledger.fast and self._backend.loop is _get_running_loop():
             slot = ledger.out.pop(id(value), None)
@@ -585,12 +585,12 @@ class AsyncPoolingService(_Service[T]):
     async def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`; it suspends only for the hooks."""
         self._bind()
-        site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if request_ctx is None else request_ctx
-        return await self.engine.take(ctx, None, priority, site, queues=False)  # type: ignore[no-any-return]
+        return await self.engine.take(ctx, None, priority, call_site, queues=False)  # type: ignore[no-any-return]
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
-        """As `PoolingService.release`. Cancelled inside the release hook, it destroys the resource."""
+        """As `PoolingService.release`. A cancellation inside the release hook destroys the resource."""
         if exc is None and self.put_idle(value):
             return
         self._bind()
@@ -598,7 +598,7 @@ class AsyncPoolingService(_Service[T]):
             self._refuse(value)
 
     async def destroy(self, value: T) -> None:
-        """As `PoolingService.destroy`. Cancelling it does not interrupt the destroying."""
+        """As `PoolingService.destroy`. A cancellation does not interrupt the destroy."""
         self._bind()
         if not await self.engine.destroy(value):
             self._refuse(value)
@@ -633,10 +633,10 @@ class AsyncPoolingService(_Service[T]):
 
 def check_parts(budget: object, observer: object) -> None:
     """
-    Refuse what is neither a budget nor an observer.
+    Check the types of the `budget` and `observer` arguments.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: An argument has another type.
     """
     if budget is not None and not isinstance(budget, PoolBudget):
         raise ConfigurationError(f"budget={budget!r}: expected a PoolBudget", field="budget")
@@ -646,7 +646,7 @@ def check_parts(budget: object, observer: object) -> None:
 
 def checked_callable(validate: Any) -> Any:
     """
-    What a pool was given to look at resources with.
+    Check the `validate` argument of `check`.
 
     Raises:
         ConfigurationError: It cannot be called.

@@ -1,4 +1,4 @@
-"""Numbers about a pool."""
+"""The numbers that a pool reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Histogram:
     __slots__ = ("_counts", "max", "sum")
 
     def __init__(self) -> None:
-        self._counts: list[int] | None = None  # a pool that measured nothing pays nothing
+        self._counts: list[int] | None = None  # made by the first `record`
         self.sum: float = 0.0
         self.max: float = 0.0
 
@@ -38,22 +38,22 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many durations were recorded."""
+        """Number of durations recorded."""
         return sum(self._counts or ())
 
     @property
     def mean(self) -> float:
-        """Their mean in seconds; 0 if there were none."""
+        """Mean duration in seconds; 0 if none was recorded."""
         return self.sum / self.count if self._counts else 0.0
 
     def buckets(self) -> Iterator[tuple[float, int]]:
-        """Pairs of upper bound in seconds and count, for the buckets in use."""
+        """Pairs of upper bound in seconds and count, for the buckets that have durations."""
         for power, count in enumerate(self._counts or ()):
             if count:
                 yield 2.0**power / 1e6, count
 
     def quantile(self, share: float) -> float:
-        """Upper bound of the bucket in which that share of the durations ends, in seconds; 0 if there were none."""
+        """Upper bound, in seconds, of the bucket with the quantile `share` (0 to 1); 0 if there are no durations."""
         left = share * self.count
         bound = 0.0
         for upper, count in self.buckets():
@@ -64,7 +64,7 @@ class Histogram:
         return min(bound, self.max)
 
     def copy(self) -> Histogram:
-        """As it is now."""
+        """A copy that later durations do not change."""
         other = Histogram()
         other._counts = self._counts and self._counts.copy()
         other.sum, other.max = self.sum, self.max
@@ -82,24 +82,24 @@ class PoolStats:
     Args:
         size: Places taken: resources, and those being created or destroyed.
         available: Idle resources.
-        borrowed: Resources out, those under validation or a hook included.
+        borrowed: Resources out, those in validation or in a hook included.
         pending: Borrowers in the queue.
         acquired: Resources handed out.
-        waited: Of these, how many had to wait for theirs.
-        timeouts: Borrowers that went away empty-handed because their time was up.
-        rejected: Borrowers turned away because of `max_waiting` or by `acquire_nowait`.
-        requested: Borrowers that have come; those still waiting count at once.
-        queued: Of these, how many had to queue, counted as they begin to.
+        waited: How many of the `acquired` were waited for.
+        timeouts: Borrowers that got no resource within their timeout.
+        rejected: Borrowers that could not queue because of `max_waiting` or `acquire_nowait`.
+        requested: Borrowers that asked for a resource, those still waiting included.
+        queued: How many of the `requested` had to queue, those still waiting included.
         cancelled: Borrowers that were interrupted.
-        dismissed: Borrowers sent away with another error: the pool was stopped, no resource can be created, the
+        dismissed: Borrowers that got another error: the pool was stopped, no resource can be created, the
             acquire hook failed.
-        waited_in_vain: Seconds that borrowers had queued who went away empty-handed.
-        created, create_failures, destroyed: What became of creates and resources.
+        waited_in_vain: Seconds that borrowers queued without getting a resource.
+        created, create_failures, destroyed: Resources created, creates that failed, resources destroyed.
         destroyed_by: `destroyed` by reason: `max_idle`, `max_lifetime`, `max_uses`, `invalid`, `broken`,
             `expired`, `resized`, `stopped`, ….
-        wait_time: Seconds borrowers waited, of those that had to.
-        create_time: Seconds creating took.
-        use_time: Seconds resources were out; recorded with `use_times=True` only.
+        wait_time: Seconds waited by the borrowers that had to wait and were served.
+        create_time: Seconds that creates took.
+        use_time: Seconds that resources were out; recorded only with `use_times=True`.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""What the operations of a pool run on: threads or an event loop, and what all pools of a process share."""
+"""Backends: threads or an event loop, on which the operations run, and what all pools of a process share."""

@@ -1,9 +1,9 @@
 """
-When to look at which pool again: what the timers of both environments keep their callbacks in.
+The callbacks of a timer, for both backends.
 
-`Alarms` is pure: the time comes in as `now`. It guards its timer against alarms that ring again at once, whatever
-the reason: such an alarm is put off, for longer each time, and one that goes on is reported. Other pools'
-alarms ring meanwhile as they are due.
+`Alarms` is pure: the time comes in as `now`. It protects the timer from an alarm that is due again as soon as it has
+rung, for any reason: such an alarm is put off, for longer each time, and reported if that goes on. The alarms of other
+pools ring on time meanwhile.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .._engine.ledger import SHORTEST_ALARM
 
 log = logging.getLogger("pooling")
 
-PAUSE = 0.01  # seconds that an alarm is put off that would ring again at once; doubled each time
+PAUSE = 0.01  # seconds by which an alarm that would ring again at once is put off; doubled each time
 LONGEST_PAUSE = 1.0
 REPORTED_AFTER = 3  # times in a row
-AT_ONCE = SHORTEST_ALARM / 2  # seconds after the beginning of a round; no ledger sets an alarm as soon as that
+AT_ONCE = SHORTEST_ALARM / 2  # seconds after the beginning of a round; ledgers set alarms later than that
 
 
 class Rings(Protocol):
-    """Something that wants to be rung at an instant."""
+    """Something with an alarm."""
 
     def ring(self, when: float) -> None: ...
 
 
 class Ring:
-    """A callback for a timer; it does not keep its owner alive. Two of one owner are equal."""
+    """A callback for a timer, which does not keep its owner alive. Two of the same owner are equal."""
 
     __slots__ = ("_owner", "_when")
 
@@ -51,7 +51,7 @@ class Ring:
         return isinstance(other, Ring) and self._owner is other._owner
 
     def __hash__(self) -> int:
-        return id(self._owner)  # all references to one owner are one object
+        return id(self._owner)  # all weak references to an owner are the same object
 
     def __repr__(self) -> str:
         return repr(self._owner())
@@ -59,11 +59,11 @@ class Ring:
 
 class Alarms:
     """
-    Callbacks and the instants they are due at.
+    Callbacks, and when they are due.
 
-    They are rung in rounds: a round begins when the earliest is later than the last round was, and rings all
-    that were due at its beginning. An alarm that was rung and asks, before the next round, for an instant
-    that is hardly later than its own round would ring again at once, and perhaps for ever.
+    They are rung in rounds: a round rings all alarms that are due at its beginning. An alarm that was rung and then,
+    before the next round, asks for an instant that is hardly later than its own round would ring again at once,
+    perhaps endlessly.
     """
 
     __slots__ = ("_entries", "_round_at", "_rung", "_serials")
@@ -72,7 +72,7 @@ class Alarms:
         self._entries: list[tuple[float, int, Callable[[], None], int]] = []
         self._serials = itertools.count()
         self._round_at = -inf
-        #: What was rung in the last round, and how many times in a row it had been put off.
+        #: The alarms of the last round, and how many times in a row each was put off.
         self._rung: dict[Callable[[], None], int] = {}
 
     def next_at(self) -> float:
@@ -81,9 +81,9 @@ class Alarms:
 
     def add(self, when: float, callback: Callable[[], None], now: float) -> bool:
         """
-        Have `callback` rung at `when`; whether it is to be reported as one that rings again at once.
+        Ring `callback` at `when`. Returns whether to report it as an alarm that rings again at once.
 
-        Callbacks that are equal count as the same alarm.
+        Equal callbacks are the same alarm.
         """
         times = 0
         if when < self._round_at + AT_ONCE and callback in self._rung:
@@ -93,7 +93,7 @@ class Alarms:
         return times == REPORTED_AFTER
 
     def pop(self, now: float) -> Callable[[], None] | None:
-        """The next to ring now; `None` if nothing is due."""
+        """Remove and return the next callback to ring now; `None` if none is due."""
         when = self.next_at()
         if when > now:
             return None
@@ -106,11 +106,11 @@ class Alarms:
 
 
 def report(callback: Callable[[], None]) -> None:
-    """Say that this alarm rings again at once and has been put off; for a timer, outside its lock."""
+    """Log that this alarm rings again at once and was put off. A timer calls it without holding its lock."""
     log.warning(
         "%r: its alarm was due again at once, %d times in a row, and is put off from now on, by up to %g s each time. "
-        "That costs no more than punctuality. Unless the pool's `clock` is one of your own that stands still, it is a "
-        "mistake in this library: please report it.",
+        "The pool works, but its alarms are late. If it has a custom `clock`, check that it advances; otherwise this "
+        "is a bug in this library: please report it.",
         callback,
         REPORTED_AFTER,
         LONGEST_PAUSE,
@@ -118,5 +118,5 @@ def report(callback: Callable[[], None]) -> None:
 
 
 def by_the_machines_clock(when: float, now: Callable[[], float]) -> float:
-    """An instant of a pool's clock, as one of `time.monotonic`."""
+    """Convert an instant of a pool's clock to one of `time.monotonic`."""
     return when if now is time.monotonic else time.monotonic() + (when - now())

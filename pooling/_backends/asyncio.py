@@ -1,8 +1,8 @@
 """
 How operations wait, wake and run hooks in an event loop.
 
-A wait is one Future, which a timer resolves at the deadline. A hook is cancelled at its deadline; one that goes on all
-the same delays its borrower. All pools of a loop share one timer handle. No task runs while a pool is idle.
+A wait is one Future, which a timer resolves at the deadline. A hook is cancelled at its deadline; one that suppresses
+the cancellation delays its borrower. All pools of a loop share one timer handle. No task runs while a pool is idle.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-LATE = 1.0  # seconds after which a timer handle that has not called counts as lost in an interrupt
+LATE = 1.0  # seconds after which a timer handle that has not called counts as lost to an interrupt
 
 
 class NoLock:
-    """Everything happens in one thread, and nothing suspends where a lock would be held."""
+    """No lock is needed: all pools of a loop run in one thread, and nothing suspends where a lock would be held."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ class LoopTimer:
         self._handle_at = inf
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Have `callback` called at this monotonic time; it must be quick and must not raise."""
+        """Call `callback` at this monotonic time; it must be quick and must not raise."""
         if self._alarms.add(when, callback, time.monotonic()):
             report(callback)
         self._arm()
@@ -83,7 +83,7 @@ class AsyncioBackend:
 
     __slots__ = ("lock", "loop", "now", "tasks")
 
-    can_interrupt = True  # a hook under way is stopped by cancelling it
+    can_interrupt = True  # a running hook is cancelled
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.lock = NO_LOCK
@@ -100,7 +100,7 @@ class AsyncioBackend:
             latch.set_result(True)
 
     async def wait(self, latch: asyncio.Future[bool], deadline: float) -> bool:
-        """Suspend until the latch is opened or the deadline has passed; whether it was opened."""
+        """Suspend until the latch is opened or the deadline has passed. Returns whether it was opened."""
         if latch.done():
             return latch.result()
         if deadline == inf:
@@ -117,9 +117,9 @@ class AsyncioBackend:
         self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float, *, stays: bool = False
     ) -> Any:
         """
-        Run a hook, awaiting what it returns; its result.
+        Run a hook, awaiting what it returns; returns its result.
 
-        At the deadline the hook is cancelled. One that goes on all the same is waited for.
+        At the deadline the hook is cancelled. One that suppresses the cancellation is waited for.
 
         Args:
             hook: May return an awaitable.
@@ -150,7 +150,7 @@ class AsyncioBackend:
     def spawn(self, work: Runnable[Any], name: str) -> None:
         """Run work in the background, in an empty context: no request's values leak into a shared resource."""
         if self.loop is None:
-            raise RuntimeError("the pool is in no event loop yet")
+            raise RuntimeError("the pool is not bound to an event loop yet")
         coroutine = work.begin()
         try:
             task = self.loop.create_task(coroutine, name=name, context=contextvars.Context())
@@ -163,7 +163,7 @@ class AsyncioBackend:
         task.add_done_callback(self.tasks.discard)
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Have `callback` called at this instant, from the loop's timer."""
+        """Call `callback` at this instant, from the loop's timer."""
         if self.loop is None or self.loop.is_closed():
             return
         timer = _timers.get(self.loop)
@@ -172,7 +172,7 @@ class AsyncioBackend:
         timer.at(by_the_machines_clock(when, self.now), callback)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Belong to this loop from now on."""
+        """Bind the backend to this loop."""
         self.loop = loop
         self.tasks = None
 

@@ -1,4 +1,4 @@
-"""What the operations need of what is underneath them: time, waiting, hooks, background work."""
+"""What operations need of a backend: time, waiting, hooks, background work."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class Runnable(Protocol[R_co]):
     """Work of several steps that awaits only the backend."""
 
     def begin(self) -> Coroutine[Any, Any, R_co]:
-        """The coroutine to run, once."""
+        """Return the coroutine to run. Call it once."""
 
 
 class Backend(Protocol):
-    """Threads, an event loop, or a test's script."""
+    """Threads, an event loop, or a test's fake."""
 
     @property
     def can_interrupt(self) -> bool:
-        """Whether a hook under way can be stopped from outside."""
+        """Whether a running hook can be interrupted."""
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """Held around each call of the ledger, and never around anything else."""
+        """The lock that is held during each call of the ledger, and never during a hook, a wait or a log call."""
 
     @property
     def now(self) -> Callable[[], float]:
         """The monotonic clock, in seconds."""
 
     def latch(self) -> Any:
-        """Something one borrower can wait for."""
+        """Make something that one borrower can wait for."""
 
     def wake(self, latch: Any) -> None:
         """Open a latch; opening it again does nothing."""
@@ -50,7 +50,7 @@ class Backend(Protocol):
         self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float, *, stays: bool = False
     ) -> Any:
         """
-        Run a hook of the user's; `StepTimeoutError` if the deadline passes first.
+        Run a hook of the user's; raises `StepTimeoutError` if the deadline passes first.
 
         asyncio cancels the hook and waits until it has ended. A thread cannot be stopped, and is left behind.
         A caller that `stays` takes what comes late.
@@ -60,4 +60,4 @@ class Backend(Protocol):
         """Run work in the background."""
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Have `callback` called at this instant."""
+        """Call `callback` at this instant."""

@@ -1,8 +1,8 @@
 """
 What happens to pools when the process forks.
 
-The child begins with pools that are empty: resources of the parent are left alone, and what waited or was timed in the
-parent does not happen in the child.
+The pools of the child are empty. The parent's resources are left alone; its waiters and timers do not exist in the
+child.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Renewable(Protocol):
-    """What begins anew in a child process."""
+    """Something that has to be reset in a child process."""
 
     def renew(self) -> None:
-        """Begin anew; called in the child, where no other thread runs."""
+        """Reset it. Called in the child, where no other thread runs."""
 
 
 M = TypeVar("M", bound=Renewable)
@@ -27,15 +27,15 @@ _in_child: list[Callable[[], None]] = []
 
 
 def call_in_child(callback: Callable[[], None]) -> None:
-    """Have `callback` called in each child process, after those that were given before it."""
+    """Call `callback` in each child process, after those that were given before."""
     _in_child.append(callback)
 
 
 class Survivors(Generic[M]):
     """
-    Objects of one kind that are renewed in a child process; they are referred to weakly.
+    Weak references to objects of one kind that are renewed in a child process.
 
-    Kinds are renewed in the order of their making: what others are built on comes first.
+    Kinds are renewed in the order in which their `Survivors` were made, so make those first that others depend on.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Survivors(Generic[M]):
         call_in_child(self._renew)
 
     def add(self, member: M) -> None:
-        """Renew this object, too."""
+        """Renew this object in child processes."""
         self._members.add(member)
 
     def __iter__(self) -> Iterator[M]:
@@ -55,19 +55,19 @@ class Survivors(Generic[M]):
 
 
 def snapshot(weak: weakref.WeakSet[Any]) -> list[Any]:
-    """What is in a weak set now, while other threads may add to it."""
+    """List a weak set to which other threads may add meanwhile."""
     while True:
         try:
             return list(weak)
-        except RuntimeError:  # it changed under way
+        except RuntimeError:  # it changed meanwhile
             continue
 
 
 def keep_forever(thing: object) -> None:
     """
-    Never let this become garbage in this process.
+    Keep an object from being garbage collected in this process.
 
-    A connection of the parent's that is collected in the child says goodbye on the socket that both share.
+    A connection of the parent that is collected in the child would send a goodbye on the socket that both share.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 

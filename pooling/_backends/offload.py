@@ -1,4 +1,4 @@
-"""Getting along with an event loop: not blocking it, and not being cut short by it."""
+"""Running blocking work without blocking an event loop, and awaiting work that must not be cut short."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _background: set[asyncio.Future[Any]] = set()  # the loop itself keeps only weak
 
 
 def in_loop() -> bool:
-    """Whether this thread is running an event loop right now, and so must not block."""
+    """Whether this thread is running an event loop, and so must not block."""
     return _get_running_loop() is not None
 
 
@@ -39,11 +39,11 @@ async def in_worker(work: Callable[[], R], unwanted: Callable[[R], None] | None 
         error: BaseException | None = None
         try:
             result = run(work)
-        except BaseException as caught:  # noqa: BLE001 - it belongs to whoever waits
+        except BaseException as caught:  # noqa: BLE001 - raised in the coroutine that waits
             error = caught
         try:
             loop.call_soon_threadsafe(deliver, result, error)
-        except RuntimeError:  # the loop is closed, and nobody waits any more
+        except RuntimeError:  # the loop is closed, so nothing waits any more
             drop(result, error)
 
     def deliver(result: Any, error: BaseException | None) -> None:
@@ -71,7 +71,7 @@ async def in_worker(work: Callable[[], R], unwanted: Callable[[R], None] | None 
 
 
 def in_background(awaitable: Awaitable[R]) -> asyncio.Future[R]:
-    """Have the running loop see to something to its end, whoever goes on waiting for it."""
+    """Have the running loop await this to its end, also if the caller stops waiting."""
     task = asyncio.ensure_future(awaitable)
     _background.add(task)
     task.add_done_callback(_background.discard)
@@ -79,7 +79,7 @@ def in_background(awaitable: Awaitable[R]) -> asyncio.Future[R]:
 
 
 async def through(awaitable: Awaitable[R]) -> R:
-    """Await something that must not be cut short: a cancellation is held back to its end, a second one cuts it."""
+    """Await something that must not be cut short: a cancellation is raised after it, a second one interrupts it."""
     task = asyncio.ensure_future(_coroutine(awaitable))
     try:
         return await asyncio.shield(task)

@@ -2,9 +2,9 @@
 How operations wait, wake and run hooks in threads.
 
 A wait blocks the calling thread, so an operation never suspends and runs to its end in one
-step. All pools of the process share one timer and one group of workers that grows with the
-work at hand and shrinks when idle: a hook that never returns costs one
-thread, and delays no other. No thread starts before there is work for it.
+step. All pools of the process share one timer and one group of workers. The group grows with the
+amount of work and shrinks when idle, so a hook that never returns costs one
+thread and delays no other hook. No thread starts before there is work for it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ R = TypeVar("R")
 
 log = logging.getLogger("pooling")
 
-IDLE_WORKER_STAYS = 2.0  # seconds until a worker, or the timer, without work ends
+IDLE_WORKER_STAYS = 2.0  # seconds after which a worker or the timer ends, if it has no work
 LONGEST_WAIT = threading.TIMEOUT_MAX
 
 
 def finish(work: Runnable[R]) -> R:
-    """Run work whose backend never suspends; its result."""
+    """Run work whose backend never suspends; returns its result."""
     coroutine = work.begin()
     try:
         coroutine.send(None)
@@ -56,7 +56,7 @@ class Latch:
     def open(self) -> None:
         try:
             self._lock.release()
-        except RuntimeError:  # it was open
+        except RuntimeError:  # it was open already
             pass
 
     def wait(self, seconds: float) -> bool:
@@ -65,7 +65,7 @@ class Latch:
 
 
 class Job:
-    """A piece of background work and what came of it."""
+    """A piece of background work and its result or error."""
 
     __slots__ = ("_done", "_error", "_result", "_work")
 
@@ -90,7 +90,7 @@ class Job:
         """Whether it ended in time."""
         if not self._done.wait(seconds):
             return False
-        self._done.open()  # for the next who waits
+        self._done.open()  # for the next waiter
         return True
 
     def result(self) -> Any:
@@ -98,12 +98,12 @@ class Job:
             try:
                 raise self._error
             finally:
-                self._error = None  # the traceback would keep this frame, and so this job
+                self._error = None  # else its traceback would keep this frame, and so this job, alive
         return self._result
 
 
 class Workers:
-    """Threads for background work: as many as there is work at once, none when there is none."""
+    """Threads for background work: as many as there are jobs at the same time, and none without jobs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -113,14 +113,14 @@ class Workers:
 
     def submit(self, work: Callable[[], Any]) -> Job:
         """
-        Have `work` run soon; never waits for other work to end.
+        Run `work` soon, on a worker; never waits for other work to end.
 
-        Where no thread is to be had, as while the interpreter shuts down, it runs here and now.
+        If no thread can be started, as while the interpreter shuts down, `work` runs in the calling thread.
         """
         job = Job(work)
         with self._lock:
             self._jobs.append(job)
-            # One latch is one worker on its way to one job: a job never queues behind a busy worker.
+            # Each latch wakes one idle worker for one job, so a job never queues behind a busy worker.
             latch = self._idle.pop() if self._idle else None
         if latch is not None:
             latch.open()
@@ -150,14 +150,14 @@ class Workers:
                         if latch in self._idle:
                             self._idle.remove(latch)
                             return
-                    # A job is meant for this worker; unless an interrupt took it away again, the latch opens.
+                    # This worker was assigned a job, so the latch opens, unless an interrupt took the job away.
                 continue
             job.run()
             del job
 
 
 class Timer:
-    """Calls back at given instants, for all pools of the process, from one thread that ends when nothing is due."""
+    """Calls back at given instants, for all pools of the process, from one thread that ends if nothing is due."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -166,15 +166,15 @@ class Timer:
         self._thread: threading.Thread | None = None
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Have `callback` called at this monotonic time; it must be quick and must not raise."""
+        """Call `callback` at this monotonic time; it must be quick and must not raise."""
         with self._lock:
             first = self._alarms.next_at()
             is_to_be_reported = self._alarms.add(when, callback, time.monotonic())
-            # Also where it is as early as another, which an interrupt may have kept from waking the timer.
+            # Also if it is as early as another one: an interrupt may have kept that one from waking the timer.
             is_first = self._alarms.next_at() <= first
             thread = self._thread
             if thread is None or not thread.is_alive():
-                # Of the kind that locks are now: gevent puts others in their place, also after a fork.
+                # Made here, since gevent may have replaced `threading`'s locks meanwhile, also after a fork.
                 self._wake = Latch()
                 thread = self._thread = threading.Thread(target=self._run, name="pooling-timer", daemon=True)
                 thread.start()
@@ -192,7 +192,7 @@ class Timer:
             if callback is not None:
                 try:
                     callback()
-                except BaseException:  # an observer may raise anything, and the timer is everybody's
+                except BaseException:  # an observer may raise anything, and all pools share the timer
                     log.exception("a callback of the pools' timer failed; the others go on")
             elif not self._wake.wait(first - now if first < inf else IDLE_WORKER_STAYS):
                 with self._lock:
@@ -202,7 +202,7 @@ class Timer:
 
 
 class Shared:
-    """What all pools for threads of this process have in common; made anew in a forked child."""
+    """What all pools for threads of this process share; made anew in a forked child."""
 
     def __init__(self) -> None:
         self.workers = Workers()
@@ -219,13 +219,13 @@ class ThreadBackend:
 
     Args:
         now: The clock of the pool.
-        is_inline: Whether hooks with a deadline run in the borrower's own thread.
-        lock: One that several pools share, or `None` for one of its own.
+        is_inline: Whether hooks with a deadline run in the borrower's thread.
+        lock: A lock that several pools share, or `None` to make one for this pool.
     """
 
     __slots__ = ("_is_inline", "lock", "now")
 
-    can_interrupt = False  # a hook under way cannot be stopped from outside
+    can_interrupt = False  # a running hook cannot be interrupted
 
     def __init__(
         self,
@@ -245,7 +245,7 @@ class ThreadBackend:
         latch.open()
 
     async def wait(self, latch: Latch, deadline: float) -> bool:
-        """Block until the latch is opened or the deadline has passed; whether it was opened."""
+        """Block until the latch is opened or the deadline has passed. Returns whether it was opened."""
         return latch.wait(deadline - self.now())
 
     async def call(
@@ -257,10 +257,10 @@ class ThreadBackend:
         stays: bool = False,
     ) -> Any:
         """
-        Run a hook; its result.
+        Run a hook; returns its result.
 
         With a deadline it runs on a worker while the caller waits, in a copy of the
-        caller's context; one that does not return in time is left behind there.
+        caller's context. A hook that does not return in time goes on there without the caller.
 
         Raises:
             StepTimeoutError: The deadline passed first.
@@ -286,5 +286,5 @@ class ThreadBackend:
         shared.workers.submit(partial(finish, work))
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Have `callback` called at this instant, from the process' timer thread."""
+        """Call `callback` at this instant, in the timer thread of the process."""
         shared.timer.at(by_the_machines_clock(when, self.now), callback)

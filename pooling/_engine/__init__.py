@@ -1,1 +1,1 @@
-"""What keeps the state of pools and works on it: the ledger and the budget, pure; the operations over a backend."""
+"""The engine: ledger and budget, the pure state of pools; and the operations that change it over a backend."""

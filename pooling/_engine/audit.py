@@ -1,9 +1,10 @@
 """
-What an interrupt has left behind: slots in no container and in the hands of no operation.
+Finds the slots that an interrupt has left behind: in no container, and held by no running operation.
 
-A signal handler may raise between any two bytecodes, also between taking a slot out of one container and putting it
-into the next. No guard at single lines can cover that, so the pool looks: a slot that is twice not found, `AUDIT_EVERY`
-apart, is lost. A slot on its way through the fast path is not found either, but only for an instant.
+A signal handler may raise between any two bytecodes, also after a slot was taken out of one container and before it
+is put into the next. No guard around single lines covers that, so the pool searches for lost slots: a slot counts as
+lost if two audits, `AUDIT_EVERY` apart, do not find it. The fast path, too, holds a slot in no container, but only for
+an instant, so two audits in a row do not miss it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ AUDIT_EVERY = 0.2  # seconds between two audits while a borrower waits; a lost s
 def find_lost(
     slots: Iterable[Slot], idle: Iterable[Slot], out: Mapping[int, Slot], outbox: Iterable[Work], now: float
 ) -> tuple[list[Slot], float]:
-    """The slots that were not found in this audit nor in an earlier one, and when to look again at the others."""
+    """Return the slots that neither this audit nor an earlier one has found, and when to audit the others again."""
     idle_now = set(idle)
     ordered = {item.slot for item in list(outbox) if isinstance(item, (Open, Close, Check))}
     lost: list[Slot] = []
@@ -40,7 +41,7 @@ def find_lost(
 
 def _is_accounted_for(slot: Slot, idle: set[Slot], out: Mapping[int, Slot], ordered: set[Slot]) -> bool:
     if slot.state is ASSIGNED:
-        return False  # its waiter claims it within an instant, or must be woken once more
+        return False  # its waiter claims it within an instant; if it does not, `_recover` wakes it again
     if slot.operation is not None:
         return slot.operation.is_under_way
     return slot in idle or slot in ordered or out.get(id(slot.value)) is slot

@@ -1,22 +1,21 @@
 """
-One budget for many ledgers: which of them may open one more, and which makes room for another.
+One budget for many ledgers: decides which of them may open one more slot, and which must make room for another.
 
 Pure and synchronous like the ledgers, and called under the lock that they all share. A place is a slot of any
 ledger. Rules:
 
-- The sum of all ledgers' places never exceeds the limit, those being opened or destroyed included. The limit is
+- The sum of all ledgers' places, those being opened or destroyed included, never exceeds the limit. The limit is
   `max_total`, or less for a while after a `squeeze`.
 - While a ledger is short (it has waiters, could grow by its own limits, and the budget is spent), every free place
-  goes by `share`: first to a ledger that waits without any place, in order of their coming; then to the one with fewest
-  of those that wait for more.
-- For each place wanted one idle resource is destroyed, of the ledger that was quiet for longest; where
-  nothing is idle, the next resource that comes back to a ledger with more than its share.
-- A resource serves two borrowers of its own ledger before it is taken away for another's: two ledgers that are short
-  never just swap places, and half of the time a hand-over costs no create.
-- From the first ledger that is short to the last (`alert`) no ledger with places is `fast`: what comes back is looked
-  at here.
-- What the ledgers' states say is counted as it changes. An interrupt between two bytecodes may leave a count too high,
-  never too low; the audit puts it right while a ledger is short.
+  is given by `share`: first to the ledgers that wait without a place, in the order in which they began to wait; then
+  to the ledger with the fewest places among those that wait for more.
+- For each missing place one idle resource is destroyed, of the ledger that lent one least recently. Where none is idle,
+  the next resource that comes back to a ledger with more than its share is destroyed.
+- A resource serves two borrowers of its own ledger before it is destroyed for another ledger. Otherwise two ledgers
+  that are short would swap places at each release, and every acquisition would cost a create.
+- While any ledger is short (`alert`), no ledger with places is `fast`, so that each release goes through the budget.
+- The counts here follow each change of a ledger. An interrupt between two bytecodes may leave a count too high, never
+  too low; the audit corrects it while a ledger is short.
 """
 
 from __future__ import annotations
@@ -55,10 +54,10 @@ class Member(Protocol):
 
 class Budget:
     """
-    The common books of all ledgers under one budget.
+    The counts of all ledgers under one budget, and the order in which they are served.
 
     Args:
-        max_total: Most places.
+        max_total: The most places that all ledgers together may take.
     """
 
     __slots__ = (
@@ -82,29 +81,29 @@ class Budget:
     def __init__(self, max_total: float) -> None:
         self.max_total = max_total
         self.limit = max_total
-        self.relax_at = inf  # when the limit is `max_total` again
+        self.relax_at = inf  # when a squeeze ends and the limit is `max_total` again
         self.used = 0
-        self.active: dict[Member, None] = {}  # those that have places; never more than `max_total`
-        self.waiting_without: dict[Member, int] = {}  # short without any place, and how many they want
-        self.waiting_for_more: dict[Member, int] = {}  # short for more
+        self.active: dict[Member, None] = {}  # ledgers that have places; never more than `max_total`
+        self.waiting_without: dict[Member, int] = {}  # short and without a place -> places wanted
+        self.waiting_for_more: dict[Member, int] = {}  # short, with some places -> further places wanted
         self.demand = 0  # places wanted by all of them
         self.alert = False
-        self.has_idle: dict[Member, None] = {}  # while `alert`: those that may have something idle to spare
+        self.has_idle: dict[Member, None] = {}  # while `alert`: ledgers that may have an idle resource to spare
         self.served: Member | None = None
         self.served_at = -inf
         self.audited_at = -inf
-        self.changed: list[Member] = []  # changed on another's behalf: their alarms are to be looked at
+        self.changed: list[Member] = []  # changed on behalf of another ledger: their timers have to be set again
         self.outbox: list[Any] = []
 
     @property
     def is_short(self) -> bool:
-        """Whether somebody waits for the budget."""
+        """Whether any ledger waits for a place."""
         return bool(self.waiting_without or self.waiting_for_more)
 
     # -- places ------------------------------------------------------------
 
     def grant(self, ledger: Member) -> bool:
-        """Take a place for this ledger, if it may have one now."""
+        """Take a place for this ledger, if it may have one now; whether it was taken."""
         if self.used >= self.limit or (self.is_short and self.served is not ledger):
             return False
         self.used += 1
@@ -112,13 +111,13 @@ class Budget:
         return True
 
     def vacated(self, ledger: Member) -> None:
-        """A place of this ledger's is free."""
+        """Count a place of this ledger as free."""
         self.used -= 1
         if not ledger.slots:
             self.active.pop(ledger, None)
 
     def room_for(self, ledger: Member, now: float) -> float:
-        """How many places this ledger could have without waiting for what borrowers give back."""
+        """How many places this ledger could get before any borrower releases a resource."""
         limit = self.max_total if self.relax_at <= now else self.limit
         active = list(self.active)
         spare = sum(len(other.idle) for other in active if other is not ledger and not any(other.queues))
@@ -126,8 +125,8 @@ class Budget:
         others = self.demand - self.waiting_without.get(ledger, 0) - self.waiting_for_more.get(ledger, 0)
         return limit - self.used + freed + spare - others
 
-    def wants(self, ledger: Member, places: int) -> None:
-        """Note how many places more this ledger would open at once; 0 takes it off the list."""
+    def set_demand(self, ledger: Member, places: int) -> None:
+        """Record how many further places this ledger would open at once; 0 for none."""
         queue, other = (
             (self.waiting_for_more, self.waiting_without)
             if ledger.slots
@@ -147,7 +146,7 @@ class Budget:
     # -- sharing -----------------------------------------------------------
 
     def share(self, ledger: Member | None, now: float) -> None:
-        """Give free places to those who are short, and make room for the others; after any change of `ledger`."""
+        """Give free places to ledgers that are short, and make room for the rest; after any change of `ledger`."""
         if self.relax_at <= now:
             self.limit, self.relax_at = self.max_total, inf
         if ledger is not None and self.served is ledger and now - self.served_at < AUDIT_EVERY:
@@ -204,7 +203,7 @@ class Budget:
         return sum(len(ledger.closing) for ledger in self.active)
 
     def must_yield(self, ledger: Member, slot: Slot) -> bool:
-        """Whether a resource that has come back to a ledger with waiters of its own is to make room for another's."""
+        """Whether a ledger, though it has waiters, must give up this returned resource for another ledger."""
         if not self.is_short:
             slot.turns = 0
             return False
@@ -218,20 +217,20 @@ class Budget:
     # -- limits ------------------------------------------------------------
 
     def resize(self, max_total: float, now: float) -> None:
-        """Another limit from now on."""
+        """Change the limit."""
         self.max_total = self.limit = max_total
         self.relax_at = inf
         self.share(None, now)
 
     def squeeze(self, until: float) -> None:
-        """There is no room for more than there is: until then, that is the limit."""
+        """Limit all ledgers to the places they take now, until the given instant."""
         self.recount()
         standing = sum(ledger.live for ledger in self.active)
         self.limit = min(self.limit, max(standing, 1))
         self.relax_at = until
 
     def audit(self, now: float) -> None:
-        """Have every ledger with places look for what an interrupt has left, and count anew."""
+        """Have each ledger with places recover what an interrupt has left, then count again."""
         self.audited_at = now
         for ledger in list(self.active):
             ledger.audit(now)
@@ -239,7 +238,7 @@ class Budget:
         self.recount()
 
     def recount(self) -> None:
-        """Derive every count anew."""
+        """Derive every count again from the ledgers."""
         for ledger in [ledger for ledger in self.active if not ledger.slots]:
             del self.active[ledger]
         self.used = sum(len(ledger.slots) for ledger in self.active)

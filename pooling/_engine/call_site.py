@@ -1,4 +1,4 @@
-"""Where a resource was borrowed: cheap to note, turned into text only when somebody must be told."""
+"""Where a resource was borrowed: cheap to record, turned into text only for an error or a warning."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _PACKAGE = __name__.partition(".")[0]
 _PREFIX = f"{_PACKAGE}."
 
 
-#: Gives the text for the current request, if it has a name; whoever has requests sets it.
+#: Returns a text for the current request, or `None` if it has no name. Set by `_request.current`.
 named_request: Callable[[], str | None] | None = None
 
-#: What takes resources for a request. Who asked for the request's value may be a framework, or another task.
+#: Modules that borrow for a request. The code that asked may be a framework's or another task's, so name the request.
 _FOR_REQUESTS = {f"{_PREFIX}_request.pooled", f"{_PREFIX}_adapters"}
 
 
 class CallSite(NamedTuple):
-    """A place in the code, or the request it was for; `stack` only where the whole way there was asked for."""
+    """A place in the code, or the name of a request; `stack` only if it was asked for."""
 
     code: CodeType | str | None
     lasti: int
@@ -32,10 +32,10 @@ class CallSite(NamedTuple):
 
 def note(frame: FrameType | None, *, whole_stack: bool) -> CallSite:
     """
-    The borrower's place, given a frame at or below it.
+    Find the borrower's call site, given its frame or one that it called.
 
-    Frames of this package, and of modules that set `__pooling_internal__`, are not the borrower.
-    A request that has a name is, where the resource is taken for it.
+    Skips frames of this package and of modules that set `__pooling_internal__`. For a resource that is borrowed for a
+    request with a name, the request's name is the call site.
     """
     request = None
     if named_request is not None and frame is not None and frame.f_globals.get("__name__") in _FOR_REQUESTS:
@@ -57,7 +57,7 @@ def is_internal(module: dict[str, Any]) -> bool:
 
 
 def describe(code: CodeType | str | None, lasti: int) -> str:
-    """` at report.py:88 in build`, ` for request 'GET /'`, or an empty text where nothing was noted."""
+    """` at report.py:88 in build`, ` for request 'GET /'`, or an empty text if nothing was recorded."""
     if code is None:
         return ""
     if isinstance(code, str):

@@ -1,4 +1,4 @@
-"""The engine of one pool: begins its operations and tells its numbers."""
+"""The engine of one pool: makes its operations, starts its background work, reports its numbers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _WORKS: dict[type, type[OnSlot]] = {Open: OpenSlot, Close: CloseSlot, Check: Che
 
 
 class Engine(Pool):
-    """A pool whose operations can be begun; `await` what a method returns, or have the backend finish it."""
+    """A pool whose methods return operations: `await` one, or let the backend run it to its end."""
 
     __slots__ = ()
 
-    def take(self, ctx: Any, timeout: float | None, priority: int, site: CallSite, *, queues: bool = True) -> Take:
+    def take(self, ctx: Any, timeout: float | None, priority: int, call_site: CallSite, *, queues: bool = True) -> Take:
         """Acquire a resource."""
-        return Take(self, ctx, timeout, priority, site, queues=queues)
+        return Take(self, ctx, timeout, priority, call_site, queues=queues)
 
     def give_back(self, value: Any, exc: BaseException | None) -> GiveBack:
         """Give a resource back."""
@@ -38,11 +38,11 @@ class Engine(Pool):
         return Destroy(self, value)
 
     def check_idle(self, validate: Callable[[Any], Any] | None) -> CheckIdle:
-        """Look at all idle resources."""
+        """Check all idle resources."""
         return CheckIdle(self, validate)
 
     def start(self, timeout: float | None, *, waits: bool) -> Start:
-        """Begin to serve."""
+        """Serve borrowers."""
         return Start(self, timeout, waits=waits)
 
     def stop(self, timeout: float, *, drains: bool, given: float | None = None) -> Stop:
@@ -66,7 +66,7 @@ class Engine(Pool):
                     self.ledger.give_back(slot, now, cold=True)
 
     def stats(self) -> PoolStats:
-        """The pool's numbers now."""
+        """The pool's numbers at this instant."""
         ledger = self.ledger
         counts = messages.counts_of(ledger)
         acquired, tally = ledger.uses, self.tally

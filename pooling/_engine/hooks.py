@@ -1,8 +1,7 @@
 """
-Which hook serves which step: the factory's where it has one, else the resource's own, else none.
+Finds the hook for each step: the factory's if it has one, else the resource's, else none.
 
-A hook that nobody wrote is `None`, so that a step without hooks is skipped and
-costs nothing. Nothing here runs a hook; it only finds them.
+A hook that was not written is `None`, so that its step is skipped and costs nothing. Nothing here runs a hook.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class Hooks:
 
 
 def overridden(factory: Any, name: str) -> Any:
-    """The factory's hook of that name if somebody wrote one, else `None`."""
+    """The factory's hook of that name, or `None` if the factory does not override it."""
     hook = getattr(factory, name, None)
     if hook is None or getattr(hook, "__func__", None) is getattr(PoolFactory, name, None):
         return None
@@ -100,7 +99,7 @@ def is_async(hook: Any) -> bool:
     """Whether calling this gives a coroutine, as far as can be told without calling it."""
     target = getattr(hook, "func", hook)  # functools.partial
     if type(target) in (FunctionType, MethodType) and (code := getattr(target, "__code__", None)) is not None:
-        # What `inspect` finds out ten times as slowly; a keyed pool asks for every key.
+        # A tenth of the time that `inspect` takes; a keyed pool asks for every key.
         if code.co_flags & inspect.CO_COROUTINE:
             return True
         if not hasattr(target, "_is_coroutine_mark"):  # `inspect.markcoroutinefunction`
@@ -118,7 +117,7 @@ def _own(kind: type, name: str) -> Hook:
 
 
 def _with_exc(release: Callable[..., Any]) -> Callable[[Any, BaseException | None], Any]:
-    """The release hook as a function of value and exception, whether or not it wants the exception."""
+    """The release hook as a function of value and exception, also if it does not take the exception."""
     try:
         parameters = inspect.signature(release).parameters.values()
     except (TypeError, ValueError):  # a builtin without a signature

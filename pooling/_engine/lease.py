@@ -1,4 +1,4 @@
-"""`lease()`: a resource in hand for the length of a block."""
+"""`lease()`: a resource borrowed for the length of a block."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 log = logging.getLogger("pooling")
-#: No value: not taken yet, or given back.
+#: Stands for no value: none was acquired yet, or it was released.
 NOTHING: Final[Any] = object()
 
 
-class Lender(Protocol):
+class LeasableService(Protocol):
     """What a lease needs of a service, for threads or asyncio."""
 
     engine: Any
@@ -32,11 +32,11 @@ class Lender(Protocol):
 
 
 class _Lease(Generic[T]):
-    """What both kinds of lease have in common: entered once at a time, and given up when dropped while open."""
+    """What both kinds of lease share: one use at a time; a lease that is garbage collected gives its resource up."""
 
     __slots__ = ("_ctx", "_loan", "_priority", "_service", "_timeout", "_value")
 
-    def __init__(self, service: Lender, ctx: Any, timeout: float | None, priority: int) -> None:
+    def __init__(self, service: LeasableService, ctx: Any, timeout: float | None, priority: int) -> None:
         self._service = service
         self._ctx = ctx
         self._timeout = timeout
@@ -52,11 +52,11 @@ class _Lease(Generic[T]):
         )
 
     def _note_loan(self) -> None:
-        """From here on the value may go, and come back as another borrower's."""
+        """Note which loan this is: once released, the same value may be lent to another borrower."""
         self._loan = self._service.engine.loan_of(self._value)
 
     def __del__(self) -> None:
-        if getattr(self, "_value", NOTHING) is not NOTHING:  # interrupted in `__init__`, it has no value at all
+        if getattr(self, "_value", NOTHING) is not NOTHING:  # an interrupt in `__init__` leaves no attribute
             self._service.engine.ledger.drop(self._value, self._loan)
 
 
@@ -68,7 +68,7 @@ class Lease(_Lease[T]):
     def __enter__(self) -> T:
         if self._value is not NOTHING:
             raise self._in_use()
-        # Kept at once: should an interrupt come later, `__del__` gives it up.
+        # Assigned in the same statement: after an interrupt `__del__` finds the value and gives it up.
         value: T
         value = self._value = self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
         return value
@@ -83,13 +83,13 @@ class Lease(_Lease[T]):
             self._value = NOTHING
             if error is None:
                 raise
-            log.warning("%s", failure)  # the block's own error is the one to be seen
-        # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
+            log.warning("%s", failure)  # the block's error is the one to raise
+        # After an interrupt before the release began, `__del__` gives the value up, unless it has been lent again.
         self._value, self._loan = NOTHING, None
         return False
 
     def run(self, task: Callable[[T], R]) -> R:
-        """The task's result; if it raises, the resource is destroyed."""
+        """Run the task with a resource and return its result. If the task raises, the resource is destroyed."""
         value = self.__enter__()
         try:
             result = task(value)
@@ -104,7 +104,7 @@ class Lease(_Lease[T]):
         try:
             self._service.destroy(self._value)
         except ReleaseError as failure:
-            log.warning("%s", failure)  # the task's own error is the one to be seen
+            log.warning("%s", failure)  # the task's error is the one to raise
         self._value = NOTHING
 
 
@@ -116,7 +116,7 @@ class AsyncLease(_Lease[T]):
     async def __aenter__(self) -> T:
         if self._value is not NOTHING:
             raise self._in_use()
-        value: T  # kept at once, as in `Lease`
+        value: T  # assigned in the same statement, as in `Lease`
         value = self._value = await self._service.acquire(self._ctx, timeout=self._timeout, priority=self._priority)
         return value
 
@@ -130,13 +130,13 @@ class AsyncLease(_Lease[T]):
             self._value = NOTHING
             if error is None:
                 raise
-            log.warning("%s", failure)  # the block's own error is the one to be seen
-        # An interrupt may come before the release has begun. Then `__del__` gives the value up, if this loan lasts.
+            log.warning("%s", failure)  # the block's error is the one to raise
+        # After an interrupt before the release began, `__del__` gives the value up, unless it has been lent again.
         self._value, self._loan = NOTHING, None
         return False
 
     async def run(self, task: Callable[[T], Any]) -> Any:
-        """The task's result; if it raises, the resource is destroyed."""
+        """Run the task with a resource and return its result. If the task raises, the resource is destroyed."""
         value = await self.__aenter__()
         try:
             result: Any = task(value)
@@ -153,5 +153,5 @@ class AsyncLease(_Lease[T]):
         try:
             await self._service.destroy(self._value)
         except ReleaseError as failure:
-            log.warning("%s", failure)  # the task's own error is the one to be seen
+            log.warning("%s", failure)  # the task's error is the one to raise
         self._value = NOTHING

@@ -1,5 +1,5 @@
 """
-The state of one pool: who holds what, who waits, what must be made or unmade.
+The state of one pool: its slots and who holds them, its waiters, and which resources to create or destroy.
 
 Pure and synchronous. Time comes in as `now`; the answer is work in `outbox`, which the caller carries out
 afterwards, in order. Takes no lock, calls no hook, logs nothing. One rule for the caller: every method runs under the
@@ -11,14 +11,14 @@ Rules of this file:
 - Every change is one primitive step followed by `settle`, which derives all that follows from the state and
   may be run again at any time.
 - An interrupt may end any of these methods between two bytecodes. What that leaves is found by the audit (`audit.py`):
-  a slot that is in no container and in the hands of no operation under way is destroyed.
-- No step sets `alarm` at or before its own `now`, and no sweep leaves it there: its timer would ring it again at once,
-  and for ever where the sweep finds nothing to do. So what has come due is no longer due after the sweep that saw it.
-- `fast` may be true only while nothing needs looking at on the way in or out. A thread that appends to `idle`
-  without the lock looks at `fast` *afterwards*; a waiter that queues clears `fast` *before* it looks at `idle`. One of
-  the two sees the other.
-- A thread that lends without the lock looks at the slot's `state` *after* it has put it into `out`; the audit looks
-  into `out` *after* it has changed the state. One of the two sees the other, so nothing is lent and destroyed.
+  a resource whose slot is in no container and held by no running operation is destroyed.
+- No method leaves `alarm` at or before its own `now`: the timer would ring again at once, endlessly if the sweep finds
+  nothing to do. So a sweep must clear or move every due time that it has seen.
+- `fast` may be true only while acquire and release need nothing but the move of a slot. A thread that appends to `idle`
+  without the lock reads `fast` *afterwards*; a waiter that queues clears `fast` *before* it reads `idle`. So one of the
+  two sees the other.
+- A thread that lends without the lock reads the slot's `state` *after* it has put the slot into `out`; the audit reads
+  `out` *after* it has changed the state. At least one of the two sees the other, so no resource is lent and destroyed.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ from .slots import (
     Work,
 )
 
-SHORTEST_LOOK = 0.01  # seconds between two looks at the idle ones and the old ones, however short their limit
+SHORTEST_LOOK = 0.01  # least seconds between two sweeps for idle resources, however short their limits
 
-SHORTEST_ALARM = 0.001  # seconds at least from a step to the alarm it sets, however soon something is due
+SHORTEST_ALARM = 0.001  # least seconds from a change to the alarm it sets
 
-REFILL_LOOK = 1.0  # seconds between two looks whether a spent budget has room for `min_size` again
+REFILL_LOOK = 1.0  # seconds between two checks whether a spent budget has room for `min_size` again
 
 
 class PoolState(Enum):
@@ -81,11 +81,11 @@ class Ledger:
     Args:
         options: The pool's settings.
         jitter: Gives a number from 0 to 1; spreads lifetimes and pauses.
-        plain: Whether acquire and release need nothing but the hand-over; only then is `fast` ever true.
-        inspects: Whether an idle resource is looked at before it is lent.
-        watches: Whether to give up steps that are overdue; `False` where the backend can end them itself.
+        plain: Whether acquire and release run no hook; only then may `fast` become true.
+        inspects: Whether the fast path must inspect an idle resource before it lends it.
+        watches: Whether to give up overdue hooks; `False` if the backend can interrupt them.
         budget: The limit it shares with other ledgers, or `None`.
-        owner: The pool that carries out its work; only for a ledger with a budget, since the outbox is shared there.
+        owner: The pool that carries out its work; needed with a budget, where all ledgers share one outbox.
         noun: What messages call a resource.
     """
 
@@ -100,7 +100,7 @@ class Ledger:
         "budget",
         "owner",
         "noun",
-        # What the fast path reads and changes without the lock.
+        # Read and changed by the fast path, without the lock.
         "fast",
         "inspects",
         "notes",
@@ -109,7 +109,7 @@ class Ledger:
         "put",
         "out",
         "dropped",
-        # The rest changes under the pool's lock.
+        # Changed under the pool's lock.
         "state",
         "generation",
         "mixed",
@@ -153,63 +153,63 @@ class Ledger:
         self.owner = owner
         self.noun = noun
         self.fast = False
-        #: Whether the fast path, too, notes who borrows: in a pool that has let a borrower down once, and under a
-        #: budget, which wants to know which pool was quiet for longest.
+        #: Whether the fast path records borrowers, too: after an error of a borrower, since the next error names them;
+        #: and under a budget, which needs to know when each pool last lent a resource.
         self.notes = budget is not None
-        #: Whether the fast path has more to do than to hand over.
+        #: Whether the fast path has to inspect a resource or record its borrower.
         self.inspects = inspects or self.notes
-        # A list is popped at the end it is put to; its other end is where the coldest are.
+        # In both orders, `idle[0]` is the resource that has been idle for longest.
         self.idle: list[Slot] | deque[Slot] = [] if options.lifo else deque()
         self.pop: Callable[[], Slot] = self.idle.pop if isinstance(self.idle, list) else self.idle.popleft
         self.put: Callable[[Slot], Any] = self.idle.append
         self.out: dict[int, Slot] = {}
-        #: Values whose borrowers are garbage; a finaliser appends, `settle` looks.
+        #: Values whose leases were garbage collected: finalisers append, `settle` removes.
         self.dropped: list[tuple[Any, int | None]] = []
         self.state = NEW
         self.generation = 0
-        self.mixed = False  # whether a slot of an earlier generation may be about
+        self.mixed = False  # whether there may be a slot of an earlier generation
         self.serial = 0
-        # What most pools never need is a shared empty tuple or `None`: there may be ten thousand pools.
+        # Containers that most pools never need are a shared empty tuple or `None`: there may be ten thousand pools.
         self.slots: dict[Slot, None] = {}
         self.opening: dict[Slot, None] = {}
         self.late: tuple[Slot, ...] = ()
         self.closing: dict[Slot, None] = {}
-        self.returning: dict[Slot, None] = {}  # under a release hook; kept only where it has a due time
+        self.returning: dict[Slot, None] = {}  # in a release hook that has a due time
         self.queues: tuple[OrderedDict[Waiter, None], ...] = ()
         self.watchers: tuple[Watcher, ...] = ()
         self.outbox: list[Work] = [] if budget is None else budget.outbox
-        self.alarm = inf  # when `sweep` wants to be called
+        self.alarm = inf  # when to call `sweep`
         self.backoff = CALM
         self.created = 0
         self.create_failures = 0
         self.retired_uses = 0
         self.closed_by: Counter[str] | None = None
 
-    # -- what there is -----------------------------------------------------
+    # -- counts ------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
-        """Borrowers in the queue that nothing has been assigned to."""
+        """How many borrowers are in the queue."""
         return sum(map(len, self.queues))
 
     @property
     def live(self) -> int:
-        """Resources that exist and are not being destroyed."""
+        """How many resources exist and are not being destroyed."""
         return len(self.slots) - len(self.opening) - len(self.late) - len(self.closing)
 
     @property
     def uses(self) -> int:
-        """Acquisitions so far."""
+        """How many acquisitions there have been."""
         return self.retired_uses + sum(slot.uses for slot in list(self.slots))
 
     # -- borrowers ---------------------------------------------------------
 
     def note_borrowers(self) -> None:
-        """Note every borrower from now on: one was let down, and is told who has what."""
+        """Record every borrower from now on, so that the next error can name them."""
         self.notes = self.inspects = True
 
     def take(self, now: float, operation: Operation | None = None) -> Slot | None:
-        """An idle slot for a borrower that has not queued; `None` where others wait or nothing is idle."""
+        """Take an idle slot for a borrower that has not queued; `None` if others wait or nothing is idle."""
         if self.state is not RUNNING or any(self.queues):
             return None
         if self.mixed:
@@ -217,18 +217,18 @@ class Ledger:
         return self.pop_idle(operation)
 
     def pop_idle(self, operation: Operation | None = None) -> Slot | None:
-        """The idle slot that is next, then in the hands of `operation`; `None` if nothing is idle."""
+        """Take the next idle slot, to be held by `operation`; `None` if nothing is idle."""
         while True:
             try:
                 slot = self.pop()
             except IndexError:
                 return None
-            if slot.state is LIVE:  # else the audit gave it up on its way to `idle`
+            if slot.state is LIVE:  # else the audit gave it up before it was put into `idle`
                 slot.operation = operation
                 return slot
 
     def enqueue(self, waiter: Waiter, now: float, *, first: bool = False) -> None:
-        """Let a borrower wait; `first` for one that had been served, and what it got was no good."""
+        """Queue a borrower; `first` for one whose resource failed its check."""
         if not self.queues:
             self.queues = tuple(OrderedDict() for _ in range(self.options.priorities))
         queue = self.queues[waiter.priority]
@@ -243,7 +243,7 @@ class Ledger:
         self.settle(now)
 
     def withdraw(self, waiter: Waiter, now: float) -> None:
-        """A borrower gives up: what it was assigned goes to the next, or back."""
+        """Remove a borrower that gives up; a slot assigned to it goes to the next waiter, or becomes idle."""
         if self.queues:
             self.queues[waiter.priority].pop(waiter, None)
         slot, waiter.slot = waiter.slot, None
@@ -254,7 +254,7 @@ class Ledger:
         self.settle(now)
 
     def claim(self, waiter: Waiter) -> Slot | None:
-        """What the waiter was assigned, now in the hands of its operation; `None` if nothing was."""
+        """Take the slot that was assigned to a waiter, to be held by its operation; `None` if none was."""
         slot, waiter.slot = waiter.slot, None
         if slot is not None:
             slot.state = LIVE
@@ -262,7 +262,7 @@ class Ledger:
         return slot
 
     def lend(self, slot: Slot, now: float) -> None:
-        """A resource goes out."""
+        """Lend a resource."""
         slot.uses += 1
         slot.noted = slot.uses
         slot.taken_at = now
@@ -278,19 +278,19 @@ class Ledger:
             slot.operation = operation
         return slot
 
-    def returns(self, slot: Slot, now: float) -> None:
-        """A release hook begins; from its due time on the slot counts as given up."""
+    def begin_release(self, slot: Slot, now: float) -> None:
+        """Note that a release hook begins, and when it will be overdue."""
         if self.watches:
             slot.due = now + self.options.destroy_timeout
             self.returning[slot] = None
             self._look_at(slot.due, now)
 
     def give_back(self, slot: Slot, now: float, *, cold: bool = False) -> None:
-        """A resource in good order comes back; `cold` if it was looked at, not used."""
+        """Put back a resource in good order; `cold` if it was checked rather than used."""
         self.returning.pop(slot, None)
         slot.operation = None
         slot.due = inf
-        if slot not in self.slots:  # it was given up, and comes back after all
+        if slot not in self.slots:  # its release hook was overdue, and has ended after all
             self.condemn(slot, "overdue", now)
             return
         if slot.state is CLOSING:
@@ -306,26 +306,26 @@ class Ledger:
 
     def drop(self, value: Any, loan: int | None = None) -> None:
         """
-        *Lock-free, for finalisers.* The borrower of this resource is gone, and its state unknown.
+        *Lock-free, for finalisers.* Give up a resource whose lease was garbage collected while it was out.
 
         Args:
             value: The resource.
-            loan: Its slot's `uses` while that borrower had it; a later borrower keeps it.
+            loan: The slot's `uses` during that lease, so that a later borrower keeps the resource.
         """
         self.dropped.append((value, loan))
         self.fast = False
 
     # -- opening and closing -----------------------------------------------
 
-    def begins(self, slot: Slot, operation: Operation, *states: SlotState) -> bool:
-        """Whether `operation` is to work on a slot in one of these states, which is then in its hands."""
+    def begin_work(self, slot: Slot, operation: Operation, *states: SlotState) -> bool:
+        """Give a slot to `operation` if it is in one of these states; whether it is."""
         if slot.state not in states or (slot.operation is not None and slot.operation.is_under_way):
             return False
         slot.operation = operation
         return True
 
     def opened(self, slot: Slot, value: Any, hooks: Any, now: float) -> None:
-        """A create has ended well, perhaps late."""
+        """A create has succeeded, perhaps late."""
         slot.value, slot.hooks = value, hooks
         slot.operation = None
         slot.born_at = slot.idle_since = now
@@ -343,7 +343,7 @@ class Ledger:
         self.settle(now)
 
     def open_failed(self, slot: Slot, error: BaseException, now: float, *, final: bool) -> None:
-        """A create has failed: it is tried again for those who wait, or, if that would not help, they are told."""
+        """A create has failed. It is tried again after a pause; if it is `final`, waiters get the error instead."""
         self._leave_opening(slot)
         self._vacate(slot)
         slot.state = GONE
@@ -351,7 +351,7 @@ class Ledger:
         if final:
             self._reject(slot, error)
         elif any(queue and next(reversed(queue)).serial >= slot.serial for queue in self.queues):
-            self._probe(now)  # for a borrower that came after this attempt had begun
+            self._probe(now)  # for a waiter that came after this attempt had begun
         self.settle(now)
 
     def _leave_opening(self, slot: Slot) -> None:
@@ -361,17 +361,17 @@ class Ledger:
 
     def _reject(self, slot: Slot, error: BaseException) -> None:
         """
-        Tell borrowers that this create has failed and will not be tried again.
+        Give waiters the error of a create that is not tried again.
 
-        The attempts still under way may do better; a borrower that came before this one and is not covered by
-        those gets the error.
+        Creates that are still under way may succeed. So an error goes only to waiters that came before this create
+        was ordered and are more than the creates under way; at least one waiter gets it.
         """
         came_before = [waiter for queue in self.queues for waiter in queue if waiter.serial < slot.serial]
         for waiter in came_before[: max(1, len(came_before) - len(self.opening))]:
             self._dismiss(waiter, error)
 
     def spoiled(self, slot: Slot, value: Any, hooks: Any, error: BaseException, now: float, *, final: bool) -> None:
-        """A resource was made but would not start: it is destroyed, and counts as a failed create."""
+        """A resource was created but its `start` failed: destroy it, and count a failed create."""
         slot.value, slot.hooks = value, hooks
         self._leave_opening(slot)
         self.failed(error, now, final=final)
@@ -381,12 +381,12 @@ class Ledger:
         self.settle(now)
 
     def failed(self, error: BaseException, now: float, *, final: bool = False) -> None:
-        """Count a failed create and pause before the next."""
+        """Count a failed create and pause before the next one."""
         self.create_failures += 1
         self._pause(error, now, is_final=final)
 
     def refused(self, slot: Slot, error: BaseException, now: float) -> None:
-        """A new resource was no good: the create has not failed, but the pauses go on from those before it."""
+        """A new resource failed its check: pause as after a failed create, without counting one."""
         self._pause(error, now, was_made=True, failures=slot.failures)
 
     def _pause(
@@ -400,23 +400,23 @@ class Ledger:
         self._look_at(backoff.fill_at, now)
 
     def _probe(self, now: float) -> None:
-        """Have one attempt made during the pause after a failure."""
+        """Schedule one attempt during the pause after a failure."""
         self.backoff.probe(now, self.options)
         self._look_at(self.backoff.probe_at, now)
 
     def retry(self, now: float) -> None:
-        """Make what is wanted at once, without the pause after a failed create: the caller has asked for that."""
+        """Create missing resources at once, ending the pause after a failed create."""
         self.backoff.end_pause()
         self.settle(now)
 
     def condemn(self, slot: Slot, reason: str, now: float) -> None:
-        """A resource in the caller's hands is to be destroyed."""
+        """Have a resource destroyed that the caller holds."""
         self.returning.pop(slot, None)
         self._close(slot, reason, now)
         self.settle(now)
 
     def closed(self, slot: Slot, now: float) -> None:
-        """A destroy has ended, well or not: the place is free."""
+        """A destroy has ended, successfully or not: its place is free."""
         self.closing.pop(slot, None)
         self._retire(slot)
         slot.state = GONE
@@ -426,7 +426,7 @@ class Ledger:
     # -- the pool as a whole -----------------------------------------------
 
     def start(self, now: float) -> None:
-        """Serve borrowers from now on; what is left from before a stop ends as it comes back."""
+        """Serve borrowers. Resources still out from before a stop are destroyed as they come back."""
         if self.state in (NEW, STOPPED):
             self.state = RUNNING
             self.backoff.failures = 0
@@ -434,7 +434,7 @@ class Ledger:
             self.settle(now)
 
     def stop(self, now: float) -> None:
-        """Refuse borrowers, send the waiting ones away, and destroy everything as it comes in."""
+        """Refuse borrowers, reject the waiting ones, destroy idle resources now and the others as they come back."""
         self.state = STOPPED
         self.fast = False
         self.generation += 1
@@ -444,7 +444,7 @@ class Ledger:
         self.settle(now)
 
     def retire(self, now: float) -> None:
-        """Refuse borrowers, but serve those who wait; then as `stop`."""
+        """Refuse new borrowers, serve the waiting ones, then stop."""
         if self.state in (RUNNING, SUSPENDED):
             self.state = RETIRING
         elif self.state is NEW:
@@ -466,19 +466,19 @@ class Ledger:
             self.settle(now)
 
     def expire(self, now: float) -> None:
-        """Replace all resources there are: idle ones now, the others as they come back."""
+        """Replace all resources: idle ones now, the others as they come back."""
         self.fast = False
         self.generation += 1
         self.mixed = True
         self.settle(now)
 
     def keep_none(self, now: float) -> None:
-        """Keep no resources any more: as `expire`, and nothing is made but for those who wait."""
+        """As `expire`, and from now on create resources only for waiters, not for `min_size`."""
         self.min_size = 0
         self.expire(now)
 
     def resize(self, min_size: int, max_size: int, now: float) -> None:
-        """Other limits from now on; what is above the new ones is destroyed, what is out as it comes back."""
+        """Change the limits. What is above the new maximum is destroyed: if idle now, else as it comes back."""
         self.fast = False
         self.min_size, self.max_size = min_size, max_size
         self._look_at(self._next_look_at_idle(now), now)
@@ -490,13 +490,13 @@ class Ledger:
         self._look_at(now + AUDIT_EVERY, now)
 
     def forget(self, watcher: Watcher) -> None:
-        """Wake the watcher no more."""
+        """Remove the watcher."""
         self.watchers = tuple(other for other in self.watchers if other is not watcher)
 
-    # -- what follows from all that ----------------------------------------
+    # -- settling ----------------------------------------------------------
 
     def settle(self, now: float) -> None:
-        """Derive what must happen in the present state, put it in `outbox`, and say when to look again."""
+        """Derive the work that the present state requires, put it in `outbox`, and set `fast` and `alarm`."""
         while self.dropped:
             self._abandon(*self.dropped[0], now)
             del self.dropped[0]  # finalisers append meanwhile
@@ -513,7 +513,7 @@ class Ledger:
                 self.state = STOPPED
                 self._shrink(now)
         elif budget is not None:
-            budget.wants(self, 0)
+            budget.set_demand(self, 0)
         if budget is not None:
             budget.share(self, now)
         self.fast = (
@@ -530,7 +530,7 @@ class Ledger:
                 self.outbox.append(Wake(watcher))
 
     def _serve(self, now: float) -> None:
-        """Assign what is idle to those who wait, the oldest of the most urgent first."""
+        """Assign idle slots to waiters: by priority, then in the order in which they queued."""
         for queue in self.queues:
             while queue:
                 slot = self.pop_idle()
@@ -552,14 +552,14 @@ class Ledger:
         self.queues[waiter.priority].pop(waiter, None)
 
     def _order(self, now: float) -> None:
-        """Open what those who wait and `min_size` are short of, as far as limits and pauses allow."""
+        """Order creates for waiters and for `min_size`, as far as limits and pauses allow."""
         budget = self.budget
         if budget is None and len(self.slots) >= self.max_size:
             return  # no room, however many wait
         waiting = self.waiting if self.queues else 0
         if not waiting and self.live + len(self.opening) >= self.min_size:
             if budget is not None:
-                budget.wants(self, 0)
+                budget.set_demand(self, 0)
             return
         fills = self.state is RUNNING and now >= self.backoff.fill_at
         missing = self.min_size - self.live - len(self.opening) if fills else 0
@@ -574,11 +574,11 @@ class Ledger:
             short -= 1
             self._open(now)
         if budget is not None:
-            budget.wants(self, max(short, 0))
+            budget.set_demand(self, max(short, 0))
             self._look_at(self._next_look_at_budget(now), now)
 
     def _open(self, now: float) -> None:
-        """Take a place and have a resource made for it."""
+        """Take a place and order a create for it."""
         if self.backoff is not CALM:
             self.backoff.probe_at = inf
         self.serial += 1
@@ -592,7 +592,7 @@ class Ledger:
         self.outbox.append(Open(slot))
 
     def evict(self, now: float) -> bool:
-        """Destroy the coldest idle resource to make room for another ledger; whether there was one."""
+        """Destroy the resource that has been idle for longest, for another ledger; whether there was one."""
         try:
             slot = self.idle[0]
         except IndexError:  # a borrower was faster
@@ -607,7 +607,7 @@ class Ledger:
         self.mixed = any(slot.generation != self.generation for slot in self.slots if slot.state is not CLOSING)
 
     def _close_idle(self, slot: Slot, reason: str, now: float) -> bool:
-        """Destroy an idle slot; whether it was idle still."""
+        """Destroy an idle slot's resource; whether it was still idle."""
         try:
             self.idle.remove(slot)
         except ValueError:  # a borrower was faster
@@ -616,20 +616,20 @@ class Ledger:
         return True
 
     def _shrink(self, now: float) -> None:
-        """Destroy idle slots, the coldest first, while there are too many."""
+        """Destroy idle resources, longest idle first, while there are too many."""
         for slot in list(self.idle):
             if self.state is not STOPPED and len(self.slots) - len(self.closing) <= self.max_size:
                 break
             self._close_idle(slot, "stopped" if self.state is STOPPED else "resized", now)
 
     def _abandon(self, value: Any, loan: int | None, now: float) -> None:
-        """Take what was dropped from its borrower, unless it has come back and is out again."""
+        """Destroy a resource whose lease was garbage collected, unless it came back and was lent again."""
         slot = self.out.get(id(value))
         if slot is not None and (loan is None or slot.uses == loan) and self.out.pop(id(value), None) is slot:
             self._close(slot, "abandoned", now)
 
     def _close(self, slot: Slot, reason: str, now: float) -> None:
-        """Have a slot's resource destroyed, unless it is already."""
+        """Order the destroy of a slot's resource, unless it was ordered before."""
         if slot.state not in (CLOSING, GONE):
             self._order_close(slot, reason, now)
 
@@ -641,14 +641,14 @@ class Ledger:
         if self.watches:
             slot.due = now + self.options.destroy_timeout
             self._look_at(slot.due, now)
-        if slot in self.slots:  # else its place is another's already
+        if slot in self.slots:  # else its place was freed when it was overdue
             self.closing[slot] = None
         self.outbox.append(Close(slot))
 
     # -- time --------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Do what time alone brings about: idle and old resources, overdue steps, pauses that have ended."""
+        """Do what is due at this time: idle and old resources, overdue hooks, leaks, pauses that have ended."""
         self.audit(now)
         self._sweep_idle(now)
         self._sweep_lifetimes(now)
@@ -658,32 +658,32 @@ class Ledger:
         self._look_ahead(now)
 
     def audit(self, now: float) -> None:
-        """Recover what an interrupt has left: slots of no container, waiters and work of operations that have ended."""
+        """Recover what an interrupt has left: lost slots, and waiters of operations that have ended."""
         lost, again_at = find_lost(self.slots, self.idle, self.out, self.outbox, now)
         for slot in lost:
             self._recover(slot, now)
         for queue in self.queues:
             for waiter in [waiter for waiter in queue if not _is_under_way(waiter.operation)]:
                 del queue[waiter]
-        self.watchers = [watcher for watcher in self.watchers if _is_under_way(watcher.operation)]
+        self.watchers = tuple(watcher for watcher in self.watchers if _is_under_way(watcher.operation))
         self._look_at(again_at, now)
 
     def _recover(self, slot: Slot, now: float) -> None:
-        """Destroy what is in a lost slot, or carry on with what was to be done with it."""
+        """Destroy the resource of a lost slot, or order again the work that was lost."""
         if slot.state in (OPENING, LATE):
             self._leave_opening(slot)
             if slot.value is None:
                 self._vacate(slot)
                 slot.state = GONE
-            else:  # it was made
+            else:  # the create had succeeded
                 self._close(slot, "lost", now)
         elif slot.state is ASSIGNED and slot.waiter is not None and _is_under_way(slot.waiter.operation):
-            self.outbox.append(Wake(slot.waiter))  # perhaps the first was lost on its way
+            self.outbox.append(Wake(slot.waiter))  # the first wake-up may be lost
         elif slot.state is CLOSING:
-            if slot.operation is None:  # its work was lost on the way
+            if slot.operation is None:  # its work item was lost
                 self.closing[slot] = None
                 self.outbox.append(Close(slot))
-            else:  # it was interrupted in the middle: its hooks have been called
+            else:  # its destroy was interrupted: the hooks have been called
                 self.closing.pop(slot, None)
                 self._retire(slot)
                 slot.state = GONE
@@ -693,7 +693,7 @@ class Ledger:
             self._close_lost(slot, now)
 
     def _close_lost(self, slot: Slot, now: float) -> None:
-        """Destroy a lost resource; not if a borrower without the lock has got on with it at this very instant."""
+        """Destroy a lost resource, unless the fast path has just put it into a container."""
         state, operation = slot.state, slot.operation
         slot.state, slot.operation = CLOSING, None  # as one that is to be closed still
         if (self.out.get(id(slot.value)) is slot and operation is None) or slot in self.idle:
@@ -706,7 +706,7 @@ class Ledger:
     def _sweep_idle(self, now: float) -> None:
         options = self.options
         for slot in list(self.idle):
-            if slot.idle_uses != slot.uses:  # used since the last look
+            if slot.idle_uses != slot.uses:  # used since the last sweep
                 slot.idle_uses = slot.uses
                 slot.idle_since = now
                 slot.due = inf
@@ -747,7 +747,7 @@ class Ledger:
                 self.outbox.append(Leak(slot))
 
     def _give_up(self, slot: Slot, now: float) -> None:
-        """A hook has not ended in its time: report it, and let no other borrower suffer from it."""
+        """Report a hook that is overdue, and free its place for other borrowers; a late create keeps its place."""
         slot.due = inf
         if slot.state is OPENING:
             del self.opening[slot]
@@ -784,7 +784,7 @@ class Ledger:
         return True
 
     def _look_ahead(self, now: float) -> None:
-        """Set the alarm anew, for the first of all that time alone is going to bring about."""
+        """Set the alarm to the earliest due time."""
         dues = [slot.due for slot in (*self.opening, *self.closing, *self.returning)]
         if self.options.max_lifetime != inf:
             dues += [slot.expires_at for slot in self.slots]
@@ -798,16 +798,16 @@ class Ledger:
         self.alarm = max(min(dues), now + SHORTEST_ALARM)
 
     def _look_at(self, when: float, now: float) -> None:
-        """Bring the next sweep forward to `when`, though not to this very instant."""
+        """Bring the next sweep forward to `when`, but to no earlier than `SHORTEST_ALARM` from now."""
         self.alarm = min(self.alarm, max(when, now + SHORTEST_ALARM))
 
     def _next_look_at_budget(self, now: float) -> float:
-        """When to look whether a spent budget has room for `min_size` again: to fill up, nothing is evicted."""
+        """When to check whether a spent budget has room for `min_size`; for that no idle resource is evicted."""
         is_short = self.state is RUNNING and self.live + len(self.opening) < self.min_size
         return now + REFILL_LOOK if is_short and self.budget is not None else inf
 
     def _next_look_at_idle(self, now: float) -> float:
-        """Idle times are not written down by the fast path; a look four times in the shortest limit finds them."""
+        """When to look for idle resources: after a quarter of the limit, since the fast path records no idle times."""
         options = self.options
         limit = options.max_idle if self.live > self.min_size else inf
         if options.validate_idle is not None and self.live:
@@ -816,5 +816,5 @@ class Ledger:
 
 
 def _is_under_way(operation: Operation | None) -> bool:
-    """Whether an operation may still go on; one that is unknown may."""
+    """Whether an operation may still go on; `None`, an unknown one, may."""
     return operation is None or operation.is_under_way

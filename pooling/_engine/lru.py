@@ -1,8 +1,8 @@
 """
 The least recently used keys (LRU), found without moving an entry at each use.
 
-A use writes the current instant on the entry. The heap holds older instants: its first entry is looked at again, and
-goes back with its present instant if it was used since.
+A use writes the current instant to the entry and leaves the heap alone, so the heap may order an entry by an earlier
+use. When such an entry comes first, it is put back with the instant of its last use.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LeastRecentlyUsed(Generic[S]):
     The entries of a map, least recently used first.
 
     Args:
-        entries: The map, by key. An entry that it no longer has is forgotten here as well.
+        entries: The map, by key. An entry that was removed from it is forgotten here, too.
     """
 
     __slots__ = ("_entries", "_heap", "_serials")

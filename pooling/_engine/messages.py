@@ -1,4 +1,4 @@
-"""What the errors and warnings of a pool say: wanted, limit, step, counts, likeliest cause, one thing to try."""
+"""Texts of a pool's errors and warnings: wanted, limit, step, counts, likeliest cause, one thing to try."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ACQUIRE_HOOK, RELEASE_HOOK = "acquire hook", "release hook"
 
 
 def title(name: str, key: Any) -> str:
-    """How texts call a pool."""
+    """The pool's name and key, as texts begin with."""
     return f"pool {name!r}" if key is None else f"pool {name!r} key {key!r}"
 
 
@@ -39,7 +39,7 @@ def counts_of(ledger: Ledger) -> PoolCounts:
 
 
 def sum_of(ledgers: list[Ledger], max_size: int) -> PoolCounts:
-    """The numbers of all these together, which have as many places each."""
+    """The sum of these ledgers' numbers; each ledger has the same `max_size`."""
     every = [counts_of(ledger) for ledger in ledgers]
     budget = every[0] if every else None
     return PoolCounts(
@@ -57,32 +57,32 @@ def sum_of(ledgers: list[Ledger], max_size: int) -> PoolCounts:
 
 
 def holder(slot: Slot, now: float) -> str:
-    """Since when and where a resource is out."""
+    """When and where a resource was borrowed."""
     if slot.noted != slot.uses:
-        return "at a place not noted (from now on this pool notes every borrower)"
+        return "at an unrecorded call site (from now on this pool records every borrower)"
     return f"{max(now - slot.taken_at, 0):.1f} s ago{describe(slot.code, slot.lasti)}"
 
 
 def by_age(ledger: Member) -> list[Slot]:
-    """What is out, longest first; behind that what nobody noted."""
+    """The borrowed resources, longest out first; those with an unrecorded borrower last."""
     return sorted(ledger.out.copy().values(), key=lambda slot: (slot.noted != slot.uses, slot.taken_at))
 
 
 def holders(ledger: Ledger, now: float, *, most: int = 3) -> str:
-    """Who has what is out, longest first."""
+    """The borrowers of at most `most` resources, longest out first."""
     out = by_age(ledger)
     text = "; ".join(f"borrowed {holder(slot, now)}" for slot in out[:most])
     return text + (f"; and {len(out) - most} more" if len(out) > most else "")
 
 
 def is_short(ledger: Ledger, now: float) -> bool:
-    """Whether the budget, and not the pool's own limit, leaves no room for one more."""
+    """Whether the budget, rather than `max_size`, leaves no room for one more resource."""
     budget = ledger.budget
     return budget is not None and len(ledger.slots) < ledger.max_size and budget.room_for(ledger, now) < 1
 
 
 def longest_out(ledger: Ledger, now: float, *, of_all: bool) -> str:
-    """Who has had something for longest, of this pool or of all that share its budget; empty where nothing is out."""
+    """The borrower with the oldest loan, of this pool or of all that share its budget; empty if nothing is out."""
     if ledger.budget is None or not of_all:
         oldest = next(iter(by_age(ledger)), None)
         return "" if oldest is None else f"; oldest borrowed {holder(oldest, now)}"
@@ -93,7 +93,7 @@ def longest_out(ledger: Ledger, now: float, *, of_all: bool) -> str:
     return f"; oldest of all borrowed from {title(owner.name, owner.key)} {holder(slot, now)}"
 
 
-def timed_out(
+def timeout_error(
     name: str,
     key: Any,
     ledger: Ledger,
@@ -104,9 +104,9 @@ def timed_out(
     error: BaseException | None,
     fills: bool = False,
 ) -> PoolTimeoutError:
-    """Time ran out at this step; `fills` where it was for `min_size`."""
+    """The error for a timeout at this step; `fills` if `min_size` was not reached."""
     counts = counts_of(ledger)
-    # Filling up takes nothing away from other pools, also not what is idle there.
+    # To reach `min_size`, no idle resource of another pool is destroyed.
     is_spent = fills and ledger.budget is not None and ledger.budget.used >= ledger.budget.limit
     short = step == QUEUEING and (is_spent or is_short(ledger, now))
     limit = None
@@ -139,8 +139,8 @@ def _advice(
         return "The acquire hook did not end: see what it waits for, or raise timeout."
     if step == VALIDATING and error is not None and ledger.backoff.last_was_made:
         return (
-            f"Validation refused whatever was made, last with {type(error).__name__}, which is "
-            f"the cause of this error: see what validate() or is_alive() asks of a {ledger.noun} that was just made."
+            f"Validation rejected every new {ledger.noun}, last with {type(error).__name__}, which is "
+            "the cause of this error: see what validate() or is_alive() checks."
         )
     if step == VALIDATING:
         return "validate() took or failed until the end: see what it waits for, or raise timeout."
@@ -152,14 +152,14 @@ def _advice(
     if step == CREATING:
         return "create() has not ended: see what it waits for, raise timeout, or bound it by create_timeout."
     if short:
-        return "Raise max_total, or lower min_size." if fills else "Raise max_total, or have all release sooner."
+        return "Raise max_total, or lower min_size." if fills else "Raise max_total, or release sooner."
     if counts.borrowed >= counts.max_size:
         return "Release that one sooner or raise max_size."
     return "See whether destroy() hangs, or raise timeout."
 
 
-def exhausted(name: str, key: Any, ledger: Ledger, now: float, *, limit: str) -> PoolExhaustedError:
-    """The borrower may not queue."""
+def exhausted_error(name: str, key: Any, ledger: Ledger, now: float, *, limit: str) -> PoolExhaustedError:
+    """The error for a borrower that may not queue."""
     counts = counts_of(ledger)
     short = is_short(ledger, now)
     if ledger.state is SUSPENDED:
@@ -181,10 +181,10 @@ def exhausted(name: str, key: Any, ledger: Ledger, now: float, *, limit: str) ->
     )
 
 
-def closed(
+def closed_error(
     name: str, key: Any, ledger: Ledger, *, waited: float, is_off_the_map: bool, step: str = QUEUEING
 ) -> PoolClosedError:
-    """The pool is stopped."""
+    """The error for a pool that is stopped."""
     advice = ": its key was closed; ask the keyed service again" if is_off_the_map else ". Call start() to use it again"
     return PoolClosedError(
         f"{title(name, key)} is stopped: nothing can be acquired (step: {step}){advice}.",
@@ -196,8 +196,8 @@ def closed(
     )
 
 
-def create_failed(name: str, key: Any, ledger: Ledger, error: BaseException) -> CreateError:
-    """A create failed for good."""
+def create_error(name: str, key: Any, ledger: Ledger, error: BaseException) -> CreateError:
+    """The error for a create that failed and is not tried again."""
     if isinstance(error, CreateError):
         said = f": {str(error).removeprefix(f'{title(name, key)}: ').rstrip('.')}"
     else:
@@ -211,8 +211,8 @@ def create_failed(name: str, key: Any, ledger: Ledger, error: BaseException) -> 
     )
 
 
-def not_out(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | None) -> ReleaseError:
-    """Something was given back that this pool has not lent."""
+def not_borrowed_error(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | None) -> ReleaseError:
+    """The error for a value that was given back and is not out from this pool."""
     what = f"<{type(value).__name__} object at {id(value):#x}>"  # its own repr may hold secrets, or fail
     if any(slot.value is value for slot in list(ledger.slots)):
         why = f"it was given back before. Give a {ledger.noun} back once; `lease()` does"
@@ -230,8 +230,8 @@ def not_out(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | No
     )
 
 
-def release_failed(name: str, key: Any, ledger: Ledger, error: BaseException, *, step: str, how: str) -> ReleaseError:
-    """The release hook failed or took too long."""
+def release_error(name: str, key: Any, ledger: Ledger, error: BaseException, *, step: str, how: str) -> ReleaseError:
+    """The error for a release hook that failed or took too long."""
     return ReleaseError(
         f"{title(name, key)}: the {step} {how} ({type(error).__name__}); the {ledger.noun} was destroyed and its "
         "place is free. That error is the cause of this one.",

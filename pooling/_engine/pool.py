@@ -1,7 +1,7 @@
 """
-One pool at work: its ledger, its hooks, its backend, and what its operations share.
+What the operations of one pool share: its ledger, its hooks, its backend, its observer and its counts.
 
-The rule for all that change the ledger: do it under `backend.lock`, then `dispatch` outside of it.
+To change the ledger, hold `backend.lock`; then call `dispatch` without it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pooling")
 
-LATE = 1.0  # seconds after which an alarm that has not rung counts as lost in an interrupt
+LATE = 1.0  # seconds after which an alarm that has not rung counts as lost to an interrupt
 
 
 class Tally:
     """
-    How many borrowers have come that did not take the fast path, and what became of them.
+    How many borrowers did not take the fast path, and how their acquisitions ended.
 
-    A pool that had none shares `NO_TALLY` with all others.
+    Until it has such a borrower, a pool shares `NO_TALLY` with all others.
     """
 
     __slots__ = (
@@ -68,12 +68,12 @@ NO_TALLY = Tally()
 
 class Pool:
     """
-    What the operations of one pool work with.
+    One pool, as its operations need it.
 
     Args:
-        hooks: What to do with resources.
+        hooks: Create, check and destroy resources.
         options: Settings.
-        backend: Threads, an event loop, or a test's script.
+        backend: Threads, an event loop, or a test's fake.
         name: For messages and statistics.
         key: The same, in a keyed pool.
         observer: Told of what happens.
@@ -82,7 +82,7 @@ class Pool:
 
     __slots__ = (
         "__weakref__",
-        # What it is.
+        # What it is made of.
         "name",
         "key",
         "options",
@@ -92,12 +92,12 @@ class Pool:
         "wanted",
         "threshold",
         "looks",
-        # How it is: the ledger under the lock of the backend, the rest where it says so.
+        # Its state. The ledger changes under the lock of the backend; the others say when they change.
         "ledger",
         "kept_service",
         "owners",
         "armed_at",
-        # What it counts.
+        # Its counts.
         "tally",
         "wait_time",
         "create_time",
@@ -125,7 +125,7 @@ class Pool:
         #: Seconds a resource may have been idle before it is validated; `inf` for never.
         validates = options.validate_on_acquire
         self.threshold = inf if validates is False else -inf if validates is True else float(validates)
-        #: Whether an idle resource is looked at before it is lent.
+        #: Whether an idle resource is checked before it is lent.
         self.looks = hooks.is_alive is not None or (self.threshold != inf and hooks.validate is not None)
         self.ledger = Ledger(
             options,
@@ -145,8 +145,8 @@ class Pool:
             owner=None if budget is None else self,
             noun=hooks.noun,
         )
-        #: The service, once its key was closed or forgotten: it is to live as long as a slot whose home this pool
-        #: is, and no other object may refer to it.
+        #: The service, once its key was closed or evicted and no other object may refer to it: it has to live as long
+        #: as a slot whose home is this pool.
         self.kept_service: Any = None
         #: In a keyed pool: the pool of each resource that exists, by its id.
         self.owners: dict[int, Pool] | None = None
@@ -158,35 +158,36 @@ class Pool:
 
     @property
     def is_off_the_map(self) -> bool:
-        """Whether its key was closed or forgotten."""
+        """Whether its key was closed or evicted."""
         return self.kept_service is not None
 
     # -- changes -------------------------------------------------------------
 
     def change(self, step: Callable[..., None], *args: Any) -> None:
-        """Have the ledger take a step, and carry out what follows."""
+        """Call a method of the ledger under the lock, then carry out the work it ordered."""
         with self.backend.lock:
             step(*args, self.backend.now())
         self.dispatch()
 
     def loan_of(self, value: Any) -> int:
-        """The number of the use that a resource is in; -1 if it is not out."""
+        """The serial number of a resource's present loan; -1 if it is not out."""
         slot = self.ledger.out.get(id(value))
         return -1 if slot is None else slot.uses
 
     def settle(self) -> None:
-        """Let the ledger look again, after something came back without the lock."""
+        """Have the ledger settle after a release without the lock."""
         self.change(self.ledger.settle)
 
     def condemn(self, slot: Slot, reason: str) -> None:
-        """Destroy a resource that is in the caller's hands, without waiting for it."""
+        """Destroy a resource that the caller holds. Does not wait for the destroy."""
         self.change(self.ledger.condemn, slot, reason)
 
     def keeps(self, slot: Slot, value: Any) -> bool:
         """
-        Whether a slot that was lent without the lock stays lent; asked if its state is not `LIVE`.
+        Whether a slot that was lent without the lock stays lent. Asked if its state is no longer `LIVE`.
 
-        The audit has found it nowhere while it was on its way. If it was given up, it is being destroyed.
+        The audit then saw the slot while the fast path had it in no container. If it gave the slot up, the resource is
+        being destroyed.
         """
         with self.backend.lock:
             if slot.state is LIVE:
@@ -195,21 +196,21 @@ class Pool:
         return False
 
     def forget(self, watcher: Watcher) -> None:
-        """Watch no longer."""
+        """Stop waiting with this watcher."""
         with self.backend.lock:
             self.ledger.forget(watcher)
 
     # -- work ----------------------------------------------------------------
 
     def dispatch(self) -> None:
-        """Carry out what the ledger has put in its outbox."""
+        """Carry out the work in the ledger's outbox."""
         outbox = self.ledger.outbox
         while outbox:
             try:
                 item = outbox.pop(0)
             except IndexError:  # another thread was faster
                 break
-            # Under a budget the outbox is all members', and an item may be another's.
+            # Under a budget all members share one outbox, so an item may belong to another pool.
             owner: Pool = self if isinstance(item, Wake) or item.slot.home is None else item.slot.home.owner
             owner.carry_out(item)
         ledger = self.ledger
@@ -219,7 +220,7 @@ class Pool:
             self._arm_changed(ledger.budget)
 
     def _arm_changed(self, budget: Budget) -> None:
-        """Arm the pools that this one has changed through their common budget."""
+        """Set the timers of the pools that were changed through the shared budget."""
         while budget.changed:
             try:
                 budget.changed.pop().owner.arm()
@@ -227,7 +228,7 @@ class Pool:
                 break
 
     def carry_out(self, item: Work) -> None:
-        """Do one piece of work."""
+        """Carry out one piece of work."""
         if isinstance(item, Wake):
             self.backend.wake(item.waiter.latch)
         elif isinstance(item, Leak):
@@ -262,14 +263,14 @@ class Pool:
     # -- time ------------------------------------------------------------------
 
     def arm(self) -> None:
-        """Have the timer ring when the ledger wants to sweep."""
+        """Set the timer to the instant of the ledger's next sweep."""
         when = self.ledger.alarm
         if when < self.armed_at:
             self.backend.at(when, Ring(self, when))
             self.armed_at = when
 
     def arm_again(self) -> None:
-        """Before a wait: arm, also if an interrupt has lost the alarm that was armed."""
+        """Set the timer before a wait, also if its last alarm was lost to an interrupt."""
         if self.armed_at < self.backend.now() - LATE:
             self.armed_at = inf
         self.arm()
@@ -279,7 +280,7 @@ class Pool:
         if when == self.armed_at:
             self.armed_at = inf
         try:
-            # Another is not stale for sure: two threads may have armed at once, and the later alarm been noted.
+            # `when` may differ from `armed_at`: of two threads that arm at once, the later alarm may be written last.
             if self.ledger.alarm > when:
                 self.arm()
                 return
@@ -292,30 +293,30 @@ class Pool:
             log.exception("%s: the periodic look at it failed", messages.title(self.name, self.key))
 
     def seconds(self, timeout: float | None) -> float:
-        """What a caller has given as `timeout`, checked; the pool's own for `None`."""
+        """Check the `timeout` that a caller has given; the pool's own for `None`."""
         if timeout is None:
             return self.options.timeout
         return checked_seconds(timeout, "timeout", messages.title(self.name, self.key))
 
     def until(self, seconds: float) -> float:
-        """The deadline of a step of the pool's own; the ledger watches what cannot be interrupted instead."""
+        """The deadline of a background hook; `inf` if the backend cannot interrupt it: the ledger then watches it."""
         return self.backend.now() + seconds if self.backend.can_interrupt else inf
 
     # -- borrowers ---------------------------------------------------------------
 
-    def count_from_now_on(self) -> None:
-        """Have a tally of its own, since a borrower comes that is to be counted."""
+    def start_counting(self) -> None:
+        """Replace `NO_TALLY` by a tally for this pool, before its first borrower is counted."""
         if self.tally is NO_TALLY:
             with self.backend.lock:
                 self.tally = Tally() if self.tally is NO_TALLY else self.tally
 
-    def limit_on_waiting(self, now: float, *, queues: bool) -> str:
-        """Which limit forbids that one more borrower queues behind others; empty if it may, or need not."""
+    def find_waiting_limit(self, now: float, *, queues: bool) -> str:
+        """Return the limit that forbids one more borrower to queue behind others; empty if none does."""
         most = self.options.max_waiting if queues else 0
         ledger = self.ledger
         if most is None or (ledger.idle and not ledger.waiting and ledger.state is RUNNING):
             return ""
-        # Those for whom a place is free, or being made or unmade, do not wait for another borrower.
+        # A borrower does not count as waiting for others if a place is free for it, or a create or destroy under way.
         room: float = ledger.max_size - (len(ledger.slots) - len(ledger.closing))
         if ledger.budget is not None:
             room = min(room, ledger.budget.room_for(ledger, now))
@@ -324,8 +325,8 @@ class Pool:
             return ""
         return f"max_waiting={most}" if queues else "acquire_nowait"
 
-    def step_of_waiters(self) -> str:
-        """What a borrower waits for that has nothing yet."""
+    def find_waiting_step(self) -> str:
+        """The step that a borrower in the queue waits for."""
         ledger, backoff = self.ledger, self.ledger.backoff
         if backoff.failures and backoff.last_was_made and not ledger.opening:
             return VALIDATING
@@ -334,10 +335,10 @@ class Pool:
     def timeout_error(
         self, timeout: float, step: str, flaw: BaseException | None = None, *, fills: bool = False
     ) -> PoolTimeoutError:
-        """Time ran out at this step, after a resource had this flaw; `fills` where it was for `min_size`."""
+        """The error for a timeout at this step, after a resource with this flaw; `fills` if it is about `min_size`."""
         last = flaw or self.ledger.backoff.last_error
         self.ledger.note_borrowers()
-        error = messages.timed_out(
+        error = messages.timeout_error(
             self.name, self.key, self.ledger, self.backend.now(), timeout=timeout, step=step, error=last, fills=fills
         )
         error.__cause__ = last
@@ -345,35 +346,35 @@ class Pool:
 
     # -- looking at resources ----------------------------------------------------
 
-    def flaw_at_once(self, slot: Slot) -> BaseException | None:
-        """What is visibly wrong with a resource; `None` if nothing is. Runs no hook that takes time."""
+    def find_visible_flaw(self, slot: Slot) -> BaseException | None:
+        """Ask `is_alive` about a resource: the flaw it has, or `None`. Does not block."""
         if self.hooks.is_alive is None:
             return None
         try:
-            return None if self.hooks.is_alive(slot.value) else CreateError("is_alive() said no", pool=self.name)
+            return None if self.hooks.is_alive(slot.value) else CreateError("is_alive() returned False", pool=self.name)
         except Exception as error:
             return error
 
     def is_to_validate(self, slot: Slot) -> bool:
-        """Whether a resource was idle for so long that it is validated before it is lent."""
+        """Whether a resource was idle for so long that it must be validated before it is lent."""
         if self.threshold == inf or self.hooks.validate is None:
             return False
         return self.backend.now() - slot.idle_since > self.threshold
 
     async def find_flaw(self, slot: Slot, deadline: float) -> BaseException | None:
-        """What is wrong with a resource; `None` if nothing is, `StepTimeoutError` if that was not found out in time."""
+        """Validate a resource: the flaw it has, or `None`; `StepTimeoutError` if the hook did not end in time."""
         assert self.hooks.validate is not None
         try:
             if await self.backend.call(self.hooks.validate, (slot.value,), deadline):
                 return None
         except Exception as error:
             return error
-        return CreateError("validate() said no", pool=self.name, step=VALIDATING)
+        return CreateError("validate() returned False", pool=self.name, step=VALIDATING)
 
     # -- observers ---------------------------------------------------------------
 
     def tell(self, what: str, **facts: Any) -> None:
-        """Tell the observer; whatever it does, the pool goes on."""
+        """Tell the observer. What it raises is logged, and the pool goes on."""
         if what not in self.wanted:
             return
         try:
@@ -386,5 +387,5 @@ class Pool:
 
 
 def overrides(observer: PoolObserver) -> frozenset[str]:
-    """Names of the events this observer wants."""
+    """Names of the events that this observer overrides."""
     return frozenset(name for name in EVENTS if getattr(type(observer), name, None) is not getattr(PoolObserver, name))

@@ -1,7 +1,7 @@
 """
-What a ledger keeps its state in: slots, waiters, and the work it asks for.
+The parts of a ledger's state: slots, waiters, and the work that the ledger orders.
 
-Where a slot can be, and what moves it on:
+The states of a slot, the container that has it, and the method that moves it to the next state:
 
     state      where it stands            moved by
     OPENING    slots, opening             opened -> IDLE | open_failed -> GONE | sweep -> LATE
@@ -14,9 +14,9 @@ Where a slot can be, and what moves it on:
     CLOSING    slots, closing             closed -> GONE
     GONE       nowhere
 
-`IDLE` and `OUT` are where the lock-free fast path of a service moves slots to and fro without touching `state`. For
-these, and for `HELD`, the container or the operation says which one it is, and `state` is `LIVE`: the resource
-exists and may be lent. A slot whose destroy is overdue loses its place and stays `CLOSING`.
+The lock-free fast path of a service moves slots between `IDLE` and `OUT` without touching `Slot.state`. So these two
+and `HELD` have one value of `SlotState`, `LIVE` (the resource exists and may be lent); the container or the operation
+that has the slot tells them apart. A slot whose destroy is overdue loses its place and stays `CLOSING`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from typing import Any, NamedTuple, Protocol
 
 
 class SlotState(Enum):
-    """What is known of the resource in a slot."""
+    """What has happened to the resource in a slot."""
 
     OPENING = "opening"  # it is being created
     LATE = "late"  # its create is overdue and still running
     LIVE = "live"  # it exists and may be lent
-    ASSIGNED = "assigned"  # it waits for the waiter that it was assigned to
-    OVERDUE = "overdue"  # its release hook is overdue: its place is free, and it is closed when the hook ends
+    ASSIGNED = "assigned"  # it is reserved for a waiter, which has not claimed it yet
+    OVERDUE = "overdue"  # its release hook is overdue: its place is free, and it is destroyed when the hook ends
     CLOSING = "closing"  # it is to be destroyed, or is being destroyed; overdue, it has no place any more
     GONE = "gone"  # it was destroyed, or was never made
 
@@ -43,18 +43,18 @@ OPENING, LATE, LIVE, ASSIGNED, OVERDUE, CLOSING, GONE = SlotState
 
 
 class Operation(Protocol):
-    """What may hold a slot or wait for one: an operation of several steps."""
+    """An operation of several steps, which may hold a slot or wait for one."""
 
     @property
     def is_under_way(self) -> bool:
-        """Whether it has begun and has not ended; an interrupt ends it at any bytecode."""
+        """Whether it has begun and has not ended. An interrupt may end it at any bytecode."""
 
 
 class Slot:
-    """One place in a pool and the resource in it. All that a pool knows of a resource is here; nothing is on it."""
+    """One place in a pool and the resource in it. The pool sets no attributes on the resource itself."""
 
     __slots__ = (
-        # What it is. Written under the pool's lock.
+        # Identity and state. Written under the pool's lock.
         "state",
         "operation",
         "waiter",
@@ -63,18 +63,18 @@ class Slot:
         "home",
         "value",
         "hooks",
-        # Its use. `uses` is written by the borrower, also on the fast path.
+        # Use. `uses` is written by the borrower, also on the fast path.
         "uses",
         "turns",
         "idle_since",
         "idle_uses",
-        # Its latest borrower, as far as noted.
+        # The latest borrower that was recorded.
         "noted",
         "taken_at",
         "code",
         "lasti",
         "stack",
-        # Its end.
+        # End of life.
         "born_at",
         "expires_at",
         "due",
@@ -86,18 +86,18 @@ class Slot:
 
     def __init__(self, generation: int, serial: int, now: float) -> None:
         self.state: SlotState = OPENING
-        self.operation: Operation | None = None  # in whose hands it is; for the audit
+        self.operation: Operation | None = None  # the operation that holds it; for the audit
         self.waiter: Waiter | None = None  # while it is ASSIGNED
         self.serial = serial
         self.generation = generation
-        self.home: Any = None  # its ledger, set only under a budget: a pool without one is to be free of cycles
+        self.home: Any = None  # its ledger; set only under a budget, so that a pool without one has no reference cycle
         self.value: Any = None
         self.hooks: Any = None
         self.uses = 0
         self.turns = 0  # borrowers served while another ledger was waiting for a place
         self.idle_since = now  # as of the last sweep that saw `idle_uses` acquisitions
         self.idle_uses = -1
-        self.noted = -1  # the use that the next four are about; the fast path may have skipped later ones
+        self.noted = -1  # the value of `uses` that the next four describe; the fast path may not record later ones
         self.taken_at = now
         self.code: Any = None
         self.lasti = 0
@@ -106,8 +106,8 @@ class Slot:
         self.expires_at = inf
         self.due = inf  # when the step under way counts as overdue
         self.reason = ""
-        self.failures = 0  # creates failed in a row before it
-        self.missing_since = inf  # when an audit did not find it anywhere
+        self.failures = 0  # creates that failed in a row before this one
+        self.missing_since = inf  # when an audit first found it in no container
         self.missing_uses = 0
 
 
@@ -120,7 +120,7 @@ class Waiter:
         self.latch = latch
         self.priority = priority
         self.operation = operation
-        self.serial = 0  # number of the last open ordered when it queued
+        self.serial = 0  # number of the last create ordered when it queued
         self.slot: Slot | None = None
         self.verdict: str | BaseException | None = None  # "closed", or a final create error
 
@@ -130,7 +130,7 @@ class Waiter:
 
 
 class Watcher(Waiter):
-    """Waits for a state of the pool, not for a resource."""
+    """One caller that waits for a state of the pool, not for a resource."""
 
     __slots__ = ("is_met",)
 
@@ -149,7 +149,7 @@ class Close(NamedTuple):
     """Destroy the resource of this slot."""
 
     slot: Slot
-    what: str = "close"  # tuples of one slot would equal each other
+    what: str = "close"  # without it, a `Close` and a `Check` of one slot would be equal
 
 
 class Check(NamedTuple):
@@ -166,7 +166,7 @@ class Wake(NamedTuple):
 
 
 class Leak(NamedTuple):
-    """Report that the resource of this slot is out for too long."""
+    """Report that the resource of this slot has been out for too long."""
 
     slot: Slot
     what: str = "leak"

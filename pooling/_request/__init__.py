@@ -1,1 +1,1 @@
-"""The parts of a request: its values, the resources it holds, and which request is the current one."""
+"""The parts of a request: its values, the resources it holds, and which request is current."""

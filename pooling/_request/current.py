@@ -1,5 +1,5 @@
 """
-The current request: the one whose code is running here.
+The current request: the one that the running code belongs to.
 
 It is found through one context variable, so each task and thread that starts with a copy of the context has it too.
 """
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-#: What is resolved for a request that has ended, or for none. Nothing is ever put in here.
+#: The `resolved` of a request that has ended, and of no request. It stays empty.
 NOTHING_RESOLVED: Final[dict[Any, Any]] = {}
 
 
 class NoRequest:
-    """What the context variable holds outside any request: nothing is resolved here, and no container serves it."""
+    """Value of the context variable outside of any request: it has no resolved values and no container."""
 
     __slots__ = ()
 
@@ -31,9 +31,9 @@ class NoRequest:
 
 NO_REQUEST: Final[Any] = NoRequest()
 
-#: The current `RequestContext`, or `NO_REQUEST`: a second use of a value is then one look-up, without a comparison.
+#: The current `RequestContext`, or `NO_REQUEST`, which saves a check for `None` at each use of a value.
 current_var: ContextVar[Any] = ContextVar("pooling.request", default=NO_REQUEST)
-# A method of an imported name is slow to call.
+# Bound once, for speed.
 get_current, set_current, reset_current = current_var.get, current_var.set, current_var.reset
 
 
@@ -54,10 +54,10 @@ class Active(Generic[C]):
 
 
 def leave(token: Token[Any] | None) -> None:
-    """Make current again what was current before."""
+    """Restore the request that was current before."""
     try:
         reset_current(token)  # type: ignore[arg-type]
-    except ValueError:  # left from another task or thread, where nothing was current because of this
+    except ValueError:  # left in another task or thread than it was entered in: nothing to restore
         pass
 
 

@@ -1,15 +1,15 @@
 """
-What one request holds: pooled values and callbacks, and how it gives all of it back.
+The pooled values and callbacks that a request holds, and how it gives them back.
 
-Threads and tasks of the request share this without a lock, for each step is one atomic operation of a dictionary:
+Threads and tasks of a request share this without a lock: each step is one atomic operation of a dictionary.
 
-- `_uses` has what is held. What a caller removes from it is that caller's to give back.
-- `_flights` has what is being taken: the caller that puts a flight there leads, the others wait for it. The leader puts
-  its value into `_uses`, and then removes its flight. So a caller that finds a value in neither takes it.
-- A caller sets `_is_shared` before it looks for a flight to wait for. The leader looks at that after removing its
-  flight: as long as nothing is shared, there is no waiter to wake.
-- The end of the request sets `_is_closed`, and then removes everything. A caller that takes a value looks at
-  `_is_closed` after putting it into `_uses`, and removes it again. So one of the two gives back what comes late.
+- `_uses` has what is held. A caller that removes an item gives it back.
+- `_flights` has what is being taken. The caller that puts a flight there is its leader, the others wait for it. The
+  leader puts its value into `_uses`, and then removes its flight. So a caller that finds a key in neither takes it.
+- A caller sets `_is_shared` before it looks for a flight to wait for. The leader reads it after removing its flight: as
+  long as it is false, there is no waiter to wake.
+- The end of the request sets `_is_closed`, and then removes everything. A caller that takes a value reads `_is_closed`
+  after putting it into `_uses`, and if it is set removes it again. So one of the two gives back a late value.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["AcquireTask", "HeldResources"]
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-#: The adapter, the pool and the value; for a callback the adapter, the callback and `None`.
+#: Adapter, pool and value; for a callback: adapter, callback and `None`.
 Use: TypeAlias = tuple[Adapter, Any, Any]
 
 
 class AcquireTask(TaskFlight[Any]):
-    """A value that a task takes."""
+    """Flight of a task that takes a value."""
 
     def __init__(self, adapter: Adapter, remove: Callable[[], object]) -> None:
         super().__init__(remove)
@@ -45,24 +45,24 @@ class AcquireTask(TaskFlight[Any]):
 
 class HeldResources:
     """
-    The part of a request that is its pooled values and callbacks, given back last in, first out.
+    The part of a request that has its pooled values and callbacks. They are given back last in, first out.
 
-    Pooled values are held by the *owner context*: the request itself, or for a part of a request the one it belongs to.
+    The *owner context* holds pooled values: the request itself, or for a part of a request the request it is part of.
 
     Attributes:
-        resolved: What providers give in this request; replaced by `NOTHING_RESOLVED` at the end.
-        error: What ended the request, where a framework made a response of it and its code ends normally: a
+        resolved: The values of pooled providers in this request; replaced by `NOTHING_RESOLVED` at the end.
+        error: An exception that a framework turned into a response, so that the request's code ends normally.
             `close` without an exception takes this one.
     """
 
-    # `RequestContext` sets them all: a call less for each request.
+    # `RequestContext.__init__` sets them all, which saves a call for each request.
     __slots__ = (
         "_uses",  # what is held, by key, in the order in which it was taken
         "_flights",  # what is being taken, by key
-        "_is_closed",  # whether the end has begun; never reset
-        "_is_shared",  # whether others wait for a flight here, or use the values here; never reset
-        "may_need_loop",  # whether some of it may have to be awaited; never reset
-        "_owner",  # the owner context, unless it is this one; set before others see this one
+        "_is_closed",  # whether its end has begun; never reset
+        "_is_shared",  # whether other callers may wait for a flight, or other contexts use the values; never reset
+        "may_need_loop",  # whether giving back may have to be awaited; never reset
+        "_owner",  # the owner context, if it is another; set before other code sees this one
         "_sharers",  # the contexts whose owner this is, if there are any
         "resolved",
         "error",
@@ -80,7 +80,7 @@ class HeldResources:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it has ended, or begun to."""
+        """Whether the request has ended, or its end has begun."""
         return self._is_closed
 
     def use_values_of(self, other: Self) -> None:
@@ -96,13 +96,13 @@ class HeldResources:
 
     def on_close(self, callback: C) -> C:
         """
-        Have `callback(exc)` called when the request ends, with the exception that ended it or `None`.
+        Call `callback(exc)` when the request ends, with the exception that ended it or `None`.
 
-        Callbacks and pooled values unwind together, last in, first out: what was taken before
-        the callback was given is still there for it. An awaitable it returns is awaited.
+        Callbacks and pooled values unwind together, last in, first out: values taken before
+        the callback was added are still usable in it. If it returns an awaitable, that is awaited.
 
         Returns:
-            The callback, so that this can decorate it.
+            The callback, so that you can use this as a decorator.
 
         Raises:
             RequestContextError: The request has ended.
@@ -119,13 +119,13 @@ class HeldResources:
         """
         End the request: call its callbacks and give back what it holds.
 
-        Closing it again does nothing. A callback or pool that fails does not keep the others from their turn.
+        Closing it again does nothing. If a callback or pool fails, the others are still called.
 
         Args:
             exc: What ended the request, for callbacks and release hooks; `None` takes `error`.
 
         Raises:
-            RequestContextError: It holds something that must be awaited. Nothing has happened; use `aclose`.
+            RequestContextError: It holds something that must be awaited. The request is still open; use `aclose`.
             ExceptionGroup: Several callbacks or releases failed; a single failure is raised as it is.
         """
         if self._is_closed:
@@ -145,14 +145,14 @@ class HeldResources:
         while uses:
             try:
                 adapter, pool, value = uses.popitem()[1]
-            except KeyError:  # another thread has removed what came late
+            except KeyError:  # another thread has removed its late value
                 break
             try:
                 if exc is None and adapter.is_direct:
                     pool.release(value)
                 else:
                     adapter.give(pool, value, exc)
-            except BaseException as error:  # noqa: BLE001 - raised below, after the others had their turn
+            except BaseException as error:  # noqa: BLE001 - raised below, after the others were given back
                 errors = [*(errors or ()), error]
         self.resolved = NOTHING_RESOLVED
         if errors:
@@ -162,8 +162,8 @@ class HeldResources:
         """
         As `close`, awaiting what has to be awaited.
 
-        A cancellation meanwhile does not keep anything from being given back: it is
-        raised at the end. One that comes twice cuts short the callback or release under way.
+        If it is cancelled meanwhile, everything is given back first and the cancellation is
+        raised at the end. A second cancellation interrupts the callback or release that is running.
         """
         if self._is_closed:
             return
@@ -182,13 +182,13 @@ class HeldResources:
         while uses:
             try:
                 adapter, pool, value = uses.popitem()[1]
-            except KeyError:  # another thread has removed what came late
+            except KeyError:  # another thread has removed its late value
                 break
             try:
                 ending = adapter.give_in_loop(pool, value, exc)
                 if ending is not None:
                     await ending
-            except BaseException as error:  # noqa: BLE001 - raised below, after the others had their turn
+            except BaseException as error:  # noqa: BLE001 - raised below, after the others were given back
                 errors.append(error)
         self.resolved = NOTHING_RESOLVED
         if errors:
@@ -202,7 +202,7 @@ class HeldResources:
 
     def _end_uses_of_others(self) -> list[asyncio.Task[Any]]:
         """
-        Tell those who share the values, or wait for them, that they are given back.
+        End the shared use of the values: clear them in contexts that share them, fail the flights of waiting callers.
 
         Returns:
             The tasks that were taking a value in the running loop, and are being cancelled.
@@ -214,7 +214,7 @@ class HeldResources:
         while self._flights:
             try:
                 flight = self._flights.popitem()[1]
-            except KeyError:  # it has just landed
+            except KeyError:  # it has just ended
                 break
             task = flight.cancel(ended_error(self)) if isinstance(flight, TaskFlight) else None
             if task is not None:

@@ -1,5 +1,5 @@
 """
-Pooled values of a request: each taken on its first use, once for all threads and tasks that ask for it.
+The pooled values of a request: each is taken on its first use, once for all threads and tasks that ask for it.
 
 `held` has the rules by which this works without a lock.
 """
@@ -20,7 +20,7 @@ from .held import AcquireTask, HeldResources
 
 __all__ = ["PooledValues"]
 
-#: What a value is taken with: the adapter, the pool, and the options for its `acquire`.
+#: Where a value comes from: the adapter, the pool, and the options for its `acquire`.
 Source: TypeAlias = tuple[Adapter, Any, dict[str, Any]]
 
 
@@ -28,14 +28,14 @@ class PooledValues(HeldResources):
     """
     The part of a request that takes values from pools.
 
-    Private methods with a `ctx` are those of the owner context; `ctx` is the one that asks.
+    Private methods with a parameter `ctx` run on the owner context; `ctx` is the context that asked.
     """
 
     __slots__ = ()
 
     def take(self, pool: Any, key: Any, options: dict[str, Any]) -> Any:
         """
-        The value of that key, taken from the pool on its first use; blocks.
+        The value of this key, taken from the pool on its first use. Blocks.
 
         Raises:
             RequestContextError: The request has ended, or the value must be awaited.
@@ -71,16 +71,16 @@ class PooledValues(HeldResources):
             pass
         if owner._is_shared:
             mine.succeed(None)
-        if owner._is_closed:  # another thread has ended it since the look
+        if owner._is_closed:  # another thread has ended it since the check above
             if uses.pop(key, None) is not None:  # type: ignore[unreachable]
                 adapter.give(pool, value, None)
             raise ended_error(self)
         return value
 
     def _follow(self, key: Any, flight: SingleFlight[Any], mine: SingleFlight[None]) -> None:
-        """Block until another caller's flight has landed."""
+        """Block until another caller's flight has ended."""
         self._is_shared = True
-        if flight is mine:  # the other flight has landed between this caller's two looks
+        if flight is mine:  # the other flight ended between this caller's two look-ups
             self._flights.pop(key, None)
             mine.succeed(None)
         elif self._flights.get(key) is flight:
@@ -90,7 +90,7 @@ class PooledValues(HeldResources):
 
     def take_idle(self, pool: Any, key: Any) -> Any:
         """
-        For coroutines: the value of that key, if it is held or nothing has to wait for it; else `NOTHING`.
+        For coroutines: the value of this key, if it is held or can be taken without waiting; else `NOTHING`.
 
         Raises:
             RequestContextError: The request has ended.
@@ -112,7 +112,7 @@ class PooledValues(HeldResources):
             return NOTHING
         owner.may_need_loop = True
         owner._uses[key] = (adapter, pool, value)
-        if owner._is_closed:  # another thread has ended it since the look
+        if owner._is_closed:  # another thread has ended it since the check above
             if owner._uses.pop(key, None) is not None:  # type: ignore[unreachable]
                 ending = adapter.give_in_loop(pool, value, None)
                 if ending is not None:
@@ -121,7 +121,7 @@ class PooledValues(HeldResources):
         return value
 
     async def atake(self, pool: Any, key: Any, options: dict[str, Any], provider: Any = None) -> Any:
-        """As `take`, suspending; notes the value as what `provider` gives in this request, if one is given."""
+        """As `take`, suspending. If a `provider` is given, records the value as the provider's in this request."""
         owner = self._owner or self
         owner.may_need_loop = owner._is_shared = True
         adapter = find_adapter(pool)
@@ -145,7 +145,7 @@ class PooledValues(HeldResources):
                 raise flight.error
 
     async def _lead_async(self, ctx: Self, key: Any, source: Source) -> Any:
-        """Take a value that is most likely at hand, without a task. If the caller is cancelled, a waiter leads."""
+        """Take a value that most likely needs no wait, without a task. If the caller is cancelled, a waiter leads."""
         flight: SingleFlight[None] = SingleFlight()
         self._flights[key] = flight
         try:
@@ -159,7 +159,7 @@ class PooledValues(HeldResources):
         return value
 
     def _begin_task(self, ctx: Self, key: Any, source: Source) -> SingleFlight[Any]:
-        """Have a task take a value, unless another thread has begun to; the flight to wait for."""
+        """Start a task that takes a value, unless another thread did; returns the flight to wait for."""
         mine = AcquireTask(source[0], partial(self._flights.pop, key, None))
         flight = self._flights.setdefault(key, mine)
         if flight is mine:
@@ -167,9 +167,9 @@ class PooledValues(HeldResources):
         return flight
 
     async def _take_and_hold(self, ctx: Self, key: Any, flight: SingleFlight[Any], source: Source) -> Any:
-        """Take a value and hold it, or give it back if no caller is there for it any more."""
+        """Take a value and hold it, or give it back if no caller waits for it any more."""
         adapter, pool, options = source
-        if (use := self._uses.get(key)) is not None:  # another flight has landed since the caller looked
+        if (use := self._uses.get(key)) is not None:  # another flight has ended since the caller looked
             return use[2]
         if adapter.is_async:
             value = await adapter.take(pool, ctx, options)
@@ -190,7 +190,7 @@ class PooledValues(HeldResources):
 
     def put(self, provider: Any, value: Any) -> None:
         """
-        Note what a provider gives in this request.
+        Record the value that a provider gives in this request.
 
         Raises:
             RequestContextError: The request has ended.

@@ -1,4 +1,4 @@
-"""What is known about a request: named values, looked up in its parents too."""
+"""The named values of a request, looked up in its parents, too."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _ABSENT: Final = object()
 
 class RequestValues:
     """
-    The part of a request that is its values.
+    The part of a request that has its values.
 
     Attributes:
-        values: Its own values, by name. Written by the code of the request.
-        parent: Where values are looked up that it does not have; never changed.
+        values: Its own values, by name. The request's code may change them.
+        parent: Where to look up values that it does not have. Never changes.
     """
 
-    __slots__ = ()  # a part of a class that has others
+    __slots__ = ()  # `RequestContext` has the slots
 
     values: dict[str, Any]
     parent: Any
 
     def __getitem__(self, key: str) -> Any:
         """
-        The value of that name: its own, or the nearest parent's.
+        The value of this name: its own, or the nearest parent's.
 
         Raises:
             MissingValueError: Neither it nor a parent has the value.
@@ -42,7 +42,7 @@ class RequestValues:
         )
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Add a value learned during the request. Pooled values taken before are not taken anew."""
+        """Set a value during the request. Pooled values that were taken before stay as they are."""
         self.values[key] = value
 
     def __contains__(self, key: object) -> bool:
@@ -60,7 +60,7 @@ class RequestValues:
             ctx = ctx.parent
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of that name, or `default` where neither the request nor a parent has it."""
+        """The value of this name, or `default` if neither the request nor a parent has it."""
         ctx: Any = self
         while ctx is not None:
             if key in ctx.values:
@@ -70,7 +70,7 @@ class RequestValues:
 
     def require(self, key: str) -> Any:
         """
-        The value of that name, which must not be `None`.
+        The value of this name, which must not be `None`.
 
         Raises:
             MissingValueError: Neither the request nor a parent has the value, or it is `None`.
@@ -78,6 +78,7 @@ class RequestValues:
         value = self[key]
         if value is None:
             raise MissingValueError(
-                f"{self} has {key}=None where a value is needed; what opens the request found none for it", missing=key
+                f"{self} has {key}=None where a value is needed: the code that opened the request gave none",
+                missing=key,
             )
         return value

@@ -1,8 +1,8 @@
 """
 Pools and their values, injected by `dependency-injector`.
 
-A `Container` declares pools (`Pool`, `AsyncPool`), the value a request takes from one (`Pooled`) and what is built
-on it; `inject` hands that to functions. See `docs/injection.md`.
+A `Container` declares pools (`Pool`, `AsyncPool`), the value that a request takes from a pool (`Pooled`), and the
+objects built on that; `inject` passes them to functions. See `docs/injection.md`.
 """
 
 from .container import Container

@@ -1,4 +1,4 @@
-"""What a container can be told wrong with it before it starts."""
+"""The checks of a container before it starts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check(container: Any, injected: Iterable[Any]) -> None:
 
 
 def _captive(container: Any) -> Iterator[str]:
-    """What outlives requests must not hold a value of one."""
+    """An object that outlives requests must not hold a pooled value."""
     names = _names(container)
     for provider in reachable(container.providers.values()):
         if not isinstance(provider, providers.BaseSingleton | providers.Resource | PerContainer):
@@ -45,14 +45,14 @@ def _captive(container: Any) -> Iterator[str]:
         if path:
             route = " -> ".join(_called(step, names) for step in path)
             yield (
-                f"{_called(provider, names)} lives longer than a request and would keep a value that goes back at "
+                f"{_called(provider, names)} lives longer than a request and would keep a value that is given back at "
                 f"its end: {route}. Make it a providers.Factory, or give it the pooled provider itself "
                 f"({_called(path[-1], names)}.provider) to ask when it needs the value."
             )
 
 
 def _members(container: Any) -> Iterator[str]:
-    """Members of a pool are made anew each time, by a binding that exists."""
+    """The resources of a pool come from a binding that exists and returns a new object each time."""
     for provider in reachable(container.providers.values()):
         if not isinstance(provider, PoolProvider):
             continue

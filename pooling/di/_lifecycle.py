@@ -1,4 +1,4 @@
-"""Start and stop: their order, the rollback of a start that failed, what becomes of errors, and single steps."""
+"""Start and stop: their order, the rollback of a failed start, the handling of errors, and single steps."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ __all__ = [
 
 
 def startable(roots: Iterable[Any]) -> Iterator[Any]:
-    """What a start starts: what answers calls, each after what it depends on."""
+    """The providers to start: those that calls may reach, each after those it depends on."""
     return (p for p in reachable(roots) if isinstance(p, PerContainer | providers.Resource))
 
 
 class Errors(list[BaseException]):
-    """What the blocks under it have raised, an interrupt included: to be reported when all have had their turn."""
+    """Collects the errors of several `with` blocks, interrupts included, to report them after the last block."""
 
     def __enter__(self) -> None:
         pass
@@ -50,15 +50,15 @@ class Errors(list[BaseException]):
 
 
 def stoppable(roots: Iterable[Any]) -> Iterator[Any]:
-    """What a stop may have to stop: also what something overrides now, for it may have been used before."""
+    """The providers that may have to be stopped; also overridden ones, which may have been used before."""
     return (p for p in everything(roots) if isinstance(p, PerContainer | providers.Resource))
 
 
 def start(parts: list[Any], order: Sequence[str]) -> None:
-    """Start all; on a failure stop those already started, and raise it."""
+    """Start all. On a failure stop those already started, and raise the error."""
     started: list[Any] = []
     for provider in in_groups(parts, order):
-        started.append(provider)  # one that fails half-way is stopped too
+        started.append(provider)  # before the start, so that one that fails half-way is stopped, too
         errors = Errors()
         with errors:
             if isinstance(provider, PerContainer):
@@ -100,9 +100,9 @@ async def astop(parts: list[Any], order: Sequence[str], timeout: float | None) -
 
 def in_groups(parts: Iterable[Any], order: Sequence[str]) -> list[Any]:
     """
-    The given ones by group, and in each by dependency.
+    Sort providers by group, and within a group by dependency.
 
-    A dependency of an earlier group comes with it, whatever its own group is.
+    A provider comes before those that depend on it, even if its group is a later one.
     """
     parts = list(parts)
     rank = {group: number for number, group in enumerate(order, 1)}
@@ -150,13 +150,13 @@ def _report(errors: list[BaseException]) -> None:
 
 # --- one step of one object ------------------------------------------------------------------------------------------
 
-#: For a step that was not given: the object's method of that name, if it has one.
+#: Default of a step: the object's method of that name, if it has one.
 WHERE_IT_HAS_ONE: Any = object()
 
 
 def run_step(made: Any, step: str, given: Any, label: str) -> None:
     """
-    Call an object's `start` or `stop`: a method's name, a function of the object, or `None` for nothing.
+    Call an object's `start` or `stop` step: a method's name, a function of the object, or `None` for nothing.
 
     Raises:
         ConfigurationError: There is no such method, or it must be awaited.
@@ -167,7 +167,7 @@ def run_step(made: Any, step: str, given: Any, label: str) -> None:
 
 
 async def arun_step(made: Any, step: str, given: Any, label: str) -> None:
-    """As `run_step`: a coroutine function is run in the loop, anything else on a worker thread, for it may block."""
+    """As `run_step`. A coroutine function runs in the loop, any other on a worker thread, since it may block."""
     call = _find_step(made, step, given, label)
     if call is not None:
         await _awaited(call() if inspect.iscoroutinefunction(call) else await in_worker(call))
@@ -193,7 +193,7 @@ async def _awaited(result: Any) -> Any:
 
 
 def discards_awaitable(result: Any) -> bool:
-    """Whether a synchronous step gave what must be awaited, which is ended then."""
+    """Whether a synchronous step returned an awaitable; a coroutine is closed, a future cancelled."""
     if isinstance(result, asyncio.Future):
         result.cancel()
     elif inspect.iscoroutine(result):

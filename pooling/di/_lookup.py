@@ -1,4 +1,4 @@
-"""Which container answers a call, and which of its providers: by key, or for a provider its class declares."""
+"""Finds the container for a call, and its provider: by key, or for a provider that its class declares."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ _classes: weakref.WeakKeyDictionary[type, None] = weakref.WeakKeyDictionary()  #
 
 
 def enlist(container: Any) -> None:
-    """Count a container as running."""
+    """Add a container to the running ones."""
     _running.append(weakref.ref(container))
 
 
 def withdraw(container: Any) -> None:
-    """Count it as running no more."""
+    """Remove a container from the running ones."""
     _running[:] = [ref for ref in _running if ref() is not None and ref() is not container]
 
 
 def declare(kind: type) -> None:
-    """Note a class of containers."""
+    """Record a container class."""
     _classes[kind] = None
 
 
 def name_of(container: Any) -> str:
-    """What messages call a container."""
+    """The name of a container in messages."""
     kind = container.declarative_parent
     return kind.__name__ if kind is not None else type(container).__name__
 
 
 def the_running(kind: Any = None) -> Any:
     """
-    The one container that runs, of this class if one is given.
+    The one running container, of this class if one is given.
 
     Raises:
-        ConfigurationError: None does, or several do.
+        ConfigurationError: No such container is running, or several are.
     """
     found = [c for c in _all_running() if kind is None or issubclass(c.declarative_parent or object, kind)]
     if len(found) == 1:
@@ -71,10 +71,10 @@ def the_running(kind: Any = None) -> Any:
 
 def container_for(target: Any, owner: Any, where: str) -> Any:
     """
-    The container whose provider is meant, or `None` for a provider that belongs to no container class.
+    The container that `target` refers to, or `None` for a provider that belongs to no container class.
 
     Raises:
-        ConfigurationError: No container that could answer is in use here, or several are.
+        ConfigurationError: No container that has the target is in use here, or several are.
     """
     for container in _containers_of_call():
         if container.answers(target, owner):
@@ -99,7 +99,7 @@ def container_for(target: Any, owner: Any, where: str) -> Any:
 
 
 def _all_running() -> list[Any]:
-    """The containers that run, oldest first."""
+    """The running containers, oldest first."""
     return [container for ref in _running if (container := ref()) is not None]
 
 
@@ -136,7 +136,7 @@ def provider_under(container: Any, key: str) -> Any:
     found = container.providers.get(key)
     if found is not None:
         return found
-    # The longest key that is bound as such, then a step inside it: nested containers and configuration options.
+    # The longest bound key that this one begins with, then the rest inside it: a nested container's, an option's.
     head, _, rest = key.rpartition(".")
     tails = [rest]
     while head:
@@ -153,7 +153,7 @@ def provider_under(container: Any, key: str) -> Any:
 
 
 def comes_from(provider: Any, declared: Mapping[str, Any] | None) -> bool:
-    """Whether it is one of these, was derived from one, or is an option of a configuration among them."""
+    """Whether it is one of these providers, is derived from one, or is an option of a configuration among them."""
     parts = {provider, *provider.traverse()}
     return any(
         p in parts or (isinstance(p, providers.Configuration) and not parts.isdisjoint(p.traverse()))

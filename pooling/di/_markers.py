@@ -1,4 +1,4 @@
-"""Markers: what stands for an argument to be injected, and how it is found in a default or an annotation."""
+"""Markers of arguments to inject, and how they are found in defaults and annotations."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 class Marker(Generic[T]):
     """
-    Stands for an argument to be injected: `= Inject[App.repo]`, or `Annotated[Repo, Inject(App.repo)]`.
+    Marks an argument to inject: `= Inject[App.repo]`, or `Annotated[Repo, Inject(App.repo)]`.
 
-    Called, it gives a coroutine of the value: FastAPI takes it as `Depends(Inject(App.repo))`, without a
-    thread of its pool.
+    Calling it returns a coroutine of the value, so FastAPI accepts `Depends(Inject(App.repo))` and runs it in the event
+    loop.
     """
 
     __slots__ = ("owner", "target")
@@ -62,7 +62,7 @@ class Marker(Generic[T]):
         return hash(self.target) if isinstance(self.target, str) else id(self.target)
 
     def __getattr__(self, name: str) -> Any:
-        # Code that reads an attribute of the wanted service holds the marker by mistake.
+        # Code that reads another attribute was passed the marker instead of the service.
         raise AttributeError(
             f"{self!r} has no attribute {name!r}: this is the marker itself, not the service; decorate the function "
             "with @pooling.di.inject, below any decorator that registers it"
@@ -73,7 +73,7 @@ class Marker(Generic[T]):
 
 
 def plan_of(marker: Marker[Any], where: str) -> tuple[Any, Plan]:
-    """The container that answers, and its plan; no container for a provider that belongs to no class."""
+    """The container that a marker refers to, and its plan; `None` for a provider that belongs to no container class."""
     target = marker.target
     container = container_for(target, marker.owner, where)
     if container is None:
@@ -85,7 +85,7 @@ def plan_of(marker: Marker[Any], where: str) -> tuple[Any, Plan]:
 
 
 def markers_of(function: Callable[..., Any], frame: Any) -> dict[str, tuple[int, Marker[Any]]]:
-    """By name: how many positional arguments leave it out, and its marker."""
+    """The markers of a function's arguments, each with the most positional arguments of a call that leave it out."""
     parameters = inspect.signature(function).parameters
     found: dict[str, tuple[int, Marker[Any]]] = {}
     for place, (name, parameter) in enumerate(parameters.items()):
@@ -109,12 +109,12 @@ def markers_of(function: Callable[..., Any], frame: Any) -> dict[str, tuple[int,
 
 
 def _place(place: int, parameter: inspect.Parameter) -> int:
-    """How many positional arguments leave this one out; no number of them gives one that must be named."""
+    """The most positional arguments that leave this one out; unlimited for a keyword-only argument."""
     return sys.maxsize if parameter.kind is parameter.KEYWORD_ONLY else place
 
 
 def _marker_in(annotation: Any) -> Marker[Any] | None:
-    """The marker of an annotation, or of a part of it: `Annotated[Repo, Inject(App.repo)] | None` has one, too."""
+    """The marker in an annotation or in a part of it, as in `Annotated[Repo, Inject(App.repo)] | None`."""
     kind, parts = get_origin(annotation), get_args(annotation)
     if kind is Annotated:
         return next((part for part in parts[1:] if isinstance(part, Marker)), None) or _marker_in(parts[0])
@@ -124,7 +124,7 @@ def _marker_in(annotation: Any) -> Marker[Any] | None:
 
 
 def _evaluated(function: Callable[..., Any], name: str, annotation: Any, frame: Any) -> Any:
-    """An annotation as an object; text is evaluated where the function is defined."""
+    """An annotation as an object; a string is evaluated in the scope of the function's definition."""
     if not isinstance(annotation, str):
         return annotation
     globals_ = getattr(inspect.unwrap(function), "__globals__", {})
@@ -150,7 +150,7 @@ def _names_around(frame: Any, globals_: dict[str, Any]) -> ChainMap[str, Any]:
 
 
 def without_marked(signature: inspect.Signature, marked: Container[str]) -> inspect.Signature:
-    """The signature without what is injected; what stood after that, and could be given by position, must be named."""
+    """The signature without injected arguments; positional arguments after an injected one become keyword-only."""
     kept: list[inspect.Parameter] = []
     by_name = False
     for name, parameter in signature.parameters.items():

@@ -1,12 +1,12 @@
 """
-What a call of a provider comes to, found out once: its plan; and other questions to a graph of providers.
+Plans: what calling a provider will do, worked out once. And other questions about a graph of providers.
 
-Calling a `providers.Factory` makes dictionaries and looks for futures at each level, which costs more than the objects
-that come of it. Where every part of a graph is known to be synchronous, a plan makes the same objects in the same order
-with one small function for each part, such as `lambda ctx: Repo(user(ctx))`.
+Calling a `providers.Factory` makes dictionaries and looks for futures at each level, which costs more than making the
+objects. If every part of a graph is known to be synchronous, a plan makes the same objects in the same order with one
+small function for each part, such as `lambda ctx: Repo(user(ctx))`.
 
-A plan holds until something changes. Our own providers tell their plans (`_scopes.Watched`); whether one of the
-library's is overridden is looked up at every call.
+A plan holds until a provider changes. The providers of this package tell their plans (`_scopes.Watched`); those of the
+library do not, so a plan checks at every call whether one of them is overridden.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 __all__ = ["FACTORIES", "PENDING", "Plan", "effective", "everything", "path_to_pooled", "reachable"]
 
-#: What an async function has awaited before it is called, as the library's own wiring does.
+#: Providers whose value an async function awaits before it runs, as with the library's own wiring.
 PENDING = (asyncio.Future, CoroutineType)
 
-#: Classes of factories whose call does nothing but make an object; a subclass may do more.
+#: Classes of factories whose call only makes an object; a subclass may do more.
 FACTORIES: set[type] = {providers.Factory}
 
 
 class Plan:
     """
-    What a call of one provider comes to: the pooled values it needs, and how to make it.
+    What calling one provider will do: the pooled values it needs, and how to make its object.
 
-    Overrides are followed: only what answers is looked at. Behind a `Selector` only the
-    selected branch is, which makes the answer good for one call alone.
+    Overrides are followed: only the overriding provider is examined. Of a `Selector` only the
+    selected branch is, so that such a plan holds for one call only.
 
     Args:
         root: The provider.
-        plainly: Its call, where that is not what leads here.
+        plainly: Calls the provider without this plan, if its `__call__` uses the plan.
 
     Attributes:
-        resolve: `resolve(ctx)` is what `root()` gives in that request, which is the current one.
+        resolve: `resolve(ctx)` returns what `root()` returns in this request, which must be the current one.
     """
 
     __slots__ = ("__weakref__", "_changes", "_holds", "_plainly", "_pooled", "_root", "_unwatched", "resolve")
@@ -59,19 +59,19 @@ class Plan:
         self._root = root
         self._plainly = plainly or root
         self._pooled: tuple[PerRequest[Any], ...] = ()
-        self._unwatched: tuple[Any, ...] = ()  # providers that do not tell of an override
-        self._holds = False  # while nothing overrides those
+        self._unwatched: tuple[Any, ...] = ()  # providers that do not report overrides
+        self._holds = False  # whether the plan is valid as long as none of those is overridden
         self._changes = 0
         self._look()
 
     def pooled(self) -> tuple[PerRequest[Any], ...]:
-        """The pooled providers whose values are needed now, dependencies first."""
+        """The pooled providers whose values a call needs now, dependencies first."""
         if not self._holds or (self._unwatched and _any_overridden(self._unwatched)):
             self._look()
         return self._pooled
 
     def take(self, ctx: RequestContext) -> Awaitable[None] | None:
-        """Have a request take the pooled values needed now; what is to be awaited, or `None` if nothing is."""
+        """Have a request take the pooled values needed now; returns what to await, or `None`."""
         needed = self.pooled()
         for provider in needed:
             taking = provider.begin(ctx)
@@ -88,7 +88,7 @@ class Plan:
         return await value if isinstance(value, PENDING) else value
 
     def forget(self) -> None:
-        """Look again at the next call: something has changed."""
+        """Make the plan again at the next call, after a change."""
         self._changes += 1
         self._holds, self.resolve = False, self._look_again
 
@@ -97,7 +97,7 @@ class Plan:
         walk = _Walk(self)
         walk.visit(self._root)
         self._pooled = tuple(walk.pooled)
-        if walk.is_overridden:  # tests override, and may look each time
+        if walk.is_overridden:  # overrides are for tests, where speed does not matter: look at each call
             self.forget()
         elif walk.varies:
             self._holds, self.resolve = False, self._call_plainly
@@ -105,12 +105,12 @@ class Plan:
             self._unwatched = tuple(walk.unwatched)
             self.resolve = _unless_overridden(self._unwatched, self._steps(), self._look_again)
             self._holds = True
-            if self._changes != before:  # by another thread, under way
+            if self._changes != before:  # another thread changed a provider meanwhile
                 self.forget()
 
     def _steps(self) -> Step:
         if isinstance(self._root, providers.Factory) and type(self._root) not in FACTORIES:
-            return self._call_plainly  # its class may have a call of its own
+            return self._call_plainly  # its class may override `__call__`
         try:
             return _step(self._root)
         except (_NotKnownError, RecursionError):
@@ -126,14 +126,14 @@ class Plan:
 
 async def _take_rest(taking: Awaitable[Any], needed: Iterable[PerRequest[Any]], ctx: RequestContext) -> None:
     await taking
-    for provider in needed:  # those taken already have nothing to begin
+    for provider in needed:  # `begin` does nothing for those already taken
         begun = provider.begin(ctx)
         if begun is not None:
             await begun
 
 
 class _Walk:
-    """One look at what a call reaches."""
+    """One walk over the providers that a call reaches."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -149,7 +149,7 @@ class _Walk:
         self._seen.add(provider)
         watched = isinstance(provider, Watched)
         if watched:
-            provider.part_of(self.plan)  # before it is looked at: what changes from now on is told
+            provider.part_of(self.plan)  # before it is examined, so that later changes are reported
         else:
             self.unwatched.append(provider)
         if provider.last_overriding is not None:
@@ -160,7 +160,7 @@ class _Walk:
         elif isinstance(provider, providers.Selector):
             self._visit_selected(provider)
         elif not isinstance(provider, providers.Configuration | providers.Object | PerContainer):
-            # None of the latter depends on a request.
+            # The three kinds above do not depend on a request; what others depend on may.
             for child in dependencies(provider):
                 self.visit(child)
 
@@ -174,11 +174,11 @@ class _Walk:
             self.visit(branch)
 
 
-# --- steps: functions of a request that give what a provider gives ---------------------------------------------------
+# --- steps: functions of a request that return what a provider returns ------------------------------------------------
 
 
 class _NotKnownError(Exception):
-    """Whether this part is synchronous cannot be told without calling it."""
+    """It is not known, without calling it, whether this part is synchronous."""
 
 
 def _unless_overridden(unwatched: tuple[Any, ...], step: Step, look_again: Step) -> Step:
@@ -231,7 +231,7 @@ def _object_step(factory: Any) -> Step:
     by_name: dict[str, Step] = {}
     places = _places(kind)
     for name, given in factory.kwargs.items():
-        # By place, where that means the same, a class is called in two thirds of the time.
+        # Passing arguments by position, if that is equivalent, takes two thirds of the time.
         if not by_name and len(by_place) < len(places) and name == places[len(by_place)]:
             by_place.append(_argument_step(given))
         else:
@@ -243,7 +243,7 @@ def _object_step(factory: Any) -> Step:
     return _by_name_step(kind, by_name) if by_name else _by_place_step(kind, by_place)
 
 
-# Written out for few arguments, a call takes half of the time.
+# Written out for few arguments, since that halves the time of a call.
 
 
 def _by_place_step(kind: Any, steps: list[Step]) -> Step:
@@ -277,19 +277,19 @@ def _argument_step(given: Any) -> Step:
 
 
 def _places(kind: Any) -> tuple[str, ...]:
-    """The names of the arguments a class takes by place, where calling it is nothing but calling its own `__init__`."""
+    """The names of a class's positional arguments, if calling the class only calls its `__init__`; else none."""
     init, make = kind.__init__, type(kind).__call__
     if make is not type.__call__ or kind.__new__ is not object.__new__ or not inspect.isfunction(init):
         return ()
     code = init.__code__
-    if code.co_posonlyargcount > 1:  # beside `self`: such a name may be that of another argument, too
+    if code.co_posonlyargcount > 1:  # besides `self`: another argument may have the same name
         return ()
     names: tuple[str, ...] = code.co_varnames
     return names[1 : code.co_argcount]
 
 
 def _is_synchronous(provider: Any) -> bool:
-    """Whether it is sure to give no future and no coroutine."""
+    """Whether it certainly returns neither a future nor a coroutine."""
     if provider.last_overriding is not None:
         return False
     if isinstance(
@@ -307,37 +307,37 @@ def _is_synchronous(provider: Any) -> bool:
 
 
 def _makes_objects(provider: Any) -> bool:
-    """Whether it calls a class, and not that of a future."""
+    """Whether it calls a class, other than a future's."""
     kind = provider.provides
     return isinstance(kind, type) and not hasattr(kind, "__await__") and not provider.is_async_mode_enabled()
 
 
-# --- questions to a graph --------------------------------------------------------------------------------------------
+# --- questions about a graph -----------------------------------------------------------------------------------------
 
 
 def effective(provider: Any) -> Any:
-    """The provider that answers for this one: itself, or the last that overrides it."""
+    """The provider that is called in place of this one: itself, or the last that overrides it."""
     while provider.last_overriding is not None:
         provider = provider.last_overriding
     return provider
 
 
 def dependencies(provider: Any) -> Iterator[Any]:
-    """What a provider that is not overridden asks when it is called, as far as can be told without calling it."""
+    """The providers that this one calls if it is called and not overridden, as far as is known without a call."""
     if isinstance(provider, providers.Delegate):
-        return  # it gives the provider itself, for its receiver to call
+        return  # it returns the provider itself, which its receiver calls
     for part in provider.related:
         if not _is_handed_on(part):
             yield part
 
 
 def _is_handed_on(part: Any) -> bool:
-    """Whether a part of a graph is given to its receiver as it is, for that to call."""
+    """Whether this provider is passed to its receiver uncalled."""
     return providers.is_delegated(part) or isinstance(part, providers.Container | providers.Self)
 
 
 def path_to_pooled(provider: Any) -> list[Any] | None:
-    """The providers from this one to a pooled value it depends on, or `None`."""
+    """The providers from this one to a pooled provider it depends on, or `None`."""
     trail: list[Any] = []
     seen: set[Any] = set()
 
@@ -356,12 +356,12 @@ def path_to_pooled(provider: Any) -> list[Any] | None:
 
 
 def reachable(roots: Iterable[Any]) -> Iterator[Any]:
-    """All providers that may answer a call, each after those it depends on."""
+    """All providers that a call may reach, each after those it depends on."""
     return _in_order(roots, follows_overrides=True)
 
 
 def everything(roots: Iterable[Any]) -> Iterator[Any]:
-    """All providers there are, each after those it depends on, whether or not something overrides them."""
+    """All providers, overridden ones included, each after those it depends on."""
     return _in_order(roots, follows_overrides=False)
 
 

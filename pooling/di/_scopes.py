@@ -1,8 +1,8 @@
 """
-What our providers are made of, by how long an object lives: for a request, or as long as its container.
+Base classes of this package's providers, by the lifetime of their object: a request, or a container.
 
-`Watched` tells the plans (see `_plan`) that a provider is part of when it may give something else from now on: after
-an override and its end. The library has no event for that, so its methods are extended here, once for all of ours.
+`Watched` tells the plans (see `_plan`) that a provider is part of when it may return something else: when an override
+begins or ends. The library has no event for that, so its methods are extended here for all providers of this package.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ T = TypeVar("T")
 
 
 class Forgetful(Protocol):
-    """What is told of changes."""
+    """A listener for changes of a provider."""
 
     def forget(self) -> None: ...
 
 
 class Watched:
-    """A provider that tells the plans it is part of when it may give something else than before."""
+    """A provider that tells the plans it is part of when it may return something else than before."""
 
     __slots__ = ()
 
     _plans: weakref.WeakSet[Forgetful]
 
     def part_of(self, plan: Forgetful) -> None:
-        """Note a plan that holds until this provider changes."""
+        """Add a plan that is valid until this provider changes."""
         self._plans.add(plan)
 
     def changed(self) -> None:
-        """Have all plans that this provider is part of made anew."""
+        """Have all plans that this provider is part of made again."""
         for plan in members(self._plans):
             plan.forget()
 
-    # `self` is a provider as well: each class below has the library's as its other base.
+    # `self` is also a library provider, the other base of each class below.
 
     def override(self: Any, provider: Any) -> Any:
-        """Have another provider or value answer for this one; ends with the `with` block or a reset."""
+        """Use another provider or value in place of this one, until the end of the `with` block or a reset."""
         context: Any = providers.Provider.override(self, provider)
         self.changed()
         return context
@@ -63,13 +63,13 @@ class Watched:
         self.changed()
 
     def reset_override(self: Any) -> None:
-        """Undo all overriding."""
+        """Undo all overrides."""
         providers.Provider.reset_override(self)
         self.changed()
 
 
 class _Scoped(Watched, providers.Provider[T]):
-    """A provider of our own, in pure Python and strictly synchronous; each container has a copy."""
+    """A provider in pure Python whose call is always synchronous. Each container has a copy."""
 
     if not TYPE_CHECKING:
         __slots__ = ("_declared", "_plans")
@@ -82,7 +82,7 @@ class _Scoped(Watched, providers.Provider[T]):
 
     def declared_as(self, name: str) -> None:
         """Note that this is part of a container's class, and so not for use itself."""
-        self._declared = self._declared or name  # where it was declared first
+        self._declared = self._declared or name  # the first declaration counts
         self.changed()
 
     def __deepcopy__(self, memo: dict[Any, Any] | None) -> Self:
@@ -98,7 +98,7 @@ class _Scoped(Watched, providers.Provider[T]):
         return copied
 
     def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
-        """Give a new provider what this one was declared with."""
+        """Copy the declared arguments to a new provider."""
         raise NotImplementedError
 
 
@@ -108,11 +108,11 @@ class PerRequest(_Scoped[T]):
     __slots__ = ()
 
     def first(self, ctx: RequestContext) -> T:
-        """A request's value, where it has none yet; may block."""
+        """A request's value, on its first use. May block."""
         raise NotImplementedError
 
     def begin(self, ctx: RequestContext) -> Awaitable[T] | None:
-        """Have a request take its value if it has none yet; what is to be awaited, or `None` if nothing is."""
+        """Have a request take its value if it has none yet; returns what to await, or `None`."""
         raise NotImplementedError
 
 
@@ -120,11 +120,11 @@ class PerContainer(_Scoped[T]):
     """
     Provider of one object for each container, which starts and stops it.
 
-    The object is made on first use or at start, whichever comes first, by one thread while others wait.
+    The object is made at start or on first use, whichever comes first, by one thread while others wait.
 
     Attributes:
-        group: When it is started; see `Container.start_order`.
-        ready: The object, where it has been made and nothing overrides the provider; else `None`.
+        group: Decides when it is started; see `Container.start_order`.
+        ready: The object, if it has been made and the provider is not overridden; else `None`.
     """
 
     if not TYPE_CHECKING:
@@ -145,7 +145,7 @@ class PerContainer(_Scoped[T]):
     if not TYPE_CHECKING:  # the library's stub types it
 
         def __call__(self):
-            """The container's own object."""
+            """The container's object."""
             ready = self.ready
             return ready if ready is not None else super().__call__()
 
@@ -168,7 +168,7 @@ class PerContainer(_Scoped[T]):
         raise NotImplementedError
 
     def _keep(self, made: T | None) -> None:
-        """Have this object from now on, or none."""
+        """Set the object, or remove it."""
         self._object = made
         self._note_ready()
 
@@ -181,12 +181,12 @@ class PerContainer(_Scoped[T]):
 
     @property
     def built(self) -> T | None:
-        """The object if there is one already, else `None`; whatever overrides the provider."""
+        """The object if it has been made, else `None`; also while the provider is overridden."""
         return self._object
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The name of the provider in messages."""
         return self._key or self._declared or type(self).__name__
 
     @property
@@ -195,17 +195,17 @@ class PerContainer(_Scoped[T]):
         return self._container and self._container()
 
     def attach(self, container: Any, key: str) -> None:
-        """Belong to a container under this key."""
+        """Note the container that it belongs to, and its key there."""
         if self._container is None:
             self._container, self._key = weakref.ref(container), key
 
     def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
         copied.group = self.group
 
-    # --- what its container does with it -------------------------------------------------------------------------
+    # --- called by its container ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the object, making it first; may block."""
+        """Make the object if needed, and start it. May block."""
         raise NotImplementedError
 
     async def astart(self) -> None:
@@ -213,7 +213,7 @@ class PerContainer(_Scoped[T]):
         await in_worker(self.start)
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop the object if there is one; may block. `None` takes its own default."""
+        """Stop the object if there is one. May block. A timeout of `None` takes the object's default."""
         raise NotImplementedError
 
     async def astop(self, timeout: float | None = None) -> None:
@@ -225,7 +225,7 @@ _all: weakref.WeakSet[PerContainer[Any]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In the child: locks that the parent's threads held are replaced, for those threads do not exist here."""
+    """In a forked child: replace the locks, which threads of the parent may have held."""
     for provider in members(_all):
         provider._building = threading.RLock()
 

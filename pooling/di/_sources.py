@@ -1,8 +1,8 @@
 """
-Where pools take their members and options from, and pooled values their pool.
+Where pools get their resources and options from, and pooled providers their pool.
 
-Its types describe providers by what calling them gives: the library's `Provider[T]` is invariant, so a
-`Provider[LakebasePool]` would be no `Provider` of anything more general.
+The types here describe providers by what calling them returns. The library's `Provider[T]` is invariant, so a
+`Provider[LakebasePool]` would not be a `Provider` of a more general type.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Provides(Protocol[T_co]):
-    """A provider, told from other callables by an attribute."""
+    """A provider; its attribute `provided` tells it from other callables."""
 
     def __call__(self) -> T_co:
-        """What it provides."""
+        """Return the provided object."""
         ...
 
     @property
     def provided(self) -> Any:
-        """Derives providers of parts of it."""
+        """Derives providers of parts of the object."""
         ...
 
 
-# --- the members and options of a pool -------------------------------------------------------------------------------
+# --- the resources and options of a pool -----------------------------------------------------------------------------
 
 
 class Creates(Protocol[T_co]):
-    """What has the `create` of a `PoolFactory` alone."""
+    """An object that has only the `create` of a `PoolFactory`."""
 
     def create(self) -> T_co:
-        """A new member, or an awaitable of it."""
+        """Create a resource, or return an awaitable of it."""
         ...
 
 
@@ -111,13 +111,13 @@ class PoolSettings(TypedDict, total=False):
 
 
 class PoolArguments(PoolSettings, total=False):
-    """As the pool's own provider takes them; for a container's `configure`, `key` is something else."""
+    """The options that a pool's provider takes; in a container's `configure`, `key` is the key of the pool."""
 
     key: Setting[Hashable]
 
 
 class PoolDeclaration(PoolArguments, total=False):
-    """As a container declares a pool."""
+    """The arguments with which a container declares a pool."""
 
     group: str | None
     name: str | None
@@ -142,7 +142,7 @@ class PoolProvider(PerContainer[T]):
         **settings: Any,
     ) -> None:
         super().__init__(group=group)
-        # The user's own objects are shared by all copies of the declaration, and never copied with it.
+        # Objects that the user passed are shared by all copies of the declaration, not copied.
         self._factory = factory if factory is None or is_provider(factory) else providers.Object(factory)
         self._options = options if options is None or is_provider(options) else providers.Object(options)
         self._name = name
@@ -150,7 +150,7 @@ class PoolProvider(PerContainer[T]):
 
     def configure(self, **settings: Unpack[PoolArguments]) -> None:
         """
-        Set options of the pool, over those it was declared with; values may be providers.
+        Set options of the pool; they win over the declared ones. Values may be providers.
 
         Raises:
             ConfigurationError: The pool exists already.
@@ -170,7 +170,7 @@ class PoolProvider(PerContainer[T]):
         return dict(self._settings)
 
     def members(self) -> Any:
-        """The provider its members come from, or `None` where they come from a `PoolFactory` or a callable."""
+        """The provider of its resources, or `None` if they come from a `PoolFactory` or a callable."""
         factory = self._factory
         if isinstance(factory, providers.Object):
             given = factory.provides
@@ -214,7 +214,7 @@ class PoolProvider(PerContainer[T]):
         super()._copy_into(copied, memo)
         factory = self._factory.provides if isinstance(self._factory, providers.Object) else None
         if isinstance(factory, BindingFactory) and is_provider(factory.binding):
-            # Members come from the new container's copy of the binding.
+            # Resources come from the new container's copy of the binding.
             copied._factory = providers.Object(BindingFactory(providers.deepcopy(factory.binding, memo)))
         else:
             copied._factory = providers.deepcopy(self._factory, memo)
@@ -227,7 +227,7 @@ class PoolProvider(PerContainer[T]):
 
 
 def _gives_a_factory(provider: Any) -> bool:
-    """Whether what this provider gives is a `PoolFactory` rather than a member, judged without calling it."""
+    """Whether this provider returns a `PoolFactory` rather than a resource, judged without calling it."""
     provides = getattr(provider, "provides", None)
     return isinstance(provides, type) and issubclass(provides, PoolFactory)
 
@@ -239,11 +239,11 @@ class _Connects(Protocol[T_co]):
     def connection(self) -> AbstractContextManager[T_co] | AbstractAsyncContextManager[T_co]: ...
 
 
-#: A pool: one of ours, or what has connections as `psycopg_pool` does.
+#: A pool of this package, or one with `connection()`, as those of `psycopg_pool`.
 Lends: TypeAlias = "PoolingService[T] | AsyncPoolingService[T] | _Connects[T]"
 
-#: A context manager around one use, as `@contextmanager` makes it. Type checkers could not tell any other from a pool,
-#: which is one around its own life.
+#: A context manager around one use, as made by `@contextmanager`. Type checkers cannot tell other context managers from
+#: a pool, which is one too.
 Use: TypeAlias = "_GeneratorContextManager[T] | _AsyncGeneratorContextManager[T]"
 
 
@@ -251,12 +251,12 @@ class Foreign(Protocol):
     """
     A pool of another library, whose values are not typed here.
 
-    What has only `getconn`, and other context managers, cannot be added: `psycopg_pool`'s pools are those as well, and
-    mypy would no longer tell which description of `Pooled` is meant.
+    Pools with only `getconn`, and other context managers, cannot be added: `psycopg_pool`'s pools match these as well,
+    and mypy could no longer choose the overload of `Pooled`.
     """
 
     def acquire(self) -> Any:
-        """A value, or an awaitable of it."""
+        """Acquire a value, or return an awaitable of it."""
         ...
 
 
@@ -274,12 +274,12 @@ HasPools: TypeAlias = "_HasPool[Lends[T]] | _HasGetPool[Lends[T]]"
 
 class Source:
     """
-    The pools of a pooled provider, of which a request, its key or a function of the user's chooses one.
+    The pools of a pooled provider, of which each request uses one, chosen by its key or by `select`.
 
     Attributes:
-        provider: What gives the pool, or leads to it.
-        is_fixed: Whether it is the same pool for all requests, and found by its identity alone.
-        declared: The name of the pooled provider in a container's class, where it is only declared.
+        provider: The provider of the pool, or of the object that `key` or `select` find it in.
+        is_fixed: Whether all requests use the same pool, so that its identity is enough to find the value.
+        declared: The name of the pooled provider in a container class, if it is only declared.
     """
 
     __slots__ = ("_key", "_name", "_select", "declared", "is_fixed", "provider")
@@ -301,19 +301,19 @@ class Source:
         self.declared: str | None = None
 
     def copied(self, memo: dict[Any, Any]) -> Source:
-        """The same for another container."""
+        """A copy for another container."""
         return Source(providers.deepcopy(self.provider, memo), self._select, self._key, self._name)
 
     @property
     def label(self) -> str:
-        """What messages call the pooled provider."""
+        """The name of the pooled provider in messages."""
         return self.declared or f"Pooled({type(self.provider).__name__})"
 
-    # Between the choice of a pool and its use another request may have had it replaced, as with a user's new token: the
-    # choice is then made anew. The same closed pool twice is the pool's own end, and an error.
+    # Between the choice of a pool and its use, another request may have replaced it, as with a user's new token: then
+    # the pool is chosen again. If the same closed pool is chosen twice, it was stopped, and that is an error.
 
     def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        """Have a request take a value of its pool; may block."""
+        """Have a request take a value of its pool. May block."""
         pool, key = self._choose(ctx)
         while True:
             try:
@@ -324,7 +324,7 @@ class Source:
                     raise
 
     async def atake(self, ctx: RequestContext, options: dict[str, Any], asking: Any) -> Any:
-        """As `take`; notes the value for the provider that asks."""
+        """As `take`; records the value for the provider `asking`."""
         pool, key = self._choose(ctx)
         while True:
             try:
@@ -335,7 +335,7 @@ class Source:
                     raise
 
     def _choose(self, ctx: RequestContext) -> tuple[Any, Any]:
-        """The pool for this request, and what tells its value from others that the request holds."""
+        """The pool for this request, and the key of its value among those that the request holds."""
         if self.declared is not None:
             raise ConfigurationError(
                 f"{self.declared} is a declaration; build the container first and use its own: app = App(); "
@@ -347,7 +347,7 @@ class Source:
         elif self._select is not None:
             pool = self._select(pool, ctx)
         if is_single_use(pool):
-            # Nothing tells whose it is but the request that asked: a child with another identity must not share it.
+            # The choice may depend on the request that asked: a child with another identity must not share its value.
             return pool, (self, ctx)
         return pool, (id(pool) if self._name is None else (id(pool), self._name))
 
@@ -366,7 +366,7 @@ class Source:
 
 
 def source_provider(given: Any) -> Any:
-    """A provider of the pool, out of whatever may be given for one."""
+    """Make a provider of a `source` argument."""
     if given is None or is_provider(given):
         return given
     if any(callable(getattr(given, name, None)) for name in ("acquire", "connection", "getconn")):

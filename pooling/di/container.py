@@ -1,4 +1,4 @@
-"""Containers that start and stop what is in them, in the order in which it depends on each other."""
+"""Containers that start and stop their pools and services in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _required: Any = object()
 
 
 class _Methods:
-    """What a container can do, declared once for its class and for what the class makes."""
+    """The methods of a container, declared once for its class and for the object that the class makes."""
 
-    #: Groups in the order in which they start; what names no group, or one that is not here, starts before them.
+    #: Groups in the order in which they start. A provider without a group, or with one not listed here, starts first.
     start_order: ClassVar[tuple[str, ...]] = ()
 
-    if TYPE_CHECKING:  # what both get from the library's own containers
+    if TYPE_CHECKING:  # both inherit these from the library's containers
         injection_plans: dict[Any, Any]
         providers: dict[str, Any]
         declarative_parent: Any
@@ -55,8 +55,8 @@ class _Methods:
         """
         Check the container and start its pools and services, each after those it depends on.
 
-        Blocks. If one fails, those already started are stopped again, and its error is raised with
-        notes about stops that failed too. Starting a container that runs does nothing; where another thread is
+        Blocks. If a start fails, those already started are stopped again, and the error is raised, with
+        notes about stops that failed too. Starting a running container does nothing; if another thread is
         starting it, this waits for that.
 
         Raises:
@@ -72,11 +72,11 @@ class _Methods:
                 enlist(self)
 
     async def astart(self) -> None:
-        """As `start`, for containers with asyncio pools; what blocks is run on a worker thread."""
+        """As `start`, for containers with asyncio pools. What blocks runs on a worker thread."""
         while not self._begin():
             if self._being_started is None:
                 return
-            await self._being_started.wait()  # by another task; if that fails, this one tries
+            await self._being_started.wait()  # another task is starting it; if that fails, this one tries
         started = self._being_started = asyncio.Event()
         with ExitStack() as undo:
             undo.callback(setattr, self, "_is_running", False)
@@ -90,16 +90,16 @@ class _Methods:
 
     def stop(self, timeout: float | None = None) -> None:
         """
-        Stop what was started or used, in the reverse order. Blocks.
+        Stop what was started, in the reverse order. Blocks.
 
-        A failure does not keep the others from being stopped. Pools that came to life by their
-        first use are stopped too. Starting again works.
+        If one fails, the others are stopped nevertheless. Pools that were started by their
+        first use are stopped, too. You can start the container again.
 
         Args:
-            timeout: Seconds for each pool to wait for what is out; `None` for its own default.
+            timeout: Seconds that each pool waits for borrowed resources; `None` for the pool's default.
 
         Raises:
-            ExceptionGroup: What failed.
+            ExceptionGroup: Stops failed; it has all errors.
             ConfigurationError: Something needs `astop()`; nothing has been stopped.
         """
         self._check_is_sync("stop")
@@ -107,7 +107,7 @@ class _Methods:
         _lifecycle.stop(self._stoppable(), self._order(), timeout)
 
     async def astop(self, timeout: float | None = None) -> None:
-        """As `stop`, without blocking the event loop. Cancelled, it still stops the rest."""
+        """As `stop`, without blocking the event loop. After a cancellation it still stops the rest."""
         self._end()
         await _lifecycle.astop(self._stoppable(), self._order(), timeout)
 
@@ -127,15 +127,15 @@ class _Methods:
 
     def check(self, *injected: Any) -> None:
         """
-        Look for what cannot work, without making anything; `start` does this first.
+        Check the container for mistakes, without making objects. `start` does this first.
 
         Args:
-            injected: Functions and modules whose markers are to be checked as well. Modules and packages of
-                the container's `wiring_config` always are.
+            injected: Functions and modules whose markers to check as well. Those of the modules and packages in
+                the container's `wiring_config` are always checked.
 
         Raises:
-            ConfigurationError: A singleton depends on a pooled value, members of a pool are a singleton, a key or
-                marker leads nowhere, or a dependency was not provided. All findings are in the message.
+            ConfigurationError: A singleton depends on a pooled value, a pool's resources come from a singleton, a key
+                or marker has no provider, or a dependency was not provided. The message has all findings.
         """
         _checks.check(self, injected)
 
@@ -149,7 +149,7 @@ class _Methods:
 
         Args:
             name: For messages and logs.
-            parent: Where values are looked up that it does not have.
+            parent: Where to look up values that it does not have.
             values: What is known about the request.
         """
         ctx = RequestContext(name, parent, **values) if values else RequestContext(name, parent)
@@ -164,7 +164,7 @@ class _Methods:
 
         Args:
             key: Names joined by dots.
-            binding: A provider; anything else is bound as the value it is.
+            binding: A provider; any other object is bound as a value.
 
         Returns:
             The provider.
@@ -177,10 +177,10 @@ class _Methods:
 
     def configure(self, key: str, options: Mapping[str, Any] | None = None, **settings: Unpack[PoolSettings]) -> None:
         """
-        Set options of the pool under a key, over those it was bound with; before its first use.
+        Set options of the pool under a key; they win over those it was bound with. Call it before the pool's first use.
 
         Raises:
-            ConfigurationError: There is no such key, it is no pool, or the pool exists already.
+            ConfigurationError: There is no such key, its provider is no pool, or the pool exists already.
         """
         provider = self.find(key)
         if not callable(getattr(provider, "configure", None)):
@@ -206,7 +206,7 @@ class _Methods:
         )
 
     def get(self, key: str) -> Any:
-        """What is under a key, resolved: for a pool the service, for a pooled provider this request's value."""
+        """The object under a key: for a pool the service, for a pooled provider this request's value."""
         try:
             known = self.injection_plans[key]
         except KeyError:
@@ -214,20 +214,20 @@ class _Methods:
         return known.resolve(get_current())
 
     async def aget(self, key: str) -> Any:
-        """As `get`, awaiting the pooled values it needs first."""
+        """As `get`, after awaiting the pooled values that it needs."""
         known = self.injection_plans.get(key)
         if known is None:
             known = self.plan_for(key)
         return await known.aresolve(get_current())
 
     def plan_for(self, target: Any) -> Plan:
-        """How this container resolves what is under a key, or its own provider for one that its class declares."""
+        """The plan for a key, or for this container's copy of a provider that its class declares."""
         is_key = isinstance(target, str)
         provider = self.find(target) if is_key else target
         known: Plan | None = self.injection_plans.get(provider)
         if known is None:
             known = self.injection_plans[provider] = Plan(provider if is_key else self.counterpart(provider))
-        if is_key and target in self.providers:  # what is inside another container can be replaced without our knowing
+        if is_key and target in self.providers:  # a nested container's provider may be replaced without notice
             self.injection_plans[target] = known
         return known
 
@@ -235,11 +235,11 @@ class _Methods:
 
     @classmethod
     def knows(cls, provider: Any) -> bool:
-        """Whether this class itself declares the provider, or something it is derived from."""
+        """Whether this class declares the provider, or one that it is derived from."""
         return comes_from(provider, getattr(cls, "cls_providers", None))
 
     def answers(self, target: Any, owner: Any = None) -> bool:
-        """Whether a marker for this provider or key means this container."""
+        """Whether a marker for this provider or key refers to this container."""
         kind = self.declarative_parent
         if owner is not None and not (owner is self or (isinstance(owner, type) and issubclass(kind, owner))):
             return False
@@ -248,16 +248,16 @@ class _Methods:
         return any(comes_from(target, getattr(base, "providers", None)) for base in kind.__mro__)
 
     def counterpart(self, target: Any) -> Any:
-        """This container's own provider for one declared in its class, for an expression of those, or for a key."""
+        """This container's copy of a provider of its class, or of an expression of such; or what is under a key."""
         if isinstance(target, str):
             return self.find(target)
         copies = self._counterparts()
         found = copies.get(id(target))
-        # What is derived from declared providers, such as App.repo.provided.name, is copied around their copies.
+        # An expression of declared providers, such as App.repo.provided.name, is copied with their copies in place.
         return providers.deepcopy(target, dict(copies)) if found is None else found
 
     def _counterparts(self) -> dict[int, Any]:
-        """From the identity of each provider of the class to this container's copy."""
+        """This container's copy of each provider of the class, by the id of the latter."""
         copies: dict[int, Any] = {}
         for kind in self.declarative_parent.__mro__:
             for declared, own in pairs(getattr(kind, "providers", None) or {}, self.providers):
@@ -300,10 +300,10 @@ class _Methods:
 
 
 class RunningContainer(_Methods, containers.DynamicContainer):
-    """What a `Container` class makes: its own copy of every provider."""
+    """The object that a `Container` class makes, with its own copy of every provider."""
 
     def __init__(self) -> None:
-        # How functions, markers and keys are served; see `inject`.
+        # Caches for functions, markers and keys; see `inject`.
         self.injection_plans: dict[Any, Any] = {}
         self._starting = threading.RLock()  # for threads
         self._being_started: asyncio.Event | None = None  # for tasks

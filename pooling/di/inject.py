@@ -1,12 +1,12 @@
 """
 `inject`, `Inject` and `task`: functions whose arguments come from a container.
 
-The marker names a provider of a container *class* (or one of its keys); which container answers is found at
-the call: the one the current request was opened on, else the one that is running. Nothing is patched, so containers do
-not get into each other's way and functions defined later are injected like any other.
+A marker names a provider of a container *class* (or a key). The container is found at each call: the one that the
+current request was opened on, else the one that is running. Nothing is patched, so containers do not affect each other,
+and functions defined later are injected like any other.
 
-An async function has the pooled values it needs awaited first, and its arguments resolved after that without
-suspending. So the providers stay synchronous, and a cancellation hits one await of ours rather than a graph of futures.
+For an async function, the pooled values it needs are awaited first; then its arguments are resolved without suspending.
+So providers stay synchronous, and a cancellation arrives at one `await` here rather than in a graph of futures.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _MakesMarkers:
-    """`Inject`: `Inject[provider]` is typed as what the provider gives, so it can stand as a default."""
+    """`Inject`: `Inject[provider]` is typed as what the provider returns, so that it can be a default."""
 
     @overload
     def __getitem__(self, target: providers.Provider[T]) -> T: ...
@@ -62,11 +62,11 @@ class _MakesMarkers:
 Inject: Final = _MakesMarkers()
 
 
-# --- what a function wants -------------------------------------------------------------------------------------------
+# --- the injected arguments of a function ----------------------------------------------------------------------------
 
 
 class Entry(NamedTuple):
-    """One argument: its name, its place among the positional ones, and where it comes from."""
+    """One injected argument: its name, its place among the positional ones, and its plan."""
 
     name: str
     place: int
@@ -74,7 +74,7 @@ class Entry(NamedTuple):
 
 
 class Spec:
-    """What a function wants injected."""
+    """The injected arguments of a function."""
 
     __slots__ = ("__weakref__", "_key", "function", "is_eager", "markers")
 
@@ -88,7 +88,7 @@ class Spec:
         specs.add(self)
 
     def fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Add to the arguments of a call what its caller has not given."""
+        """Add the injected arguments to those of a call, except those that the caller has given."""
         given = len(args)
         ctx = get_current()
         for name, place, plan in self._entries(ctx):
@@ -96,7 +96,7 @@ class Spec:
                 kwargs[name] = plan.resolve(ctx)
 
     async def afill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """As `fill`, awaiting all pooled values first."""
+        """As `fill`, after awaiting all pooled values."""
         given = len(args)
         ctx = get_current()
         entries = self._entries(ctx)
@@ -112,10 +112,10 @@ class Spec:
                 kwargs[name] = value if not isinstance(value, PENDING) else await value
 
     def _entries(self, ctx: RequestContext) -> tuple[Entry, ...]:
-        """Where the arguments come from in this call."""
+        """The injected arguments and their plans in this call's container."""
         try:
             return ctx.container.injection_plans[self._key][0]  # type: ignore[no-any-return]
-        except (KeyError, AttributeError):  # its first call there, or no container
+        except (KeyError, AttributeError):  # the function's first call in this container, or no container
             return self._find_entries(ctx.container)
 
     def _find_entries(self, container: Any) -> tuple[Entry, ...]:
@@ -128,13 +128,13 @@ class Spec:
             entries.append(Entry(name, place, plan))
         found = tuple(entries)
         if container is not None and all(source is container for source in answering):
-            # No other container has a part in it, so it holds as long as this container and this function do.
+            # No other container is involved, so this is valid as long as this container and this function exist.
             plans, key = container.injection_plans, self._key
             plans[key] = found, weakref.ref(self, lambda _: plans.pop(key, None))
         return found
 
 
-#: Every injected function there is, for checks at start.
+#: All injected functions, for the checks at start.
 specs: weakref.WeakSet[Spec] = weakref.WeakSet()
 
 
@@ -150,19 +150,19 @@ def inject(function: Any = None, /, *, eager: bool = True) -> Any:
     Give a function its marked arguments from a container.
 
     For functions, coroutine functions, generators of both kinds, methods and constructors.
-    What the caller passes itself is left alone, and nothing is taken from a pool for it. The decorated function's
-    signature no longer shows the injected arguments, so frameworks do not look for them in requests.
+    An argument that the caller passes is left alone, and nothing is taken from a pool for it. The decorated function's
+    signature does not show the injected arguments, so frameworks do not look for them in requests.
 
-    An async function has the pooled values it needs awaited first; a plain one takes them as its arguments are
-    resolved, and blocks while it waits.
+    For an async function, the pooled values it needs are awaited first. A plain function takes them when its arguments
+    are resolved, and blocks meanwhile.
 
     Args:
         function: What to decorate.
-        eager: `False` leaves out the awaiting. A pooled value of an asyncio pool must then have been taken before,
+        eager: `False` does not await pooled values first. A value of an asyncio pool must then have been taken before,
             with `await provider.aget()`.
 
     Raises:
-        ConfigurationError: Nothing is marked, or an annotation that may hold a marker cannot be evaluated.
+        ConfigurationError: No argument is marked, or an annotation that may have a marker cannot be evaluated.
     """
     if function is None:
         frame = sys._getframe(1)
@@ -237,7 +237,7 @@ def _wrap_async_generator(function: Callable[..., Any], spec: Spec) -> Callable[
             except GeneratorExit:
                 await inner.aclose()
                 raise
-            except BaseException as error:  # noqa: BLE001 - the inner generator is to see whatever is thrown in
+            except BaseException as error:  # noqa: BLE001 - passed on to the inner generator
                 step = inner.athrow(error)
             else:
                 step = inner.__anext__() if sent is None else inner.asend(sent)
@@ -248,7 +248,7 @@ def _wrap_async_generator(function: Callable[..., Any], spec: Spec) -> Callable[
 # --- task ------------------------------------------------------------------------------------------------------------
 
 
-@overload  # a container's class is a callable, too: this one comes first
+@overload  # first, since a container's class is callable, too
 def task(
     container: type[containers.Container] | containers.Container | None = None,
     /,
@@ -260,14 +260,14 @@ def task(
 def task(function: F, /) -> F: ...
 def task(given: Any = None, /, *, name: str | None = None, **values: Any) -> Any:
     """
-    Run each call of a function as a request of its own: a worker's task, a scheduled job, a command.
+    Run each call of a function as a separate request: a worker's task, a scheduled job, a command.
 
-    What the call takes from pools goes back when it ends; an error is handed to the release hooks. For functions
-    and coroutine functions, also of a class; combine with `inject` below it.
+    Pooled values are given back when the call ends; an error is passed to the release hooks. For functions,
+    coroutine functions and methods. To inject arguments, put `inject` below it.
 
     Args:
-        given: The container or the container's class. Left out, the one that runs at the time of the call.
-        name: The request's name; by default that of the function.
+        given: The container or its class; by default the container that is running at the time of the call.
+        name: The request's name; by default the function's.
         values: The request's values.
 
     Raises:

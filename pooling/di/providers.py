@@ -1,7 +1,7 @@
 """
-The providers that a container is written with: `Pool`, `AsyncPool`, `Pooled`, `Managed` and `Factory`.
+The providers for containers: `Pool`, `AsyncPool`, `Pooled`, `Managed` and `Factory`.
 
-What they have in common is in `_scopes`, how a graph of them is called in `_plan`.
+`_scopes` has their common base classes, `_plan` the calls of a graph of them.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
     Provider of a `PoolingService`, one per container, started and stopped with it.
 
     Args:
-        factory: A `PoolFactory`, a class or a callable, as for `PoolingService`. A provider gives either such
-            a factory or, called anew for each, the members themselves with their dependencies injected.
+        factory: A `PoolFactory`, a class or a callable, as for `PoolingService`; or a provider of a `PoolFactory`; or
+            a provider that is called for each resource and returns it, with its dependencies injected.
         options: `PoolingServiceOptions`, or a provider of them.
-        group: When it is started; see `Container.start_order`.
-        name: The pool's name; by default the key it has in its container.
+        group: Decides when it is started; see `Container.start_order`.
+        name: The pool's name; by default its key in the container.
         settings: Options by name; values may be providers, such as options of a `providers.Configuration`.
     """
 
@@ -85,7 +85,7 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
         self().start()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop the pool, if it was made; `None` takes its own default."""
+        """Stop the pool, if it was made; a timeout of `None` takes the pool's default."""
         if self._object is not None:
             self._object.stop() if timeout is None else self._object.stop(timeout)
 
@@ -130,7 +130,7 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
         await self().start()
 
     async def astop(self, timeout: float | None = None) -> None:
-        """Stop the pool, if it was made; `None` takes its own default."""
+        """Stop the pool, if it was made; a timeout of `None` takes the pool's default."""
         if self._object is not None:
             await (self._object.stop() if timeout is None else self._object.stop(timeout))
 
@@ -142,24 +142,24 @@ class Pooled(PerRequest[T]):
     """
     Provider of one value per request, taken from a pool on first use and given back when the request ends.
 
-    All that is resolved for one request gets the same object, also when tasks or threads
-    ask at the same moment. Calling it is synchronous: the value of an asyncio pool must have been taken by then, which
-    `inject` sees to; by hand it is `await provider.aget()`.
+    Within a request every call returns the same object, also in tasks or threads that call at the same time. A call is
+    synchronous, so the value of an asyncio pool must have been taken before: `inject` does this; without it, use
+    `await provider.aget()`.
 
     Args:
-        source: What to take from: a `Pool` or `AsyncPool`, another provider or a callable that gives a
-            pool, or a pool itself. With `select` or `key`, whatever leads to the pool.
-        select: `select(source, ctx)` gives the pool to take from for this request, out of the resolved source;
+        source: The pool: a `Pool` or `AsyncPool`, another provider or a callable that returns a
+            pool, or a pool itself. With `select` or `key`, the object that these find the pool in.
+        select: `select(source, ctx)` returns the pool for this request, given the resolved source;
             or a context manager around one use.
-        key: For a source with `pool(key)` or `get_pool(key)`: the key for this request, from a function of
-            the context or as the name of one of its values.
-        name: Two pooled providers of one pool share their value in a request, unless they have different names.
-        options: For the pool's own `acquire`, such as `timeout` and `priority`.
+        key: For a source with `pool(key)` or `get_pool(key)`: a function that returns the key, given the request
+            context, or the name of the request's value that is the key.
+        name: Two pooled providers of one pool share their value in a request unless they have different names.
+        options: For the pool's `acquire`, such as `timeout` and `priority`.
     """
 
     if not TYPE_CHECKING:
-        # `__call__` is a function of each instance, chosen anew when the provider is overridden: a second use, which is
-        # the most frequent thing to happen here, is then one look-up.
+        # `__call__` is a function of each instance, replaced when the provider is overridden, so that a second use in a
+        # request, the most frequent call, is one look-up.
         __slots__ = ("__call__", "_is_fixed", "_options", "_source")
 
     @overload
@@ -208,14 +208,14 @@ class Pooled(PerRequest[T]):
     # --- resolving -----------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Choose anew what a call does, and have all plans that this is part of made anew."""
+        """Choose again what a call does, and have all plans that this provider is part of made again."""
         self._is_fixed = self._source.is_fixed and self._declared is None
         answer: Any = self._by_request() if self.last_overriding is None else super().__call__
         self.__call__ = answer  # type: ignore[method-assign]
         super().changed()
 
     def _by_request(self) -> Callable[[], T]:
-        """What calling the provider does while nothing overrides it."""
+        """Make the function that a call runs while the provider is not overridden."""
         first = self.first
 
         def value() -> Any:
@@ -223,8 +223,8 @@ class Pooled(PerRequest[T]):
             This request's value.
 
             Raises:
-                RequestContextError: No request is open, it has ended, or the value must be awaited or would block
-                    an event loop and has not been taken yet.
+                RequestContextError: No request is open, or it has ended; or the value has not been taken yet and taking
+                    it must be awaited or would block an event loop.
             """
             try:
                 return get_current().resolved[self]
@@ -238,7 +238,7 @@ class Pooled(PerRequest[T]):
         return self._by_request()()
 
     def first(self, ctx: RequestContext) -> T:
-        """A request's value, where it has none yet; errors as for calling the provider."""
+        """A request's value, on its first use; errors as for calling the provider."""
         if ctx is NO_REQUEST:
             raise self._no_request()
         if self._is_fixed:
@@ -251,7 +251,7 @@ class Pooled(PerRequest[T]):
 
     def begin(self, ctx: RequestContext) -> Awaitable[T] | None:
         """
-        Have a request take its value if it has none yet; what is to be awaited, or `None` if nothing is.
+        Have a request take its value if it has none yet; returns what to await, or `None`.
 
         Raises:
             RequestContextError: No request is open, or it has ended.
@@ -275,7 +275,7 @@ class Pooled(PerRequest[T]):
         return ctx.atake(pool, key, self._options, self)
 
     def aget(self) -> Awaitable[T]:
-        """This request's value, to be awaited; the event loop is not blocked meanwhile."""
+        """This request's value, to be awaited. Does not block the event loop."""
         over = self.last_overriding
         if over is not None:
             return over.aget() if isinstance(over, Pooled) else _at_hand(over())
@@ -291,7 +291,7 @@ class Pooled(PerRequest[T]):
     # --- being a provider ----------------------------------------------------------------------------------------
 
     def declared_as(self, name: str) -> None:
-        """Note that this is part of a container's class, and so not for use itself."""
+        """Note that this provider belongs to a container class, whose containers use copies of it."""
         super().declared_as(name)
         self._source.declared = self._declared
 
@@ -310,23 +310,23 @@ async def _at_hand(value: T) -> T:
     return value
 
 
-# --- anything else with a start and a stop ---------------------------------------------------------------------------
+# --- other objects with a start and a stop ---------------------------------------------------------------------------
 
 
 class Managed(PerContainer[T]):
     """
-    Provider of one object per container which is started and stopped with it: a client, a pool manager, a worker.
+    Provider of one object per container, started and stopped with it: a client, a pool manager, a worker.
 
-    A child process that was forked meanwhile has the object as its parent made it, and does not stop it.
+    A forked child has the object that the parent made, and does not stop it.
 
     Args:
-        make: A class, a callable, or a provider of the object; may be a coroutine function, and the container then
-            started with `astart()`.
-        args, kwargs: Its arguments, injected where they are providers.
-        start, stop: What to call with the container's start and stop: the name of a method, a function of the
-            object, or `None`. Left out, `start` and `stop` are called where the object has them. May be coroutine
-            functions.
-        group: When it is started; see `Container.start_order`.
+        make: A class, a callable, or a provider of the object. With a coroutine function, start the container by
+            `astart()`.
+        args, kwargs: Arguments of `make`; providers are replaced by what they provide.
+        start, stop: What to call when the container starts and stops: the name of a method, a function of the
+            object, or `None` for nothing. By default the methods `start` and `stop`, if the object has them. May be
+            coroutine functions.
+        group: Decides when it is started; see `Container.start_order`.
     """
 
     if not TYPE_CHECKING:
@@ -366,7 +366,7 @@ class Managed(PerContainer[T]):
     ) -> None:
         super().__init__(group=group)
         self._start, self._stop = start, stop
-        self._maker = 0  # the process whose object it is
+        self._maker = 0  # id of the process that made the object
         if make is None or (is_provider(make) and not args and not kwargs):
             self._make: Any = make
         else:
@@ -382,11 +382,11 @@ class Managed(PerContainer[T]):
         return made  # type: ignore[no-any-return]
 
     def start(self) -> None:
-        """Make the object and start it; may block."""
+        """Make the object and start it. May block."""
         run_step(self(), "start", self._start, self.label)
 
     async def astart(self) -> None:
-        """Make the object and start it; what may block runs on a worker thread."""
+        """Make the object and start it. What may block runs on a worker thread."""
         if self._object is None and self.last_overriding is None:
             made = self._make()
             made = await made if inspect.isawaitable(made) else made
@@ -395,18 +395,18 @@ class Managed(PerContainer[T]):
         await arun_step(self(), "start", self._start, self.label)
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop the object, if it was made, and drop it; may block."""
+        """Stop the object, if it was made, and drop it. May block."""
         if self._object is not None:
             if self._maker == os.getpid():
                 run_step(self._object, "stop", self._stop, self.label)
-            self._keep(None)  # what was stopped may not be startable again: the next start makes a new one
+            self._keep(None)  # it may not be possible to start it again, so the next start makes a new one
 
     async def astop(self, timeout: float | None = None) -> None:
-        """Stop the object, if it was made, and drop it; what may block runs on a worker thread."""
+        """Stop the object, if it was made, and drop it. What may block runs on a worker thread."""
         if self._object is not None:
             if self._maker == os.getpid():
                 await arun_step(self._object, "stop", self._stop, self.label)
-            self._keep(None)  # what was stopped may not be startable again: the next start makes a new one
+            self._keep(None)  # it may not be possible to start it again, so the next start makes a new one
 
     @property
     def related(self) -> Iterator[providers.Provider[Any]]:
@@ -421,13 +421,13 @@ class Managed(PerContainer[T]):
         copied._start, copied._stop = self._start, self._stop
 
 
-# --- what is made at each call ---------------------------------------------------------------------------------------
+# --- objects made at each call ---------------------------------------------------------------------------------------
 
 _call_plainly = providers.Factory.__call__
 
 
 def _telling(change: Any) -> Any:
-    """A method of the library's factory, after which the plans that the factory is part of are made anew."""
+    """Wrap a method of the library's factory so that the plans that the factory is part of are made again after it."""
 
     def method(self: Factory[Any], *args: Any, **kwargs: Any) -> Any:
         result = change(self, *args, **kwargs)
@@ -439,16 +439,16 @@ def _telling(change: Any) -> Any:
 
 class Factory(Watched, providers.Factory[T]):
     """
-    Makes an object at each call, as `providers.Factory` does and in its place; in less time, without arguments.
+    Makes an object at each call, like `providers.Factory`, which it replaces; faster for calls without arguments.
 
-    What it depends on is looked at once, at the first call. A graph of factories whose every part is known to be
-    synchronous is called by a plan from then on (see `_plan`), and anything else as the library would. Overrides are
-    seen at every call, and changes of its own arguments and of those of each `Factory` it depends on at the next one.
+    The first call examines its dependencies. If every part of the graph is known to be synchronous, later calls use a
+    plan (see `_plan`); otherwise they do what the library does. Overrides, and changes of the arguments of this or of
+    a `Factory` it depends on, take effect at the next call.
 
     Args:
         provides: What to call: a class, a function, or the name of one to import.
-        args: Its arguments by place. A provider stands for what it gives.
-        kwargs: Its arguments by name.
+        args: Its positional arguments. A provider is replaced by what it provides.
+        kwargs: Its keyword arguments, likewise.
     """
 
     if not TYPE_CHECKING:
@@ -462,7 +462,7 @@ class Factory(Watched, providers.Factory[T]):
     if not TYPE_CHECKING:  # the library's stub types them
 
         def __call__(self, *args, **kwargs):
-            """A new object. Arguments are added to those it was declared with, or replace those of their names."""
+            """Make an object. Arguments are added to the declared ones; keywords replace those of the same name."""
             if args or kwargs:
                 return _call_plainly(self, *args, **kwargs)
             plan = self._plan or self._make_plan()
@@ -481,12 +481,12 @@ class Factory(Watched, providers.Factory[T]):
         enable_async_mode = _telling(providers.Factory.enable_async_mode)
 
     async def aget(self) -> T:
-        """A new object, whose pooled values are awaited first; the event loop is not blocked meanwhile."""
+        """Make an object after awaiting the pooled values that it needs. Does not block the event loop."""
         plan = self._plan or self._make_plan()
         return await plan.aresolve(get_current())  # type: ignore[no-any-return]
 
     def forget_plan(self) -> None:
-        """Look again at what it depends on."""
+        """Examine its dependencies again at the next call."""
         self._plan = None
 
     def _make_plan(self) -> Plan:

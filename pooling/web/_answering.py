@@ -1,4 +1,4 @@
-"""What the integrations for WSGI and Django share: a request that is open while its answer is made."""
+"""What the integrations for WSGI and Django share: a request that is open until its response is complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Answering", "StreamedBody"]
 
 
 class Answering(Active[RequestContext]):
-    """Makes a request current while the app answers it, and ends it if the app raises; for `with` and `async with`."""
+    """Makes a request current while the app answers it, and ends it if the app raises. For `with` and `async with`."""
 
     __slots__ = ()
 
@@ -38,12 +38,12 @@ class Answering(Active[RequestContext]):
 
 class StreamedBody:
     """
-    A response's body whose request stays open until it was made or given up, and is current while a part is made.
+    A response's body. Its request stays open until the body is complete or given up, and is current during each part.
 
     Args:
-        content: What the app answered with.
+        content: The body that the app returned.
         ctx: The request.
-        may_be_cut: Whether it is no error that the body is closed after its first part and before its end.
+        may_be_cut: Whether the body may be closed between its first part and its end without an error.
     """
 
     __slots__ = ("_content", "_ctx", "_may_be_cut", "_parts")
@@ -52,7 +52,7 @@ class StreamedBody:
         self._content = content
         self._ctx = ctx
         self._may_be_cut = may_be_cut
-        self._parts: Any = None  # the iterator, once the first part was asked for
+        self._parts: Any = None  # the iterator, made for the first part
 
     def _next_part(self) -> Any:
         with self._ctx.active():
@@ -62,6 +62,6 @@ class StreamedBody:
             return next(self._parts)
 
     def _note_given_up(self) -> None:
-        """Note that no more parts will be asked for."""
+        """Note that no more parts will be requested."""
         if self._parts is not None and not self._may_be_cut and not self._ctx.is_closed:
             note_unfinished(self._ctx)

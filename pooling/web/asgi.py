@@ -28,10 +28,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Values = Callable[[Scope], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 
 
-#: Codes of a websocket that was closed because its client was done with it, went elsewhere, or gave none (RFC 6455).
+#: Codes with which a websocket's client closes in good order: done, going away, or no code (RFC 6455).
 _FAREWELLS = {1000, 1001, 1005}
 
-#: Messages that carry a body, or a part of it; also those of the extensions for sending files.
+#: Messages with a body or a part of one; also those of the extensions for sending files.
 _BODIES = {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
 
 
@@ -40,17 +40,17 @@ class RequestContextMiddleware:
     Opens a `RequestContext` around each HTTP request and websocket, and ends it after the last use.
 
     That is when the app returns: after a streamed body and after background tasks, when a websocket closes, on an
-    error or a cancellation, which the release hooks of the pools get to see. When the client has gone, the request
-    ends with the code that serves it; a response that was not sent to its end counts as an error, and so does one of
-    status 500 or more. That a websocket's client left in good order does not.
+    error or a cancellation, which is passed to the pools' release hooks. If the client disconnects, the request
+    ends when the code that serves it ends. A response that was not sent to its end counts as an error, and so does one
+    of status 500 or more. A websocket that its client closes in good order does not.
 
     Args:
         app: The ASGI app inside.
         container: The container that serves the requests. Without one, injected functions use the one that runs.
-        values: Makes the request's values from the ASGI scope, such as who is asking; may be a coroutine
-            function. What it raises reaches the server, or the error middleware outside of this one.
+        values: Returns the request's values, such as the user, given the ASGI scope; may be a coroutine
+            function. An exception of it goes to the server, or to an error middleware outside of this one.
         release: `"end"` gives pooled values back when the app returns, `"response"` as soon as the last part
-            of the response was sent: background tasks then have to do without.
+            of the response was sent; background tasks then cannot use them.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class RequestContextMiddleware:
 
 class ContainerLifespan:
     """
-    Starts a container when the server starts, before the app inside does, and stops it after that has shut down.
+    Starts a container when the server starts, before the app inside starts, and stops it after that has shut down.
 
-    A start that fails is reported to the server, which then gives up. For apps without a lifespan of their own as
-    well; Starlette and FastAPI have `pooling.web.starlette.lifespan` too.
+    A failed start is reported to the server, which then exits. The app inside need not have a lifespan. For Starlette
+    and FastAPI there is also `pooling.web.starlette.lifespan`.
 
     Args:
         app: The ASGI app inside.
-        container: What to start and stop.
+        container: The container to start and stop.
         timeout: As for `Container.stop`.
     """
 
@@ -117,7 +117,7 @@ class ContainerLifespan:
         inner = _InnerLifespan(message, receive, send)
         try:
             await self._live(scope, inner, receive, send)
-        except BaseException:  # the app's own error, or a server that is not patient: the container stops all the same
+        except BaseException:  # an error of the app, or the server cancels: the container is stopped in any case
             await self.container.astop(self.timeout)
             if inner.farewell is not None:
                 await send(inner.farewell)
@@ -131,7 +131,7 @@ class ContainerLifespan:
         await send(inner.failure or inner.farewell or {"type": "lifespan.shutdown.complete"})
 
     async def _live(self, scope: Scope, inner: _InnerLifespan, receive: Receive, send: Send) -> None:
-        """Let the app inside live until the server shuts down, or has been told that the app cannot start."""
+        """Run the app's lifespan until the server shuts down, or has been told that the app cannot start."""
         try:
             await self.app(scope, inner.receive, inner.send)
         except Exception:
@@ -139,14 +139,14 @@ class ContainerLifespan:
                 raise
         if inner.failure is not None:
             return
-        if not inner.began:  # an app without a lifespan of its own
+        if not inner.began:  # the app has no lifespan
             await send({"type": "lifespan.startup.complete"})
         if not inner.was_told_to_stop:
             await receive()
 
 
 class _InnerLifespan:
-    """What the app inside sees of the server's life; its last word is kept until the container has stopped."""
+    """The lifespan messages as the app inside sees them; its last one is held back until the container has stopped."""
 
     def __init__(self, startup: Message, receive: Receive, send: Send) -> None:
         self._startup: Message | None = startup
@@ -176,7 +176,7 @@ class _InnerLifespan:
 
 
 def headers(scope: Scope) -> dict[str, str]:
-    """The headers of a request, names in lower case; the values of one that is repeated joined by a comma."""
+    """The headers of a request, names in lower case; the values of a repeated header are joined by commas."""
     found: dict[str, str] = {}
     pairs: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
     for raw_name, raw_value in pairs:
@@ -187,10 +187,10 @@ def headers(scope: Scope) -> dict[str, str]:
 
 class _Exchange:
     """
-    What is known of a request and its response by the messages to and fro.
+    Follows the messages of a request and its response, to know how it ends.
 
     Args:
-        may_be_cut: Whether it is no error that the response was not sent to its end.
+        may_be_cut: Whether the response may end early without an error.
     """
 
     __slots__ = ("_ctx", "_ending", "_is_begun", "_is_whole", "_left", "_missing", "_receive", "_send", "is_complete")
@@ -200,16 +200,16 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._is_begun = False
-        self._is_whole = may_be_cut  # or is taken for it
-        self._missing: int | None = None  # bytes of the body, where its length was told
-        self._left: int | None = None  # the code with which a websocket's client left
+        self._is_whole = may_be_cut  # whether the response is complete, or counts as complete
+        self._missing: int | None = None  # bytes of the body still to come, if its length is known
+        self._left: int | None = None  # the code with which a websocket's client closed
         self._ending: asyncio.Future[None] | None = None
         self.is_complete = False
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._note_cut()  # now: a middleware in between may send an end of the response itself
+            self._note_cut()  # now, since a middleware in between may send an end of the response itself
         elif message["type"] == "websocket.disconnect":
             self._left = message.get("code")
         return message
@@ -229,7 +229,7 @@ class _Exchange:
         return self._send(message)
 
     async def send_and_end(self, message: Message) -> None:
-        """Send, and end the request with the last part."""
+        """Send a message, and end the request with the last one."""
         await self.send(message)
         if self.is_complete or message["type"] == "websocket.close":
             await self.end(None)
@@ -244,12 +244,12 @@ class _Exchange:
 
     async def end(self, error: BaseException | None) -> None:
         """
-        End the request in its own task.
+        End the request in a separate task.
 
-        A caller that is cancelled again and again, as by anyio, stops waiting for it; the release then goes on.
+        A caller that is cancelled repeatedly, as by anyio, stops waiting; the release goes on.
         """
         if self._left in _FAREWELLS and getattr(error, "code", None) == self._left:
-            error = None  # it only says that the client has left, as clients do
+            error = None  # it only says that the client closed in good order
         if error is None:
             self._note_cut()
         if self._ending is None:

@@ -1,13 +1,13 @@
 """
-Django: a middleware for sync and async views, which ends the request when its response is closed.
+Django: a middleware for sync and async views. The request ends when its response is closed.
 
 In the settings::
 
     MIDDLEWARE = ["pooling.web.django.RequestContextMiddleware", ...]
     POOLING = {"CONTAINER": "shop.pools.app", "VALUES": "shop.pools.values"}
 
-`CONTAINER` is a container or where to import it from, `VALUES` a function of the `HttpRequest`, or where that is;
-both may be left out.
+`CONTAINER` is a container or the path to import it from; `VALUES` returns the request's values, given the
+`HttpRequest`, or is the path of such a function. Both are optional.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class RequestContextMiddleware:
     """
     Opens a `RequestContext` around each request.
 
-    It ends when the view has answered; with a streamed response, when its content has been made or given up.
+    It ends when the view has answered; with a streamed response, when its content is complete or given up.
     Under ASGI use async views with asyncio pools; under WSGI plain views with pools for threads.
 
     Args:
-        get_response: The rest of the stack, as Django gives it.
+        get_response: The next middleware or the view; passed by Django.
     """
 
     sync_capable = True
@@ -60,7 +60,7 @@ class RequestContextMiddleware:
         return self._serve_async(request) if self.is_async else self._serve(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Called by the framework before it makes a response of what a view raised."""
+        """Called by the framework before it turns an exception of a view into a response."""
         ctx: RequestContext | None = getattr(request, "pooling_context", None)
         if ctx is not None:
             note_error(exception, ctx)
@@ -99,7 +99,7 @@ def _imported(given: Any) -> Any:
 
 
 def _keep_open(request: Any, response: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:
-    """Keep the request open until the content of its response was made, or the framework closes the response."""
+    """Keep the request open until the content of its response is complete, or the framework closes the response."""
     kind = _AsyncParts if response.is_async else _Parts
     body = kind(response.streaming_content, ctx, loop, may_be_cut=request.method == "HEAD")
     response.streaming_content = body
@@ -111,16 +111,16 @@ def _keep_open(request: Any, response: Any, ctx: RequestContext, loop: asyncio.A
         finally:
             body.close()
 
-    # A middleware outside may replace this response, and the content of this one is then not closed.
+    # A middleware outside may replace this response, whose content is then not closed.
     request.close = close_all
 
 
 class _Body(StreamedBody):
     """
-    A streamed body that keeps its request open until it was made or given up.
+    A streamed body that keeps its request open until it is complete or given up.
 
-    The framework calls `close` with the response's, from any thread; between the first part and the end, that is
-    an error, unless it is that of a HEAD.
+    The framework calls `close` when the response is closed, in any thread. Between the first part and the end that is
+    an error, except for a HEAD request.
     """
 
     __slots__ = ("_loop",)
@@ -136,7 +136,7 @@ class _Body(StreamedBody):
         self._end(None)
 
     def _error(self, error: BaseException) -> BaseException | None:
-        """What the request ends with, where its body raised this."""
+        """The error that the request ends with if its body raised this one."""
         is_cut = isinstance(error, asyncio.CancelledError | GeneratorExit)
         return None if is_cut and self._may_be_cut else error
 
@@ -152,7 +152,7 @@ class _Body(StreamedBody):
 
 
 class _Parts(_Body):
-    """A body of a plain iterator."""
+    """A body made by a plain iterator."""
 
     __slots__ = ()
 
@@ -172,7 +172,7 @@ class _Parts(_Body):
 
 
 class _AsyncParts(_Body):
-    """A body of an async iterator."""
+    """A body made by an async iterator."""
 
     __slots__ = ()
 

@@ -1,8 +1,8 @@
 """
-FastAPI: a container that lives as long as the app, requests, and what handlers need, as dependencies.
+FastAPI: a container that runs as long as the app, a request per connection, and providers as dependencies.
 
-Handlers decorated with `pooling.di.inject` need none of this file. `Depends(Inject(App.repo))` works as well,
-and `Injected[...]` is short for it; both run in the event loop, without a thread of the framework's pool.
+Handlers decorated with `pooling.di.inject` need only `install`. `Depends(Inject(App.repo))` works as well,
+and `Injected[...]` is short for it; both run in the event loop, not in the framework's thread pool.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ CurrentRequest = Depends(_current)
 
 def install(app: FastAPI, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
     """
-    Give an app its container: started and stopped with it, and a request of it for every connection.
+    Start and stop a container with an app, and open a request for each connection.
 
-    What a handler raises counts as an error for the release hooks of the pools, also where an exception handler makes
-    a response of it, as of an `HTTPException`.
+    An exception of a handler counts as an error for the pools' release hooks, also if an exception handler turns it
+    into a response, as with `HTTPException`.
 
     Args:
         app: The app, before it serves.
-        container: What serves its requests.
-        values: Makes a request's values from the ASGI scope.
+        container: The container that serves its requests.
+        values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
     """
     starlette.install(app, container, values=values, timeout=timeout)
@@ -77,7 +77,7 @@ def install(app: FastAPI, container: Any, *, values: Values | None = None, timeo
 
 
 def _is_a_refusal(error: Exception) -> bool:
-    """Whether the framework itself raised it, before a handler had begun; a handler can raise such an error, too."""
+    """Whether the framework raised it before a handler began; a handler may raise an error of the same class."""
     if not isinstance(error, RequestValidationError | WebSocketRequestValidationError):
         return False
     at = error.__traceback__

@@ -22,14 +22,14 @@ class Pooling:
     """
     `Pooling(app, container)`, or `Pooling(container=container)` and later `init_app(app)`.
 
-    The request ends where the server closes the body, and not in the framework's teardown, which comes before a
-    streamed body and twice with `stream_with_context`.
+    The request ends when the server closes the body, not in the framework's teardown, which comes before a
+    streamed body is sent, and twice with `stream_with_context`.
 
     Args:
-        app: The app, or `None` to give it later.
-        container: What serves the requests. Pools that were not started with it start by their first use. If it
-            is running when the process ends, it is stopped.
-        values: Makes a request's values from the WSGI environ.
+        app: The app, or `None` to call `init_app` later.
+        container: The container that serves the requests. Pools that were not started start at their first use. If the
+            container is running when the process ends, it is stopped.
+        values: Returns a request's values, given the WSGI environ.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Pooling:
 
         @functools.wraps(answer)
         def answer_noted(error: Exception) -> Any:
-            # The app makes a response of it; the release hooks are to see it all the same.
+            # The app turns the error into a response; release hooks still have to see it.
             note_error(error, status=_status(error) if isinstance(error, HTTPException) else None)
             return answer(error)
 
@@ -68,5 +68,5 @@ class Pooling:
 
 
 def _status(error: HTTPException) -> int | None:
-    """That of the response it was given by `abort(response)`, or its own."""
+    """The status of the response that was passed to `abort`, or of the exception."""
     return error.code if error.response is None else getattr(error.response, "status_code", None)

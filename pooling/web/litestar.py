@@ -27,8 +27,8 @@ class PoolingPlugin(InitPlugin):
     `Litestar(plugins=[PoolingPlugin(container)])`.
 
     Args:
-        container: What serves the requests.
-        values: Makes a request's values from the ASGI scope.
+        container: The container that serves the requests.
+        values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
     """
 
@@ -46,7 +46,7 @@ class PoolingPlugin(InitPlugin):
                 yield
 
         app_config.lifespan.insert(0, lifespan)
-        middleware: Any = RequestContextMiddleware  # typed for any ASGI app, not for this framework's messages
+        middleware: Any = RequestContextMiddleware  # its types are those of any ASGI app, not of this framework
         app_config.middleware.insert(0, DefineMiddleware(middleware, container=self.container, values=self.values))
         app_config.after_exception.append(_note)
         return app_config

@@ -1,9 +1,8 @@
 """
-How a request ended, where its framework has made an answer of what went wrong.
+How a request ended, if its framework turned an error into a response.
 
-The release side of a pool has to know of an error that other code caught: what a handler had begun must not be
-committed, and a resource in the middle of something must not be the next borrower's. Redirects raised as exceptions
-are no errors.
+Release hooks have to know of an error that other code caught: a transaction must not be committed then, and a resource
+in an unknown state must not go to the next borrower. Redirects raised as exceptions are not errors.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ __all__ = ["ResponseError", "note_error", "note_status", "note_unfinished"]
 
 
 class ResponseError(Exception):
-    """What a request ended with, where nothing was raised: an answer of 500 or more, or one that was not sent whole."""
+    """The error of a request in which nothing was raised: a response of status 500 or more, or one cut short."""
 
 
 def note_error(error: BaseException, ctx: RequestContext | None = None, *, status: int | None = None) -> None:
     """
-    Have a request end with an error that its framework answers.
+    Set the error that a request ends with, for an exception that its framework turns into a response.
 
     Args:
-        error: What was raised.
+        error: The exception.
         ctx: The request; the current one if `None`.
-        status: Of the answer, if the error is one that says it; one of less than 400, as of a redirect, is no error.
+        status: The status of the response, if the exception has one; below 400, as for a redirect, it is no error.
     """
     ctx = ctx or RequestContext.current()
     if ctx is not None and (status is None or status >= 400):
@@ -32,14 +31,14 @@ def note_error(error: BaseException, ctx: RequestContext | None = None, *, statu
 
 
 def note_status(ctx: RequestContext, status: int) -> None:
-    """Have a request that was answered with a server's error end with one."""
+    """Set the error of a request that was answered with a server error."""
     if status >= 500 and ctx.error is None:
         ctx.error = ResponseError(f"{ctx} was answered with status {status}")
 
 
 def note_unfinished(ctx: RequestContext) -> None:
-    """Have a request end with an error whose response was begun, and not sent to its end."""
+    """Set the error of a request whose response was begun and not sent to its end."""
     if ctx.error is None:
         ctx.error = ResponseError(
-            f"the response of {ctx} was not sent to its end: its client has gone, or what makes its body gave up"
+            f"the response of {ctx} was not sent to its end: the client disconnected, or the body was given up"
         )

@@ -1,4 +1,4 @@
-"""Starlette, and what is built on it: a container that lives as long as the app, and a request for each of its own."""
+"""Starlette, and frameworks built on it: a container that runs as long as the app, and a request per connection."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["RequestContextMiddleware", "headers", "install", "lifespan"]
 
 def install(app: Starlette, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
     """
-    Give an app its container: started and stopped with it, and a request of it for every connection.
+    Start and stop a container with an app, and open a request for each connection.
 
-    What a handler raises counts as an error for the release hooks of the pools, also where an exception handler makes
-    a response of it. The handlers of an app that is mounted in this one are its own: give it to `install` as well.
+    An exception of a handler counts as an error for the pools' release hooks, also if an exception handler turns it
+    into a response. A mounted app has separate exception handlers: call `install` for it, too.
 
     Args:
         app: The app, before it serves.
-        container: What serves its requests.
-        values: Makes a request's values from the ASGI scope.
+        container: The container that serves its requests.
+        values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
     """
     inner = app.router.lifespan_context
@@ -53,12 +53,12 @@ def lifespan(
     """
     A lifespan for the app: `Starlette(lifespan=lifespan(container))`.
 
-    The container starts before the app serves and stops after its last request; it is `app.state.container` meanwhile.
-    For an app that adds `RequestContextMiddleware` where it wants it; `install` does both.
+    The container starts before the app serves and stops after its last request; meanwhile it is
+    `app.state.container`. For an app that adds `RequestContextMiddleware` itself; `install` does both.
 
     Args:
-        container: What to start and stop.
-        inner: The app's own lifespan, run while the container is running.
+        container: The container to start and stop.
+        inner: The app's lifespan, which runs while the container is running.
         timeout: As for `Container.stop`.
     """
 
@@ -77,14 +77,14 @@ def lifespan(
 
 class NotingHandlers(dict[Any, Any]):
     """
-    An app's exception handlers, which tell the request of each exception before they answer it.
+    An app's exception handlers, wrapped so that they note each exception on the request before they answer it.
 
-    Only `items` gives handlers that do: the framework asks for them when it serves for the first time, so those added
-    until then are in.
+    Only `items` returns the wrapped handlers. The framework calls it when it serves for the first time, so handlers
+    added until then are included.
 
     Args:
         handlers: By exception class or status.
-        is_harmless: Whether an exception says nothing of how something was used.
+        is_harmless: Whether an exception is no error for the pools.
     """
 
     def __init__(self, handlers: Mapping[Any, Any], is_harmless: Callable[[Exception], bool] | None = None) -> None:
@@ -92,7 +92,7 @@ class NotingHandlers(dict[Any, Any]):
         self._is_harmless = is_harmless
 
     def items(self) -> Any:
-        """The handlers as the framework is to call them."""
+        """The wrapped handlers."""
         return {key: self._noting(handler) for key, handler in super().items()}.items()
 
     def _noting(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

@@ -23,16 +23,16 @@ class RequestContextMiddleware:
     """
     Opens a `RequestContext` around each request, and ends it when the server closes the body.
 
-    So a body that is made while it is sent still has its pooled values. A response of status 500 or more counts as an
-    error, which the release hooks of the pools get to see; so does a body that is closed between its first part and
-    its end, as when the client has gone. The request is current while the app runs and
-    while each part of the body is made, and nowhere in between: a server may make parts of several bodies by turns
-    in one thread, or the parts of one in several.
+    So a body that is made while it is sent can use pooled values. A response of status 500 or more counts as an
+    error for the pools' release hooks; so does a body that is closed between its first part and
+    its end, as when the client disconnects. The request is current while the app runs and
+    while each part of the body is made, but not in between: a server may make parts of several bodies by turns
+    in one thread, or the parts of one body in several threads.
 
     Args:
         app: The WSGI app inside.
         container: The container that serves the requests. Without one, injected functions use the one that runs.
-        values: Makes the request's values from the environ, such as who is asking.
+        values: Returns the request's values, such as the user, given the environ.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class RequestContextMiddleware:
 
 class _Head:
     """
-    What the head of a response says about its body.
+    What the status and headers of a response say about its body.
 
     Attributes:
-        status: Of the response; `0` before it has begun.
-        missing: Bytes to come, where their number was told.
+        status: The status of the response; `0` before it has begun.
+        missing: Bytes of the body still to come, if its length is known.
     """
 
     __slots__ = ("missing", "status")
@@ -84,10 +84,10 @@ class _Head:
 
 class ClosingBody(StreamedBody):
     """
-    A response's body that ends its request when it has come to its end or is closed.
+    A response's body that ends its request when it is complete or closed.
 
-    Once as many bytes were made as had been told it is asked for more, so that a server that reads no further has read
-    all.
+    With a known length, the body is asked for one more part as soon as all bytes are made. A server reads no further,
+    but the code after the last part has to run before the request ends.
     """
 
     __slots__ = ("_error", "_head", "_is_whole", "_later")
@@ -97,7 +97,7 @@ class ClosingBody(StreamedBody):
         self._head = head
         self._is_whole = False
         self._error: BaseException | None = None
-        self._later: bytes | Exception | None = None  # what came of asking for more
+        self._later: bytes | Exception | None = None  # the part or error that came of asking for more
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -127,7 +127,7 @@ class ClosingBody(StreamedBody):
             part: bytes = self._next_part()
         except StopIteration:
             self._is_whole = True
-            self.close()  # some test clients do not
+            self.close()  # some test clients do not close the body
             raise
         except BaseException as error:
             self._error = error
@@ -135,7 +135,7 @@ class ClosingBody(StreamedBody):
         return part
 
     def close(self) -> None:
-        """End the request; the server calls this, also when the client has gone."""
+        """End the request. The server calls this, also when the client disconnects."""
         later, self._later = self._later, None
         if not self._ctx.is_closed:
             if not self._is_whole and self._head.status not in _WITHOUT_BODY:
@@ -155,7 +155,7 @@ class ClosingBody(StreamedBody):
 
 
 class SizedBody(ClosingBody):
-    """One whose number of parts is known: a server tells the length of one that has one part."""
+    """A body with a known number of parts: for a single part, a server sends the length of the body."""
 
     __slots__ = ()
 

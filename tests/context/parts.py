@@ -58,7 +58,7 @@ async def settle(turns: int = 20) -> None:
 
 
 class Calls:
-    """A pool-like object that records who took and gave back what, in order."""
+    """A pool-like object that records what was taken and given back, in order."""
 
     def __init__(self, name: str, log: list[str]) -> None:
         self.name = name
@@ -83,7 +83,7 @@ class AsyncCalls(Calls):
 
 
 def in_threads(*functions):
-    """Run functions in threads of their own; what each returned or raised."""
+    """Run each function in its own thread; returns what each returned or raised."""
     results: list = [None] * len(functions)
 
     def run(place, function):

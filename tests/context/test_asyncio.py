@@ -1,4 +1,4 @@
-"""What a request holds of asyncio pools, and of pools for threads inside a loop."""
+"""Requests with values of asyncio pools, and of pools for threads inside a loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request holds and how it gives that back: the same for threads and for asyncio."""
+"""The pooled values of a request, and how it gives them back: the same for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_callers_that_ask_at_once_get_the_same_object_acquired_once(side):
 
 
 @on_both
-async def test_all_who_wait_for_a_failing_attempt_get_its_error(side):
+async def test_all_waiters_of_a_failing_attempt_get_its_error(side):
     gate = side.gate()
 
     async def create():

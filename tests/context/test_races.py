@@ -1,4 +1,4 @@
-"""The end of a request against what begins in it: whatever the order, nothing stays out."""
+"""The end of a request races with takes in it: in every order, nothing stays out."""
 
 from __future__ import annotations
 

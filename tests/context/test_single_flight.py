@@ -25,12 +25,12 @@ def go_waiting(side, flight, number):
 
 
 async def settle(side, flight, number):
-    """Return when so many callers wait; a caller that is woken before it waits would prove nothing."""
+    """Return when this many callers wait; a caller that is woken before it waits would prove nothing."""
     await side.until(lambda: flight.waiting == number, f"{flight.waiting} of {number} wait")
 
 
 @on_both
-async def test_all_who_wait_are_woken_when_the_attempt_succeeds(side):
+async def test_all_waiters_are_woken_when_the_attempt_succeeds(side):
     flight = SingleFlight()
     waiters = go_waiting(side, flight, 3)
     await settle(side, flight, 3)
@@ -42,7 +42,7 @@ async def test_all_who_wait_are_woken_when_the_attempt_succeeds(side):
 
 
 @on_both
-async def test_a_failure_reaches_all_who_wait(side):
+async def test_a_failure_reaches_all_waiters(side):
     flight, problem = SingleFlight(), OSError("no connection")
     waiters = go_waiting(side, flight, 3)
     await settle(side, flight, 3)
@@ -198,7 +198,7 @@ async def test_a_task_ends_the_flight_it_leads(side):
 
 
 @on_asyncio
-async def test_what_the_task_raises_reaches_all_who_wait(side):
+async def test_an_error_of_the_task_reaches_all_waiters(side):
     led = Led(side)
     led.error = OSError("no connection")
     flight = led.begin()
@@ -228,7 +228,7 @@ async def test_a_waiter_that_leaves_does_not_cancel_the_task_and_the_last_one_do
 
 
 @on_asyncio
-async def test_a_task_may_outlive_those_who_wait(side):
+async def test_a_task_may_outlive_its_waiters(side):
     led = Led(side, outlives_waiters=True)
     flight = led.begin()
     (only,) = go_waiting(side, flight, 1)

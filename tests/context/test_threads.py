@@ -1,4 +1,4 @@
-"""What a request holds of pools for threads."""
+"""Requests with values of pools for threads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_another_thread_takes_over_when_the_first_is_interrupted():
     assert len(taken) == 3
 
 
-def test_a_resource_nobody_can_reset_is_destroyed_after_an_error():
+def test_a_resource_without_a_release_hook_is_destroyed_after_an_error():
     with PoolingService(Thing) as pool:
         with pytest.raises(ValueError, match="half-way"), RequestContext() as ctx:
             first = ctx.acquire(pool)
@@ -59,7 +59,7 @@ def test_an_interrupt_that_ended_the_request_is_not_hidden_by_a_failing_callback
     with pytest.raises(KeyboardInterrupt), RequestContext() as ctx:
         ctx.on_close(fail)
         raise KeyboardInterrupt
-    assert "gave way to an interrupt" in caplog.text
+    assert "only logged, because an interrupt is raised" in caplog.text
 
 
 def test_an_interrupt_in_a_callback_does_not_keep_values_out():
@@ -75,7 +75,7 @@ def test_an_interrupt_in_a_callback_does_not_keep_values_out():
         assert pool.borrowed == 0
 
 
-def test_a_context_with_a_parent_is_a_request_of_its_own():
+def test_a_context_with_a_parent_is_a_separate_request():
     with PoolingService(Thing) as pool, RequestContext("app", region="eu") as app:
         with RequestContext("one", app) as one, RequestContext("two", app) as two:
             assert one.acquire(pool) is not two.acquire(pool)

@@ -1,4 +1,4 @@
-"""A request's values, its children, and which request is the current one."""
+"""A request's values, its children, and which request is current."""
 
 from __future__ import annotations
 

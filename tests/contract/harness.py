@@ -33,7 +33,7 @@ LIMIT = 30.0  # seconds after which something counts as hung
 
 
 class InterruptedBySignal(BaseException):
-    """What a `KeyboardInterrupt` is: an exception from outside, at any line."""
+    """Like `KeyboardInterrupt`: an exception from outside, at any line."""
 
 
 def finish(body: Any) -> Any:
@@ -46,8 +46,8 @@ def finish(body: Any) -> Any:
     raise AssertionError("something suspended on the threads side")
 
 
-class Door:
-    """A pool's methods, all of them to be awaited."""
+class PoolDriver:
+    """A pool's methods, all of them awaitable on both sides."""
 
     def __init__(self, side: Side, service: Any) -> None:
         self.side = side
@@ -83,7 +83,7 @@ class Door:
         result = getattr(self.service, name)(*args, **kwargs)
         return await result if inspect.iscoroutine(result) else result
 
-    def __getattr__(self, name: str) -> Any:  # what is the same on both front ends
+    def __getattr__(self, name: str) -> Any:  # methods and attributes that are the same on both front ends
         return getattr(self.service, name)
 
     async def __aenter__(self) -> Self:
@@ -112,30 +112,30 @@ class _Entered:
 
 
 class Side:
-    """One front end, and what a scenario needs of the world around it."""
+    """One front end, and what a scenario needs besides pools: gates, borrowers, interrupts."""
 
     name: str
     can_cancel: bool  # whether any borrower can be interrupted, not only the scenario's own thread
 
     def __init__(self) -> None:
-        self.doors: list[Door] = []
+        self.drivers: list[PoolDriver] = []
         self.gates: list[Any] = []
         self.borrowers: list[Any] = []
         self.workshops: list[Any] = []
 
     # -- pools -----------------------------------------------------------------
 
-    def pool(self, source: Any = object, **options: Any) -> Door:
-        """A pool on a workshop, or on whatever a service takes."""
+    def pool(self, source: Any = object, **options: Any) -> PoolDriver:
+        """A pool on a workshop, or on anything that a service accepts as a factory."""
         workshop = source if hasattr(source, "factory") else None
         if workshop is not None:
             self.workshops.append(workshop)
             source = workshop.factory
         options.setdefault("timeout", LIMIT)
         kind = PoolingService if self.name == "threads" else AsyncPoolingService
-        door = Door(self, kind(source, **options))
-        self.doors.append(door)
-        return door
+        driver = PoolDriver(self, kind(source, **options))
+        self.drivers.append(driver)
+        return driver
 
     def hook(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         """An `async def`, as a hook of this front end."""
@@ -152,7 +152,7 @@ class Side:
         raise NotImplementedError
 
     async def breathe(self) -> None:
-        """Let others go on for a moment."""
+        """Let other borrowers run for a moment."""
         raise NotImplementedError
 
     async def turn(self) -> None:
@@ -160,7 +160,7 @@ class Side:
         raise NotImplementedError
 
     async def until(self, is_so: Callable[[], Any], what: str = "") -> None:
-        """Return as soon as this is so, which is to be the case soon."""
+        """Return as soon as `is_so()` is true; fail if that takes too long."""
         ends = time.monotonic() + LIMIT
         while not is_so():
             assert time.monotonic() < ends, what or f"still not so: {inspect.getsource(is_so).strip()}"
@@ -169,21 +169,21 @@ class Side:
     async def interrupted(
         self, work: Callable[[], Awaitable[Any]], *, when: Callable[[], Any], times: int = 1
     ) -> BaseException:
-        """Run this, interrupt it as soon as `when()` is so, and give the interrupt that came out of it."""
+        """Run `work`, interrupt it as soon as `when()` is true, and return the interrupt that it raised."""
         raise NotImplementedError
 
     # -- the end -----------------------------------------------------------------
 
     async def close(self) -> None:
-        """Let all go that waits, stop the pools, and look at the workshops."""
+        """End all waiting, stop the pools, and check the workshops."""
         for gate in self.gates:
             gate.open()
         for borrower in self.borrowers:
             await borrower.ended()
-        for door in self.doors:
-            await door.stop(LIMIT)
-            await self.until(lambda door=door: door.size == 0, f"{door!r} still has places taken")
-            assert door.pending == 0
+        for driver in self.drivers:
+            await driver.stop(LIMIT)
+            await self.until(lambda driver=driver: driver.size == 0, f"{driver!r} still has places taken")
+            assert driver.pending == 0
         for workshop in self.workshops:
             await self.until(workshop.is_even, f"not unmade exactly once: {workshop.uneven()}")
 
@@ -206,10 +206,10 @@ class _ThreadGate:
     async def __call__(self) -> None:
         with self._lock:
             self.arrived += 1
-        assert self._event.wait(LIMIT * 2), "nobody opened the gate"
+        assert self._event.wait(LIMIT * 2), "the gate was not opened"
 
     async def reached(self, by: int = 1) -> None:
-        """Return when so many have arrived at it."""
+        """Return when `by` borrowers have arrived at it."""
         await self._side.until(lambda: self.arrived >= by, f"{self.arrived} of {by} have arrived")
 
 
@@ -394,7 +394,7 @@ class ThreadSide(Side):
         try:
             finish(whole())
         finally:
-            for gate in self.gates:  # a failed scenario leaves nobody waiting
+            for gate in self.gates:  # so that no borrower of a failed scenario waits
                 gate.open()
 
 
@@ -484,8 +484,8 @@ def on_threads(body: Callable[..., Any]) -> Callable[..., Any]:
     return on(ThreadSide)(body)
 
 
-async def whole(pool: Door) -> list[Any]:
-    """Borrow everything the pool can give at once, and give it back: nothing is lost, nothing is there twice."""
+async def whole(pool: PoolDriver) -> list[Any]:
+    """Borrow all the pool can lend at once, and give it back: nothing is lost, nothing is lent twice."""
     assert pool.available <= pool.size, "something is idle twice"
     values = [await pool.acquire(timeout=LIMIT) for _ in range(pool.options.max_size)]
     assert len(set(map(id, values))) == pool.options.max_size

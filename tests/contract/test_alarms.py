@@ -1,5 +1,5 @@
 """
-Alarms of real pools: one that is due and changes nothing holds nobody up.
+Alarms of real pools: one that is due and changes nothing does not delay other pools.
 
 Two kinds: alarms of what a ledger must keep still about, and one planted in it, for the guard that both timers have.
 """
@@ -18,7 +18,7 @@ from tests.contract.workshop import Workshop
 
 
 @on_both
-async def test_a_resource_whose_lifetime_ends_while_it_is_being_destroyed_holds_up_nobody(side):
+async def test_a_resource_whose_lifetime_ends_while_it_is_being_destroyed_delays_no_borrower(side):
     gate = side.gate()
 
     async def destroy(thing):
@@ -38,7 +38,7 @@ async def test_a_resource_whose_lifetime_ends_while_it_is_being_destroyed_holds_
 
 
 @on_both
-async def test_a_resource_whose_lifetime_ends_in_a_hook_is_replaced_after_it_and_holds_up_nobody(side):
+async def test_a_resource_whose_lifetime_ends_in_a_hook_is_replaced_after_it_and_delays_no_borrower(side):
     gate = side.gate()
 
     async def linger(*_):

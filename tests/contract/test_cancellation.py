@@ -34,7 +34,7 @@ async def test_a_create_that_ends_just_as_its_borrower_times_out_is_there_for_th
         else:
             await pool.release(value)
         await whole(pool)
-        assert workshop.calls["create"] == 1, "what was made in time for nobody is not thrown away"
+        assert workshop.calls["create"] == 1, "a resource that was created for a cancelled borrower is kept"
         assert pool.pending == 0
 
 
@@ -169,7 +169,7 @@ async def test_a_second_cancel_while_the_release_hook_runs_leaves_the_capacity_w
     borrower.cancel()
     with pytest.raises(asyncio.CancelledError):
         await borrower.result()
-    # Nobody knows how far the reset came: that resource is not handed out again.
+    # It is unknown how far the reset came, so that resource is not lent again.
     await closing.reached()
     assert pool.borrowed == 0
     resetting.open()

@@ -1,4 +1,4 @@
-"""What the errors say: pool, limit by its option's name, step, counts, cause, what to try. And what they do not."""
+"""What the errors say: pool, limit by its option's name, step, counts, cause, what to try. And what they must not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "hunter2-token"
 
 
 class LeakyError(Exception):
-    """An error of a driver whose text holds what nobody should read."""
+    """An error of a driver whose text contains a secret."""
 
     def __str__(self):
         return f"could not connect to postgres://ann:{SECRET}@host"
@@ -38,7 +38,7 @@ async def borrow(pool, **options):
 
 
 @on_both
-async def test_a_timeout_in_the_queue_says_who_has_what_and_what_to_try(side):
+async def test_a_timeout_in_the_queue_names_the_borrowers_and_what_to_try(side):
     pool = side.pool(Workshop(side), max_size=2, timeout=0.01, name="orders")
 
     async def holds():
@@ -66,7 +66,7 @@ async def test_a_timeout_in_the_queue_says_who_has_what_and_what_to_try(side):
 
 @on_both
 async def test_a_second_timeout_can_name_the_line_that_borrowed(side):
-    # After one borrower was let down the pool writes down who takes what, also where it had not until then.
+    # After one borrower's error the pool records every borrower, also if it did not before.
     pool = side.pool(Workshop(side), max_size=1, timeout=0.01)
     for _ in range(2):
         held = await side.go(acquires, pool).result()
@@ -112,11 +112,11 @@ async def test_a_timeout_because_validation_refuses_all_that_is_made_says_so(sid
 
     pool = side.pool(Workshop(side, validate=validate), validate_on_acquire=True, create_backoff=0.001, name="orders")
     with raising(
-        PoolTimeoutError, "(step: validating)", "Validation refused", "CreateError", "what validate()"
+        PoolTimeoutError, "(step: validating)", "Validation rejected", "CreateError", "what validate()"
     ) as caught:
         await pool.acquire(timeout=0.1)
     assert caught.value.step == "validating"
-    assert "validate() said no" in str(caught.value.__cause__)
+    assert "validate() returned False" in str(caught.value.__cause__)
 
 
 @on_both
@@ -150,7 +150,7 @@ async def test_a_refusal_says_which_limit(side):
 
 
 @on_both
-async def test_a_suspended_pool_says_so_to_who_may_not_wait(side):
+async def test_a_suspended_pool_says_so_to_a_borrower_that_may_not_wait(side):
     pool = side.pool(Workshop(side), name="orders")
     pool.suspend()
     with raising(PoolExhaustedError, "pool 'orders': it is suspended", "acquire_nowait", "resume()") as caught:
@@ -245,7 +245,7 @@ def test_every_error_is_a_pooling_error_and_keeps_its_facts(kind):
 
 
 @on_both
-async def test_a_hook_that_raises_a_timeout_of_its_own_is_not_the_pools_timeout(side):
+async def test_a_timeout_raised_by_a_hook_is_not_the_pools_timeout(side):
     def acquire(value, ctx):
         raise TimeoutError("the server's, not ours")
 

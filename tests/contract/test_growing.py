@@ -49,9 +49,9 @@ async def test_the_pause_between_failed_creates_grows_up_to_its_maximum(side):
 @on_both
 async def test_a_create_error_that_cannot_be_cured_reaches_the_waiter_at_once(side):
     async def create():
-        raise RefusedError("for good")
+        raise RefusedError("permanent")
 
-    workshop = Workshop(side, create=create, plain={"is_final": lambda error: "for good" in str(error)})
+    workshop = Workshop(side, create=create, plain={"is_final": lambda error: "permanent" in str(error)})
     pool = side.pool(workshop)
     with raising(CreateError, "RefusedError", "step: creating", pool.name) as caught:
         await pool.acquire()
@@ -106,7 +106,7 @@ async def test_one_borrowers_failing_create_does_not_hold_up_another(side, is_fi
 
 
 @on_both
-async def test_a_failed_create_is_no_matter_for_whom_a_returned_resource_can_serve(side):
+async def test_a_failed_create_does_not_reach_a_waiter_that_a_returned_resource_serves(side):
     refused = side.gate()
     calls = []
 
@@ -211,7 +211,7 @@ async def test_after_an_outage_parked_waiters_are_served_and_the_pool_is_filled_
 
 
 @on_both
-async def test_an_outage_with_nobody_waiting_is_followed_by_filling_up_to_min_size(side):
+async def test_after_an_outage_without_waiters_the_pool_fills_up_to_min_size(side):
     is_up = [True]
 
     async def create():
@@ -246,7 +246,7 @@ async def test_pools_whose_hosts_never_answer_do_not_delay_a_healthy_one(side):
 
 @on_both
 async def test_a_sudden_crowd_does_not_open_one_resource_for_each(side):
-    # Opening takes as long as 75 uses: those who wait are served by what is given back before a third pair is open.
+    # A create takes as long as 75 uses: resources that are given back serve the waiters before a third pair is open.
     crowd_served = side.gate()
     order = []
 
@@ -293,7 +293,7 @@ async def seen_by_borrowers(pool):
 
 @pytest.mark.parametrize("broken", SEEN)
 @on_both
-async def test_a_hook_that_always_raises_hangs_nobody_and_loses_nothing(side, broken):
+async def test_a_hook_that_always_raises_hangs_no_borrower_and_loses_nothing(side, broken):
     async def raises(*_):
         raise RefusedError
 
@@ -307,7 +307,7 @@ async def test_a_hook_that_always_raises_hangs_nobody_and_loses_nothing(side, br
 
 @pytest.mark.parametrize("broken", SEEN)
 @on_asyncio
-async def test_a_plain_hook_that_always_raises_in_the_loop_hangs_nobody_and_loses_nothing(side, broken):
+async def test_a_plain_hook_that_always_raises_in_the_loop_hangs_no_borrower_and_loses_nothing(side, broken):
     def raises(*_):
         raise RefusedError
 
@@ -339,7 +339,7 @@ async def test_a_pool_made_smaller_while_all_are_out_shrinks_as_they_come_back(s
 
 
 @on_both
-async def test_a_pool_made_larger_while_all_are_out_serves_those_who_wait(side):
+async def test_a_pool_made_larger_while_all_are_out_serves_its_waiters(side):
     workshop = Workshop(side)
     pool = side.pool(workshop, max_size=1)
     held = await pool.acquire()

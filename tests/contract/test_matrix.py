@@ -1,5 +1,5 @@
 """
-Every combination of hooks that work, fail, are slow or never return, with borrowers that go away at random.
+Every combination of hooks that work, fail, are slow or never return, with borrowers that give up at random.
 
 A sample by default; all 1,024 with `CI=true`. Hooks that never return wait for an event that the case opens at its end.
 """
@@ -29,7 +29,7 @@ class HookError(Exception):
 
 
 class Case:
-    """One combination: a pool, a few borrowers, and what must hold whatever they and the hooks did."""
+    """One combination: a pool, a few borrowers, and what must hold in the end in every case."""
 
     def __init__(self, side, behaviours, seed):
         self.side = side
@@ -93,7 +93,7 @@ class Case:
             thing.leave(me)
 
     def is_in_release_hook(self):
-        """A thread whose own release hook never returns stays in there; nobody can help it."""
+        """A thread whose release hook never returns stays in it: a thread cannot be interrupted."""
         return self.side.name == "threads" and self.behaviours["release"] == "never returns"
 
     async def plays(self):
@@ -140,7 +140,7 @@ class Case:
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 @on_both
-async def test_whatever_the_hooks_do_nobody_hangs_and_nothing_is_lost(side, chunk, caplog):
+async def test_no_behaviour_of_hooks_hangs_a_borrower_or_loses_a_resource(side, chunk, caplog):
     caplog.set_level("CRITICAL")
     shuffled = random.Random(20).sample(COMBINATIONS, len(COMBINATIONS))
     mine = list(enumerate(shuffled))[chunk * CHUNK : (chunk + 1) * CHUNK]

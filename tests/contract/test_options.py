@@ -107,7 +107,7 @@ def test_an_option_that_does_not_exist_is_refused_with_the_one_that_may_be_meant
 
 
 @pytest.mark.parametrize("kind", [KeyedPoolingService, AsyncKeyedPoolingService])
-def test_an_option_of_a_keyed_pool_that_does_not_exist_is_refused_with_its_own_among_the_known(kind):
+def test_an_unknown_option_of_a_keyed_pool_is_refused_with_all_known_options(kind):
     with raising(ConfigurationError, "did you mean 'max_total'?"):
         kind(lambda key: object, maxtotal=3)
     with raising(ConfigurationError, "did you mean 'on_dropped'?"):
@@ -254,7 +254,7 @@ async def test_borrowers_are_served_in_the_order_they_came(side):
 
 
 @on_both
-async def test_nobody_passes_a_borrower_who_waits(side):
+async def test_no_borrower_passes_one_that_waits(side):
     pool = side.pool(Workshop(side), max_size=1)
     held = await pool.acquire()
     got = side.gate()
@@ -292,9 +292,9 @@ async def test_acquire_nowait_takes_what_is_idle_or_creates_and_else_refuses(sid
 
 @pytest.mark.parametrize("most", [0, 1, 3])
 @on_both
-async def test_max_waiting_bounds_those_who_wait_for_another_borrower(side, most):
+async def test_max_waiting_limits_borrowers_that_wait_for_another_borrower(side, most):
     pool = side.pool(Workshop(side), max_size=2, max_waiting=most)
-    held = [await pool.acquire() for _ in range(2)]  # for a free place nobody queues
+    held = [await pool.acquire() for _ in range(2)]  # no borrower queues while a place is free
     waiters = [side.go(borrow, pool) for _ in range(most)]
     await side.until(lambda: pool.pending == most)
     with raising(PoolExhaustedError, f"max_waiting={most}", f"{most} queued") as caught:
@@ -461,7 +461,7 @@ async def test_validate_idle_looks_at_idle_resources_in_the_background(side):
     clock.move(31, pool)
     await side.until(lambda: workshop.unmade == [held[0]])
     await side.until(lambda: pool.available == 1)
-    assert workshop.calls["validate"] == 2, "what is out is nobody else's to look at"
+    assert workshop.calls["validate"] == 2, "borrowed resources are not checked"
     clock.move(10, pool)
     assert workshop.calls["validate"] == 2
     clock.move(31, pool)
@@ -688,7 +688,7 @@ async def test_borrowers_are_counted_when_they_come_and_again_for_what_becomes_o
     await side.until(lambda: pool.pending == 1)
     stats = pool.stats()
     assert not isinstance(interrupt, Exception)
-    assert (stats.requested, stats.queued, stats.acquired) == (6, 5, 1), "who waits is counted"
+    assert (stats.requested, stats.queued, stats.acquired) == (6, 5, 1), "waiting borrowers are counted"
     assert (stats.cancelled, stats.timeouts, stats.rejected, stats.dismissed) == (1, 1, 1, 1)
     assert stats.waited_in_vain > 0
     stopping = side.go(pool.stop)

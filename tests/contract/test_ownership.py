@@ -1,4 +1,4 @@
-"""Giving back: once, by whom it was lent to, whatever the hooks do."""
+"""Giving back: once, to the pool it came from, also if hooks fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def borrow(pool):
 
 
 @on_both
-async def test_of_two_who_give_back_one_resource_one_wins_and_the_other_gets_the_error(side):
+async def test_of_two_callers_that_give_back_one_resource_one_gets_an_error(side):
     pool = side.pool(Workshop(side), max_size=1)
     for _ in range(50):
         value = await pool.acquire()
@@ -264,7 +264,7 @@ async def test_a_release_hook_that_hangs_frees_the_place_once_and_the_waiter_is_
     first = await pool.acquire()
     waiter = side.go(borrow, pool)
     await side.until(lambda: pool.pending == 1)
-    hanging = side.go(pool.release, first)  # a thread cannot be interrupted: whoever called it stays inside
+    hanging = side.go(pool.release, first)  # a thread cannot be interrupted, so its caller stays inside
     assert await waiter.result() is not first
     assert not hanging.is_done
     gate.open()
@@ -295,7 +295,7 @@ async def test_a_release_hook_that_hangs_is_cancelled_and_the_waiter_is_served(s
 
 
 @on_both
-async def test_a_release_hook_with_a_timeout_of_its_own_has_failed_and_not_taken_too_long(side):
+async def test_a_timeout_raised_by_a_release_hook_is_a_failure_not_the_pools_timeout(side):
     async def release(_):
         raise TimeoutError("the server did not answer")
 

@@ -122,7 +122,7 @@ async def test_a_pool_stopped_before_it_was_started_refuses_and_can_be_started(s
 
 
 @on_both
-async def test_a_pool_starts_again_after_a_stop_with_resources_of_its_own(side):
+async def test_a_pool_starts_again_after_a_stop_with_new_resources(side):
     workshop = Workshop(side)
     pool = side.pool(workshop, min_size=1, max_size=2)
     before = []
@@ -170,7 +170,7 @@ async def test_stopping_twice_and_at_once_is_fine(side):
 
 
 @on_both
-async def test_a_lease_that_is_never_returned_does_not_hold_up_a_stop_which_says_who_has_it(side, caplog):
+async def test_a_lease_that_is_never_returned_does_not_delay_a_stop_which_names_its_borrower(side, caplog):
     pool = side.pool(Workshop(side), max_size=2, name="orders", leak_timeout=300.0)
 
     async def build_report():

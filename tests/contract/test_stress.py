@@ -2,7 +2,7 @@
 Many threads, or tasks, that switch as often as they can; what must hold is checked from outside.
 
 A borrower marks what it holds: a second mark is a second holder. The factory counts what exists. Waiting is measured in
-turns, that is in borrowers who came later and were served earlier.
+turns: the number of borrowers that came later and were served earlier.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ async def test_each_resource_given_back_by_many_at_once_is_given_back_once(side)
 @pytest.mark.parametrize("hooks", [{}, {"release": seems_alive}], ids=["plain", "with a hook"])
 @on_both
 async def test_a_hundred_workers_on_ten_resources_wait_no_longer_than_one_and_a_half_times_the_ideal(side, hooks):
-    # Ideal: a borrower that asks again queues behind the 90 others, so ninety are served before it. A thread may be kept
-    # off the processor between asking and being counted; that happens to few, so nine in ten tell what the pool does.
+    # Ideal: a borrower that asks again queues behind the 90 others, so ninety are served before it. A thread may be
+    # suspended between asking and being counted; that happens to few, so nine in ten show what the pool does.
     workers, places, rounds = 100, 10, 20
     pool = side.pool(Workshop(side, **hooks), max_size=places, max_creating=places)
     waits = sorted(await waits_of(side, pool, workers, rounds))

@@ -1,4 +1,4 @@
-"""Hooks for asyncio at their deadline: they are cancelled, and one that goes on all the same delays its borrower."""
+"""Hooks for asyncio at their deadline: they are cancelled, and one that suppresses this delays its borrower."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_a_hook_in_time_runs_in_its_borrowers_task_and_context(side):
 
 
 @on_asyncio
-async def test_a_hooks_own_timeout_and_own_errors_stay_its_own(side):
+async def test_a_hooks_timeout_and_errors_are_told_from_the_pools(side):
     gate = side.gate()
 
     async def acquire(_, ctx):

@@ -1,4 +1,4 @@
-"""Clocks, ages, eviction; what dies while idle; who watches."""
+"""Clocks, ages, eviction, resources that break while idle, leak reports and observers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_after_25_hours_idle_a_pool_still_works(side):
 
 
 @on_both
-async def test_after_25_hours_in_which_nobody_looked_a_pool_still_works(side):
+async def test_a_pool_still_works_after_25_hours_without_use(side):
     clock = Clock()
     pool = side.pool(Workshop(side), max_size=2, clock=clock)
     await whole(pool)
@@ -226,7 +226,7 @@ async def test_a_lease_finalised_while_the_pools_lock_is_held_does_not_deadlock(
 
 
 @on_both
-async def test_a_lease_dropped_while_open_is_given_up_also_for_one_who_waits_already(side):
+async def test_a_lease_dropped_while_open_frees_its_place_for_a_waiter(side):
     workshop = Workshop(side)
     pool = side.pool(workshop, max_size=1)
     lease = pool.lease()

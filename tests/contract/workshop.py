@@ -1,4 +1,4 @@
-"""Things to be pooled, and a record of all that happens to them."""
+"""Things to pool, and a record of all that happens to them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Thing:
 
 class Workshop:
     """
-    A factory whose steps are scripted, and which remembers what it was asked.
+    A factory with replaceable steps, which records its calls.
 
     Args:
         side: The front end it works for.
         create, destroy, validate, acquire, release: What these steps do besides, as `async def`; called with the
-            thing (`create` without), `acquire` with the context too. A step without a script costs the pool nothing.
+            thing (`create` without), `acquire` with the context too. A step without such a function has no hook.
         thing: What it makes.
         plain: Other methods of `PoolFactory`, such as `is_alive` or `is_final`.
     """
@@ -117,7 +117,7 @@ class Workshop:
                 self.gone += 1
 
     def is_even(self) -> bool:
-        """Whether everything that was made was unmade, once."""
+        """Whether everything that was created was destroyed once."""
         return sorted(map(id, self.made)) == sorted(map(id, self.unmade)) and self.standing == 0
 
     def uneven(self) -> str:
@@ -133,15 +133,15 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def move(self, seconds: float, *doors: Any) -> None:
-        """Let time pass, and have these pools look at it."""
+    def move(self, seconds: float, *pools: Any) -> None:
+        """Let time pass, then have these pools sweep."""
         self.now += seconds
-        for door in doors:
-            door.sweep()
+        for pool in pools:
+            pool.sweep()
 
 
 class Watch(PoolObserver):
-    """Remembers every event."""
+    """Records every event."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, PoolEvent]] = []

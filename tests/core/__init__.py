@@ -1,1 +1,1 @@
-"""The ledger by itself: no threads, no loop, the time passed by hand."""
+"""The ledger alone: without threads or a loop, with a manual clock."""

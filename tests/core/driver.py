@@ -1,4 +1,4 @@
-"""A ledger with a clock to turn by hand and its outbox sorted by kind."""
+"""A ledger with a manual clock, and its outbox sorted by kind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Work:
 
 class Driver:
     """
-    What an example needs around a ledger.
+    A ledger with a clock and its work, for examples.
 
     Args:
         start: Whether the pool serves from the beginning.
@@ -57,12 +57,12 @@ class Driver:
         return found
 
     def opens(self) -> list[Slot]:
-        """The slots to open, with the opening under way."""
-        return [item.slot for item in self.orders(Open) if self.ledger.begins(item.slot, Work(), OPENING, LATE)]
+        """Take the slots to open; their creates have begun."""
+        return [item.slot for item in self.orders(Open) if self.ledger.begin_work(item.slot, Work(), OPENING, LATE)]
 
     def closes(self) -> list[Slot]:
-        """The slots to close, with the closing under way."""
-        return [item.slot for item in self.orders(Close) if self.ledger.begins(item.slot, Work(), CLOSING)]
+        """Take the slots to close; their destroys have begun."""
+        return [item.slot for item in self.orders(Close) if self.ledger.begin_work(item.slot, Work(), CLOSING)]
 
     def woken(self) -> list[Waiter]:
         return [item.waiter for item in self.orders(Wake)]
@@ -82,7 +82,7 @@ class Driver:
         return slot
 
     def reclaim(self, slot: Slot) -> None:
-        """Begin to give back: the slot is in the hands of an operation."""
+        """Begin to give back: the slot is held by an operation."""
         assert self.ledger.reclaim(slot.value) is slot
         slot.operation = Work()
 
@@ -107,7 +107,7 @@ class Driver:
         return slots
 
     def turn(self, seconds: float) -> None:
-        """Let time pass, and the sweeps of that time happen when the ledger asked for them."""
+        """Let time pass; sweeps happen when the ledger's alarm is due."""
         until = self.now + seconds
         for _ in range(100_000):
             if self.ledger.alarm > until:

@@ -1,8 +1,8 @@
 """
-A pool's ledger driven the way services and flows drive it, with a model beside it that keeps its own driver.
+A model of a pool, which drives a ledger as services and operations do and checks what it does.
 
-The model knows nothing of slots' states: it records who was handed which resource, how many
-were made and unmade, and who queued when. `BrokenPromiseError` says which promise the ledger has broken.
+The model does not use slots' states. It records which borrower holds which resource, which resources were created and
+destroyed, and the order of the queue. `BrokenPromiseError` names the promise that the ledger has broken.
 The lock-free steps of the fast path are split where another thread may come between them.
 """
 
@@ -62,8 +62,8 @@ class Borrower:
     priority: int
     waiter: Waiter | None = None
     slot: Slot | None = None
-    was_served: bool = False  # before, with something that was no good
-    is_under_way: bool = True  # as an operation of the ledger's
+    was_served: bool = False  # whether it got a resource that failed its check
+    is_under_way: bool = True  # for the ledger, to which it is an operation
 
     @property
     def is_woken(self) -> bool:
@@ -75,7 +75,7 @@ class Borrower:
 
 @dataclass(eq=False)
 class Model:
-    """One pool, its borrowers, and the work under way in its background."""
+    """One pool, its borrowers, and its background work."""
 
     options: PoolingServiceOptions
     plain: bool = True
@@ -89,7 +89,7 @@ class Model:
     seeing_fast: list[Borrower] = field(default_factory=list)  # saw `fast`, about to pop
     popped: list[Borrower] = field(default_factory=list)  # popped without the lock, not in `out` yet
     waiting: list[Borrower] = field(default_factory=list)
-    holding: list[Borrower] = field(default_factory=list)  # in a flow's hands
+    holding: list[Borrower] = field(default_factory=list)  # held by an operation
     using: list[Borrower] = field(default_factory=list)
     putting: list[Borrower] = field(default_factory=list)  # saw `fast`, out of `out`, about to be put
     rechecking: int = 0  # put without the lock, about to look at `fast` again
@@ -102,12 +102,12 @@ class Model:
     checking: list[Slot] = field(default_factory=list)
     # the model
     queue: list[Borrower] = field(default_factory=list)  # in order of arrival
-    holder: dict[Any, Any] = field(default_factory=dict)  # resource -> who has it
+    holder: dict[Any, Any] = field(default_factory=dict)  # resource -> its borrower
     made: set[Any] = field(default_factory=set)
     unmade: set[Any] = field(default_factory=set)
     acquisitions: int = 0
     failures: int = 0
-    allowed: int = field(init=False)  # most places: `max_size`, but for what was there before a resize
+    allowed: int = field(init=False)  # most places: `max_size`, or more for a while after a resize
     is_pausing: bool = False
     is_late: bool = False  # the alarm's instant has passed, and its sweep has not come yet
 
@@ -153,7 +153,7 @@ class Model:
     # -- borrowing with the lock ---------------------------------------------
 
     def acquire(self, borrower: Borrower) -> None:
-        """A flow takes an idle slot, is refused, or queues."""
+        """An operation takes an idle slot, is refused, or queues."""
         ledger = self.ledger
         if ledger.state is NEW:
             ledger.start(self.now)
@@ -161,8 +161,8 @@ class Model:
             return
         slot = None if borrower.was_served else ledger.take(self.now, borrower)
         if slot is not None:
-            promise(ledger.state == RUNNING, "only a running pool hands out", ledger.state)
-            promise(not self.queue, "nobody passes the queue", borrower, self.queue)
+            promise(ledger.state == RUNNING, "only a running pool lends", ledger.state)
+            promise(not self.queue, "no borrower passes the queue", borrower, self.queue)
             self.hand(slot, borrower)
             self.holding.append(borrower)
             return
@@ -175,7 +175,7 @@ class Model:
         ledger.enqueue(borrower.waiter, self.now, first=borrower.was_served)
 
     def claim(self, borrower: Borrower) -> None:
-        """A woken borrower looks at what it has got."""
+        """A woken borrower claims its slot, or gets its verdict."""
         self._check_order_of_service()
         self.waiting.remove(borrower)
         waiter = borrower.waiter
@@ -209,7 +209,7 @@ class Model:
         self.ledger.give_back(borrower.slot, self.now)
 
     def reject(self, borrower: Borrower, *, again: bool, fresh: bool) -> None:
-        """Validation says no; the borrower asks for another, before all others, or gives up."""
+        """Validation fails; the borrower queues again, before all others, or gives up."""
         self.holding.remove(borrower)
         self.free(borrower.slot)
         if fresh and borrower.slot.uses == 0:
@@ -232,7 +232,7 @@ class Model:
             self.putting.append(borrower)
         else:
             slot.operation = borrower
-            self.ledger.returns(slot, self.now)
+            self.ledger.begin_release(slot, self.now)
             self.returning.append(borrower)
 
     def put_fast(self, borrower: Borrower) -> None:
@@ -273,7 +273,7 @@ class Model:
     # -- interrupts ------------------------------------------------------------------
 
     def interrupt(self, borrower: Borrower) -> None:
-        """An exception arrives between two bytecodes: what the borrower had in its hands is in no container."""
+        """An exception arrives between two bytecodes: the slot that the borrower held is in no container."""
         for borrowers, is_holder in (
             (self.popped, False),
             (self.holding, True),
@@ -301,16 +301,16 @@ class Model:
         if isinstance(item, Wake):
             latch = item.waiter.latch
             was_woken = latch.is_open or latch.is_left
-            promise(item.waiter.is_settled or was_woken, "only who is served or sent away is woken", item.waiter)
+            promise(item.waiter.is_settled or was_woken, "only served or rejected waiters are woken", item.waiter)
             latch.is_open = True
         elif isinstance(item, (Open, Close)):
             states, where = (
                 ((OPENING, LATE), self.creating) if isinstance(item, Open) else ((CLOSING,), self.destroying)
             )
-            if self.ledger.begins(item.slot, Work(), *states):
+            if self.ledger.begin_work(item.slot, Work(), *states):
                 where.append(item.slot)
         elif isinstance(item, Check):
-            if self.ledger.begins(item.slot, Work(), LIVE):
+            if self.ledger.begin_work(item.slot, Work(), LIVE):
                 self.hand(item.slot, BACKGROUND)
                 self.checking.append(item.slot)
         else:
@@ -336,9 +336,9 @@ class Model:
 
     def closed(self, slot: Slot) -> None:
         self.destroying.remove(slot)
-        promise(slot.value in self.made, "only what was made is destroyed", slot.value)
+        promise(slot.value in self.made, "only created resources are destroyed", slot.value)
         promise(slot.value not in self.unmade, "each resource is destroyed once", slot.value)
-        promise(slot.value not in self.holder, "nobody holds what is destroyed", slot.value)
+        promise(slot.value not in self.holder, "no borrower holds a resource that is destroyed", slot.value)
         self.unmade.add(slot.value)
         self.ledger.closed(slot, self.now)
 
@@ -358,12 +358,12 @@ class Model:
         self.ring()
 
     def jump(self, seconds: float) -> None:
-        """The process was frozen, or the clock was set: time has passed, or gone back, and nobody has swept yet."""
+        """Freeze the process or set the clock: time jumps, perhaps back, without a sweep."""
         self.now += seconds
         self.after_a_jump(is_back=seconds < 0)
 
     def after_a_jump(self, *, is_back: bool) -> None:
-        if is_back:  # whoever sets a clock back has the pool look at it
+        if is_back:  # after setting a clock back, `sweep` has to be called
             self.sweep()
         else:
             self.is_late = self.ledger.alarm <= self.now
@@ -394,8 +394,8 @@ class Model:
 
     def hand(self, slot: Slot, to: Any) -> None:
         value = slot.value
-        promise(value in self.made, "only what was made is handed out", value)
-        promise(value not in self.unmade, "nothing destroyed is handed out", value)
+        promise(value in self.made, "only created resources are lent", value)
+        promise(value not in self.unmade, "no destroyed resource is lent", value)
         promise(value not in self.holder, "no resource has two holders", value, self.holder.get(value), to)
         self.holder[value] = to
         if isinstance(to, Borrower):
@@ -416,20 +416,20 @@ class Model:
         self._check_counters()
 
     def _check_order_of_service(self) -> None:
-        """Whoever was served was before all who still wait; then forget those served or sent away."""
+        """Check that served borrowers were first in the queue; then remove those served or rejected."""
         ranked = sorted(self.queue, key=lambda borrower: borrower.priority)
         served = [borrower.waiter.slot is not None for borrower in ranked if borrower.waiter.verdict is None]
         promise(served == sorted(served, reverse=True), "the oldest of the most urgent is served first", ranked, served)
         self.queue = [borrower for borrower in self.queue if not borrower.waiter.is_settled]
-        promise(self.ledger.waiting == len(self.queue), "the queue has all who wait and no others", self.queue)
+        promise(self.ledger.waiting == len(self.queue), "the queue has all waiters and no others", self.queue)
         if self.ledger.state == STOPPED:
-            promise(not self.queue, "nobody waits for a stopped pool", self.queue)
+            promise(not self.queue, "no borrower waits for a stopped pool", self.queue)
         woken = {id(item.waiter) for item in self.ledger.outbox if isinstance(item, Wake)}
         for borrower in self.waiting:
             if borrower.waiter.is_settled:
                 promise(
                     borrower.is_woken or id(borrower.waiter) in woken,
-                    "whoever is served or sent away is woken",
+                    "a waiter that is served or rejected is woken",
                     borrower,
                 )
 
@@ -462,9 +462,9 @@ class Model:
         promise(not lost, "no slot is lost", lost)
         ordered = {item.slot for item in ledger.outbox if isinstance(item, (Open, Close))}
         for slot in ledger.opening:
-            promise(slot in self.creating or slot in ordered, "what counts as opening is being opened")
+            promise(slot in self.creating or slot in ordered, "each opening slot is being created or ordered")
         for slot in ledger.closing:
-            promise(slot in self.destroying or slot in ordered, "what counts as closing is being closed")
+            promise(slot in self.destroying or slot in ordered, "each closing slot is being destroyed or ordered")
 
     def _check_sizes(self) -> None:
         ledger = self.ledger
@@ -475,7 +475,7 @@ class Model:
         overdue = sum(b.slot not in ledger.slots for b in self.returning)
         overdue += sum(slot not in ledger.slots for slot in self.destroying)
         overdue += sum(item.slot not in ledger.slots for item in ledger.outbox if isinstance(item, Close))
-        promise(existing <= self.allowed + overdue, "never more in the model than max_size", existing, self.allowed)
+        promise(existing <= self.allowed + overdue, "never more resources than max_size", existing, self.allowed)
         promise(len(ledger.opening) <= self.options.max_creating, "at most max_creating at once", len(ledger.opening))
 
     def _check_idleness(self) -> None:
@@ -483,7 +483,7 @@ class Model:
         serves = ledger.state in (RUNNING, RETIRING)
         if serves and self.queue and not self.rechecking:
             idle = [slot for slot in ledger.idle if slot.state is LIVE]
-            promise(not idle, "nobody queues beside an idle resource", self.queue, idle)
+            promise(not idle, "no borrower queues while a resource is idle", self.queue, idle)
         if not serves:
             return
         room = min(
@@ -494,7 +494,7 @@ class Model:
         if room > 0 and missing > 0:
             promise(
                 ledger.backoff.retry_at > self.now or ledger.alarm <= self.now,
-                "nobody queues beside free room, but for a pause",
+                "no borrower queues while there is room, except in a pause",
                 room,
                 missing,
             )
@@ -507,7 +507,7 @@ class Model:
             )
 
     def _check_alarm(self) -> None:
-        """If time alone changes something, the alarm comes no later; and it comes after the step that set it."""
+        """The alarm is no later than the first thing that is due, and later than the step that set it."""
         ledger = self.ledger
         promise(ledger.alarm > self.now or self.is_late, "no alarm rings again at once", ledger.alarm, self.now)
         for when, what in self._due():
@@ -515,7 +515,7 @@ class Model:
             promise(ledger.alarm <= latest + 1e-6 or when == inf, "the alarm is set", what, when, self.now)
 
     def _due(self) -> list[tuple[float, str]]:
-        """What time alone is going to change, and when."""
+        """Everything that has a due time, and when it is due."""
         ledger, options = self.ledger, self.options
         due = [(slot.due, "overdue create") for slot in ledger.opening]
         due += [(slot.due, "overdue destroy") for slot in ledger.closing]
@@ -527,7 +527,7 @@ class Model:
             if self.queue and ledger.backoff.retry_at > self.now:
                 due.append((ledger.backoff.retry_at, "retry"))
                 if self.now < ledger.backoff.probe_at:
-                    due.append((ledger.backoff.probe_at, "an attempt for who came during the pause"))
+                    due.append((ledger.backoff.probe_at, "an attempt for a borrower that came during the pause"))
             missing = ledger.min_size - ledger.live - len(ledger.opening)
             if ledger.state == RUNNING and missing > 0 and ledger.backoff.fill_at > self.now:
                 due.append((ledger.backoff.fill_at, "refill"))
@@ -540,7 +540,7 @@ class Model:
         return due
 
     def _looks(self) -> list[float]:
-        """When a sweep may be wanted besides, whether or not it is going to find something to do."""
+        """Further instants at which a sweep may be due, also if it finds nothing to do."""
         ledger, options = self.ledger, self.options
         looks = [ledger.backoff.fill_at, ledger.backoff.probe_at]
         if self.queue:
@@ -558,12 +558,12 @@ class Model:
         creates_overdue = ledger.create_failures - self.failures
         promise(creates_overdue >= 0, "every failed create is counted", ledger.create_failures, self.failures)
         live = ledger.live
-        promise(live >= 0, "as many live as there are")
+        promise(live >= 0, "live counts the resources that exist")
 
     # -- the end -------------------------------------------------------------------------
 
     def calm(self) -> None:
-        """Everybody gives back what they have, everything under way ends well, all who wait are served."""
+        """All borrowers give back and all work succeeds; then all waiters must be served."""
         ledger = self.ledger
         if ledger.state == SUSPENDED:
             ledger.resume(self.now)
@@ -576,12 +576,12 @@ class Model:
         else:
             raise BrokenPromiseError("a pool left alone comes to rest")
         self.check()
-        promise(not self.queue and not self.waiting, "a pool left alone serves all who wait", self.waiting)
+        promise(not self.queue and not self.waiting, "a pool left alone serves all waiters", self.waiting)
         promise(self.lost == set(), "what was lost is recovered", self.lost)
         idle = [slot for slot in ledger.idle if slot.state is LIVE]
         promise(len(idle) == len(ledger.slots), "a pool left alone has all its resources idle", ledger.slots)
         promise(ledger.min_size <= len(ledger.slots) <= ledger.max_size, "a pool left alone is within its limits")
-        promise(self.made - self.unmade == {slot.value for slot in idle}, "all that exists is known")
+        promise(self.made - self.unmade == {slot.value for slot in idle}, "all existing resources are idle")
         borrowers = [Borrower(0) for _ in range(ledger.max_size)]
         for borrower in borrowers:
             self.acquire(borrower)
@@ -590,7 +590,7 @@ class Model:
             if not self._step_towards_calm(gives_back=False):
                 break
         out = {borrower.slot.value for borrower in self.holding}
-        promise(len(out) == ledger.max_size, "the pool's whole capacity is there", len(out), ledger.max_size)
+        promise(len(out) == ledger.max_size, "the pool's whole capacity can be used", len(out), ledger.max_size)
 
     def _step_towards_calm(self, *, gives_back: bool = True) -> bool:
         self.dispatch()

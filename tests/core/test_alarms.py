@@ -1,4 +1,4 @@
-"""The timers' alarms: each rings when it is due, and none rings for ever."""
+"""The timers' alarms: each rings when it is due, and none rings endlessly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pooling._backends.alarms import (
 
 
 class Timer:
-    """A timer whose clock is turned by hand."""
+    """A timer with a manual clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -44,7 +44,7 @@ class Timer:
 
 
 class Pool:
-    """An owner of alarms that, rung, asks for the next one as it is told."""
+    """An owner of alarms. When one rings, it sets the next as the test says."""
 
     def __init__(self, timer, again_after=None, name="a pool"):
         self.timer = timer

@@ -1,4 +1,4 @@
-"""IDLE, ASSIGNED, HELD, OUT: who gets what, and in which order."""
+"""IDLE, ASSIGNED, HELD, OUT: which borrower gets which slot, and in which order."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_borrower_whose_resource_was_no_good_queues_before_all_of_its_priority
     assert first.slot is None
 
 
-def test_nobody_passes_a_queue():
+def test_no_borrower_passes_the_queue():
     driver, (slot,) = filled(1, max_size=1)
     waiter = driver.queue()
     driver.give_back(slot)
@@ -100,7 +100,7 @@ def test_what_a_waiter_was_assigned_goes_to_the_next_when_it_gives_up():
     assert driver.woken()[-1] is next_one
 
 
-def test_what_a_waiter_was_assigned_is_idle_when_it_gives_up_and_nobody_waits():
+def test_a_slot_assigned_to_a_waiter_that_gives_up_is_idle_if_no_other_waits():
     driver, (slot,) = filled(1, max_size=1)
     waiter = driver.queue()
     driver.give_back(slot)
@@ -119,7 +119,7 @@ def test_a_waiter_that_gives_up_unserved_leaves_the_queue_in_any_order():
     assert waiters[2].slot is slot
 
 
-def test_of_two_who_give_back_one_resource_one_wins():
+def test_of_two_callers_that_give_back_one_resource_one_wins():
     driver, (slot,) = filled(1)
     driver.reclaim(slot)
     assert driver.ledger.reclaim(slot.value) is None
@@ -153,7 +153,7 @@ def test_a_pool_with_more_to_do_than_the_hand_over_is_never_fast():
     assert not driver.ledger.fast
 
 
-def test_whoever_queues_closes_the_fast_path_before_it_looks_at_the_idle_ones():
+def test_a_waiter_closes_the_fast_path_before_it_looks_at_idle_resources():
     driver, (slot,) = filled(1, max_size=1)
     driver.reclaim(slot)  # a releaser without the lock: it saw `fast`, and has not put yet
     waiter = driver.queue()
@@ -173,7 +173,7 @@ def test_a_resource_whose_borrower_is_garbage_is_destroyed_at_the_next_look():
     assert len(driver.opens()) == 1
 
 
-def test_a_resource_dropped_while_somebody_waits_is_found_within_a_second():
+def test_a_resource_dropped_while_a_borrower_waits_is_found_within_a_second():
     driver, (slot,) = filled(1, max_size=1)
     driver.queue()
     driver.ledger.drop(slot.value)

@@ -1,4 +1,4 @@
-"""OPENING and LATE: when a resource is made, for whom, and what follows when that fails."""
+"""OPENING and LATE: when a resource is created, for which borrower, and what follows if that fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_waiter_with_room_orders_one_open():
     assert len(driver.ledger.slots) == 1
 
 
-def test_a_new_resource_goes_to_whoever_is_first_by_then():
+def test_a_new_resource_goes_to_the_first_waiter_at_that_time():
     driver = Driver(max_size=1)
     cancelled, next_one = driver.queue(), driver.queue()
     (slot,) = driver.opens()
@@ -29,7 +29,7 @@ def test_a_new_resource_goes_to_whoever_is_first_by_then():
     assert next_one.slot is slot
 
 
-def test_a_new_resource_that_nobody_waits_for_any_more_is_idle():
+def test_a_new_resource_is_idle_if_no_borrower_waits_any_more():
     driver = Driver()
     waiter = driver.queue()
     (slot,) = driver.opens()
@@ -261,7 +261,7 @@ def test_attempts_for_newcomers_are_at_least_the_shortest_pause_apart():
     assert len(driver.opens()) == 1
 
 
-def test_a_refused_resource_gives_nobody_an_attempt_before_the_pause_is_over():
+def test_after_a_refused_resource_there_is_no_attempt_before_the_pause_is_over():
     driver = in_a_long_pause()
     driver.turn(1.0)
     waiter = driver.queue()
@@ -276,7 +276,7 @@ def test_a_refused_resource_gives_nobody_an_attempt_before_the_pause_is_over():
     assert driver.ledger.create_failures == 12
 
 
-def test_whoever_asks_for_it_has_the_pause_ended():
+def test_retry_ends_the_pause():
     driver = Driver(min_size=1, create_backoff=60.0, create_backoff_max=60.0)
     driver.fail(*driver.opens())
     driver.turn(1.0)
@@ -294,7 +294,7 @@ def test_a_final_failure_reaches_the_waiter_at_once():
     assert driver.ledger.waiting == 0
 
 
-def test_a_final_failure_leaves_those_alone_whom_other_attempts_cover():
+def test_a_final_failure_does_not_reach_waiters_that_other_attempts_cover():
     driver = Driver(max_size=2, max_creating=2)
     first, second = driver.queue(), driver.queue()
     failing, other = driver.opens()
@@ -305,7 +305,7 @@ def test_a_final_failure_leaves_those_alone_whom_other_attempts_cover():
     assert second.slot is other
 
 
-def test_a_final_failure_leaves_those_alone_who_came_after_its_attempt_began():
+def test_a_final_failure_does_not_reach_waiters_that_came_after_its_attempt_began():
     driver = Driver(max_size=1)
     early = driver.queue()
     (slot,) = driver.opens()
@@ -313,7 +313,7 @@ def test_a_final_failure_leaves_those_alone_who_came_after_its_attempt_began():
     driver.fail(slot, final=True)
     assert early.verdict is not None
     assert late.verdict is None
-    assert len(driver.opens()) == 1  # an attempt of its own, without a pause
+    assert len(driver.opens()) == 1  # a separate attempt, without a pause
 
 
 def test_a_pool_that_cannot_be_filled_pauses_also_after_a_final_failure():
@@ -383,7 +383,7 @@ def test_a_late_create_that_fails_frees_its_place():
     assert len(driver.opens()) == 1
 
 
-def test_where_the_environment_ends_overdue_steps_itself_the_ledger_does_not_watch_them():
+def test_a_ledger_does_not_watch_hooks_that_its_backend_interrupts():
     driver = Driver(watches=False, create_timeout=3.0)
     waiter = driver.queue()
     (slot,) = driver.opens()
@@ -396,10 +396,10 @@ def test_work_on_a_slot_begins_once():
     driver = Driver()
     driver.queue()
     (slot,) = [item.slot for item in driver.orders(Open)]
-    begins = driver.ledger.begins
-    assert [begins(slot, Work(), OPENING, LATE), begins(slot, Work(), OPENING, LATE)] == [True, False]
+    begin_work = driver.ledger.begin_work
+    assert [begin_work(slot, Work(), OPENING, LATE), begin_work(slot, Work(), OPENING, LATE)] == [True, False]
     driver.open(slot)
-    assert not begins(slot, Work(), OPENING, LATE)
+    assert not begin_work(slot, Work(), OPENING, LATE)
 
 
 def test_work_that_was_interrupted_may_begin_again():
@@ -407,6 +407,6 @@ def test_work_that_was_interrupted_may_begin_again():
     driver.queue()
     (slot,) = [item.slot for item in driver.orders(Open)]
     interrupted = Work()
-    assert driver.ledger.begins(slot, interrupted, OPENING, LATE)
+    assert driver.ledger.begin_work(slot, interrupted, OPENING, LATE)
     interrupted.is_under_way = False
-    assert driver.ledger.begins(slot, Work(), OPENING, LATE)
+    assert driver.ledger.begin_work(slot, Work(), OPENING, LATE)

@@ -1,4 +1,4 @@
-"""The state machine catches what it is there for: bugs planted by hand, each of a kind that pools have shipped."""
+"""The state machine catches planted bugs, each of a kind that pools have shipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEARCH = settings(
 
 
 class LosesWakeups(Ledger):
-    """Says that nobody waits while somebody does: whoever gives back does not look at the queue."""
+    """Reports no waiters although there are some, so that a release does not look at the queue."""
 
     def settle(self, now):
         super().settle(now)
@@ -31,7 +31,7 @@ class LosesWakeups(Ledger):
 
 
 class HandsOutTwice(Ledger):
-    """Looks at the idle slot and takes it later: another may do the same in between."""
+    """Looks at the idle slot and takes it later: another borrower may do the same in between."""
 
     def take(self, now, operation=None):
         slot = super().take(now, operation)
@@ -41,7 +41,7 @@ class HandsOutTwice(Ledger):
 
 
 class LosesWhatWasAssigned(Ledger):
-    """Forgets, when a waiter goes away, that it had been served: the cancelled borrower's resource is nobody's."""
+    """Forgets, when a waiter leaves, that it had been served: the cancelled borrower's resource is lost."""
 
     def withdraw(self, waiter, now):
         waiter.slot = None
@@ -49,7 +49,7 @@ class LosesWhatWasAssigned(Ledger):
 
 
 class OpensForEveryWaiter(Ledger):
-    """Takes places without looking at the limit."""
+    """Takes places without checking the limit."""
 
     def _order(self, now):
         limit, self.max_size = self.max_size, 100
@@ -58,7 +58,7 @@ class OpensForEveryWaiter(Ledger):
 
 
 class ForgetsItsPauses(Ledger):
-    """Notes no alarm for the end of a pause after a failed create: whoever waits then waits for good."""
+    """Sets no alarm for the end of a pause after a failed create, so that waiters are never served."""
 
     def failed(self, error, now, *, final=False):
         alarm = self.alarm
@@ -97,7 +97,7 @@ class LeavesTheOldAlone(Ledger):
 @pytest.mark.parametrize(
     ("planted", "promise"),
     [
-        (LosesWakeups, "nobody queues beside an idle resource"),
+        (LosesWakeups, "no borrower queues while a resource is idle"),
         (HandsOutTwice, "no resource has two holders|a slot is in one place"),
         (LosesWhatWasAssigned, "no slot is lost"),
         (OpensForEveryWaiter, "never above max_size"),

@@ -1,4 +1,4 @@
-"""Any order of what services, flows and hooks do to a ledger keeps every promise of `model.Model`."""
+"""Services, operations and hooks, in any order, keep every promise of `model.Model`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What time alone brings about, and that the alarm is set for it."""
+"""What happens at due times, and that the alarm is set for it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_an_overdue_release_hook_frees_the_place_and_what_it_gives_back_late_is_
     driver, (slot,) = filled(1, max_size=1, destroy_timeout=5.0)
     waiter = driver.queue()
     driver.reclaim(slot)
-    driver.ledger.returns(slot, driver.now)
+    driver.ledger.begin_release(slot, driver.now)
     driver.turn(5.01)
     assert driver.orders(Overdue) == [Overdue(slot, "release")]
     (replacement,) = driver.opens()
@@ -120,7 +120,7 @@ def test_a_resource_out_for_too_long_is_reported_once():
     assert not driver.orders(Leak)
 
 
-def test_an_idle_resource_is_checked_at_each_interval_and_is_nobodys_meanwhile():
+def test_an_idle_resource_is_checked_at_each_interval_and_cannot_be_taken_meanwhile():
     driver, (slot,) = filled(1, validate_idle=10.0, max_idle=inf)
     driver.give_back(slot)
     driver.turn(20.0)
@@ -143,7 +143,7 @@ def test_a_resource_whose_idle_time_and_lifetime_end_together_is_destroyed_once_
     driver, (slot,) = filled(1, max_idle=0.2, max_lifetime=0.4)
     driver.give_back(slot)
     driver.turn(0.15)
-    driver.now += 0.6  # nobody could sweep meanwhile
+    driver.now += 0.6  # without a sweep
     driver.ledger.sweep(driver.now)
     assert driver.closes() == [slot]
     assert slot.reason == "max_idle"
@@ -162,7 +162,7 @@ def test_a_lifetime_that_ends_while_the_resource_is_being_destroyed_changes_noth
 def test_a_lifetime_that_ends_while_a_release_hook_runs_has_the_resource_destroyed_as_it_comes_back():
     driver, (slot,) = filled(1, max_lifetime=0.2, max_idle=inf)
     driver.reclaim(slot)
-    driver.ledger.returns(slot, driver.now)
+    driver.ledger.begin_release(slot, driver.now)
     driver.turn(1.0)
     assert not driver.closes()
     driver.ledger.give_back(slot, driver.now)

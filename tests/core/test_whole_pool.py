@@ -1,4 +1,4 @@
-"""Start, stop, suspend, retire, resize, expire; and those who watch for a state."""
+"""Start, stop, suspend, retire, resize, expire, and watchers of a state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_pool_that_was_not_started_opens_nothing():
     assert not driver.ledger.fast
 
 
-def test_stop_sends_all_who_wait_away_and_destroys_what_is_idle():
+def test_stop_rejects_all_waiters_and_destroys_idle_resources():
     driver, (_out,) = filled(1, idle=1, max_size=2)
     (idle,) = driver.ledger.idle
     driver.borrow()
@@ -49,7 +49,7 @@ def test_what_was_being_opened_at_stop_is_destroyed_and_nothing_is_opened_after_
     assert not driver.opens()
 
 
-def test_what_a_waiter_was_assigned_at_stop_is_still_its_own_and_destroyed_afterwards():
+def test_a_slot_assigned_before_a_stop_is_still_claimed_and_destroyed_afterwards():
     driver, (slot,) = filled(1, max_size=1)
     waiter = driver.queue()
     driver.give_back(slot)
@@ -76,7 +76,7 @@ def test_after_a_restart_leftovers_of_the_time_before_do_not_come_back_in():
     assert driver.ledger.fast
 
 
-def test_a_suspended_pool_hands_out_nothing_and_a_resumed_one_serves_in_order():
+def test_a_suspended_pool_lends_nothing_and_a_resumed_one_serves_in_order():
     driver, (slot,) = filled(1)
     driver.ledger.suspend(driver.now)
     driver.give_back(slot)
@@ -104,7 +104,7 @@ def test_a_suspended_pool_is_not_started_by_accident():
     assert driver.ledger.state == SUSPENDED
 
 
-def test_a_retiring_pool_serves_those_who_wait_and_then_stops():
+def test_a_retiring_pool_serves_its_waiters_and_then_stops():
     driver, (slot,) = filled(1, max_size=1)
     waiter = driver.queue()
     driver.ledger.retire(driver.now)

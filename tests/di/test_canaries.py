@@ -1,7 +1,7 @@
 """
 What `pooling.di` relies on in dependency-injector, one test each.
 
-A test that fails here after an upgrade says which assumption no longer holds, and what of ours breaks with it.
+A test that fails here after an upgrade says which assumption no longer holds, and what breaks with it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_a_provider_in_python_is_asked_through_provide():
 
 
 def test_a_subclass_may_define_call_and_parents_use_it():
-    """Else a second use of a pooled value takes the slow way, or an injected one goes round the request's scope."""
+    """Else a second use of a pooled value takes the slow path, or an injected one goes round the request's scope."""
 
     class Direct(Plain):
         def __call__(self, *args, **kwargs):
@@ -271,7 +271,7 @@ def test_instance_type_makes_the_instances_and_setattr_puts_providers_in():
 
 
 def test_a_key_with_dots_is_a_provider_like_any_other():
-    """Else `bind("a.b", ...)` needs a store of its own, and overriding by key does not work."""
+    """Else `bind("a.b", ...)` needs a separate store, and overriding by key does not work."""
     container = containers.DynamicContainer()
     container.set_provider("a.b", providers.Object(1))
     assert container.providers["a.b"]() == 1
@@ -297,7 +297,7 @@ def test_providers_hash_and_compare_by_identity():
 
 
 def test_a_disabled_async_mode_stays_disabled_when_a_value_can_be_awaited():
-    """Else one awaitable value turns every provider above it asynchronous for good."""
+    """Else one awaitable value turns every provider above it asynchronous permanently."""
 
     async def main():
         future = asyncio.get_running_loop().create_future()
@@ -393,7 +393,7 @@ def test_the_librarys_own_wiring_injects_our_providers_into_plain_functions():
 
 
 def test_dependencies_that_are_missing_are_found_by_the_library():
-    """Else a `Dependency` nobody provided is found by the first request instead of at start."""
+    """Else a `Dependency` that was not provided is found by the first request instead of at start."""
 
     class App(containers.DeclarativeContainer):
         url = providers.Dependency()

@@ -1,4 +1,4 @@
-"""What a container can be told wrong with it before it starts."""
+"""The checks of a container before it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`di.Factory` is `providers.Factory` in all but its time; see also `test_plans`."""
+"""`di.Factory` behaves like `providers.Factory`, but is faster; see also `test_plans`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def injected(outer=di.Inject[Made.outer]):
 
 
 def all_ways(app):
-    """What `outer` gives, by every way to it; all are the same."""
+    """The object that `outer` makes, called in each possible form; all must be equal."""
     by_call, by_key, by_injection = app.outer(), app.get("outer"), injected()
     assert by_call == by_key == by_injection
     return by_call
@@ -72,7 +72,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", ["inner", "outer"])
-def test_a_change_is_seen_at_the_next_call_by_every_way(name, change):
+def test_every_kind_of_change_is_seen_at_the_next_call(name, change):
     app = Made()
     with app.running(), app.request():
         before = all_ways(app)
@@ -230,7 +230,7 @@ class Counting(di.Factory):
 
 
 @pytest.mark.parametrize("kind", [OfParts, Counting])
-def test_a_class_of_ones_own_is_called_by_itself_and_inside_another(kind):
+def test_a_subclass_is_called_by_itself_and_inside_another_factory(kind):
     class Own(Threaded):
         made = kind(Parts, 1, user=Threaded.user)
         outer = di.Factory(Parts, made)

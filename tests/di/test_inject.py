@@ -562,7 +562,7 @@ async def test_a_threaded_pool_in_an_async_function_is_awaited_off_the_loop(app)
     assert app.users().borrowed == 0
 
 
-async def test_who_waits_in_vain_is_told_which_request_has_what():
+async def test_a_timeout_names_the_requests_that_hold_resources():
     class Small(di.Container):
         users = di.AsyncPool(User, max_size=1, timeout=0.01)
         plain_users = di.Pool(User, max_size=1, timeout=0.01)
@@ -574,7 +574,7 @@ async def test_who_waits_in_vain_is_told_which_request_has_what():
         pass
 
     async with Small().running() as app:
-        for _ in range(2):  # from the first time on who takes what is written down
+        for _ in range(2):  # the first timeout makes the pool record every borrower
             async with app.request("GET /slow"):
                 await takes()
                 with pytest.raises(PoolTimeoutError) as in_loop:

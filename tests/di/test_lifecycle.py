@@ -249,7 +249,7 @@ def test_a_pool_that_was_overridden_during_its_life_is_stopped_too():
 def test_a_pool_that_cannot_be_filled_fails_the_start_and_nothing_stays_running():
     class Hopeless(PoolFactory):
         def create(self):
-            raise CreateError("gone for good")
+            raise CreateError("gone")
 
     class Failing(di.Container):
         users = di.Pool(User, min_size=1)

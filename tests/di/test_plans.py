@@ -1,4 +1,4 @@
-"""Injected functions and keys make what the library's own call makes, whatever the graph is built of."""
+"""Injected functions and keys make what the library's own call makes, for every kind of graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Pooled`: one value per request and pool, through every way to get at it."""
+"""`Pooled`: one value per request and pool, by every way to get it."""
 
 from __future__ import annotations
 
@@ -410,7 +410,7 @@ def test_a_declaration_is_not_a_pool():
         Threaded.user()
 
 
-def test_a_nested_container_has_pools_of_its_own():
+def test_a_nested_container_has_its_own_pools():
     class Outer(di.Container):
         inner = providers.Container(Threaded)
         repo = providers.Factory(Repo, user=inner.user)
@@ -463,7 +463,7 @@ def test_a_part_of_a_request_hands_out_nothing_after_the_request_has_ended():
 
 
 class Replaced:
-    """Gives out pools of which the first few are closed before they can be used."""
+    """Returns pools of which the first few are closed before they can be used."""
 
     def __init__(self, kind, closed):
         self.kind, self.closed, self.chosen = kind, closed, 0

@@ -12,7 +12,7 @@ from pooling import (
 from tests.di.parts import App, Recording, Repo, Threaded, User
 
 
-def test_a_task_is_a_request_of_its_own():
+def test_a_task_is_a_separate_request():
     @di.task
     @di.inject
     def job(number, repo: Repo = di.Inject[Threaded.repo]):
@@ -26,7 +26,7 @@ def test_a_task_is_a_request_of_its_own():
         assert app.users().stats().acquired == 2
 
 
-async def test_an_async_task_is_a_request_of_its_own():
+async def test_an_async_task_is_a_separate_request():
     @di.task(App, name="nightly", user="cron")
     @di.inject
     async def job(repo: Repo = di.Inject[App.areport]):

@@ -1,4 +1,4 @@
-"""One test, two pools: `LakebasePool` in a thread, `AsyncLakebasePool` in a loop, with the harness of the engine's."""
+"""One test, two pools: `LakebasePool` in a thread, `AsyncLakebasePool` in a loop, on the engine's harness."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ async def test_a_block_on_the_connection_in_a_callback_only_ends_the_transaction
             assert (conn.info.backend_pid, await ask(conn, "show application_name")) == (first, "kept")
         assert seen
         assert not any(seen)
-        assert pool._pool[0]._pool is None, "an idle one is nobody's"
+        assert pool._pool[0]._pool is None, "an idle connection refers to no pool"
         assert not caplog.records
 
 

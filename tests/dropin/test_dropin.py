@@ -170,7 +170,7 @@ async def test_errors_are_psycopg_pools_by_type(side, lakebase_local):
 
 
 @on_both
-async def test_closing_sends_the_waiting_away_and_leaves_borrowers_theirs(side, lakebase_local):
+async def test_closing_rejects_waiters_and_leaves_borrowed_connections_open(side, lakebase_local):
     async with Pools(side, lakebase_local) as pools:
         pool = await pools.open(max_size=1)
         async with connection(pool) as conn:
@@ -382,7 +382,7 @@ async def test_reconnect_failed_is_called_while_connects_go_on_failing(side, lak
 
     def reconnect_failed(pool):
         called.append(pool.name)
-        raise RuntimeError("nobody minds")
+        raise RuntimeError("ignored")
 
     async with Pools(side, lakebase_local) as pools:
         pool = await pools.open(min_size=0, reconnect_timeout=0.1, reconnect_failed=reconnect_failed)
@@ -443,7 +443,7 @@ async def test_notifications_do_not_make_an_idle_connection_look_dead(side, lake
 
 
 @on_asyncio
-async def test_after_a_cancelled_query_nobody_sees_the_half_used_connection(side, lakebase_local):
+async def test_after_a_cancelled_query_no_borrower_gets_the_half_used_connection(side, lakebase_local):
     async with Pools(side, lakebase_local) as pools:
         pool, watcher = await pools.open(max_size=1), await pools.open(max_size=1)
 

@@ -63,7 +63,7 @@ class Borrower:
 
     def _look_at(self, value: Made) -> None:
         assert isinstance(value, Made)
-        assert not value.is_unmade, "destroyed, and lent all the same"
+        assert not value.is_unmade, "destroyed, and lent again"
 
     def give_back(self) -> None:
         if self.held is not None and self.pool.is_borrowed(self.held):

@@ -1,7 +1,7 @@
 """
 Several ledgers under one budget, each with the model of `tests.core.model`, and the promises of the budget.
 
-Work is carried out per ledger: each has an outbox of its own here, while services share one.
+Work is carried out per ledger: here each has a separate outbox, while services share one.
 """
 
 from __future__ import annotations
@@ -46,23 +46,33 @@ class Member(Model):
         return due
 
     def _check_idleness(self) -> None:
-        """As in a pool of its own, but that the budget may be spent: then the budget knows what is wanted."""
+        """As without a budget, but if the budget is spent, it knows how many places the ledger is short of."""
         ledger, budget = self.ledger, self.budget_model.budget
         if ledger.state != RUNNING:
-            promise(not self.is_noted, "only a running ledger is hungry", ledger.state)
+            promise(not self.is_noted, "only a running ledger is short", ledger.state)
             return
         if self.queue and not self.rechecking:
             idle = [slot for slot in ledger.idle if slot.state is LIVE]
-            promise(not idle, "nobody queues beside an idle resource", self.queue, idle)
+            promise(not idle, "no borrower queues while a resource is idle", self.queue, idle)
         room = min(ledger.max_size - len(ledger.slots), self.options.max_creating - len(ledger.opening))
         missing = len(self.queue) - len(ledger.opening)
         is_paused = ledger.backoff.retry_at > self.now
         noted = budget.waiting_without.get(ledger, 0) + budget.waiting_for_more.get(ledger, 0)
         if room > 0 and missing > 0 and not is_paused and ledger.alarm > self.now:
-            promise(noted == min(room, missing), "what a ledger wants of the budget is noted", noted, room, missing)
+            promise(
+                noted == min(room, missing),
+                "the budget knows how many places a ledger is short of",
+                noted,
+                room,
+                missing,
+            )
         if noted:
-            promise(min(room, missing) > 0, "only who wants something is hungry", noted, room, missing)
-            promise((ledger in budget.waiting_without) == (not ledger.slots), "who has nothing starves", ledger.slots)
+            promise(min(room, missing) > 0, "a ledger is short only if it has room and waiters", noted, room, missing)
+            promise(
+                (ledger in budget.waiting_without) == (not ledger.slots),
+                "a ledger without places waits without",
+                ledger.slots,
+            )
 
     @property
     def is_noted(self) -> bool:
@@ -75,9 +85,9 @@ class Member(Model):
 class BudgetModel:
     """All members and their budget."""
 
-    def __init__(self, max_total: int, directory_type: type[Budget] = Budget) -> None:
+    def __init__(self, max_total: int, budget_type: type[Budget] = Budget) -> None:
         self.now = 1000.0
-        self.budget = directory_type(max_total)
+        self.budget = budget_type(max_total)
         self.members: list[Member] = []
         self.allowed = max_total  # most places: the limit, but for what was there before it was lowered
 
@@ -87,14 +97,14 @@ class BudgetModel:
         return member
 
     def turn(self, seconds: float) -> None:
-        """Time passes, at most to the next alarm of all; then who asked for it sweeps."""
+        """Let time pass, at most to the next alarm of all; then ledgers whose alarm is due sweep."""
         first = min(member.ledger.alarm for member in self.members)
         self.now = min(self.now + seconds, max(first, self.now))
         for member in self.members:
             member.ring()
 
     def jump(self, seconds: float) -> None:
-        """As a member's own, for the clock that all have in common."""
+        """As `Model.jump`, for the clock that all members share."""
         self.now += seconds
         for member in self.members:
             member.after_a_jump(is_back=seconds < 0)
@@ -113,18 +123,20 @@ class BudgetModel:
         )
         self.allowed = max(budget.limit, min(self.allowed, budget.used))
         promise(budget.used <= self.allowed, "never above the limit", budget.used, budget.limit)
-        hungry = {**budget.waiting_without, **budget.waiting_for_more}
-        promise(not budget.waiting_without.keys() & budget.waiting_for_more.keys(), "nobody is hungry twice")
-        promise(budget.demand == sum(hungry.values()), "the demand is what all want", budget.demand, hungry)
-        promise(all(places > 0 for places in hungry.values()), "who wants nothing is not hungry", hungry)
-        promise(budget.is_short == bool(hungry), "somebody is hungry or nobody")
-        promise(budget.alert == budget.is_short, "the alert is on while somebody is hungry", budget.alert)
-        promise(budget.served is None, "nobody is being fed between two calls")
-        if not hungry:
+        short = {**budget.waiting_without, **budget.waiting_for_more}
+        promise(not budget.waiting_without.keys() & budget.waiting_for_more.keys(), "no ledger is listed twice")
+        promise(
+            budget.demand == sum(short.values()), "the demand is the sum of all missing places", budget.demand, short
+        )
+        promise(all(places > 0 for places in short.values()), "a ledger that is short is short of a place", short)
+        promise(budget.is_short == bool(short), "the budget is short while a ledger is short")
+        promise(budget.alert == budget.is_short, "the alert is on while a ledger is short", budget.alert)
+        promise(budget.served is None, "no ledger is being served between two calls")
+        if not short:
             return
-        promise(budget.used >= budget.limit, "nobody is hungry beside a free place", budget.used)
+        promise(budget.used >= budget.limit, "no ledger is short while a place is free", budget.used)
         fast = [member.ledger for member in self.members if member.ledger.fast and member.ledger.slots]
-        promise(not fast, "nobody passes by those who are hungry", fast)
+        promise(not fast, "no ledger with places is fast while one is short", fast)
         closing = sum(len(member.ledger.closing) for member in self.members)
         missing = budget.demand + max(budget.used - budget.limit, 0) - closing
         spare = [
@@ -132,12 +144,14 @@ class BudgetModel:
             for member in self.members
             if member.ledger.idle and not member.ledger.waiting and not member.rechecking
         ]
-        promise(missing <= 0 or not spare, "nobody is hungry beside an idle resource", missing, spare)
+        promise(
+            missing <= 0 or not spare, "no ledger is short while another has an idle resource to spare", missing, spare
+        )
 
     # -- the end -------------------------------------------------------------
 
     def calm(self) -> None:
-        """Everybody gives back, everything under way ends well: all who wait are served, and nothing was lost."""
+        """All borrowers give back and all work succeeds: then all waiters must be served, and nothing lost."""
         budget = self.budget
         for member in self.members:
             if member.ledger.state == SUSPENDED:
@@ -147,10 +161,10 @@ class BudgetModel:
             member.resize(0, member.ledger.max_size)
         self._rest(gives_back=True)
         for member in self.members:
-            promise(not member.queue and not member.waiting, "all who wait are served", member.waiting)
-            promise(len(member.ledger.idle) == len(member.ledger.slots), "all that is there is idle")
-        promise(not budget.is_short, "nobody is hungry any more")
-        # Now the whole budget at once, by as few members as can use it.
+            promise(not member.queue and not member.waiting, "all waiters are served", member.waiting)
+            promise(len(member.ledger.idle) == len(member.ledger.slots), "all resources are idle")
+        promise(not budget.is_short, "no ledger is short any more")
+        # Then as few members as possible take the whole budget at once.
         if self.now < budget.relax_at < inf:
             self.jump(budget.relax_at - self.now + 0.001)  # rounding may not reach it
         wanted = budget.max_total
@@ -163,7 +177,7 @@ class BudgetModel:
                 member.acquire(borrowers[-1][1])
         self._rest(gives_back=False)
         served = [borrower for member, borrower in borrowers if borrower in member.holding]
-        promise(len(served) == len(borrowers), "the whole budget is there", len(served), len(borrowers))
+        promise(len(served) == len(borrowers), "the whole budget can be used", len(served), len(borrowers))
 
     def _rest(self, *, gives_back: bool) -> None:
         for _ in range(3000):
@@ -171,4 +185,4 @@ class BudgetModel:
             steps = [member._step_towards_calm(gives_back=gives_back) for member in self.members]
             if not any(steps):
                 return
-        promise(False, "a budget_model left alone comes to rest", self.members)
+        promise(False, "pools left alone come to rest", self.members)

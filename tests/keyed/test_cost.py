@@ -1,4 +1,4 @@
-"""What a keyed pool costs does not depend on how many keys it has."""
+"""The cost of a keyed pool does not depend on the number of its keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.contract.harness import on_both
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 from tests.platform.programs import heap_of
 
 

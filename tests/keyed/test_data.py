@@ -1,4 +1,4 @@
-"""What the user of a keyed pool keeps with its keys."""
+"""The `data` that a user attaches to the keys of a keyed pool."""
 
 from __future__ import annotations
 

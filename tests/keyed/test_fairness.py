@@ -1,4 +1,4 @@
-"""Who is served when the budget is spent: turns between keys, told by the order in which borrowers are served."""
+"""Turns between keys while the budget is spent, seen by the order in which borrowers are served."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.contract.harness import on_both
 from tests.contract.workshop import Workshop
 from tests.core.model import Borrower
 from tests.keyed.budget_model import BudgetModel
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 
 
 class Shop:
-    """Keys whose borrowers come, wait, are served one after the other, and leave a record of whose turn it was."""
+    """Keys whose borrowers wait and are served one after the other, with a record of the turns."""
 
     def __init__(self, max_total, **crowds):
         self.budget_model = BudgetModel(max_total)
@@ -30,7 +30,7 @@ class Shop:
             self.members[name].acquire(Borrower(0))
 
     def serve_one(self):
-        """Let everything go on until one more borrower was served, who leaves at once; whose it was, or `None`."""
+        """Go on until one more borrower is served, which releases at once; returns its key, or `None`."""
         for _ in range(50):
             for name, member in self.members.items():
                 if any(borrower.is_woken for borrower in member.waiting):
@@ -77,11 +77,11 @@ def test_many_keys_take_turns(max_total):
         pass
     assert {key: shop.served.count(key) for key in keys} == dict.fromkeys(keys, 8)
     first = {key: shop.served.index(key) for key in keys}
-    # Nobody gets a third turn of one place before all have had their first.
+    # No key gets a third turn of one place before all have had their first.
     assert max(first.values()) <= len(keys) * (TURNS + 1)
 
 
-def test_two_hungry_keys_do_not_just_swap_places():
+def test_two_keys_that_are_short_do_not_just_swap_places():
     shop = Shop(1, left=(50, 1), right=(50, 1))
     while shop.serve_one():
         pass
@@ -101,7 +101,7 @@ def test_places_even_out_between_keys_that_all_want_more():
     assert {name: len(member.ledger.slots) for name, member in shop.members.items()} == {"greedy": 3, "modest": 3}
 
 
-def test_a_key_whose_creates_fail_holds_nobody_else_up():
+def test_a_key_whose_creates_fail_does_not_delay_other_keys():
     shop = Shop(1, broken=(3, 1), sound=(3, 1))
     broken = shop.members["broken"]
     for _ in range(40):

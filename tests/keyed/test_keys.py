@@ -20,7 +20,7 @@ from pooling import (
 )
 from tests.contract.harness import on_asyncio, on_both, on_threads, raising
 from tests.contract.workshop import Clock, Watch, Workshop
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 
 
 @on_both
@@ -65,7 +65,7 @@ async def test_what_one_key_frees_goes_to_another_keys_waiter_at_once(side, how)
 
 
 @on_both
-async def test_the_key_that_was_quiet_for_longest_gives_up_its_idle_resource(side):
+async def test_the_least_recently_used_key_gives_up_its_idle_resource(side):
     clock, watch = Clock(), Watch()
     pool = keyed(side, Workshop(side), max_size=1, max_total=3, clock=clock, observer=watch, max_idle=1e9)
     for key in ("b", "a", "c"):
@@ -130,7 +130,7 @@ async def test_a_pool_that_is_dropped_between_look_up_and_use_still_works(side):
 
 
 @on_both
-async def test_a_quiet_key_is_forgotten_and_one_in_use_is_not(side):
+async def test_an_unused_key_is_evicted_and_one_in_use_is_not(side):
     clock, dropped = Clock(), []
     pool = keyed(
         side,
@@ -143,7 +143,7 @@ async def test_a_quiet_key_is_forgotten_and_one_in_use_is_not(side):
     held = await pool.acquire("used")
     await pool.release(await pool.acquire("idle"))
     for _ in range(4):
-        clock.move(6, *map(pool.of, pool.keys()))  # looked up, so that nobody is quiet
+        clock.move(6, *map(pool.of, pool.keys()))  # looked up, so that no key is unused
         pool.sweep()
     await side.until(lambda: pool.of("idle").size == 0)
     assert (pool.keys(), dropped) == (["used", "idle"], [])
@@ -205,7 +205,7 @@ async def test_a_key_that_comes_while_all_are_stopped_gets_no_pool(side):
 
 
 @on_both
-async def test_the_timer_forgets_quiet_keys_by_itself(side):
+async def test_the_timer_evicts_unused_keys_by_itself(side):
     pool = keyed(side, Workshop(side), max_key_idle=0.02, max_idle=0.01)
     for key in range(30):
         await pool.release(await pool.acquire(key))
@@ -273,7 +273,7 @@ async def test_no_key_more_than_max_keys_in_use(side):
 
 
 @on_both
-async def test_a_closed_key_serves_those_who_wait_and_refuses_new_ones(side):
+async def test_a_closed_key_serves_its_waiters_and_refuses_new_borrowers(side):
     workshop = Workshop(side)
     pool = keyed(side, workshop, max_size=1, max_total=2)
     old = pool.of("key")
@@ -293,7 +293,7 @@ async def test_a_closed_key_serves_those_who_wait_and_refuses_new_ones(side):
 
 
 @on_both
-async def test_a_raised_budget_serves_who_waits_at_once_and_a_lowered_one_closes_idle_ones(side):
+async def test_a_raised_budget_serves_waiters_at_once_and_a_lowered_one_closes_idle_resources(side):
     workshop = Workshop(side)
     pool = keyed(side, workshop, max_total=1)
     values = [await pool.acquire(0)]
@@ -309,7 +309,7 @@ async def test_a_raised_budget_serves_who_waits_at_once_and_a_lowered_one_closes
 
 
 @on_both
-async def test_a_squeezed_budget_makes_do_with_what_there_is_until_the_time_is_over(side):
+async def test_a_squeezed_budget_opens_no_more_resources_until_the_time_is_over(side):
     clock = Clock()
     workshop = Workshop(side)
     pool = keyed(side, workshop, max_total=5, clock=clock, max_idle=1e9)
@@ -457,7 +457,7 @@ async def test_numbers_of_each_key_and_of_all(side):
 
 
 class Key:
-    """A key whose comparing is code of its own, as a dataclass's is."""
+    """A key with an `__eq__` in Python, like a dataclass."""
 
     def __init__(self, number):
         self.number = number
@@ -519,7 +519,7 @@ async def test_cancelled_borrowers_of_many_keys_leave_nothing_behind(side):
     assert workshop.most == 2
 
 
-def test_a_keyed_pool_works_in_a_second_loop_and_forgets_quiet_keys_there_too():
+def test_a_keyed_pool_works_in_a_second_loop_and_evicts_unused_keys_there_too():
     pool = AsyncKeyedPoolingService(lambda key: object, max_key_idle=0.02, max_idle=0.01, max_total=1)
 
     async def borrow(key):
@@ -538,7 +538,7 @@ def test_a_keyed_pool_works_in_a_second_loop_and_forgets_quiet_keys_there_too():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_has_a_budget_and_resources_of_its_own():
+def test_a_forked_child_has_its_own_budget_and_resources():
     pool = KeyedPoolingService(lambda key: object, max_total=2, max_key_idle=60.0)
     held = [pool.acquire("a"), pool.acquire("b")]
     reader, writer = os.pipe()

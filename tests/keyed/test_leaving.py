@@ -1,4 +1,4 @@
-"""What becomes of a key's pool when its key is forgotten or closed, and of those who are about to use it."""
+"""A key's pool after its key was evicted or closed, and borrowers that are about to use it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pooling import ConfigurationError, PoolClosedError, PoolTimeoutError
 from tests.contract.harness import on_both, on_threads, raising
 from tests.contract.lines import BeforeLine
 from tests.contract.workshop import Clock, Workshop
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 
 
 @on_both
@@ -31,7 +31,7 @@ async def test_a_pool_that_is_used_after_its_key_was_forgotten_is_stopped_with_a
 
 
 @on_both
-async def test_a_value_of_a_forgotten_pool_that_nobody_has_any_more_can_be_given_back(side):
+async def test_a_value_of_an_evicted_pool_without_references_can_be_given_back(side):
     pool = keyed(side, Workshop(side), max_keys=1)
     looked_up = pool.of("first")
     await pool.release(await pool.acquire("second"))
@@ -67,7 +67,7 @@ async def test_a_forgotten_key_does_not_fill_its_pool_up_again(side):
 
 
 @on_both
-async def test_a_quiet_key_is_forgotten_with_what_min_size_keeps(side):
+async def test_an_unused_key_is_evicted_with_its_min_size_resources(side):
     clock, workshop = Clock(), Workshop(side)
     pool = keyed(side, workshop, min_size=1, max_key_idle=10.0, max_idle=5.0, clock=clock)
     await pool.release(await pool.acquire("idle"))
@@ -86,7 +86,7 @@ async def test_a_quiet_key_is_forgotten_with_what_min_size_keeps(side):
 
 @pytest.mark.parametrize("how", ["acquire", "lease", "run"])
 @on_both
-async def test_whoever_waits_for_a_key_that_is_closed_and_stopped_has_it_looked_up_again(side, how):
+async def test_a_waiter_of_a_closed_and_stopped_key_looks_the_key_up_again(side, how):
     pool = keyed(side, Workshop(side), max_size=1)
     old = pool.of("key")
     held = await old.acquire()
@@ -165,7 +165,7 @@ async def test_a_key_that_is_closed_between_any_two_lines_is_looked_up_again(sid
 
 
 @on_both
-async def test_a_pool_whose_key_was_closed_says_whom_to_ask(side):
+async def test_a_pool_whose_key_was_closed_refers_to_the_keyed_service(side):
     pool = keyed(side, Workshop(side), name="sessions")
     old = pool.of("db1")
     await old.release(await old.acquire())
@@ -175,7 +175,7 @@ async def test_a_pool_whose_key_was_closed_says_whom_to_ask(side):
 
 
 @on_both
-async def test_a_borrower_who_waits_while_all_keys_are_stopped_is_told_so(side):
+async def test_a_borrower_that_waits_while_all_keys_are_stopped_gets_an_error(side):
     pool = keyed(side, Workshop(side), max_size=1, name="sessions")
     held = await pool.acquire("db1")
     waiter = side.go(pool.acquire, "db1")

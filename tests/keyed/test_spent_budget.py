@@ -1,4 +1,4 @@
-"""What borrowers are told where the budget, and not their own key's limit, leaves no room."""
+"""The errors of borrowers if the budget, rather than the key's own limit, leaves no room."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from pooling import PoolBudget, PoolExhaustedError, PoolTimeoutError
 from tests.contract.harness import on_both, raising
 from tests.contract.workshop import Workshop
-from tests.keyed.doors import keyed
+from tests.keyed.drivers import keyed
 
 
 @on_both
@@ -50,7 +50,7 @@ async def test_who_may_not_wait_takes_the_place_of_another_keys_idle_resource(si
 
 
 @on_both
-async def test_a_place_that_somebody_else_waits_for_is_no_place(side):
+async def test_a_place_that_another_borrower_waits_for_is_not_free(side):
     gate = side.gate()
 
     async def destroy(_):
@@ -67,7 +67,7 @@ async def test_a_place_that_somebody_else_waits_for_is_no_place(side):
 
 
 @on_both
-async def test_a_timeout_under_a_spent_budget_names_it_and_who_has_most_of_it(side):
+async def test_a_timeout_under_a_spent_budget_names_the_budget_and_its_largest_user(side):
     pool = keyed(side, Workshop(side), max_size=3, max_total=2, name="db")
     held = [await pool.acquire("ann"), await pool.acquire("bob")]
     with raising(

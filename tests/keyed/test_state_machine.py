@@ -1,4 +1,4 @@
-"""Any order of what happens to several ledgers under one budget keeps every promise of `budget_model.BudgetModel`."""
+"""Several ledgers under one budget, in any order of events, keep every promise of `budget_model.BudgetModel`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.core.test_state_machine import LedgerMachine, one_of, picks, settings
 from tests.keyed.budget_model import BudgetModel
 
 
-class TownMachine(LedgerMachine):
+class BudgetMachine(LedgerMachine):
     """The rules of one ledger, each for the member whose turn it is."""
 
-    directory_type: type[Budget] = Budget
+    budget_type: type[Budget] = Budget
 
     @initialize(
         settings=st.lists(settings_of_pools, min_size=2, max_size=4),
@@ -27,7 +27,7 @@ class TownMachine(LedgerMachine):
         max_total=st.integers(1, 5),
     )
     def found(self, settings, plain, watches, jitter, max_total):
-        self.budget_model = BudgetModel(max_total, self.directory_type)
+        self.budget_model = BudgetModel(max_total, self.budget_type)
         for options in settings:
             self.budget_model.add(
                 PoolingServiceOptions(**options),
@@ -65,7 +65,7 @@ class TownMachine(LedgerMachine):
             self.budget_model.calm()
 
 
-TestTown = TownMachine.TestCase
+TestBudget = BudgetMachine.TestCase
 
 
 class OneTooMany(Budget):
@@ -83,12 +83,12 @@ class ClosesNothingForOthers(Budget):
 
 
 class LeavesOthersFast(Budget):
-    def wants(self, ledger, places):
+    def set_demand(self, ledger, places):
         self.alert = self.alert or bool(places)
-        super().wants(ledger, places)
+        super().set_demand(ledger, places)
 
 
-class FeedsNobody(Budget):
+class GrantsNothing(Budget):
     def _give_places(self, now):
         self._make_room(now)
 
@@ -101,11 +101,11 @@ class CountsTwice(Budget):
 
 @pytest.mark.parametrize(
     "broken",
-    [OneTooMany, ClosesNothingForOthers, LeavesOthersFast, FeedsNobody, CountsTwice],
+    [OneTooMany, ClosesNothingForOthers, LeavesOthersFast, GrantsNothing, CountsTwice],
 )
-def test_a_directory_that_breaks_a_promise_is_found_out(broken):
-    class Machine(TownMachine):
-        directory_type = broken
+def test_a_budget_that_breaks_a_promise_is_found_out(broken):
+    class Machine(BudgetMachine):
+        budget_type = broken
 
     with pytest.raises(BrokenPromiseError):
         run_state_machine_as_test(

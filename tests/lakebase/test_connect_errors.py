@@ -57,7 +57,7 @@ PREFIX = 'connection failed: connection to server at "127.0.0.1", port 5432 fail
         ("FATAL:  unsupported startup parameter: options", ConnectFailure.BAD_PARAMETER),
         ("server closed the connection unexpectedly", ConnectFailure.LOST),
         ("SSL SYSCALL error: EOF detected", ConnectFailure.LOST),
-        ("FATAL:  something that nobody has seen yet", ConnectFailure.UNKNOWN),
+        ("FATAL:  something unknown", ConnectFailure.UNKNOWN),
     ],
 )
 def test_the_servers_words_say_what_kind_of_failure_it_is(words: str, failure: ConnectFailure) -> None:

@@ -1,4 +1,4 @@
-"""One password for all who wait: single flights, expiry, refresh, rejection, interrupts."""
+"""One password for all waiters: single flights, expiry, refresh, rejection, interrupts."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_tasks_and_threads_share_one_mint() -> None:
     assert mint.calls == 1
 
 
-async def test_a_cancelled_first_caller_cancels_nobody_else() -> None:
+async def test_a_cancelled_first_caller_cancels_no_other_caller() -> None:
     mint = Mint()
     source = MintedPassword(mint)
     with mint.shut():
@@ -222,7 +222,7 @@ def test_a_machine_whose_clock_is_behind_does_not_believe_in_long_lives() -> Non
     assert source.password() == "token-2"
 
 
-def test_a_token_that_arrives_expired_still_serves_those_who_waited_and_doubts_the_clock(
+def test_a_token_that_arrives_expired_still_serves_its_waiters_and_doubts_the_clock(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     mint = Mint(life=-HOUR)
@@ -248,7 +248,7 @@ def test_a_token_near_its_end_is_replaced_in_the_background() -> None:
     assert mint.calls == 2
 
 
-def test_a_failed_refresh_ahead_is_nobodys_error_and_not_repeated_at_once() -> None:
+def test_a_failed_refresh_ahead_raises_no_error_and_is_not_repeated_at_once() -> None:
     mint, clock = Mint(), Clock()
     source = MintedPassword(mint, clock=clock)
     source.password()
@@ -276,7 +276,7 @@ def test_of_many_rejected_logins_one_mints_anew() -> None:
     assert mint.calls == 2
 
 
-def test_every_caller_gets_an_error_of_its_own_with_the_cause() -> None:
+def test_every_caller_gets_a_separate_error_with_the_cause() -> None:
     mint = Mint()
     mint.error = PermissionError("denied")
     source = MintedPassword(mint, name="vault")

@@ -54,7 +54,7 @@ def test_the_app_is_examined_from_its_environment(lakebase_local, monkeypatch: p
     assert lakebase_local.client_secret not in text
 
 
-def test_without_a_terminal_a_native_password_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_without_a_terminal_a_native_password_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.delenv("PGPASSWORD", raising=False)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert run(["--user", "x", "--native-password"]) == (2, "")
@@ -158,7 +158,7 @@ def test_all_that_is_missing_is_named_before_the_workspace_is_asked() -> None:
     assert found.found == "missing: database= (PGDATABASE)"
 
 
-def test_a_user_whom_the_workspace_does_not_tell_is_missing_for_the_sdks_reason(lakebase_local, monkeypatch) -> None:
+def test_a_user_that_the_workspace_cannot_tell_is_missing_for_the_sdks_reason(lakebase_local, monkeypatch) -> None:
     for name, value in {**lakebase_local.environment(), "DATABRICKS_TOKEN": "dapi-of-nobody"}.items():
         monkeypatch.setenv(name, value)
     for name in ("PGUSER", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"):

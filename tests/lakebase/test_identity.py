@@ -1,4 +1,4 @@
-"""Who a request belongs to, from what every web framework calls its headers."""
+"""The identity of a request, from the headers as each web framework presents them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_without_an_email_the_user_id_is_the_role() -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-forwarded-access-token": TOKEN}, {"x-forwarded-email": ""}, []])
-def test_a_request_that_names_nobody_is_refused(headers) -> None:
+def test_a_request_without_a_user_is_refused(headers) -> None:
     with pytest.raises(IdentityError, match="X-Forwarded-Email") as caught:
         UserIdentity.from_headers(headers)
     assert TOKEN not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The package's door: every name is where it says, and comes only when it is asked for."""
+"""The package's public names: each is where it is documented, and is imported only when it is used."""
 
 from __future__ import annotations
 

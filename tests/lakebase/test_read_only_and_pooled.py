@@ -51,7 +51,7 @@ def given_by_workspace(hosts: EndpointHosts):
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "db.example"])
-def test_pooled_with_a_host_whose_pooler_nobody_knows_is_refused(host):
+def test_pooled_with_a_host_without_a_known_pooler_is_refused(host):
     with pytest.raises(ConfigurationError, match="with_endpoint_host") as refused:
         LakebasePoolConfig(**NATIVE, host=host, pooled=True)
     assert refused.value.field == "pooled"
@@ -231,7 +231,7 @@ def test_where_the_workspace_may_not_be_asked_the_host_is_kept_with_a_warning(la
     assert failed.value.is_transient
 
 
-def test_where_nobody_can_tell_whose_host_it_is_a_warning_says_so_once(caplog):
+def test_a_host_of_unknown_kind_is_warned_of_once(caplog):
     caplog.set_level(logging.WARNING)
     config = LakebasePoolConfig(**NATIVE, host=DIRECT, read_only=True)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Whatever is printed, logged, raised or reported while everything goes right and wrong: no secret is in it."""
+"""No secret is in anything that is printed, logged, raised or reported, in success and in failure."""
 
 from __future__ import annotations
 

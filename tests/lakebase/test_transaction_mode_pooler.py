@@ -98,7 +98,7 @@ def test_a_held_cursor_is_gone(clients) -> None:
     assert found(sql) is Restriction.HELD_CURSOR
 
 
-def test_an_advisory_lock_stays_with_somebody_else(clients) -> None:
+def test_an_advisory_lock_stays_with_another_session(clients) -> None:
     sql = "SELECT pg_advisory_lock(815)"
     clients[0].execute(sql)
     one, other = moved(clients)

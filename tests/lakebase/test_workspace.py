@@ -1,4 +1,4 @@
-"""Credentials through the real SDK: minted, bounded, rejected, and in nobody's log."""
+"""Credentials through the real SDK: minted, bounded, rejected, and in no log."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_the_loop_runs_on_while_the_workspace_is_slow(lakebase_user) -> No
     assert lakebase_user.lake.stats().user(lakebase_user.name).minted == 1
 
 
-def test_an_apps_own_identity_in_the_environment_does_not_get_in_a_users_way(
+def test_an_apps_own_identity_in_the_environment_does_not_affect_a_user(
     lakebase_user, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in lakebase_user.lake.environment().items():
@@ -207,7 +207,7 @@ def test_without_any_identity_the_error_says_what_to_set(lakebase_local) -> None
         credential_source(config).password()
 
 
-def test_a_user_who_comes_back_finds_the_credential_of_before(lakebase_user) -> None:
+def test_a_returning_user_gets_the_earlier_credential(lakebase_user) -> None:
     cache = CredentialCache()
     first = cache.source(lakebase_user.config().resolved({})).password()
     assert cache.source(lakebase_user.config(max_size=2).resolved({})).password() == first
@@ -215,7 +215,7 @@ def test_a_user_who_comes_back_finds_the_credential_of_before(lakebase_user) -> 
     assert cache.source(lakebase_user.config(token=rotated).resolved({})).password() != first
 
 
-# Who we are
+# Identity
 
 
 def test_the_username_is_resolved_in_order(lakebase_user) -> None:
@@ -233,7 +233,7 @@ async def test_a_users_token_names_its_user_and_never_the_app(lakebase_user) -> 
     assert await aresolve_username(config, environ={"PGUSER": "the-app"}) == lakebase_user.name
 
 
-def test_a_name_that_nobody_knows_is_an_error_and_never_a_guess(lakebase_local, no_pauses) -> None:
+def test_an_unknown_name_is_an_error_and_never_a_guess(lakebase_local, no_pauses) -> None:
     config = {"token": "dapi-worthless", "workspace_url": lakebase_local.workspace_url}
     with pytest.raises(ConfigurationError, match="PGUSER") as caught:
         resolve_username(config, environ={"PGUSER": "the-app"})

@@ -1,4 +1,4 @@
-"""A local Lakebase of these tests' own, and the environment of an app on it."""
+"""A separate local Lakebase for these tests, and the environment of an app on it."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ def lake(request):
 
 @pytest.fixture
 def user(lake):
-    """A user whom no other test has."""
+    """A user that no other test has."""
     name = f"live{next(numbers)}@corp.example"
     lake.add_user(name)
     return name

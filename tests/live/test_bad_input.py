@@ -1,4 +1,4 @@
-"""What is missing or wrong is told at once, by name, without a token, and leaves nothing behind."""
+"""Missing or wrong input fails at once; the error names it, shows no token, and leaves nothing behind."""
 
 import asyncio
 import threading
@@ -175,7 +175,7 @@ def test_a_rejected_login_is_told_at_once(lake, deployed, user, case, caplog):
 
 
 @pytest.mark.parametrize("case", REJECTED)
-async def test_a_rejected_login_is_told_at_once_to_all_who_wait(lake, deployed, user, case, caplog):
+async def test_a_rejected_login_reaches_all_waiters_at_once(lake, deployed, user, case, caplog):
     caplog.set_level(0)
     overrides, failure, secrets = settings_of(lake, user, case)
     base = LakebasePoolConfig.from_env(timeout=30, max_size=2)
@@ -190,7 +190,7 @@ async def test_a_rejected_login_is_told_at_once_to_all_who_wait(lake, deployed, 
         async with asyncio.timeout(AT_ONCE):
             results = await asyncio.gather(*(ask() for _ in range(6)), return_exceptions=True)
         assert {type(error) for error in results} == {LoginError}
-        assert len({id(error) for error in results}) == 6, "each has a traceback of its own"
+        assert len({id(error) for error in results}) == 6, "each has its own traceback"
         assert {error.failure for error in results} == {failure}
         assert manager.stats().borrowed == 0
     text = "".join(map(shown, results)) + caplog.text
@@ -267,7 +267,7 @@ async def test_outside_of_a_request_there_is_no_users_connection(lake, deployed)
                 await app.connection.aget()
 
 
-def test_headers_that_contradict_each_other_select_nobody():
+def test_headers_that_contradict_each_other_select_no_user():
     with pytest.raises(IdentityError, match="two different X-Forwarded-Email headers"):
         UserIdentity.from_headers(
             [("X-Forwarded-Email", "ann@corp.example"), ("X-Forwarded-Email", "bob@corp.example")]

@@ -108,7 +108,7 @@ async def test_idle_pools_are_forgotten_in_the_background_and_one_in_use_is_not(
             assert await who(kept) == bob
             await side.until(lambda: not manager.has_pool(bob))
             assert manager.keys() == [ann]
-            assert await who(kept) == bob, "whoever has it still may use it"
+            assert await who(kept) == bob, "a caller that kept it may still use it"
         await side.until(lambda: manager.size == 0)
 
 
@@ -162,7 +162,7 @@ async def test_all_users_and_the_apps_pool_share_one_budget(side, lakebase_local
 
 
 @on_both
-async def test_more_pools_than_max_pools_have_the_quietest_forgotten(side, lakebase_local):
+async def test_above_max_pools_the_least_recently_used_is_evicted(side, lakebase_local):
     async with Managers(side, lakebase_local) as managers:
         manager = managers.make(max_pools=2)
         for name in ("a", "b", "a", "c"):
@@ -283,7 +283,7 @@ async def test_an_outage_is_one_warning_for_all_users_pools(side, lakebase_local
 
 
 @on_both
-async def test_a_roles_own_limit_is_nobody_elses_matter(side, lakebase_local):
+async def test_a_roles_own_limit_does_not_affect_other_users(side, lakebase_local):
     async with Managers(side, lakebase_local) as managers:
         manager = managers.make(max_total=10)
         ann, bob = users(lakebase_local, 2)

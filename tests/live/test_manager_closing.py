@@ -51,7 +51,7 @@ async def test_while_close_all_waits_others_get_new_pools(side, lakebase_local):
 
 
 @on_both
-async def test_those_who_wait_are_sent_away_by_close_all(side, lakebase_local):
+async def test_close_all_rejects_waiters(side, lakebase_local):
     async with Managers(side, lakebase_local) as managers:
         manager = managers.make({"max_size": 1})
         ann, bob = users(lakebase_local, 2)

@@ -79,63 +79,63 @@ def seen(record, words, patience=20.0):
         record.changed.wait_for(lambda: any(words in each for each in record.violations), patience)
 
 
-def mixed_up(scene):
+def mixed_up(target):
     """Requests get another user's pool."""
-    wrong = scene.stage.identity(scene.stage.users[0])
-    for load in scene.loads:
+    wrong = target.setup.identity(target.setup.users[0])
+    for load in target.loads:
         load.resolve = lambda identity, load=load: load.manager.for_user(wrong)
-    seen(scene.record, "saw rows of")
-    for load in scene.loads:
+    seen(target.record, "saw rows of")
+    for load in target.loads:
         load.resolve = load.manager.for_user
 
 
-def not_given_back(scene):
+def not_given_back(target):
     """A borrower forgets a connection."""
-    threads = scene.loads[0]
-    user = scene.stage.users[0]
-    scene.kept = (pool := threads.manager.get_pool(user, {"user": user, "token": scene.stage.tokens[user]})).getconn()
-    scene.kept_from = pool
+    threads = target.loads[0]
+    user = target.setup.users[0]
+    target.kept = (pool := threads.manager.get_pool(user, {"user": user, "token": target.setup.tokens[user]})).getconn()
+    target.kept_from = pool
 
 
-def beside_the_budget(scene):
-    """A pool that nobody counts."""
-    config = scene.stage.lake.config(scene.stage.users[0])
+def beside_the_budget(target):
+    """A pool outside of the budget."""
+    config = target.setup.lake.config(target.setup.users[0])
     size = 2 * TINY.budget + 1
     with create_lakebase_pool(config, min_size=size, max_size=size) as pool:
         pool.wait(20)
 
 
-def away_for_too_long(scene):
+def away_for_too_long(target):
     """An outage that no timeout covers."""
-    with scene.stage.lake.refuse():
-        with scene.strike():
-            scene.stage.lake.drop_connections()
-        seen(scene.record, "lost, no connection")
+    with target.setup.lake.refuse():
+        with target.strike():
+            target.setup.lake.drop_connections()
+        seen(target.record, "lost, no connection")
 
 
-def killed_without_cause(scene):
+def killed_without_cause(target):
     """Connections end while nothing is said to go wrong."""
     deadline = monotonic() + 20
-    while not scene.record.violations and monotonic() < deadline:
-        scene.stage.lake.drop_connections()
+    while not target.record.violations and monotonic() < deadline:
+        target.setup.lake.drop_connections()
 
 
-def stuck(scene):
-    """Nothing passes for longer than anybody waits."""
-    with scene.stage.lake.stall():
-        scene.record.wait_for_all()
+def stuck(target):
+    """Nothing passes for longer than any timeout."""
+    with target.setup.lake.stall():
+        target.record.wait_for_all()
 
 
-def revoked_in_name_only(scene):
-    """A user who was revoked, and has all he had."""
-    user = scene.stage.users[0]
-    scene.record.revocations[user] = [Revocation(Span(monotonic()), Span(monotonic()))]
-    seen(scene.record, "though revoked")
+def revoked_in_name_only(target):
+    """A user that was revoked and still has access."""
+    user = target.setup.users[0]
+    target.record.revocations[user] = [Revocation(Span(monotonic()), Span(monotonic()))]
+    seen(target.record, "though revoked")
 
 
-def forgotten(scene):
+def forgotten(target):
     """Answered requests that the database knows nothing of."""
-    lake = scene.stage.lake
+    lake = target.setup.lake
     with psycopg.connect(
         **lake.config(lake.admin_user).connect_kwargs(), password=lake.mint(lake.admin_user)
     ) as connection:
@@ -159,8 +159,8 @@ def test_the_proof_fails_where_it_should(spoiled, words):
     plant = PLANTED[words]
     run = Run(spoiled, TINY)
     outcome = run.go({plant.__name__: plant})
-    if hasattr(run.scene, "kept"):
-        run.scene.kept_from.putconn(run.scene.kept)
+    if hasattr(run.target, "kept"):
+        run.target.kept_from.putconn(run.target.kept)
         assert any("after closing" in each for each in outcome.violations)
     assert [each for each in outcome.violations if words in each]
     assert "NOT PROVEN" in outcome.text()

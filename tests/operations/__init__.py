@@ -1,1 +1,1 @@
-"""The operations and the fast path, interrupted wherever that can happen."""
+"""The operations on a fake backend, interrupted at every `await`."""

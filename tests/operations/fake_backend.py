@@ -1,9 +1,9 @@
 """
 A fake backend: its own clock, one deterministic scheduler, interrupts at chosen awaits.
 
-Every `await` of an operation ends in `FakeBackend._step`, which counts. The script says at which step, and whether
-before or after the step took effect, the foreground operation is interrupted. Background operations take turns in the
-order of their start; time passes only when none can go on.
+Every `await` of an operation ends in `FakeBackend._step`, which counts. An `InterruptPlan` says at which step, and
+whether before or after the step took effect, the foreground operation is interrupted. Background operations take turns
+in the order of their start; time passes only when none can go on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BEFORE, AFTER = "before", "after"
 
 
 class Suspension:
-    """What a suspended flow waits for."""
+    """What a suspended operation waits for."""
 
     def __init__(self, is_over: Callable[[], bool], deadline: float) -> None:
         self.is_over = is_over
@@ -39,8 +39,8 @@ class Latch:
 
 
 @dataclass(eq=False)
-class Flow:
-    """One coroutine under way."""
+class RunningOperation:
+    """One coroutine that runs or is suspended."""
 
     name: str
     coroutine: Coroutine[Any, Any, Any]
@@ -57,9 +57,9 @@ class Hang:
 
 
 @dataclass(eq=False)
-class Script:
+class InterruptPlan:
     """
-    When to interrupt the flow in the foreground.
+    When to interrupt the operation in the foreground, and the record of its steps.
 
     Args:
         interrupts: Number of the await, from 1 -> before or after it takes effect, and with what.
@@ -72,7 +72,7 @@ class Script:
 
 
 class FakeBackend:
-    """An environment whose every step is decided by a script; `Backend` tells what its methods promise."""
+    """A backend that interrupts the foreground operation as planned; `Backend` documents its methods."""
 
     can_interrupt = True
 
@@ -80,22 +80,22 @@ class FakeBackend:
         self.lock = nullcontext()
         self.time = 1000.0
         self.now = lambda: self.time
-        self.flows: list[Flow] = []
-        self.ready: deque[Flow] = deque()
-        self.current: Flow | None = None
+        self.operations: list[RunningOperation] = []
+        self.ready: deque[RunningOperation] = deque()
+        self.current: RunningOperation | None = None
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.serials = itertools.count()
-        self.script = Script()
-        self.foreground: Flow | None = None
+        self.plan = InterruptPlan()
+        self.foreground: RunningOperation | None = None
 
-    # -- what flows await ----------------------------------------------------
+    # -- awaited by operations -----------------------------------------------
 
     async def _step(self, name: str, effect: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """One await of a flow, interrupted if the script says so."""
+        """One await of an operation, interrupted if the plan says so."""
         if self.current is not self.foreground:
             return await effect()
-        self.script.steps.append(name)
-        place, error = self.script.interrupts.get(len(self.script.steps), ("", None))
+        self.plan.steps.append(name)
+        place, error = self.plan.interrupts.get(len(self.plan.steps), ("", None))
         if place == BEFORE:
             self._interrupt(name, place, error)
         result = await effect()
@@ -105,9 +105,9 @@ class FakeBackend:
 
     def _interrupt(self, name: str, place: str, error: type[BaseException] | None) -> None:
         assert error is not None
-        self.script.cut.append((name, place))
-        raised = error("by the script")
-        self.script.raised.append(raised)
+        self.plan.cut.append((name, place))
+        raised = error("by the test")
+        self.plan.raised.append(raised)
         raise raised
 
     async def wait(self, latch: Latch, deadline: float) -> bool:
@@ -130,7 +130,7 @@ class FakeBackend:
 
         return await self._step(f"call {getattr(hook, '__name__', 'hook')}", effect)
 
-    # -- the rest of an environment ------------------------------------------
+    # -- the rest of a backend -----------------------------------------------
 
     def latch(self) -> Latch:
         return Latch()
@@ -141,74 +141,76 @@ class FakeBackend:
     def spawn(self, work: Any, name: str) -> None:
         self.start(work, name)
 
-    def start(self, work: Any, name: str) -> Flow:
+    def start(self, work: Any, name: str) -> RunningOperation:
         """Begin an operation, or a coroutine, in the background."""
-        flow = Flow(name, work.begin() if hasattr(work, "begin") else work)
-        self.flows.append(flow)
-        self.ready.append(flow)
-        return flow
+        operation = RunningOperation(name, work.begin() if hasattr(work, "begin") else work)
+        self.operations.append(operation)
+        self.ready.append(operation)
+        return operation
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         heapq.heappush(self.timers, (when, next(self.serials), callback))
 
     # -- the scheduler ---------------------------------------------------------
 
-    def _advance(self, flow: Flow) -> None:
-        self.current, flow.waits_for = flow, None
+    def _advance(self, operation: RunningOperation) -> None:
+        self.current, operation.waits_for = operation, None
         try:
-            if flow.to_throw is not None:
-                error, flow.to_throw = flow.to_throw, None
-                flow.waits_for = flow.coroutine.throw(error)
+            if operation.to_throw is not None:
+                error, operation.to_throw = operation.to_throw, None
+                operation.waits_for = operation.coroutine.throw(error)
             else:
-                flow.waits_for = flow.coroutine.send(None)
+                operation.waits_for = operation.coroutine.send(None)
         except StopIteration as stop:
-            flow.is_done, flow.result = True, stop.value
+            operation.is_done, operation.result = True, stop.value
         except BaseException as error:
-            flow.is_done, flow.error = True, error
+            operation.is_done, operation.error = True, error
         finally:
             self.current = None
 
     def turn(self) -> bool:
-        """Let one flow go on to its next suspension, or time pass to the next instant that matters; `False` at rest."""
+        """Run one operation to its next suspension, or let time pass to the next due instant; `False` at rest."""
         if self.ready:
-            flow = self.ready.popleft()
-            if not flow.is_done:
-                self._advance(flow)
+            operation = self.ready.popleft()
+            if not operation.is_done:
+                self._advance(operation)
             return True
-        waiting = [flow for flow in self.flows if not flow.is_done and flow.waits_for is not None]
-        for flow in waiting:
-            if flow.waits_for.is_over() or flow.waits_for.deadline <= self.time:
-                self._advance(flow)
+        waiting = [
+            operation for operation in self.operations if not operation.is_done and operation.waits_for is not None
+        ]
+        for operation in waiting:
+            if operation.waits_for.is_over() or operation.waits_for.deadline <= self.time:
+                self._advance(operation)
                 return True
-        deadlines = [flow.waits_for.deadline for flow in waiting if flow.waits_for.deadline != inf]
+        deadlines = [operation.waits_for.deadline for operation in waiting if operation.waits_for.deadline != inf]
         if self.timers and self.timers[0][0] <= min([self.time, *deadlines]):
             heapq.heappop(self.timers)[2]()
             return True
-        if not deadlines:  # nobody is waiting for time: a timer alone changes nothing that matters here
+        if not deadlines:  # no operation waits for time: a timer alone changes nothing that matters here
             return False
         self.time = max(self.time, min([*deadlines, *(when for when, _, _ in self.timers[:1])]))
         return True
 
-    def run(self, coroutine: Coroutine[Any, Any, Any], script: Script | None = None) -> Any:
-        """Run a flow in the foreground until it has ended; its result or its error."""
-        self.script = script or Script()
-        self.foreground = flow = self.start(coroutine, "foreground")
+    def run(self, coroutine: Coroutine[Any, Any, Any], plan: InterruptPlan | None = None) -> Any:
+        """Run an operation in the foreground until it has ended; returns its result or raises its error."""
+        self.plan = plan or InterruptPlan()
+        self.foreground = operation = self.start(coroutine, "foreground")
         for _ in range(5000):
-            if flow.is_done:
+            if operation.is_done:
                 break
-            assert self.turn(), f"the flow hangs after {self.script.steps}"
+            assert self.turn(), f"the operation hangs after {self.plan.steps}"
         else:
-            raise AssertionError(f"the flow never ends: {self.script.steps[-10:]}")
+            raise AssertionError(f"the operation never ends: {self.plan.steps[-10:]}")
         self.foreground = None
-        self.flows = [other for other in self.flows if not other.is_done]
-        if flow.error is not None:
-            raise flow.error
-        return flow.result
+        self.operations = [other for other in self.operations if not other.is_done]
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
 
     def rest(self) -> None:
-        """Let everything go on until nobody can."""
+        """Run all operations until none can go on."""
         for _ in range(5000):
             if not self.turn():
-                self.flows = [flow for flow in self.flows if not flow.is_done]
+                self.operations = [operation for operation in self.operations if not operation.is_done]
                 return
         raise AssertionError("no rest")

@@ -1,9 +1,9 @@
 """
 Interrupts at every await of every operation, before and after the step took effect.
 
-For each operation and each behaviour of its hooks the script first counts the awaits, then runs it again for
-each of them. Afterwards nothing may be out that nobody has, the pool's capacity must be whole, no waiter lost,
-and the caller must have seen the very interrupt.
+Each operation, with each behaviour of its hooks, first runs without an interrupt to count its awaits, then once for
+each of them. Afterwards the pool's capacity must be complete, no resource out without a borrower and no waiter lost,
+and the caller must have seen the interrupt itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pooling.errors import CreateError, PoolingError, PoolTimeoutError
 from pooling.factory import PoolFactory
 from pooling.options import PoolingServiceOptions
 
-from .fake_backend import AFTER, BEFORE, FakeBackend, Hang, Script, Suspension
+from .fake_backend import AFTER, BEFORE, FakeBackend, Hang, InterruptPlan, Suspension
 
 NOWHERE = CallSite(None, 0, None)
 SIZE = 2
@@ -85,17 +85,17 @@ class Pool:
         return self.engine.take(None, timeout, 0, NOWHERE)
 
     def heal(self) -> None:
-        """From now on all hooks work; those that hang have their time run out."""
+        """Let all hooks work from now on, after those that hang have timed out."""
         self.workshop.behaviour.clear()
         self.backend.rest()
 
-    def must_be_whole(self, held: list[Any], script: Script) -> None:
-        """Nothing is out but what is held, and all the rest can be had at once, each once."""
+    def must_be_whole(self, held: list[Any], plan: InterruptPlan) -> None:
+        """Check that only `held` is out, and that all the rest can be acquired at once, each once."""
         ledger = self.engine.ledger
         self.heal()
         self.backend.run(self.engine.start(None, waits=True))
-        assert [slot.value for slot in ledger.out.values()] == held, "something is out that nobody has"
-        assert not ledger.waiting, "somebody who is gone is still in the queue"
+        assert [slot.value for slot in ledger.out.values()] == held, "a resource is out without a borrower"
+        assert not ledger.waiting, "a borrower that has left is still in the queue"
         while len(held) < SIZE:
             held.append(self.backend.run(self.take()))
         assert len(set(held)) == SIZE == len(ledger.out)
@@ -108,7 +108,7 @@ class Pool:
         assert not ledger.slots
         assert len(set(self.workshop.unmade)) == len(self.workshop.unmade), "something was destroyed twice"
         # A hook cut short keeps to itself what it has made; one cut off before it began has unmade nothing.
-        beyond_reach = script.cut.count(("call create", AFTER)) + script.cut.count(("call destroy", BEFORE))
+        beyond_reach = plan.cut.count(("call create", AFTER)) + plan.cut.count(("call destroy", BEFORE))
         assert len(self.workshop.made) - len(self.workshop.unmade) == beyond_reach, "each is destroyed once"
 
 
@@ -125,7 +125,7 @@ def pool_of(behaviour: dict[str, str], engine_type: type[Engine] = Engine, **opt
     }
     backend = FakeBackend()
     hooks = Hooks(PoolFactory.of(**{name: getattr(workshop, name) for name in HOOKS}))
-    pool = Pool(workshop, backend, engine_type(hooks, PoolingServiceOptions(**options), backend, name="scripted"))
+    pool = Pool(workshop, backend, engine_type(hooks, PoolingServiceOptions(**options), backend, name="driven"))
     workshop.behaviour.update(behaviour)
     return pool
 
@@ -156,9 +156,9 @@ def taking_what_comes_back(behaviour, engine_type):
         with contextlib.suppress(PoolingError):
             await pool.engine.give_back(theirs, None)
 
-    flow = pool.take()
+    coroutine = pool.take()
     pool.backend.start(others(), "others")
-    return pool, flow, [mine], lambda value: [mine, value]
+    return pool, coroutine, [mine], lambda value: [mine, value]
 
 
 def giving_back(behaviour, engine_type):
@@ -239,29 +239,31 @@ OPERATIONS = [
 INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt)
 
 
-def play(operation: Operation, behaviour: dict[str, str], script: Script, engine_type: type[Engine] = Engine) -> None:
-    """Run an operation under a script; everything must be as promised afterwards."""
-    pool, flow, before, after = operation(behaviour, engine_type)
+def play(
+    operation: Operation, behaviour: dict[str, str], plan: InterruptPlan, engine_type: type[Engine] = Engine
+) -> None:
+    """Run an operation with a plan of interrupts, then check every promise."""
+    pool, coroutine, before, after = operation(behaviour, engine_type)
     began = pool.backend.time
     seen: BaseException | None = None
     held = before
     try:
-        held = after(pool.backend.run(flow, script))
+        held = after(pool.backend.run(coroutine, plan))
     except BaseException as error:
         seen = error
-    if script.raised:
-        assert seen is script.raised[-1], f"the caller saw {seen!r} instead of the interrupt"
+    if plan.raised:
+        assert seen is plan.raised[-1], f"the caller saw {seen!r} instead of the interrupt"
     else:
         assert seen is None or isinstance(seen, (PoolingError, OSError)), seen
-    if not behaviour and not script.raised:
-        assert pool.backend.time == began, "where every hook works nobody waits for time to pass"
-    pool.must_be_whole(held, script)
+    if not behaviour and not plan.raised:
+        assert pool.backend.time == began, "if every hook works, no operation waits for time to pass"
+    pool.must_be_whole(held, plan)
 
 
 def steps_of(operation: Operation, behaviour: dict[str, str]) -> int:
-    script = Script()
-    play(operation, behaviour, script)
-    return len(script.steps)
+    plan = InterruptPlan()
+    play(operation, behaviour, plan)
+    return len(plan.steps)
 
 
 BEHAVIOURS = [{}, *({hook: how} for hook in HOOKS for how in (FAILS, HANGS))]
@@ -300,7 +302,7 @@ def test_a_validation_that_always_fails_ends_at_the_timeout_with_few_creates():
     assert len(pool.workshop.made) < 30
 
 
-def test_is_final_is_never_asked_under_the_lock():
+def test_is_final_is_never_called_under_the_lock():
     pool = pool_of({"create": FAILS}, min_size=1)
     depth = []
 
@@ -330,7 +332,7 @@ def _quietly(caplog):
 def test_an_interrupt_at_any_await_loses_nothing_and_is_seen(operation, behaviour):
     for number in range(1, min(steps_of(operation, behaviour), 12) + 1):
         for place, error in itertools.product((BEFORE, AFTER), INTERRUPTS):
-            play(operation, behaviour, Script({number: (place, error)}))
+            play(operation, behaviour, InterruptPlan({number: (place, error)}))
 
 
 @pytest.mark.parametrize(("operation", "behaviour"), CASES)
@@ -338,7 +340,7 @@ def test_a_second_interrupt_while_the_first_is_handled_loses_nothing(operation, 
     for number in range(1, min(steps_of(operation, behaviour), 6) + 1):
         for first, second in itertools.product((BEFORE, AFTER), repeat=2):
             interrupts = {number: (first, asyncio.CancelledError)}
-            script = Script(interrupts)
-            play(operation, behaviour, script)
-            for later in range(number + 1, min(len(script.steps), number + 4) + 1):
-                play(operation, behaviour, Script({**interrupts, later: (second, KeyboardInterrupt)}))
+            plan = InterruptPlan(interrupts)
+            play(operation, behaviour, plan)
+            for later in range(number + 1, min(len(plan.steps), number + 4) + 1):
+                play(operation, behaviour, InterruptPlan({**interrupts, later: (second, KeyboardInterrupt)}))

@@ -1,4 +1,4 @@
-"""The fake backend catches what it is there for: bugs planted by hand in the operations."""
+"""The fake backend catches bugs that were planted in the operations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from pooling._engine.engine import Engine
 
-from .fake_backend import AFTER, BEFORE, Script
+from .fake_backend import AFTER, BEFORE, InterruptPlan
 from .test_every_await import play, steps_of, taking_idle, taking_what_comes_back
 
 
@@ -24,7 +24,7 @@ class SwallowsCancellation(Engine):
 
 
 class LosesWakeups(Engine):
-    """Puts a resource back without looking whether somebody waits, and wakes nobody."""
+    """Puts a resource back without looking for waiters, and wakes none."""
 
     async def give_back(self, value, exc):
         slot = self.ledger.reclaim(value)
@@ -33,7 +33,7 @@ class LosesWakeups(Engine):
 
 
 class HandsOutTwice(Engine):
-    """Puts back once more what a release has put back."""
+    """Puts a resource back a second time."""
 
     async def give_back(self, value, exc):
         slot = self.ledger.out[id(value)]
@@ -48,8 +48,8 @@ class HandsOutTwice(Engine):
 )
 def test_the_fake_backend_catches_a_planted_bug(planted, operation):
     """A swallowed cancel, a lost wakeup and a double hand-over: each fails at one of the awaits at least."""
-    play(operation, {}, Script())
+    play(operation, {}, InterruptPlan())
     with pytest.raises(AssertionError):
-        play(operation, {}, Script(), planted)
+        play(operation, {}, InterruptPlan(), planted)
         for number, place in itertools.product(range(1, steps_of(operation, {}) + 1), (BEFORE, AFTER)):
-            play(operation, {}, Script({number: (place, asyncio.CancelledError)}), planted)
+            play(operation, {}, InterruptPlan({number: (place, asyncio.CancelledError)}), planted)

@@ -93,7 +93,7 @@ os._exit(0)
     assert lines == ["parent goes on"]
 
 
-def test_what_was_borrowed_before_the_fork_is_given_back_to_nobody_in_the_child():
+def test_a_resource_borrowed_before_the_fork_is_not_given_back_in_the_child():
     lines = lines_of("""
 pool = pooling.PoolingService(factory, max_size=2)
 lease = pool.lease()

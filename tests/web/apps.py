@@ -1,4 +1,4 @@
-"""What the apps of these tests have in common."""
+"""What the apps of these tests share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of apps for threads have in common."""
+"""What the tests of apps for threads share."""
 
 import pytest
 

@@ -27,7 +27,7 @@ def configure(container) -> None:
             ROOT_URLCONF=__name__,
             LOGGING_CONFIG=None,
             MIDDLEWARE=[
-                "django.middleware.http.ConditionalGetMiddleware",  # may put a response of its own in a view's place
+                "django.middleware.http.ConditionalGetMiddleware",  # may replace a view's response by another one
                 "pooling.web.django.RequestContextMiddleware",
                 "django.middleware.common.CommonMiddleware",
             ],

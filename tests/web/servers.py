@@ -1,4 +1,4 @@
-"""Real servers on loopback, each in a thread of its own."""
+"""Real servers on loopback, each in its own thread."""
 
 from __future__ import annotations
 

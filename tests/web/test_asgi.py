@@ -16,7 +16,7 @@ from tests.web.apps import CallSite, Ends, SlowSite, Thing
 from tests.web.servers import Uvicorn, eventually
 
 
-async def test_who_cancels_again_and_again_is_let_go_and_the_release_goes_on():
+async def test_a_caller_that_is_cancelled_repeatedly_stops_waiting_and_the_release_goes_on():
     container = SlowSite()
 
     async def app(scope, receive, send):

@@ -57,7 +57,7 @@ class Served:
         return self.container.factory().ends
 
     async def gate(self) -> None:
-        """Wait until the test lets go, without blocking the loop."""
+        """Wait until the test opens the gate, without blocking the loop."""
         self.inside.set()
         await asyncio.to_thread(self.go.wait, 30)
 

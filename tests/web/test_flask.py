@@ -130,7 +130,7 @@ def test_the_extension_can_be_given_its_app_later_and_serves_flasks_test_client(
     with app.test_client() as client:
         assert client.get("/").text == "True"
     client = app.test_client()
-    for _ in range(6):  # more than there are resources, and nobody reads what was answered
+    for _ in range(6):  # more than there are resources, and the responses are not read
         assert client.get("/").status_code == 200
     with client.get("/") as response:
         assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""Starlette: a container that lives as long as the app, and a request for each of its own."""
+"""Starlette: a container that runs as long as the app, and a request for each connection."""
 
 from __future__ import annotations
 

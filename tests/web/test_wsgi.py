@@ -230,7 +230,7 @@ def test_a_server_can_tell_the_length_of_a_body_of_one_part(container):
     assert (response.text, response.headers["content-length"]) == ("all", "3")
 
 
-def test_a_body_nobody_asks_for_is_no_error_nor_is_that_of_a_head(container):
+def test_an_unread_body_is_no_error_nor_is_that_of_a_head(container):
     served = streams(container)
     served({}, lambda *_: None).close()
     body = served({"REQUEST_METHOD": "HEAD"}, lambda *_: None)

@@ -1,4 +1,4 @@
-"""What a pool does with its resources in the background: open them, close them, check the idle ones."""
+"""Background work on resources: create them, destroy them, check the idle ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OnSlot(Operation[None]):
 
     __slots__ = ("slot",)
 
-    #: What such work is called, in the names of threads and tasks.
+    #: The name of such work, for threads and tasks.
     name = ""
 
     def __init__(self, pool: Pool, slot: Slot) -> None:
@@ -41,7 +41,7 @@ class OnSlot(Operation[None]):
 
 
 class OpenSlot(OnSlot):
-    """Make a resource, and let the ledger give it to the borrower that is first."""
+    """Create a resource and hand it to the ledger."""
 
     __slots__ = ()
     name = "open"
@@ -49,12 +49,12 @@ class OpenSlot(OnSlot):
     async def run(self) -> None:
         pool, slot = self.pool, self.slot
         with pool.backend.lock:
-            if not pool.ledger.begins(slot, self, OPENING, LATE):
+            if not pool.ledger.begin_work(slot, self, OPENING, LATE):
                 return
         began = pool.backend.now()
         hooks: ValueHooks | None = None
         try:
-            # Kept in the slot at once: should this be interrupted, the audit destroys what was made.
+            # Assigned in the same statement: after an interrupt the audit finds the resource and destroys it.
             slot.value = await pool.backend.call(
                 pool.hooks.create, (), pool.until(pool.options.create_timeout), stays=True
             )
@@ -70,7 +70,7 @@ class OpenSlot(OnSlot):
             self._opened(hooks, began)
 
     def _refuse_known(self) -> None:
-        """Make sure that what was made is new: resources are told apart by identity."""
+        """Raise if the pool has this object already: resources are told apart by identity."""
         pool, value = self.pool, self.slot.value
         if any(other.value is value and other is not self.slot for other in list(pool.ledger.slots)):
             self.slot.value = None
@@ -104,7 +104,7 @@ class OpenSlot(OnSlot):
             if hooks is None:
                 slot.value = None
                 pool.ledger.open_failed(slot, failure, now, final=is_final)
-            else:  # it exists, but would not start
+            else:  # it was created, and its `start` failed
                 pool.ledger.spoiled(slot, slot.value, hooks, failure, now, final=is_final)
         pool.dispatch()
         pool.tell("on_create_failed", error=failure, duration=now - began)
@@ -122,7 +122,7 @@ class OpenSlot(OnSlot):
 
 
 class CloseSlot(OnSlot):
-    """Unmake a resource; whatever its hooks do, its place is free afterwards."""
+    """Destroy a resource and free its place, also if a hook fails."""
 
     __slots__ = ()
     name = "close"
@@ -130,7 +130,7 @@ class CloseSlot(OnSlot):
     async def run(self) -> None:
         pool, slot = self.pool, self.slot
         with pool.backend.lock:
-            if not pool.ledger.begins(slot, self, CLOSING):
+            if not pool.ledger.begin_work(slot, self, CLOSING):
                 return
         value, began = slot.value, pool.backend.now()
         failure: BaseException | None = None
@@ -155,9 +155,9 @@ class CloseSlot(OnSlot):
         slot.value = None
 
     def _report(self, error: Exception) -> None:
-        # Where it failed, but not its words: a driver's may have a password in them.
+        # The traceback without the message: a driver's message may contain a password.
         log.warning(
-            "%s: destroying a %s (%s) failed with %s; its place is free all the same\n%s",
+            "%s: destroying a %s (%s) failed with %s; its place is free nevertheless\n%s",
             messages.title(self.pool.name, self.pool.key),
             self.pool.ledger.noun,
             self.slot.reason,
@@ -175,7 +175,7 @@ class CheckSlot(OnSlot):
     async def run(self) -> None:
         pool, slot = self.pool, self.slot
         with pool.backend.lock:
-            if not pool.ledger.begins(slot, self, LIVE):
+            if not pool.ledger.begin_work(slot, self, LIVE):
                 return
         flaw = None
         if pool.hooks.validate is not None:
@@ -193,11 +193,11 @@ class CheckSlot(OnSlot):
 
 class CheckIdle(Operation[None]):
     """
-    Look at all idle resources now, one after the other; those that are no good are destroyed.
+    Check all idle resources, one after the other, and destroy those that fail.
 
     Args:
-        pool: Whose resources to look at.
-        validate: Raises, or returns `False`, for one that is no good.
+        pool: Whose resources to check.
+        validate: Raises, or returns `False`, for a resource to destroy.
     """
 
     __slots__ = ("slots", "validate")
@@ -238,19 +238,19 @@ class CheckIdle(Operation[None]):
                 self.slots.insert(0, slot)
 
     async def _find_flaw(self, slot: Slot) -> BaseException | None:
-        """What is wrong with this resource, an interrupt of looking at it included; `None` if nothing is."""
+        """Check a resource: the flaw it has, an interrupt of the check included; or `None`."""
         pool = self.pool
-        flaw = pool.flaw_at_once(slot)
+        flaw = pool.find_visible_flaw(slot)
         if flaw is not None or self.validate is None:
             return flaw
         outcome = await _outcome(pool.backend.call(self.validate, (slot.value,), pool.until(pool.options.timeout)))
         if outcome is False:
-            return CreateError("the check said no", pool=pool.name, step=VALIDATING)
+            return CreateError("validate() returned False", pool=pool.name, step=VALIDATING)
         return outcome if isinstance(outcome, BaseException) else None
 
 
 async def _outcome(look: Coroutine[Any, Any, Any]) -> Any:
-    """What a look at a resource has found, an interrupt included: the caller still holds the slot."""
+    """Await a check; its result or what it raised, an interrupt included, for the caller still holds the slot."""
     try:
         return await look
     except BaseException as error:

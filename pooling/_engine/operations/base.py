@@ -1,10 +1,10 @@
 """
-What all operations have in common.
+What all operations share.
 
-An operation awaits nothing but the pool's backend. In threads that never suspends; in a loop it may, and then a
-cancellation can arrive at any `await`: an operation that holds a slot across an `await` gives it away when that raises.
-An interrupt between two bytecodes may end an operation anywhere. Its slot still refers to it, and the audit of the
-ledger finds that it is no longer under way.
+An operation awaits only the pool's backend. In threads an `await` never suspends. In a loop it may, and a cancellation
+can arrive there: an operation that holds a slot across an `await` gives the slot back when that raises.
+An interrupt between two bytecodes may end an operation anywhere. Its slot still refers to it, so the audit of the
+ledger finds that the operation has ended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 class Operation(Generic[R]):
     """
-    One operation on one pool; `await` it, or give it to a backend to run.
+    One operation on one pool. `await` it, or have a backend run it.
 
     Args:
         pool: The pool it works on.
@@ -34,11 +34,11 @@ class Operation(Generic[R]):
     _coroutine: Coroutine[Any, Any, R]
 
     async def run(self) -> R:
-        """Take all steps; what the caller gets."""
+        """Take all steps and return the operation's result."""
         raise NotImplementedError
 
     def begin(self) -> Coroutine[Any, Any, R]:
-        """The coroutine to run, once."""
+        """Return the coroutine to run. Call it once."""
         self._coroutine = coroutine = self.run()
         return coroutine
 
@@ -47,6 +47,6 @@ class Operation(Generic[R]):
 
     @property
     def is_under_way(self) -> bool:
-        """Whether it runs or is suspended; not before its first step, and not after its last."""
+        """Whether it has begun and not ended; also while it is suspended."""
         coroutine: Any = getattr(self, "_coroutine", None)
         return coroutine is not None and (coroutine.cr_running or coroutine.cr_suspended)

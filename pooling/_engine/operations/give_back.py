@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 class GiveBack(Operation[bool]):
     """
-    Reset a resource that was out, and let the next borrower have it; one that cannot be reset is destroyed.
+    Reset a borrowed resource and put it back; one that cannot be reset is destroyed.
 
-    Its result is `False` if the resource is not out.
+    The result is `False` if the resource is not out.
 
     Args:
         pool: Where it was borrowed.
@@ -63,13 +63,13 @@ class GiveBack(Operation[bool]):
         return True
 
     async def _reset(self, slot: Slot) -> tuple[str, Exception | None]:
-        """Run the hooks of a release: why the resource is to be destroyed, if it is, and the error to report."""
+        """Run the release hooks; return why to destroy the resource, empty if it stays, and the error to report."""
         pool, options = self.pool, self.pool.options
         step = RELEASE_HOOK
         try:
             if slot.hooks.release is not None:
                 with pool.backend.lock:
-                    pool.ledger.returns(slot, pool.backend.now())
+                    pool.ledger.begin_release(slot, pool.backend.now())
                 pool.arm()
                 deadline = pool.until(options.destroy_timeout)
                 await pool.backend.call(slot.hooks.release, (self.value, self.exc), deadline)
@@ -88,7 +88,7 @@ class GiveBack(Operation[bool]):
         return "", None
 
     def _can_reset(self, slot: Slot) -> bool:
-        """Whether a resource whose borrower failed is to be released all the same."""
+        """Whether a resource whose borrower failed is reset rather than destroyed; see `on_error`."""
         policy = self.pool.options.on_error
         return policy == "release" or (policy == "auto" and slot.hooks.release is not None)
 
@@ -104,14 +104,14 @@ class GiveBack(Operation[bool]):
 
     def _raise(self, step: str, failure: Exception) -> NoReturn:
         pool, how = self.pool, "failed"
-        if isinstance(failure, StepTimeoutError):  # a `TimeoutError` of the hook's own is not ours
+        if isinstance(failure, StepTimeoutError):  # unlike a `TimeoutError` that the hook raised
             how = f"did not end within destroy_timeout={pool.options.destroy_timeout} s"
             failure = TimeoutError(f"{step} {how}")
-        raise messages.release_failed(pool.name, pool.key, pool.ledger, failure, step=step, how=how) from failure
+        raise messages.release_error(pool.name, pool.key, pool.ledger, failure, step=step, how=how) from failure
 
 
 class Destroy(Operation[bool]):
-    """Destroy a resource that was out; its result is `False` if it is not out."""
+    """Destroy a borrowed resource. The result is `False` if it is not out."""
 
     __slots__ = ("value",)
 

@@ -1,4 +1,4 @@
-"""Start a pool and fill it; stop it and wait for what is out."""
+"""Start a pool and fill it; stop it and wait for borrowed resources."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger("pooling")
 
 class Start(Operation[None]):
     """
-    Begin to serve, and fill up to `min_size`; a pool that cannot be filled is stopped again, and the error raised.
+    Serve borrowers and fill up to `min_size`. A pool that cannot be filled is stopped again, and the error is raised.
 
     Args:
         pool: What to start.
         timeout: Seconds; `None` takes the pool's.
-        waits: Whether to wait until it is filled.
+        waits: Whether to wait for `min_size` resources.
     """
 
     __slots__ = ("failed_before", "fatal", "timeout", "waits")
@@ -34,7 +34,7 @@ class Start(Operation[None]):
         self.timeout = pool.seconds(timeout)
         self.waits = waits
         self.failed_before = pool.ledger.create_failures
-        self.fatal: BaseException | None = None  # a create failure that retrying cannot cure
+        self.fatal: BaseException | None = None  # the error of a create that is not tried again
 
     async def run(self) -> None:
         pool = self.pool
@@ -51,7 +51,7 @@ class Start(Operation[None]):
             raise
 
     def _begin(self) -> Watcher | None:
-        """Let the pool serve; what tells when it is filled, if that takes time."""
+        """Start the ledger; the watcher to wait for until the pool is filled, or `None` if there is no need to wait."""
         pool, ledger = self.pool, self.pool.ledger
         with pool.backend.lock:
             ledger.start(pool.backend.now())
@@ -73,21 +73,21 @@ class Start(Operation[None]):
     def _error(self) -> Exception:
         pool = self.pool
         if self.fatal is None:
-            return pool.timeout_error(self.timeout, pool.step_of_waiters(), fills=True)
-        error = messages.create_failed(pool.name, pool.key, pool.ledger, self.fatal)
+            return pool.timeout_error(self.timeout, pool.find_waiting_step(), fills=True)
+        error = messages.create_error(pool.name, pool.key, pool.ledger, self.fatal)
         error.__cause__ = self.fatal
         return error
 
 
 class Stop(Operation[None]):
     """
-    Refuse borrowers, destroy what is idle, wait for what is out; then say who still holds what.
+    Refuse borrowers, destroy idle resources, wait for borrowed ones; then log which are still out.
 
     Args:
         pool: What to stop.
         timeout: Seconds.
-        drains: Whether to wait for what is out.
-        given: The timeout that the caller has named, where this pool has only a part of it.
+        drains: Whether to wait for borrowed resources.
+        given: The timeout that the caller gave for several pools, if `timeout` is what is left of it.
     """
 
     __slots__ = ("drains", "given", "timeout")

@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from ..call_site import CallSite
     from ..pool import Pool
 
-CLOSED = "closed"  # why a borrower is refused that no limit refuses
+CLOSED = "closed"  # the refusal of a borrower because the pool is stopped, rather than by a limit
 
 
 class Take(Operation[Any]):
     """
-    One borrower on its way to a resource.
+    Acquire a resource for one borrower.
 
     Args:
-        pool: Where it borrows.
+        pool: The pool to acquire from.
         ctx: For the acquire hook.
         timeout: Seconds for all steps together; `None` takes the pool's.
         priority: Which queue to wait in.
-        site: Where the borrower stands in its code.
+        call_site: The borrower's file and line.
         queues: Whether it may wait for other borrowers.
     """
 
     __slots__ = (
-        # What is wanted.
+        # The request.
         "ctx",
         "timeout",
         "priority",
-        "site",
+        "call_site",
         "queues",
-        # How far it is. `slot` and `waiter` are what it holds.
+        # Progress. `slot` and `waiter` have to be given back if the operation fails.
         "slot",
         "waiter",
         "step",
@@ -53,13 +53,13 @@ class Take(Operation[Any]):
     )
 
     def __init__(
-        self, pool: Pool, ctx: Any, timeout: float | None, priority: int, site: CallSite, *, queues: bool = True
+        self, pool: Pool, ctx: Any, timeout: float | None, priority: int, call_site: CallSite, *, queues: bool = True
     ) -> None:
         super().__init__(pool)
         self.ctx = ctx
         self.timeout = pool.options.timeout if timeout is None else pool.seconds(timeout)
         self.priority = _checked_priority(pool, priority)
-        self.site = site
+        self.call_site = call_site
         self.queues = queues
         self.slot: Slot | None = None
         self.waiter: Waiter | None = None
@@ -67,14 +67,14 @@ class Take(Operation[Any]):
         self.began = pool.backend.now()
         self.deadline = self.began + self.timeout
         self.has_queued = False
-        self.was_served = False  # before, and what it got was no good
-        self.flaw: BaseException | None = None  # why that was no good
+        self.was_served = False  # whether it got a resource that failed its check
+        self.flaw: BaseException | None = None  # the flaw of that resource
         self.refusal = ""
 
     async def run(self) -> Any:
         try:
             if self.pool.tally is NO_TALLY:
-                self.pool.count_from_now_on()
+                self.pool.start_counting()
             slot = self._take_or_queue() or await self._wait()
             while self.pool.looks and not await self._is_good(slot):
                 slot = self._take_or_queue() or await self._wait()
@@ -85,12 +85,12 @@ class Take(Operation[Any]):
             failure = self._give_up(error)
             if failure is error:
                 raise
-            raise failure  # noqa: B904 - its cause is what failed last, not the step that took too long
+            raise failure  # noqa: B904 - the cause is the last create failure, not the `StepTimeoutError`
 
     # -- steps ---------------------------------------------------------------
 
     def _take_or_queue(self) -> Slot | None:
-        """An idle resource; without one the borrower queues."""
+        """Take an idle slot; if there is none, queue and return `None`."""
         pool = self.pool
         self.step = QUEUEING
         with pool.backend.lock:
@@ -100,12 +100,12 @@ class Take(Operation[Any]):
             raise self._closed_error(self.step)
         if self.refusal:
             pool.ledger.note_borrowers()
-            raise messages.exhausted(pool.name, pool.key, pool.ledger, now, limit=self.refusal)
+            raise messages.exhausted_error(pool.name, pool.key, pool.ledger, now, limit=self.refusal)
         pool.dispatch()
         return self.slot
 
     def _enter(self, now: float) -> str:
-        """Take an idle slot or queue, under the lock; the limit that forbids it, if one does."""
+        """Take an idle slot or queue, under the lock. Returns why the borrower is refused, else an empty text."""
         ledger = self.pool.ledger
         if not self.was_served:
             self.pool.tally.asked += 1
@@ -115,7 +115,7 @@ class Take(Operation[Any]):
             return CLOSED
         if not self.was_served:
             self.slot = ledger.take(now, self)
-            if self.slot is None and (limit := self.pool.limit_on_waiting(now, queues=self.queues)):
+            if self.slot is None and (limit := self.pool.find_waiting_limit(now, queues=self.queues)):
                 return limit
         if self.slot is None:
             self._queue(now)
@@ -129,14 +129,14 @@ class Take(Operation[Any]):
         self.pool.ledger.enqueue(self.waiter, now, first=self.was_served)
 
     async def _wait(self) -> Slot:
-        """Wait until a resource comes back or is created, and is assigned to this borrower."""
+        """Wait for the slot that is assigned to this borrower."""
         pool, ledger, waiter = self.pool, self.pool.ledger, self.waiter
         assert waiter is not None
         if not waiter.is_settled:
             pool.arm_again()
             await pool.backend.wait(waiter.latch, self.deadline)
         with pool.backend.lock:
-            step = pool.step_of_waiters()
+            step = pool.find_waiting_step()
             self.slot = ledger.claim(waiter)
             if self.slot is None and waiter.verdict is None:
                 ledger.withdraw(waiter, pool.backend.now())
@@ -147,15 +147,15 @@ class Take(Operation[Any]):
             raise pool.timeout_error(self.timeout, step)
         if isinstance(waiter.verdict, str):
             raise self._closed_error(QUEUEING)
-        raise messages.create_failed(pool.name, pool.key, ledger, waiter.verdict) from waiter.verdict
+        raise messages.create_error(pool.name, pool.key, ledger, waiter.verdict) from waiter.verdict
 
     async def _is_good(self, slot: Slot) -> bool:
-        """Whether the resource may be lent; one that may not is on its way to be destroyed."""
+        """Check a resource; whether it may be lent. One that fails is destroyed."""
         pool = self.pool
         if self.was_served and pool.backend.now() >= self.deadline:
             self.step = VALIDATING
             raise pool.timeout_error(self.timeout, VALIDATING, self.flaw)
-        flaw = pool.flaw_at_once(slot)
+        flaw = pool.find_visible_flaw(slot)
         if flaw is None and pool.is_to_validate(slot):
             self.step = VALIDATING
             flaw = await pool.find_flaw(slot, self.deadline)
@@ -166,11 +166,11 @@ class Take(Operation[Any]):
         return flaw is None
 
     def _reject(self, slot: Slot, flaw: BaseException) -> None:
-        """Have a resource destroyed that is no good; this borrower is the first to get another."""
+        """Destroy a resource that failed its check; this borrower goes to the head of the queue."""
         pool, ledger = self.pool, self.pool.ledger
         with pool.backend.lock:
             now = pool.backend.now()
-            if slot.uses == 0 and slot.born_at >= self.began:  # it was made for this borrower
+            if slot.uses == 0 and slot.born_at >= self.began:  # it was created for this borrower
                 ledger.refused(slot, flaw, now)
             ledger.condemn(slot, "invalid", now)
         self.slot = self.waiter = None
@@ -183,23 +183,23 @@ class Take(Operation[Any]):
         await self.pool.backend.call(slot.hooks.acquire, (slot.value, self.ctx), self.deadline)
 
     def _lend(self, slot: Slot) -> Any:
-        """Note that the resource is out; the resource."""
+        """Record the loan and return the resource."""
         pool = self.pool
         with pool.backend.lock:
             now = pool.backend.now()
-            slot.code, slot.lasti, slot.stack = self.site
+            slot.code, slot.lasti, slot.stack = self.call_site
             pool.ledger.lend(slot, now)
             self._count(None, now)
         pool.dispatch()
         if pool.wanted:
             pool.tell("on_acquired", value=slot.value, duration=now - self.began)
-        slot.operation = None  # the last step: from here on the resource is the borrower's
+        slot.operation = None  # last, since from here on the borrower holds the resource
         return slot.value
 
-    # -- the end that is none --------------------------------------------------
+    # -- failure -----------------------------------------------------------------
 
     def _give_up(self, error: BaseException) -> BaseException:
-        """Give away what this borrower holds; the error that it gets."""
+        """Give back what this borrower holds, and return the error to raise."""
         pool, ledger = self.pool, self.pool.ledger
         with pool.backend.lock:
             now = pool.backend.now()
@@ -220,12 +220,12 @@ class Take(Operation[Any]):
         return error
 
     def _is_late(self, error: BaseException | None) -> bool:
-        """Whether this is about the borrower's own deadline; a hook may have deadlines too."""
+        """Whether the borrower's own deadline passed; a timeout error may also come from a hook."""
         is_ours = isinstance(error, PoolTimeoutError) and error.pool == self.pool.name
         return is_ours or isinstance(error, StepTimeoutError)
 
     def _count(self, error: BaseException | None, now: float) -> None:
-        """Count what has become of this borrower; under the lock."""
+        """Count how this acquisition ended. Call it under the lock."""
         tally = self.pool.tally
         if error is None:
             tally.served += 1
@@ -247,7 +247,7 @@ class Take(Operation[Any]):
     def _closed_error(self, step: str) -> Exception:
         pool = self.pool
         waited = pool.backend.now() - self.began
-        return messages.closed(
+        return messages.closed_error(
             pool.name, pool.key, pool.ledger, waited=waited, is_off_the_map=pool.is_off_the_map, step=step
         )
 

@@ -2,7 +2,7 @@
 The live proof, for people.
 
     python -m tests.live.proof                   each fault once, in half a minute
-    python -m tests.live.proof --minutes 10      50 users, then faults drawn by lot
+    python -m tests.live.proof --minutes 10      50 users, then faults drawn at random
     python -m tests.live.proof --minutes 10 --seed 7
 """
 

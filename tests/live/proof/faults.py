@@ -1,4 +1,4 @@
-"""What goes wrong, each in one function; it has begun and ended, or been got over by itself, when that returns."""
+"""The faults, one function each. When it returns, the fault is over, or the load has recovered from it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from time import monotonic
 
 from .load import Load
 from .record import Record, Revocation, Span
-from .stage import Stage
+from .setup import Setup
 
 # Turns of the gateway's loop in which it has passed on to its clients what servers that are gone have left behind.
 TURNS = 20
 
 
 @dataclass
-class Scene:
+class Target:
     """
-    Where faults happen.
+    The system that faults are applied to.
 
     Args:
         outage: Seconds that an outage lasts: the length is the fault's, nothing waits for it to be over.
     """
 
-    stage: Stage
+    setup: Setup
     record: Record
     loads: Sequence[Load]
     outage: float
@@ -38,150 +38,150 @@ class Scene:
         Connections are killed in this block; at its end all clients have been told.
 
         The pooler takes logins while the server behind it is away, and lets their first statement fail. What it
-        excuses ends when it serves again: a second after its last vain attempt.
+        excuses ends when it serves again: a second after its last failed attempt.
         """
-        with self.record.strike(self.stage.pooled):
+        with self.record.strike(self.setup.pooled):
             with self.record.strike():
                 yield
                 for _ in range(TURNS):
-                    self.stage.lake.stats()
-            self.stage.wait_for_pooler(self.record.patience)
+                    self.setup.lake.stats()
+            self.setup.wait_for_pooler(self.record.patience)
 
     def last(self) -> None:
         """Let the outage last."""
         threading.Event().wait(self.outage)
 
 
-def nothing(scene: Scene) -> None:
+def nothing(target: Target) -> None:
     """Nothing goes wrong."""
 
 
-def _expire(scene: Scene) -> None:
-    scene.stage.lake.expire_tokens()
-    scene.record.expiries.append(monotonic())
+def _expire(target: Target) -> None:
+    target.setup.lake.expire_tokens()
+    target.record.expiries.append(monotonic())
 
 
-def tokens_expire(scene: Scene) -> None:
+def tokens_expire(target: Target) -> None:
     """All minted credentials expire; open connections stay, and the next login mints."""
-    _expire(scene)
+    _expire(target)
 
 
-def tokens_are_rotated(scene: Scene) -> None:
+def tokens_are_rotated(target: Target) -> None:
     """Each user, one after the other, comes with another workspace token."""
-    stage = scene.stage
-    for user in stage.users:
-        stage.tokens[user] = stage.lake.add_user(user)
+    setup = target.setup
+    for user in setup.users:
+        setup.tokens[user] = setup.lake.add_user(user)
 
 
-def users_are_revoked(scene: Scene) -> None:
+def users_are_revoked(target: Target) -> None:
     """Some users lose everything they had; the app closes their pools; they get new tokens in the end."""
-    stage, record = scene.stage, scene.record
-    users = scene.dice.sample(stage.users, 2)
+    setup, record = target.setup, target.record
+    users = target.dice.sample(setup.users, 2)
     revocations = {user: Revocation(Span(monotonic())) for user in users}
     for user, revocation in revocations.items():
         record.revocations.setdefault(user, []).append(revocation)
-        stage.lake.revoke(user)
-        for load in scene.loads:
+        setup.lake.revoke(user)
+        for load in target.loads:
             load.close_user(user)
         revocation.in_force = Span(monotonic())
     with record.changed:
         was_told = record.changed.wait_for(lambda: record.phase.turned_away >= 2, record.patience)
     if not was_told:
-        record.violate("nobody was turned away")
+        record.violate("no request was turned away")
     for user, revocation in revocations.items():
         revocation.in_force.end = monotonic()
-        stage.tokens[user] = stage.lake.add_user(user)
+        setup.tokens[user] = setup.lake.add_user(user)
     # Until requests with the old tokens are over.
     record.wait_for_all()
     for revocation in revocations.values():
         revocation.span.end = monotonic()
 
 
-def endpoint_suspends(scene: Scene) -> None:
+def endpoint_suspends(target: Target) -> None:
     """Scale to zero under load; the load wakes it."""
-    how = scene.dice.choice(["57P03", "refused", "wait"])
-    with scene.strike():
-        scene.stage.lake.suspend(scene.outage, while_waking=how)
+    how = target.dice.choice(["57P03", "refused", "wait"])
+    with target.strike():
+        target.setup.lake.suspend(target.outage, while_waking=how)
 
 
-def postgres_is_killed(scene: Scene) -> None:
+def postgres_is_killed(target: Target) -> None:
     """Postgres gets SIGKILL and starts again, with crash recovery."""
-    with scene.strike():
-        scene.stage.lake.restart_postgres(crash=True)
+    with target.strike():
+        target.setup.lake.restart_postgres(crash=True)
 
 
-def postgres_restarts(scene: Scene) -> None:
+def postgres_restarts(target: Target) -> None:
     """Postgres shuts down and starts again, as for maintenance."""
-    with scene.strike():
-        scene.stage.lake.restart_postgres()
+    with target.strike():
+        target.setup.lake.restart_postgres()
 
 
-def backends_are_terminated(scene: Scene) -> None:
+def backends_are_terminated(target: Target) -> None:
     """An administrator ends half of the connections with pg_terminate_backend."""
-    stage = scene.stage
-    connection = stage.beside()
+    setup = target.setup
+    connection = setup.beside()
     if connection is None:
-        connections_are_dropped(scene)
+        connections_are_dropped(target)
         return
-    with connection, scene.strike():
+    with connection, target.strike():
         pids = [pid for (pid,) in connection.execute(
-            "select pid from pg_stat_activity where usename = any(%s) order by pid", ([*stage.users, stage.app],)
+            "select pid from pg_stat_activity where usename = any(%s) order by pid", ([*setup.users, setup.app],)
         )]  # fmt: skip
-        for pid in scene.dice.sample(pids, (len(pids) + 1) // 2):
+        for pid in target.dice.sample(pids, (len(pids) + 1) // 2):
             connection.execute("select pg_terminate_backend(%s, 5000)", (pid,))
 
 
-def connections_are_dropped(scene: Scene) -> None:
+def connections_are_dropped(target: Target) -> None:
     """The server ends all connections (57P01)."""
-    with scene.strike():
-        scene.stage.lake.drop_connections()
+    with target.strike():
+        target.setup.lake.drop_connections()
 
 
-def connections_are_lost(scene: Scene) -> None:
+def connections_are_lost(target: Target) -> None:
     """All connections end without a word."""
-    with scene.strike():
-        scene.stage.lake.drop_connections(silently=True)
+    with target.strike():
+        target.setup.lake.drop_connections(silently=True)
 
 
-def network_stalls(scene: Scene) -> None:
-    """No byte passes, on connections there are or on new ones; then all goes on."""
-    with scene.stage.lake.hang(), scene.stage.lake.stall():
-        scene.last()
+def network_stalls(target: Target) -> None:
+    """No byte passes on present or new connections; then all go on."""
+    with target.setup.lake.hang(), target.setup.lake.stall():
+        target.last()
 
 
-def server_is_full(scene: Scene) -> None:
+def server_is_full(target: Target) -> None:
     """Logins meet 53300, until some have."""
-    with scene.stage.lake.too_many_connections() as fault:
-        fault.wait(3, timeout=scene.record.patience)
+    with target.setup.lake.too_many_connections() as fault:
+        fault.wait(3, timeout=target.record.patience)
 
 
-def port_is_closed(scene: Scene) -> None:
-    """Nobody listens; open connections go on."""
-    with scene.stage.lake.refuse():
-        scene.last()
+def port_is_closed(target: Target) -> None:
+    """The port refuses connections; open connections go on."""
+    with target.setup.lake.refuse():
+        target.last()
 
 
-def server_starts_up(scene: Scene) -> None:
+def server_starts_up(target: Target) -> None:
     """Logins meet 57P03, until some have; open connections go on."""
-    with scene.stage.lake.refuse("57P03") as fault:
-        fault.wait(5, timeout=scene.record.patience)
+    with target.setup.lake.refuse("57P03") as fault:
+        fault.wait(5, timeout=target.record.patience)
 
 
-def workspace_fails(scene: Scene) -> None:
+def workspace_fails(target: Target) -> None:
     """Credentials expire while the workspace API answers 503, a few times."""
-    lake = scene.stage.lake
+    lake = target.setup.lake
     with lake.fail_workspace(503, path="/credentials", count=3, retry_after=1) as fault:
-        _expire(scene)
-        fault.wait(1, timeout=scene.record.patience)
+        _expire(target)
+        fault.wait(1, timeout=target.record.patience)
 
 
-def pooler_restarts(scene: Scene) -> None:
+def pooler_restarts(target: Target) -> None:
     """PgBouncer is killed and started again."""
-    with scene.strike():
-        scene.stage.lake.restart_pooler()
+    with target.strike():
+        target.setup.lake.restart_pooler()
 
 
-FAULTS: dict[str, Callable[[Scene], None]] = {
+FAULTS: dict[str, Callable[[Target], None]] = {
     "tokens expire": tokens_expire,
     "tokens rotated": tokens_are_rotated,
     "users revoked": users_are_revoked,

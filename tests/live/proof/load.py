@@ -1,4 +1,4 @@
-"""Users who never stop asking: in threads, and on an event loop."""
+"""A continuous load of requests: in threads, and on an event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pooling import RequestContext
 from .record import Record, Request
 
 if TYPE_CHECKING:
-    from .stage import Stage
+    from .setup import Setup
 
 # Holds the connection in mid-query for a moment, for kills to find.
 SLOW = "select pg_sleep(0.05)"
@@ -32,40 +32,40 @@ WRITE = "insert into journal (request) values (%s) on conflict do nothing"
 
 class Load:
     """
-    What both sides have in common: who asks what, drawn from a seed.
+    What both sides share: the requests of each worker, drawn from a seed.
 
     Args:
-        stage: Whom and what there is.
-        record: What becomes of it.
+        setup: Users and settings.
+        record: Records the outcome of requests.
         workers: Requests at once.
         budget: Connections for all of them together.
     """
 
     side: str
     resolve: Any
-    """Gets a request's identity, returns the pool; replaced by whoever wants to see it go wrong."""
+    """Gets a request's identity, returns the pool; tests replace it to make it fail."""
 
-    def __init__(self, stage: Stage, *, workers: int, budget: int) -> None:
-        self.stage = stage
+    def __init__(self, setup: Setup, *, workers: int, budget: int) -> None:
+        self.setup = setup
         self.budget = budget
         self.names = [f"{self.side}-{number}" for number in range(workers)]
         self.record: Record
         self.is_over = False
 
     def requests(self, worker: str) -> Any:
-        """One after the other, until it is over."""
-        stage = self.stage
-        dice = random.Random(f"{stage.seed}/{worker}")
+        """Requests, one after the other, until the load is over."""
+        setup = self.setup
+        dice = random.Random(f"{setup.seed}/{worker}")
         number = 0
         while not self.is_over:
             number += 1
             draw = dice.random()
-            names = [stage.app] if draw < 0.08 else stage.pooled if stage.pooled and draw < 0.2 else stage.users
+            names = [setup.app] if draw < 0.08 else setup.pooled if setup.pooled and draw < 0.2 else setup.users
             yield Request(self.record, worker, number, dice.choice(names), is_slow=dice.random() < 0.25)
 
     def context(self, request: Request) -> RequestContext:
         """The request's context: with an identity if it is a user's."""
-        identity = self.stage.identity(request.user)
+        identity = self.setup.identity(request.user)
         return RequestContext("request") if identity is None else RequestContext("request", identity=identity)
 
 
@@ -76,9 +76,9 @@ class ThreadLoad(Load):
 
     def start(self, record: Record) -> None:
         self.record = record
-        self.manager = LakebasePoolManager(self.stage.base, max_total=self.budget, name="proof-threads")
+        self.manager = LakebasePoolManager(self.setup.base, max_total=self.budget, name="proof-threads")
         self.app_pool = create_lakebase_pool(
-            self.stage.app_config, min_size=0, max_size=2, budget=self.manager.budget, name="proof-threads"
+            self.setup.app_config, min_size=0, max_size=2, budget=self.manager.budget, name="proof-threads"
         )
         self.resolve = self.manager.for_user
         self.routing = RoutingPool(self.app_pool, lambda identity: self.resolve(identity))
@@ -114,7 +114,7 @@ class ThreadLoad(Load):
                 return
 
     def _pool(self, request: Request) -> Any:
-        own = self.stage.pooled_config(request.user)
+        own = self.setup.pooled_config(request.user)
         return self.routing if own is None else self.manager.get_pool(request.user, own)
 
     def close_user(self, user: str) -> None:
@@ -129,13 +129,13 @@ class ThreadLoad(Load):
                 self.record.violate(f"hangs: {thread.name} at the end")
 
     def close(self, timeout: float) -> None:
-        """Close all pools; what is still out has so many seconds to come back."""
+        """Close all pools; borrowed connections have `timeout` seconds to come back."""
         self.app_pool.close(timeout)
         self.manager.close_all(timeout)
 
 
 class LoopLoad(Load):
-    """Workers in tasks of a loop in a thread of its own, on an `AsyncLakebasePoolManager`."""
+    """Workers in tasks of a loop in its own thread, on an `AsyncLakebasePoolManager`."""
 
     side = "task"
 
@@ -150,9 +150,9 @@ class LoopLoad(Load):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * self.record.patience)
 
     async def _start(self) -> None:
-        self.manager = AsyncLakebasePoolManager(self.stage.base, max_total=self.budget, name="proof-tasks")
+        self.manager = AsyncLakebasePoolManager(self.setup.base, max_total=self.budget, name="proof-tasks")
         self.app_pool = create_async_lakebase_pool(
-            self.stage.app_config, min_size=0, max_size=2, budget=self.manager.budget, name="proof-tasks"
+            self.setup.app_config, min_size=0, max_size=2, budget=self.manager.budget, name="proof-tasks"
         )
         self.resolve = self.manager.for_user
         self.routing = AsyncRoutingPool(self.app_pool, lambda identity: self.resolve(identity))
@@ -184,7 +184,7 @@ class LoopLoad(Load):
                 return
 
     def _pool(self, request: Request) -> Any:
-        own = self.stage.pooled_config(request.user)
+        own = self.setup.pooled_config(request.user)
         return self.routing if own is None else self.manager.get_pool(request.user, own)
 
     def close_user(self, user: str) -> None:

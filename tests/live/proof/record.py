@@ -75,7 +75,7 @@ class Record:
     Judges each request as it goes, from any thread.
 
     Args:
-        worker_names: Who sends requests; each one at a time.
+        worker_names: The workers; each sends one request at a time.
         patience: Seconds after which a request counts as hanging. More than what a borrower's timeout allows.
     """
 
@@ -93,7 +93,7 @@ class Record:
 
     @property
     def phase(self) -> Phase:
-        """The one that is now."""
+        """The current phase."""
         return self.phases[-1]
 
     def violate(self, text: str) -> None:
@@ -127,7 +127,7 @@ class Record:
         """
         Block until each worker has had an answer to a request that it began from now on.
 
-        One who does not get there within `patience` seconds hangs, and is a violation.
+        A worker without an answer within `patience` seconds hangs, which is a violation.
         """
         now = monotonic()
         with self.changed:

@@ -11,28 +11,28 @@ from time import monotonic
 from lakebase.local import LocalLakebase
 from lakebase.local.errors import LocalLakebaseError
 
-from .faults import FAULTS, Scene, nothing
+from .faults import FAULTS, Target, nothing
 from .load import Load, LoopLoad, ThreadLoad
 from .record import Phase, Record
-from .stage import Stage
+from .setup import Setup
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """
-    How much of it.
+    The size and length of a run.
 
     Args:
-        users: Who log in with tokens of their own.
+        users: Number of users, each with its own token.
         threads: Requests at once on the manager for threads.
         tasks: Requests at once on the manager for asyncio.
         budget: Connections of either manager, its app's pool included.
         outage: Seconds that an outage lasts.
         timeout: Seconds that a borrower may wait. Longer than any outage.
         rounds: Requests that each worker at least has answered after each fault.
-        closing: Seconds in which all is gone after the end.
-        minutes: How long faults are drawn by lot; `None` has each once, in order.
-        seed: Of the lots.
+        closing: Seconds within which all connections are closed after the end.
+        minutes: How long to draw faults at random; `None` runs each once, in order.
+        seed: Seed of the random choices.
     """
 
     users: int = 50
@@ -53,7 +53,7 @@ SHORT = Plan(users=12, threads=5, tasks=8, budget=6, outage=0.4, timeout=20.0, r
 @dataclass
 class Outcome:
     """
-    What a run came to.
+    The result of a run.
 
     Attributes:
         violations: Promises that were not kept; empty if the proof holds.
@@ -99,10 +99,10 @@ class Outcome:
 
 class Run:
     """
-    One run on a local Lakebase of its own.
+    One run on a separate local Lakebase.
 
     Args:
-        lake: Started, and used by nobody else.
+        lake: A started local Lakebase that only this run uses.
         say: Called with a line after each fault.
     """
 
@@ -110,19 +110,19 @@ class Run:
         self.plan = plan
         self.say = say
         self.lake = lake
-        self.stage = Stage(lake, users=plan.users, seed=plan.seed, timeout=plan.timeout)
+        self.setup = Setup(lake, users=plan.users, seed=plan.seed, timeout=plan.timeout)
         self.before = lake.stats()
         self.loads: list[Load] = [
-            ThreadLoad(self.stage, workers=plan.threads, budget=plan.budget),
-            LoopLoad(self.stage, workers=plan.tasks, budget=plan.budget),
+            ThreadLoad(self.setup, workers=plan.threads, budget=plan.budget),
+            LoopLoad(self.setup, workers=plan.tasks, budget=plan.budget),
         ]
         names = [name for load in self.loads for name in load.names]
         self.record = Record(names, patience=2 * plan.timeout)
-        self.scene = Scene(self.stage, self.record, self.loads, plan.outage, random.Random(plan.seed))
+        self.target = Target(self.setup, self.record, self.loads, plan.outage, random.Random(plan.seed))
         self.outcome = Outcome(plan)
         self._is_over = threading.Event()
 
-    def go(self, faults: Mapping[str, Callable[[Scene], None]] | None = None) -> Outcome:
+    def go(self, faults: Mapping[str, Callable[[Target], None]] | None = None) -> Outcome:
         """Run it to its end, with these faults instead of the plan's. Blocks till then."""
         begin = monotonic()
         for load in self.loads:
@@ -147,21 +147,21 @@ class Run:
         self.outcome.seconds = monotonic() - begin
         return self._judged()
 
-    def _drawn(self, begin: float) -> Iterable[tuple[str, Callable[[Scene], None]]]:
+    def _drawn(self, begin: float) -> Iterable[tuple[str, Callable[[Target], None]]]:
         faults = dict(FAULTS)
-        if not self.stage.pooled:
+        if not self.setup.pooled:
             del faults["pooler restarts"]
             self.outcome.not_run["pooler restarts"] = f"there is no pooler: {self.lake.why_no_pooler}"
         yield from faults.items()
         drawn = tuple(faults.items())
         while self.plan.minutes is not None and monotonic() - begin < 60 * self.plan.minutes:
-            yield self.scene.dice.choice(drawn)
+            yield self.target.dice.choice(drawn)
 
-    def _phase(self, name: str, fault: Callable[[Scene], None]) -> None:
+    def _phase(self, name: str, fault: Callable[[Target], None]) -> None:
         begin = monotonic()
         phase = self.record.enter(name)
         try:
-            fault(self.scene)
+            fault(self.target)
         except LocalLakebaseError as error:
             self.record.violate(f"the fault did not come about: {error}")
         for _ in range(self.plan.rounds):
@@ -206,7 +206,7 @@ class Run:
                 self.record.violate(f"leaked: after closing, {load.manager!r}")
 
     def _left(self) -> str:
-        left = self.stage.server_processes()
+        left = self.setup.server_processes()
         return f"leaked: Postgres still has {left} processes for connections" if left else ""
 
     def _comes_true(self, objection: Callable[[], str]) -> None:
@@ -222,7 +222,7 @@ class Run:
         outcome.peaks.append(stats.peak)
         if stats.peak > outcome.allowed:
             record.violate(f"over budget: {stats.peak} connections at the server, {outcome.allowed} allowed")
-        entries = self.stage.entries()
+        entries = self.setup.entries()
         for request, user in record.answered.items():
             if entries.get(request) != user:
                 record.violate(

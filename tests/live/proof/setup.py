@@ -29,14 +29,14 @@ grant insert on journal to public;
 """
 
 
-class Stage:
+class Setup:
     """
-    Who takes part in the proof.
+    The users and roles of a proof, their rows, and how each connects.
 
     Args:
-        lake: A local Lakebase that nobody else uses.
-        users: How many log in with tokens of their own.
-        seed: Of all that is drawn by lot.
+        lake: A local Lakebase that only this proof uses.
+        users: Number of users, each with its own token.
+        seed: Seed of all random choices.
         timeout: Seconds that a borrower may wait. Longer than any outage.
     """
 
@@ -71,14 +71,14 @@ class Stage:
         lake.wait_for_connections(0)
 
     def identity(self, user: str) -> UserIdentity | None:
-        """Whose a request is, from its headers with the token of this instant; `None` if it is the app's own."""
+        """The identity of a request, from headers with the user's present token; `None` for a request of the app."""
         token = self.tokens.get(user)
         if token is None:
             return None
         return UserIdentity.from_headers({"X-Forwarded-Email": user, "X-Forwarded-Access-Token": token})
 
     def pooled_config(self, user: str) -> dict[str, Any] | None:
-        """How a role with a password connects to the pooler; `None` for everybody else."""
+        """How a role with a password connects to the pooler; `None` for other users."""
         if user not in self.pooled:
             return None
         return {
@@ -90,13 +90,13 @@ class Stage:
         }
 
     def entries(self) -> dict[str, str]:
-        """Every request in the database, and whose it was."""
+        """Every request in the database, and its user."""
         admin = self.lake.config(self.lake.admin_user)
         with psycopg.connect(**admin.connect_kwargs(), password=self.lake.mint(self.lake.admin_user)) as connection:
             return dict(connection.execute("select request, owner from journal").fetchall())
 
     def beside(self) -> psycopg.Connection[Any] | None:
-        """A superuser's connection around the gateway, counted nowhere; `None` where Postgres is in a container."""
+        """A superuser's connection that bypasses the gateway and its counts; `None` if Postgres is in a container."""
         return self._around(5432, SUPERUSER)
 
     def wait_for_pooler(self, timeout: float) -> None:
@@ -104,7 +104,7 @@ class Stage:
         Block until the pooler, if there is one, serves each of its roles.
 
         Raises:
-            LocalLakebaseError: It does not within `timeout` seconds.
+            LocalLakebaseError: It does not do so within `timeout` seconds.
         """
         deadline, again = monotonic() + timeout, threading.Event()
         for role in self.pooled:
@@ -129,7 +129,7 @@ class Stage:
         )
 
     def server_processes(self) -> int:
-        """Postgres' own count of the users' and the app's connections."""
+        """Postgres' count of the users' and the app's connections."""
         connection = self.beside()
         if connection is None:
             return self.lake.stats().open

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pooling import AsyncKeyedPoolingService, KeyedPoolingService
-from tests.contract.harness import LIMIT, Door
+from tests.contract.harness import LIMIT, PoolDriver
 
 
-class KeyedDoor(Door):
-    """A keyed pool's methods, all of them to be awaited."""
+class KeyedPoolDriver(PoolDriver):
+    """A keyed pool's methods, all of them awaitable on both sides."""
 
     @property
     def size(self) -> int:
@@ -19,18 +19,18 @@ class KeyedDoor(Door):
     def pending(self) -> int:
         return self.service.stats().pending
 
-    def of(self, key: Any) -> Door:
-        """The key's own pool."""
-        return Door(self.side, self.service.pool(key))
+    def of(self, key: Any) -> PoolDriver:
+        """The driver of the key's pool."""
+        return PoolDriver(self.side, self.service.pool(key))
 
 
-def keyed(side: Any, workshop: Any = None, **options: Any) -> KeyedDoor:
-    """A keyed pool whose keys all have their resources from one workshop."""
+def keyed(side: Any, workshop: Any = None, **options: Any) -> KeyedPoolDriver:
+    """A keyed pool whose resources all come from one workshop."""
     if workshop is not None:
         side.workshops.append(workshop)
     options.setdefault("timeout", LIMIT)
     kind = KeyedPoolingService if side.name == "threads" else AsyncKeyedPoolingService
     factory = object if workshop is None else workshop.factory
-    door = KeyedDoor(side, kind(options.pop("factory_for_key", lambda key: factory), **options))
-    side.doors.append(door)
-    return door
+    driver = KeyedPoolDriver(side, kind(options.pop("factory_for_key", lambda key: factory), **options))
+    side.drivers.append(driver)
+    return driver
