@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+import pytest
+
 import pooling
 from pooling import CreateError
 
@@ -28,6 +30,14 @@ class CtrlC(BaseException):
 
 
 KINDS = [CtrlC, SoftLimitError]
+
+#: For every file of these tests. A signal may leave a coroutine that never ran, or be reported in a finaliser; and the
+#: signal that `pytest-timeout` would use is taken.
+MARKS = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.timeout(180, method="thread"),
+]
 
 
 class Signals:

@@ -14,13 +14,10 @@ import pytest
 from pooling import AsyncPoolingService
 from pooling._engine.audit import AUDIT_EVERY
 
-from .signals import KINDS, Clock, Made, Signals
+from .signals import KINDS, MARKS, Clock, Made, Signals
 
-# An interrupt between making a coroutine and running it leaves one that never ran.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:coroutine .* was never awaited:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
-SIGNALS = int(os.environ.get("INTERRUPTS", "300"))
+pytestmark = MARKS
+SIGNALS = int(os.environ.get("INTERRUPTS", "60"))
 LIMIT = 20.0
 
 

@@ -13,9 +13,9 @@ from pooling._engine.audit import AUDIT_EVERY
 from tests.dropin.parts import dsn
 from tests.live.manager_parts import users
 
-from .signals import KINDS, Clock, Signals
+from .signals import KINDS, MARKS, Clock, Signals
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = MARKS
 SIGNALS = int(os.environ.get("INTERRUPTS", "80"))
 LIMIT = 20.0  # seconds until a test gives up that is not about time
 SIZE = 2

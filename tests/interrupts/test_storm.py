@@ -22,9 +22,9 @@ from pooling import (
     ReleaseError,
 )
 
-from .signals import KINDS, Signals, SoftLimitError
+from .signals import KINDS, MARKS, Signals, SoftLimitError
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = MARKS
 SECONDS = float(os.environ.get("STORM", "1.5"))
 BORROWERS = 8
 LIMIT = 20.0

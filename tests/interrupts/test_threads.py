@@ -12,10 +12,10 @@ import pytest
 from pooling import KeyedPoolingService, PoolingService, get_pooled_value
 from pooling._engine.audit import AUDIT_EVERY
 
-from .signals import KINDS, Clock, Made, Signals
+from .signals import KINDS, MARKS, Clock, Made, Signals
 
-SIGNALS = int(os.environ.get("INTERRUPTS", "600"))
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+SIGNALS = int(os.environ.get("INTERRUPTS", "300"))
+pytestmark = MARKS
 LIMIT = 20.0  # seconds until a test gives up that is not about time
 
 

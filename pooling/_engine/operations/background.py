@@ -101,8 +101,7 @@ class OpenSlot(OnSlot):
         is_final = self._is_final(failure)
         with pool.backend.lock:
             now = pool.backend.now()
-            if hooks is None:
-                slot.value = None
+            if slot.value is None:
                 pool.ledger.open_failed(slot, failure, now, final=is_final)
             else:  # it was created, and its `start` failed
                 pool.ledger.spoiled(slot, slot.value, hooks, failure, now, final=is_final)
