@@ -41,6 +41,16 @@ class NoLock:
 NO_LOCK = NoLock()
 
 
+class Latch:
+    """Lets one task wait until another opens it."""
+
+    __slots__ = ("future", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.future: asyncio.Future[None] | None = None  # while a task waits
+
+
 class LoopTimer:
     """Calls back at given instants, for all pools of one loop, through one timer handle."""
 
@@ -91,27 +101,29 @@ class AsyncioBackend:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.tasks: set[asyncio.Task[Any]] | None = None  # the loop itself keeps only weak references
 
-    def latch(self) -> asyncio.Future[bool]:
-        assert self.loop is not None
-        return self.loop.create_future()
+    def latch(self) -> Latch:
+        return Latch()
 
-    def wake(self, latch: asyncio.Future[bool]) -> None:
-        if not latch.done():
-            latch.set_result(True)
+    def wake(self, latch: Latch) -> None:
+        latch.is_open = True
+        if latch.future is not None and not latch.future.done():
+            latch.future.set_result(None)
 
-    async def wait(self, latch: asyncio.Future[bool], deadline: float) -> bool:
-        """Suspend until the latch is opened or the deadline has passed. Returns whether it was opened."""
-        if latch.done():
-            return latch.result()
-        if deadline == inf:
-            return await latch
+    async def wait(self, latch: Latch, deadline: float) -> bool:
+        """Suspend until the latch is opened or the deadline has passed; whether it was opened."""
+        if latch.is_open:
+            return True
         assert self.loop is not None
-        delay = max(deadline - self.now(), 0.0)
-        timer = self.loop.call_later(delay, _give_up, latch)
+        latch.future = future = self.loop.create_future()
+        timer = None
+        if deadline != inf:
+            timer = self.loop.call_later(max(deadline - self.now(), 0.0), _give_up, future)
         try:
-            return await latch
+            await future
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+        return latch.is_open
 
     async def call(
         self, hook: Callable[..., Any], args: tuple[Any, ...], deadline: float, *, stays: bool = False
@@ -177,6 +189,6 @@ class AsyncioBackend:
         self.tasks = None
 
 
-def _give_up(latch: asyncio.Future[bool]) -> None:
-    if not latch.done():
-        latch.set_result(False)
+def _give_up(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

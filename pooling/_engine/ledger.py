@@ -659,6 +659,7 @@ class Ledger:
 
     def audit(self, now: float) -> None:
         """Recover what an interrupt has left: lost slots, and waiters of operations that have ended."""
+        self._correct_containers()
         lost, again_at = find_lost(self.slots, self.idle, self.out, self.outbox, now)
         for slot in lost:
             self._recover(slot, now)
@@ -667,6 +668,13 @@ class Ledger:
                 del queue[waiter]
         self.watchers = tuple(watcher for watcher in self.watchers if _is_under_way(watcher.operation))
         self._look_at(again_at, now)
+
+    def _correct_containers(self) -> None:
+        """Take out of the containers of a state what an interrupt has left there after that state."""
+        for slots, state in ((self.opening, OPENING), (self.closing, CLOSING), (self.returning, LIVE)):
+            for slot in [slot for slot in slots if slot.state is not state or slot not in self.slots]:
+                del slots[slot]
+        self.late = tuple(slot for slot in self.late if slot.state is LATE and slot in self.slots)
 
     def _recover(self, slot: Slot, now: float) -> None:
         """Destroy the resource of a lost slot, or order again the work that was lost."""

@@ -20,7 +20,7 @@ from ..stats import Histogram
 from . import messages
 from .ledger import RUNNING, Ledger
 from .messages import CREATING, QUEUEING, VALIDATING
-from .slots import LIVE, Leak, Overdue, Slot, Wake, Watcher, Work
+from .slots import LIVE, Leak, Overdue, Slot, Waiter, Wake, Watcher, Work
 
 if TYPE_CHECKING:
     from .._backends.base import Backend
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pooling")
 
-LATE = 1.0  # seconds after which an alarm that has not rung counts as lost to an interrupt
+LATE = 0.2  # seconds after which an alarm that has not rung counts as lost to an interrupt
+PATIENCE = 0.5  # seconds until a waiter looks for itself whether a sweep is due
 
 
 class Tally:
@@ -268,6 +269,25 @@ class Pool:
         if when < self.armed_at:
             self.backend.at(when, Ring(self, when))
             self.armed_at = when
+
+    async def wait(self, waiter: Waiter, deadline: float) -> bool:
+        """
+        Wait until a waiter is woken or the deadline has passed; whether it was woken.
+
+        Now and then the waiter sees to a sweep that is due: an interrupt may have lost the alarm for it.
+        """
+        while True:
+            self.arm_again()
+            until = min(deadline, self.backend.now() + PATIENCE)
+            if await self.backend.wait(waiter.latch, until):
+                return True
+            if until == deadline:
+                return False
+            self.change(self._sweep_if_due)
+
+    def _sweep_if_due(self, now: float) -> None:
+        if self.ledger.alarm <= now:
+            self.ledger.sweep(now)
 
     def arm_again(self) -> None:
         """Set the timer before a wait, also if its last alarm was lost to an interrupt."""

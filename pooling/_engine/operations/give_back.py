@@ -138,6 +138,6 @@ async def discard(operation: Operation[Any], slot: Slot, reason: str) -> None:
         pool.ledger.condemn(slot, reason, now)
     try:
         pool.dispatch()
-        await pool.backend.wait(watcher.latch, now + pool.options.destroy_timeout)
+        await pool.wait(watcher, now + pool.options.destroy_timeout)
     finally:
         pool.forget(watcher)

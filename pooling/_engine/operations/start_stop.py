@@ -43,7 +43,7 @@ class Start(Operation[None]):
         if watcher is None:
             return
         try:
-            if not await pool.backend.wait(watcher.latch, pool.backend.now() + self.timeout) or self.fatal is not None:
+            if not await pool.wait(watcher, pool.backend.now() + self.timeout) or self.fatal is not None:
                 raise self._error()
         except BaseException:
             pool.forget(watcher)
@@ -107,7 +107,7 @@ class Stop(Operation[None]):
             pool.ledger.stop(now)
         try:
             pool.dispatch()
-            is_met = await pool.backend.wait(watcher.latch, now + self.timeout)
+            is_met = await pool.wait(watcher, now + self.timeout)
         finally:
             pool.forget(watcher)
         if not is_met and not self._is_empty():  # met, it may have been started again since

@@ -133,8 +133,7 @@ class Take(Operation[Any]):
         pool, ledger, waiter = self.pool, self.pool.ledger, self.waiter
         assert waiter is not None
         if not waiter.is_settled:
-            pool.arm_again()
-            await pool.backend.wait(waiter.latch, self.deadline)
+            await pool.wait(waiter, self.deadline)
         with pool.backend.lock:
             step = pool.find_waiting_step()
             self.slot = ledger.claim(waiter)
