@@ -276,10 +276,15 @@ class Pool:
 
         Now and then the waiter sees to a sweep that is due: an interrupt may have lost the alarm for it.
         """
+        backend = self.backend
         while True:
-            self.arm_again()
-            until = min(deadline, self.backend.now() + PATIENCE)
-            if await self.backend.wait(waiter.latch, until):
+            now = backend.now()
+            if self.armed_at < now - LATE:
+                self.armed_at = inf
+            if self.ledger.alarm < self.armed_at:
+                self.arm()
+            until = min(deadline, now + PATIENCE)
+            if await backend.wait(waiter.latch, until):
                 return True
             if until == deadline:
                 return False
@@ -288,12 +293,6 @@ class Pool:
     def _sweep_if_due(self, now: float) -> None:
         if self.ledger.alarm <= now:
             self.ledger.sweep(now)
-
-    def arm_again(self) -> None:
-        """Set the timer before a wait, also if its last alarm was lost to an interrupt."""
-        if self.armed_at < self.backend.now() - LATE:
-            self.armed_at = inf
-        self.arm()
 
     def ring(self, when: float) -> None:
         """The timer's call; never raises."""
