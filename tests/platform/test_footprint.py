@@ -76,10 +76,9 @@ def test_a_thousand_idle_pools_share_a_few_threads_and_their_workers_end():
     assert all(pool.available == 1 for pool in pools)
     assert len(pooling_threads()) < 20
     ends = time.monotonic() + 60
-    while [thread for thread in pooling_threads() if "worker" in thread.name]:
-        assert time.monotonic() < ends, "workers without work end"
+    while len(pooling_threads()) > 1:  # a timer without alarms may be ending just as the next begins
+        assert time.monotonic() < ends, "workers without work end, and there is one timer for all"
         time.sleep(0.05)  # sleeps: between two looks
-    assert len(pooling_threads()) <= 1, "one timer for all"
     for pool in pools:
         pool.stop()
 
