@@ -186,6 +186,8 @@ class Timer:
     def _run(self) -> None:
         while True:
             with self._lock:
+                if self._thread is not threading.current_thread():  # an interrupted start was followed by another
+                    return
                 now = time.monotonic()
                 callback = self._alarms.pop(now)
                 first = self._alarms.next_at()
