@@ -28,7 +28,7 @@ OTHER_PYTHONS = ("3.12", "3.13", "3.14")
 ENGINE_TESTS = ("tests/operations", "tests/contract", "tests/interrupts")
 ENGINE_NEEDS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
 # What pyright cannot know are classes built on untyped ones, of dependency-injector and of web frameworks.
-KNOWN_TYPES = 0.85
+KNOWN_TYPES = 0.9
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "format", "mypy", "pyright", "quick"]
