@@ -563,6 +563,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def acquire(self, key: K, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """As `PoolingService.acquire`, from the key's pool; also waits while the budget is spent."""
+        # The loop of `_borrow`, written out: a call through a function would make each acquisition a third slower.
         while True:
             service = self.pool(key)
             try:
@@ -572,37 +573,21 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
     def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`, from the key's pool."""
-        return self._borrow(key, request_ctx, None, priority, queues=False)
+        return self._borrow(key, None, lambda service, _: service.acquire_nowait(request_ctx, priority=priority))
 
-    def _borrow(
-        self,
-        key: K,
-        request_ctx: Any,
-        timeout: float | None,
-        priority: int,
-        *,
-        queues: bool = True,
-        lease: _KeyedLease[T] | None = None,
-    ) -> T:
+    def _borrow(self, key: K, timeout: float | None, acquire: Callable[[PoolingService[T], float | None], T]) -> T:
         """
         Acquire from the key's pool. If the key is closed meanwhile, acquire from its next pool.
 
         Args:
             key: Whose pool.
-            request_ctx: As in `acquire`.
-            timeout: As in `acquire`.
-            priority: As in `acquire`.
-            queues: `False` as in `acquire_nowait`.
-            lease: A lease that acquires, instead of this method.
+            timeout: Seconds for all attempts together; `None` takes the pool's.
+            acquire: Called with the pool and the seconds left.
         """
         while True:
             service = self.pool(key)
             try:
-                if lease is not None:
-                    return lease.enter(service, timeout)
-                if queues:
-                    return service.acquire(request_ctx, timeout=timeout, priority=priority)
-                return service.acquire_nowait(request_ctx, priority=priority)
+                return acquire(service, timeout)
             except PoolClosedError as error:
                 timeout = self._seconds_left(key, service, error, timeout)
 
@@ -666,9 +651,9 @@ class _KeyedLease(Lease[T]):
     def __enter__(self) -> T:
         if self._value is not NOTHING:
             raise self._in_use()
-        return self._keyed._borrow(self._key, None, self._timeout, 0, lease=self)
+        return self._keyed._borrow(self._key, self._timeout, self._enter)
 
-    def enter(self, service: PoolingService[T], timeout: float | None) -> T:
+    def _enter(self, service: PoolingService[T], timeout: float | None) -> T:
         """Acquire from this pool, and release to it."""
         self._service = service
         value: T  # assigned in the same statement, as in `Lease`
@@ -691,10 +676,10 @@ class _AsyncKeyedLease(AsyncLease[T]):
     async def __aenter__(self) -> T:
         if self._value is not NOTHING:
             raise self._in_use()
-        return await self._keyed._borrow(self._key, None, self._timeout, 0, lease=self)
+        return await self._keyed._borrow(self._key, self._timeout, self._enter)
 
-    async def enter(self, service: AsyncPoolingService[T], timeout: float | None) -> T:
-        """As `_KeyedLease.enter`."""
+    async def _enter(self, service: AsyncPoolingService[T], timeout: float | None) -> T:
+        """As `_KeyedLease._enter`."""
         self._service = service
         value: T  # assigned in the same statement, as in `Lease`
         value = self._value = await service.acquire(self._ctx, timeout=timeout, priority=self._priority)
@@ -742,27 +727,16 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
     async def acquire_nowait(self, key: K, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `KeyedPoolingService.acquire_nowait`."""
-        return await self._borrow(key, request_ctx, None, priority, queues=False)
+        return await self._borrow(key, None, lambda service, _: service.acquire_nowait(request_ctx, priority=priority))
 
     async def _borrow(
-        self,
-        key: K,
-        request_ctx: Any,
-        timeout: float | None,
-        priority: int,
-        *,
-        queues: bool = True,
-        lease: _AsyncKeyedLease[T] | None = None,
+        self, key: K, timeout: float | None, acquire: Callable[[AsyncPoolingService[T], float | None], Awaitable[T]]
     ) -> T:
         """As `KeyedPoolingService._borrow`."""
         while True:
             service = self.pool(key)
             try:
-                if lease is not None:
-                    return await lease.enter(service, timeout)
-                if queues:
-                    return await service.acquire(request_ctx, timeout=timeout, priority=priority)
-                return await service.acquire_nowait(request_ctx, priority=priority)
+                return await acquire(service, timeout)
             except PoolClosedError as error:
                 timeout = self._seconds_left(key, service, error, timeout)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from ._engine.budget import Budget
+    from ._engine.operations.take import Take
     from .events import PoolObserver
     from .stats import PoolStats
 
@@ -264,6 +265,12 @@ class _Service(Generic[T]):
             slot.noted = slot.uses + 1
         return True
 
+    def _take(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> Take:
+        """Acquire with all steps: to finish in threads, or to await."""
+        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        ctx = self._context if ctx is None else ctx
+        return self.engine.take(ctx, timeout, priority, call_site, queues=queues)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} {self._ledger.state.value}: {messages.counts_of(self._ledger)}>"
 
@@ -367,7 +374,7 @@ class PoolingService(_Service[T]):
                     ledger.out[id(value)] = slot
                     if slot.state is LIVE or self.engine.keeps(slot, value):
                         return value
-        return self._acquire(request_ctx, timeout, priority)
+        return finish(self._take(request_ctx, timeout, priority))  # type: ignore[no-any-return]
 
     def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
         """
@@ -378,12 +385,7 @@ class PoolingService(_Service[T]):
         Raises:
             PoolExhaustedError: All resources are out.
         """
-        return self._acquire(request_ctx, None, priority, queues=False)
-
-    def _acquire(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> T:
-        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
-        ctx = self._context if ctx is None else ctx
-        return finish(self.engine.take(ctx, timeout, priority, call_site, queues=queues))  # type: ignore[no-any-return]
+        return finish(self._take(request_ctx, None, priority, queues=False))  # type: ignore[no-any-return]
 
     def release(self, value: T, exc: BaseException | None = None) -> None:
         """
@@ -556,9 +558,7 @@ class AsyncPoolingService(_Service[T]):
         if value is not NOTHING:
             return value
         self._bind()
-        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
-        ctx = self._context if request_ctx is None else request_ctx
-        return await self.engine.take(ctx, timeout, priority, call_site)  # type: ignore[no-any-return]
+        return await self._take(request_ctx, timeout, priority)  # type: ignore[no-any-return]
 
     def take_idle(self) -> T:
         """Take an idle resource if no hook has to run and no other borrower waits; else return `NOTHING`."""
@@ -585,9 +585,7 @@ class AsyncPoolingService(_Service[T]):
     async def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`; it suspends only for the hooks."""
         self._bind()
-        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
-        ctx = self._context if request_ctx is None else request_ctx
-        return await self.engine.take(ctx, None, priority, call_site, queues=False)  # type: ignore[no-any-return]
+        return await self._take(request_ctx, None, priority, queues=False)  # type: ignore[no-any-return]
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. A cancellation inside the release hook destroys the resource."""

@@ -763,18 +763,19 @@ class Ledger:
             self.late += (slot,)
             self.outbox.append(Overdue(slot, "create"))
             self.failed(TimeoutError(f"create did not end within create_timeout={self.options.create_timeout} s"), now)
-            return
-        self.closing.pop(slot, None)
-        self.returning.pop(slot, None)
-        if slot.state is not CLOSING and not _is_under_way(slot.operation):
-            self._close(slot, "lost", now)
-            return
-        step = "destroy" if slot.state is CLOSING else "release"
-        if slot.state is not CLOSING:
+        elif slot.state is CLOSING:
+            self.closing.pop(slot, None)
+            self._retire(slot)
+            self.outbox.append(Overdue(slot, "destroy"))
+        elif _is_under_way(slot.operation):
+            self.returning.pop(slot, None)
             slot.state = OVERDUE
-        slot.reason = slot.reason or "overdue"
-        self._retire(slot)
-        self.outbox.append(Overdue(slot, step))
+            slot.reason = slot.reason or "overdue"
+            self._retire(slot)
+            self.outbox.append(Overdue(slot, "release"))
+        else:  # an interrupt ended the release
+            self.returning.pop(slot, None)
+            self._close(slot, "lost", now)
 
     def _retire(self, slot: Slot) -> None:
         if self._vacate(slot):

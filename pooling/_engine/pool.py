@@ -214,11 +214,10 @@ class Pool:
             # Under a budget all members share one outbox, so an item may belong to another pool.
             owner: Pool = self if isinstance(item, Wake) or item.slot.home is None else item.slot.home.owner
             owner.carry_out(item)
-        ledger = self.ledger
-        if ledger.alarm < self.armed_at:
-            self.arm()
-        if ledger.budget is not None and ledger.budget.changed:
-            self._arm_changed(ledger.budget)
+        self.arm()
+        budget = self.ledger.budget
+        if budget is not None and budget.changed:
+            self._arm_changed(budget)
 
     def _arm_changed(self, budget: Budget) -> None:
         """Set the timers of the pools that were changed through the shared budget."""
@@ -281,8 +280,7 @@ class Pool:
             now = backend.now()
             if self.armed_at < now - LATE:
                 self.armed_at = inf
-            if self.ledger.alarm < self.armed_at:
-                self.arm()
+            self.arm()
             until = min(deadline, now + PATIENCE)
             if await backend.wait(waiter.latch, until):
                 return True
@@ -303,11 +301,7 @@ class Pool:
             if self.ledger.alarm > when:
                 self.arm()
                 return
-            with self.backend.lock:
-                now = self.backend.now()
-                if self.ledger.alarm <= now:
-                    self.ledger.sweep(now)
-            self.dispatch()
+            self.change(self._sweep_if_due)
         except Exception:
             log.exception("%s: the periodic look at it failed", messages.title(self.name, self.key))
 
