@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import os
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from ._backends.alarms import Ring
+from ._backends.fork import Survivors
 from ._backends.fork import snapshot as members
 from ._engine import messages
 from ._engine.lease import NOTHING, AsyncLease, Lease
@@ -73,7 +73,7 @@ _numbers = itertools.count(1)
 BATCH = 500
 LATE = 5.0  # seconds after which a timer that has not called counts as gone, as when its event loop has ended
 
-_all: weakref.WeakSet[_Keyed[Any, Any, Any]] = weakref.WeakSet()
+_keyed_services: Survivors[_Keyed[Any, Any, Any]] = Survivors()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +165,7 @@ class _Keyed(Generic[K, T, S]):
         self._created_before = 0
         self._armed_at = math.inf
         self._arm_again_at = -math.inf if self._max_key_idle < math.inf else math.inf
-        _all.add(self)
+        _keyed_services.add(self)
 
     # -- keys ----------------------------------------------------------------
 
@@ -531,6 +531,13 @@ class _Keyed(Generic[K, T, S]):
         """Serve borrowers; needed only after `stop`."""
         self._is_stopped = False
 
+    def renew(self) -> None:
+        """Go on in a child process, where no other thread has the lock, and no timer is set."""
+        self._lock = threading.RLock()
+        self._armed_at = math.inf
+        if self._max_key_idle < math.inf:
+            self._arm_again_at = -math.inf
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {len(self)} keys, {self._budget!r}>"
 
@@ -791,15 +798,3 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     ) -> Literal[False]:
         await self.stop()
         return False
-
-
-def _after_fork() -> None:
-    for keyed in members(_all):
-        keyed._lock = threading.RLock()
-        keyed._armed_at = math.inf  # the timer was the parent's
-        if keyed._max_key_idle < math.inf:
-            keyed._arm_again_at = -math.inf
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

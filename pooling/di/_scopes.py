@@ -7,7 +7,6 @@ begins or ends. The library has no event for that, so its methods are extended h
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Awaitable
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from dependency_injector import providers
 
+from .._backends.fork import Survivors
 from .._backends.fork import snapshot as members
 from .._backends.offload import in_worker
 from ..errors import ConfigurationError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["PerContainer", "PerRequest", "Watched"]
 
 T = TypeVar("T")
+
+_per_container: Survivors[PerContainer[Any]] = Survivors()
 
 
 class Forgetful(Protocol):
@@ -140,7 +142,7 @@ class PerContainer(_Scoped[T]):
         self._building = threading.RLock()
         self._container: weakref.ref[Any] | None = None
         self._key: str | None = None
-        _all.add(self)
+        _per_container.add(self)
 
     if not TYPE_CHECKING:  # the library's stub types it
 
@@ -220,15 +222,6 @@ class PerContainer(_Scoped[T]):
         """As `stop`, without blocking the event loop."""
         await in_worker(lambda: self.stop(timeout))
 
-
-_all: weakref.WeakSet[PerContainer[Any]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """In a forked child: replace the locks, which threads of the parent may have held."""
-    for provider in members(_all):
-        provider._building = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    def renew(self) -> None:
+        """Go on in a child process, where no other thread has the lock."""
+        self._building = threading.RLock()
