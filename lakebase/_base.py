@@ -13,6 +13,7 @@ from psycopg.pq import TransactionStatus
 from pooling import PoolBudget, PoolingError, PoolingServiceOptions, ReleaseError
 
 from ._connecting import left_open
+from ._driver_state import has_changed, restoring
 from ._pool_arguments import (
     CALLBACKS,
     ServiceArguments,
@@ -22,6 +23,7 @@ from ._pool_arguments import (
     checked_sizes,
 )
 from ._pool_errors import LakebasePoolClosed, translated
+from ._session_reset import SessionReset, check_session_reset, clearing, noticing_discards, take_mark
 from .config import LakebasePoolConfig
 from .credentials import credential_source
 from .endpoints import note_unknown_host
@@ -76,6 +78,8 @@ class PoolBase(Generic[C]):
     max_idle: float
     service: Any
     usage: float
+    session_reset: SessionReset | None
+    check_handles: bool
     _check: Any
     _configure: Any
     _reset: Any
@@ -96,6 +100,8 @@ class PoolBase(Generic[C]):
         configure: Callable[[C], Any] | None = None,
         check: Callable[[C], Any] | None = None,
         reset: Callable[[C], Any] | None = None,
+        session_reset: SessionReset | None = None,
+        check_handles: bool = False,
         name: str | None = None,
         key: Any = None,
         close_returns: bool = False,
@@ -121,6 +127,9 @@ class PoolBase(Generic[C]):
         self._configure = configure
         self._check = check
         self._reset = reset
+        self.session_reset = session_reset
+        self.check_handles = check_handles
+        self._resets = reset is not None or session_reset is not None
         self._reconnect_failed = reconnect_failed
         if renewal is not None:
             self._renewal = renewal
@@ -150,6 +159,7 @@ class PoolBase(Generic[C]):
         # These two may be values as well.
         given |= {name: value for name in ("conninfo", "kwargs") if callable(value := getattr(self, name))}
         check_callables(given, is_async=self._is_async)
+        check_session_reset(self.session_reset)
         check_budget(budget)
 
     def _make_connector(
@@ -297,7 +307,7 @@ class PoolBase(Generic[C]):
         self.service.retire()
 
     def _returning(self, conn: Any) -> Steps[None]:
-        """Give back a connection that may have to be brought back to idle first; one that cannot be is closed."""
+        """Give back a connection that is not as it was left: it is made so first, and closed if that is impossible."""
         service = self.service
         if conn.__dict__.get("_in_reset"):  # `reset` closes it, where `close_returns`
             yield conn.close
@@ -328,19 +338,44 @@ class PoolBase(Generic[C]):
         elif status != IDLE:
             logger.warning("closing returned connection, which is broken or in use: %s", conn)
             return False
+        try:
+            return (yield from self._resetting(conn))
+        except Exception as error:  # noqa: BLE001 - a connection that cannot be reset is replaced
+            logger.warning("error resetting connection: %s: %s. It is closed", type(error).__name__, error)
+            return False
+
+    def _resetting(self, conn: Any) -> Steps[bool]:
+        """Bring an idle connection back to what `configure` left, and call `reset`; whether that worked."""
+        if self.session_reset is not None:
+            if not take_mark(conn):
+                yield from clearing(conn, end="COMMIT")
+            if not (yield from self._configuring_again(conn)):
+                return False
+        if has_changed(conn) and not (yield from restoring(conn)):
+            logger.warning("closing returned connection, on which a transaction or pipeline has not ended: %s", conn)
+            return False
         if self._reset is None:
             return True
         conn._in_reset = True
         try:
-            yield from self._connector.calling(self._reset, conn)
-        except Exception as error:  # noqa: BLE001 - a connection that cannot be reset is replaced
-            logger.warning("error resetting connection: %s: %s. It is closed", type(error).__name__, error)
-            return False
+            with noticing_discards(conn):
+                yield from self._connector.calling(self._reset, conn)
         finally:
             del conn._in_reset
+        if conn.pgconn.transaction_status != IDLE:
+            logger.warning("%s", left_open(conn, "reset", self._reset))
+            return False
+        return not has_changed(conn) or (yield from restoring(conn))
+
+    def _configuring_again(self, conn: Any) -> Steps[bool]:
+        """Call `configure` with a connection whose session has been cleared; whether it leaves it idle."""
+        if self._configure is None:
+            return True
+        yield from restoring(conn)
+        yield from self._connector.calling(self._configure, conn)
         if conn.pgconn.transaction_status == IDLE:
             return True
-        logger.warning("%s", left_open(conn, "reset", self._reset))
+        logger.warning("%s", left_open(conn, "configure", self._configure))
         return False
 
     def _checking(self, conn: Any) -> Steps[None]:

@@ -20,6 +20,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory
 
+from ._driver_state import remember
 from ._settings import read_only_options
 from ._steps import Steps, arun, run
 from .endpoints import is_host_to_be_found, with_read_only_host
@@ -199,6 +200,7 @@ class _Connector(PoolFactory[Any]):
                 yield from self.calling(self.configure, connection)
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                     raise psycopg.ProgrammingError(left_open(connection, "configure", self.configure))
+            remember(connection)
         except BaseException as error:
             yield connection.close
             if self._is_first_misfit():

@@ -16,6 +16,7 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from pooling import PoolObserver
 
+    from ._session_reset import SessionReset
     from .config import LakebasePoolConfig
     from .passwords import CredentialSource
 
@@ -69,6 +70,8 @@ class SharedArguments(EngineOptions, total=False):
     configure: Callable[[Any], Any] | None
     check: Callable[[Any], Any] | None
     reset: Callable[[Any], Any] | None
+    session_reset: SessionReset | None
+    check_handles: bool
     kwargs: Mapping[str, Any] | Callable[[], Any] | None
     close_returns: bool
     timeout: float
@@ -92,6 +95,8 @@ class PoolArguments(TypedDict, total=False):
     configure: Callable[[Any], Any] | None
     check: Callable[[Any], Any] | None
     reset: Callable[[Any], Any] | None
+    session_reset: SessionReset | None
+    check_handles: bool
     name: str | None
     key: Any
     close_returns: bool

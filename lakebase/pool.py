@@ -19,7 +19,10 @@ from pooling import AsyncPooledValue, AsyncPoolingService, PooledValue, PoolingE
 
 from ._base import IDLE, PoolBase
 from ._connecting import AsyncConnector, Connector
+from ._driver_state import has_changed
+from ._handles import lend, lent, revoke
 from ._pool_arguments import PoolArguments, PoolOverrides, checked_sizes, seconds_left
+from ._session_reset import ending_block
 from ._steps import arun, run
 from .config import LakebasePoolConfig
 
@@ -39,7 +42,7 @@ class Borrowed(Generic[CT]):
     A connection that an interrupt keeps from being given back is closed when this is collected.
     """
 
-    __slots__ = ("_held", "_pool", "_since", "_timeout")
+    __slots__ = ("_conn", "_held", "_pool", "_since", "_timeout")
 
     def __init__(self, pool: LakebasePool[CT], timeout: float | None) -> None:
         self._pool = pool
@@ -48,7 +51,9 @@ class Borrowed(Generic[CT]):
     def __enter__(self) -> CT:
         held: PooledValue[CT]
         held = self._held = PooledValue.expected(self._pool.service)
-        conn = held.value = self._pool.getconn(timeout=self._timeout)
+        conn = self._conn = held.value = self._pool.getconn(timeout=self._timeout)
+        if self._pool.check_handles:
+            held.value = lent(conn)
         held.note_loan()
         self._since = monotonic()
         return conn.__enter__()
@@ -56,20 +61,23 @@ class Borrowed(Generic[CT]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        held = self._held
+        pool, conn = self._pool, self._conn
         try:
-            held.value.__exit__(kind, error, at)  # commits, or rolls back
+            if pool.session_reset is None:
+                conn.__exit__(kind, error, at)  # commits, or rolls back
+            else:
+                run(ending_block(conn, error))
         finally:
-            self._pool.usage += monotonic() - self._since
-            self._pool.putconn(held.value)
-            held.forget()
+            pool.usage += monotonic() - self._since
+            pool.putconn(conn)
+            self._held.forget()
         return False
 
 
 class AsyncBorrowed(Generic[ACT]):
     """`Borrowed` of an `AsyncLakebasePool`."""
 
-    __slots__ = ("_held", "_pool", "_since", "_timeout")
+    __slots__ = ("_conn", "_held", "_pool", "_since", "_timeout")
 
     def __init__(self, pool: AsyncLakebasePool[ACT], timeout: float | None) -> None:
         self._pool = pool
@@ -78,7 +86,9 @@ class AsyncBorrowed(Generic[ACT]):
     async def __aenter__(self) -> ACT:
         held: AsyncPooledValue[ACT]
         held = self._held = AsyncPooledValue.expected(self._pool.service)
-        conn = held.value = await self._pool.getconn(timeout=self._timeout)
+        conn = self._conn = held.value = await self._pool.getconn(timeout=self._timeout)
+        if self._pool.check_handles:
+            held.value = lent(conn)
         held.note_loan()
         self._since = monotonic()
         return await conn.__aenter__()
@@ -86,13 +96,16 @@ class AsyncBorrowed(Generic[ACT]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
-        held = self._held
+        pool, conn = self._pool, self._conn
         try:
-            await held.value.__aexit__(kind, error, at)
+            if pool.session_reset is None:
+                await conn.__aexit__(kind, error, at)
+            else:
+                await arun(ending_block(conn, error))
         finally:
-            self._pool.usage += monotonic() - self._since
-            await self._pool.putconn(held.value)
-            held.forget()
+            pool.usage += monotonic() - self._since
+            await pool.putconn(conn)
+            self._held.forget()
         return False
 
 
@@ -121,6 +134,11 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         configure: Called with each new connection.
         check: Called with each connection before it is handed out; one for which it raises is replaced.
         reset: Called with each connection that is given back.
+        session_reset: `"discard"` has what a borrower leaves in the server's session cleared, in the round trip that
+            ends the transaction: settings, role, temporary tables, locks, `LISTEN`, cursors, and prepared statements
+            that are not the driver's. `configure` is called again after it. `None` leaves the session alone.
+        check_handles: Whether a connection refuses to be used after it was given back. For finding such uses: each
+            borrowing takes some microseconds more.
         name: For texts and statistics.
         key: The same, where many pools share a name.
         close_returns: Whether `close()` of a connection gives it back.
@@ -219,7 +237,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
-        return conn
+        return lend(conn) if self.check_handles else conn
 
     def putconn(self, conn: CT) -> None:
         """
@@ -232,8 +250,10 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         """
         if getattr(conn, "_pool", None) is not self and not self._is_still_out(conn):
             self._refuse_return(conn)
+        if self.check_handles:
+            conn = revoke(conn, self._title)
         conn._pool = None
-        if self._reset is not None or self._closed or conn.pgconn.transaction_status != IDLE:
+        if self._resets or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn):
             run(self._returning(conn))
             return
         try:
@@ -324,14 +344,16 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
-        return conn
+        return lend(conn) if self.check_handles else conn
 
     async def putconn(self, conn: ACT) -> None:
         """As `LakebasePool.putconn`. Cancelled in a rollback or `reset`, it closes the connection."""
         if getattr(conn, "_pool", None) is not self and not self._is_still_out(conn):
             self._refuse_return(conn)
+        if self.check_handles:
+            conn = revoke(conn, self._title)
         conn._pool = None
-        if self._reset is not None or self._closed or conn.pgconn.transaction_status != IDLE:
+        if self._resets or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn):
             await arun(self._returning(conn))
             return
         try:

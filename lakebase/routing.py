@@ -10,6 +10,7 @@ from psycopg_pool.abc import ACT, CT
 
 from pooling import RequestContext
 
+from ._delegating import Delegating
 from .errors import ConfigurationError
 from .identity import UserIdentity
 
@@ -24,7 +25,7 @@ __all__ = ["AsyncRoutingPool", "RoutingPool"]
 P = TypeVar("P", bound="ConnectionPool[Any] | AsyncConnectionPool[Any]")
 
 
-class _Routing(Generic[P]):
+class _Routing(Delegating[P]):
     def __init__(self, app_pool: P, resolve_user_pool: Callable[[UserIdentity], P | None]) -> None:
         if not callable(getattr(app_pool, "connection", None)):
             raise ConfigurationError(
@@ -39,6 +40,10 @@ class _Routing(Generic[P]):
             )
         self.app_pool = app_pool
         self.resolve_user_pool = resolve_user_pool
+
+    @property
+    def _pool_behind(self) -> P:  # type: ignore[override] # theirs can be set
+        return self.app_pool
 
     @property
     def current(self) -> P:
@@ -127,9 +132,11 @@ class AsyncRouted(Generic[ACT]):
         return await self._block.__aexit__(kind, error, at)
 
 
-class RoutingPool(_Routing[ConnectionPool[CT]], Generic[CT]):
+class RoutingPool(_Routing[ConnectionPool[CT]], ConnectionPool[CT]):
     """
-    Looks like a pool; each connection is from the pool of the request's user, or from the app's.
+    A `psycopg_pool.ConnectionPool`; each connection is from the pool of the request's user, or from the app's.
+
+    What does not concern one connection is the app's pool's: `open`, `close`, `resize`, `get_stats`, `name`, ….
 
     Args:
         app_pool: Used outside requests, and in requests without an identity.
@@ -139,7 +146,7 @@ class RoutingPool(_Routing[ConnectionPool[CT]], Generic[CT]):
         ConfigurationError: Something else was given.
     """
 
-    def connection(self, timeout: float | None = None) -> Routed[CT]:
+    def connection(self, timeout: float | None = None) -> Routed[CT]:  # type: ignore[override] # theirs is a generator
         """As `LakebasePool.connection`, of the current pool."""
         return Routed(self, timeout)
 
@@ -158,10 +165,10 @@ class RoutingPool(_Routing[ConnectionPool[CT]], Generic[CT]):
         (getattr(conn, "_pool", None) or self.app_pool).putconn(conn)
 
 
-class AsyncRoutingPool(_Routing[AsyncConnectionPool[ACT]], Generic[ACT]):
-    """`RoutingPool` for asyncio."""
+class AsyncRoutingPool(_Routing[AsyncConnectionPool[ACT]], AsyncConnectionPool[ACT]):
+    """`RoutingPool` for asyncio, a `psycopg_pool.AsyncConnectionPool`."""
 
-    def connection(self, timeout: float | None = None) -> AsyncRouted[ACT]:
+    def connection(self, timeout: float | None = None) -> AsyncRouted[ACT]:  # type: ignore[override]
         """As `AsyncLakebasePool.connection`, of the current pool."""
         return AsyncRouted(self, timeout)
 

@@ -10,25 +10,41 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from psycopg import NotSupportedError, Rollback
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool.abc import ACT, CT
 
 from pooling import RequestContext
 
+from ._delegating import Delegating
+from ._driver_state import sealing
+from ._session_reset import SessionReset, check_session_reset, ending_block, take_mark
+from ._steps import arun, run
 from .errors import ConfigurationError, IdentityError
 from .identity import UserIdentity
 
+if TYPE_CHECKING:
+    from ._steps import Steps
+
 __all__ = ["AsyncUserScopedPool", "UserScopedPool"]
 
-P = TypeVar("P")
+P = TypeVar("P", bound="ConnectionPool[Any] | AsyncConnectionPool[Any]")
 
 _SET = "SELECT set_config(%s, %s, true)"
 
 
-class _UserScope(Generic[P]):
-    def __init__(self, pool: P, *, setting: str | None = "app.user", as_role: bool = False) -> None:
+class _UserScope(Delegating[P]):
+    def __init__(
+        self,
+        pool: P,
+        *,
+        setting: str | None = "app.user",
+        as_role: bool = False,
+        session_reset: SessionReset | None = "discard",
+    ) -> None:
         if setting is None and not as_role:
             raise ConfigurationError(
                 "setting=None with as_role=False: the database would not know which user the transaction is for",
@@ -39,9 +55,15 @@ class _UserScope(Generic[P]):
                 f"setting={setting!r}: expected a name with a dot in it, as 'app.user': Postgres keeps the others",
                 field="setting",
             )
+        check_session_reset(session_reset)
         self.pool = pool
         self.setting = setting
         self.as_role = as_role
+        self.session_reset = session_reset
+
+    @property
+    def _pool_behind(self) -> P:  # type: ignore[override] # theirs can be set
+        return self.pool
 
     def _settings(self, identity: UserIdentity | None) -> list[tuple[str, str]]:
         if identity is None:
@@ -57,30 +79,74 @@ class _UserScope(Generic[P]):
         # The role last: it may not be allowed to set the other.
         return [*settings, ("role", user)] if self.as_role else settings
 
+    def _beginning(self, connection: Any, settings: list[tuple[str, str]]) -> Steps[bool]:
+        """Begin the user's transaction, which only its block can end; whether the connection was in autocommit."""
+        was_autocommit: bool = connection.autocommit
+        if was_autocommit:
+            yield partial(connection.set_autocommit, False)
+        for setting in settings:
+            yield partial(connection.execute, _SET, setting)
+        sealing(connection, +1)
+        return was_autocommit
 
-class UserScopedPool(_UserScope[ConnectionPool[CT]], Generic[CT]):
+    def _ending(self, connection: Any, error: BaseException | None, *, was_autocommit: bool) -> Steps[bool]:
+        """
+        End the user's transaction, and clear what it leaves in the session; whether `error` only meant a rollback.
+
+        The next borrower acts for another user, or for none, on the same session.
+        """
+        sealing(connection, -1)
+        clears = self.session_reset is not None and getattr(self.pool, "session_reset", None) is None
+        yield from ending_block(connection, error, clears=clears)
+        if not connection.closed:
+            configure = getattr(self.pool, "_configure", None)  # the name is psycopg_pool's
+            if take_mark(connection) and configure is not None:
+                yield partial(configure, connection)
+            yield partial(connection.set_autocommit, was_autocommit)
+        return isinstance(error, Rollback) and error.transaction is None
+
+    def _refuse_loan(self) -> NoReturn:
+        raise NotSupportedError(
+            f"{type(self).__name__} has no getconn(): the transaction is the user's, and only a block can end it. "
+            "Use connection()"
+        )
+
+
+class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
     """
-    Looks like a pool; each connection is in a transaction of the request's user.
+    A `psycopg_pool.ConnectionPool`; each connection is in a transaction of the request's user.
 
     A policy reads the user: `USING (owner = current_setting('app.user', true))`.
     Outside of such a transaction that is null or empty, and no row is seen.
     The transaction is the block: it is committed at its end, rolled back if the block raises, and neither may be done
-    inside, since what follows would have no user.
+    inside, since what follows would have no user. What the block leaves in the session, such as a setting, a role or a
+    temporary table, is cleared in the round trip that ends the transaction, before another user can see it.
 
     A user who can run arbitrary SQL in it can also set the setting. If that must not happen, give each user a pool.
+
+    What does not concern one connection is the app's pool's: `open`, `close`, `get_stats`, `name`, ….
 
     Args:
         pool: Of the app's role; a pooled one is welcome.
         setting: Where the policy looks, a name with a dot; `None` sets none.
         as_role: Also become the user's role (`SET LOCAL ROLE`), so that `current_user` is it. The app's role must
             have been granted that: `GRANT "ann@corp.example" TO app`.
+        session_reset: As of `LakebasePool`, by default `"discard"` here: the pool's `configure` is called after each
+            block, since it is cleared as well. `None` leaves the session as the block left it.
 
     Raises:
         ConfigurationError: A setting that cannot be.
     """
 
-    def __init__(self, pool: ConnectionPool[CT], *, setting: str | None = "app.user", as_role: bool = False) -> None:
-        super().__init__(pool, setting=setting, as_role=as_role)
+    def __init__(
+        self,
+        pool: ConnectionPool[CT],
+        *,
+        setting: str | None = "app.user",
+        as_role: bool = False,
+        session_reset: SessionReset | None = "discard",
+    ) -> None:
+        super().__init__(pool, setting=setting, as_role=as_role, session_reset=session_reset)
 
     @contextmanager
     def connection(self, timeout: float | None = None, *, identity: UserIdentity | None = None) -> Iterator[CT]:
@@ -91,19 +157,37 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], Generic[CT]):
             IdentityError: There is none, or it proves nothing. No connection is taken.
         """
         settings = self._settings(identity)
-        with self.pool.connection(timeout) as connection, connection.transaction():
-            for setting in settings:
-                connection.execute(_SET, setting)
-            yield connection
+        with self.pool.connection(timeout) as connection:
+            was_autocommit = run(self._beginning(connection, settings))
+            try:
+                yield connection
+            except BaseException as error:
+                if not run(self._ending(connection, error, was_autocommit=was_autocommit)):
+                    raise
+            else:
+                run(self._ending(connection, None, was_autocommit=was_autocommit))
+
+    def getconn(self, timeout: float | None = None) -> NoReturn:
+        """Refused: nothing would end the user's transaction. Use `connection()`."""
+        self._refuse_loan()
+
+    def putconn(self, conn: CT) -> NoReturn:
+        """Refused, as `getconn`."""
+        self._refuse_loan()
 
 
-class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], Generic[ACT]):
-    """`UserScopedPool` for asyncio."""
+class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], AsyncConnectionPool[ACT]):
+    """`UserScopedPool` for asyncio, a `psycopg_pool.AsyncConnectionPool`."""
 
     def __init__(
-        self, pool: AsyncConnectionPool[ACT], *, setting: str | None = "app.user", as_role: bool = False
+        self,
+        pool: AsyncConnectionPool[ACT],
+        *,
+        setting: str | None = "app.user",
+        as_role: bool = False,
+        session_reset: SessionReset | None = "discard",
     ) -> None:
-        super().__init__(pool, setting=setting, as_role=as_role)
+        super().__init__(pool, setting=setting, as_role=as_role, session_reset=session_reset)
 
     @asynccontextmanager
     async def connection(
@@ -111,7 +195,20 @@ class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], Generic[ACT]):
     ) -> AsyncIterator[ACT]:
         """As `UserScopedPool.connection`."""
         settings = self._settings(identity)
-        async with self.pool.connection(timeout) as connection, connection.transaction():
-            for setting in settings:
-                await connection.execute(_SET, setting)
-            yield connection
+        async with self.pool.connection(timeout) as connection:
+            was_autocommit = await arun(self._beginning(connection, settings))
+            try:
+                yield connection
+            except BaseException as error:
+                if not await arun(self._ending(connection, error, was_autocommit=was_autocommit)):
+                    raise
+            else:
+                await arun(self._ending(connection, None, was_autocommit=was_autocommit))
+
+    async def getconn(self, timeout: float | None = None) -> NoReturn:
+        """As `UserScopedPool.getconn`."""
+        self._refuse_loan()
+
+    async def putconn(self, conn: ACT) -> NoReturn:
+        """As `UserScopedPool.putconn`."""
+        self._refuse_loan()

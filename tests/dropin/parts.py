@@ -86,6 +86,14 @@ async def enter(manager: Any) -> Any:
     return await manager.__aenter__() if hasattr(manager, "__aenter__") else manager.__enter__()
 
 
+async def leave(manager: Any) -> None:
+    """Leave a block of either kind."""
+    if hasattr(manager, "__aexit__"):
+        await manager.__aexit__(None, None, None)
+    else:
+        manager.__exit__(None, None, None)
+
+
 class transaction(connection):
     """`conn.transaction()` of either kind."""
 

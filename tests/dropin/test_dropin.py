@@ -426,12 +426,15 @@ async def test_a_terminated_backend_is_noticed_without_a_round_trip(side, lakeba
 @on_both
 async def test_notifications_do_not_make_an_idle_connection_look_dead(side, lakebase_local):
     async with Pools(side, lakebase_local) as pools:
-        pool = await pools.open(max_size=1, kwargs={"autocommit": True})
-        notifier = await pools.open(max_size=1, kwargs={"autocommit": True})
         heard = []
+
+        async def configure(conn):
+            conn.add_notify_handler(heard.append)
+
+        pool = await pools.open(max_size=1, kwargs={"autocommit": True}, configure=configure)
+        notifier = await pools.open(max_size=1, kwargs={"autocommit": True})
         async with connection(pool) as conn:
             listening = conn.info.backend_pid
-            conn.add_notify_handler(heard.append)
             await wait(conn.execute("listen news"))
         for number in range(300):
             async with connection(notifier) as conn:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psycopg
+import psycopg_pool
 import pytest
 
 from lakebase import (
@@ -149,3 +150,102 @@ def test_without_a_proven_identity_no_connection_is_taken(shop: Shop, identity) 
 def test_a_setting_that_cannot_be_is_refused(given) -> None:
     with pytest.raises(ConfigurationError, match="setting"):
         UserScopedPool(None, **given)  # type: ignore[arg-type]
+
+
+LEFT = {
+    "a setting of the session": ("SELECT set_config('app.user', %s, false)", [BOB.user]),
+    "a role": (f'SET ROLE "{BOB.user}"', []),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT)
+def test_what_a_block_leaves_in_the_session_is_seen_by_no_other_borrower(config, kind) -> None:
+    statement, parameters = LEFT[kind]
+    with create_lakebase_pool(config, max_size=1) as pool:
+        scoped = UserScopedPool(pool)
+        with scoped.connection(identity=ANN) as connection:
+            connection.execute(statement, parameters)
+        with pool.connection() as connection:
+            assert connection.execute(OWNERS).fetchall() == []
+            assert connection.execute("SELECT current_user").fetchone() == ("scope_app",)
+        with scoped.connection(identity=ANN) as connection:
+            assert connection.execute(OWNERS).fetchall() == [(ANN.user,)]
+
+
+def test_nor_where_the_block_fails_after_a_commit_of_its_own(config) -> None:
+    with create_lakebase_pool(config, max_size=1) as pool:
+        with pytest.raises(ZeroDivisionError), UserScopedPool(pool).connection(identity=ANN) as connection:
+            connection.execute("SELECT set_config('app.user', %s, false)", [BOB.user])
+            connection.execute("COMMIT AND CHAIN")
+            raise ZeroDivisionError
+        with pool.connection() as connection:
+            assert connection.execute(OWNERS).fetchall() == []
+
+
+@pytest.mark.parametrize("kind", LEFT)
+async def test_nor_in_asyncio(config, kind) -> None:
+    statement, parameters = LEFT[kind]
+    async with create_async_lakebase_pool(config, max_size=1) as pool:
+        scoped = AsyncUserScopedPool(pool)
+        async with scoped.connection(identity=ANN) as connection:
+            await connection.execute(statement, parameters)
+        async with pool.connection() as connection:
+            assert await (await connection.execute(OWNERS)).fetchall() == []
+            assert await (await connection.execute("SELECT current_user")).fetchone() == ("scope_app",)
+
+
+def test_a_block_on_psycopgs_own_pool_leaves_nothing_either(shop: Shop) -> None:
+    info = {**shop.config.connect_kwargs(), "password": PASSWORD}
+    configured = []
+    with psycopg_pool.ConnectionPool(
+        kwargs=info, min_size=1, max_size=1, open=True, configure=configured.append
+    ) as pool:
+        with UserScopedPool(pool).connection(identity=ANN) as connection:
+            connection.execute("SELECT set_config('app.user', %s, false)", [BOB.user])
+        with pool.connection() as connection:
+            assert connection.execute(OWNERS).fetchall() == []
+            assert not connection.autocommit
+    assert len(configured) == 2, "once more for the cleared session"
+
+
+def test_without_a_reset_the_session_stays_as_the_block_left_it(shop: Shop) -> None:
+    with create_lakebase_pool(shop.config, max_size=1) as pool:
+        with UserScopedPool(pool, session_reset=None).connection(identity=ANN) as connection:
+            connection.execute("SET statement_timeout = '7s'")
+        with pool.connection() as connection:
+            assert connection.execute("SELECT current_setting('statement_timeout')").fetchone() == ("7s",)
+
+
+def test_in_autocommit_the_block_is_a_transaction_all_the_same(shop: Shop) -> None:
+    def configure(connection) -> None:
+        connection.autocommit = True
+
+    with create_lakebase_pool(shop.config, max_size=1, configure=configure) as pool:
+        scoped = UserScopedPool(pool)
+        with pytest.raises(ZeroDivisionError), scoped.connection(identity=ANN) as connection:
+            assert connection.execute(OWNERS).fetchall() == [(ANN.user,)]
+            connection.execute("INSERT INTO scoped_notes VALUES (%s, 'gone')", [ANN.user])
+            raise ZeroDivisionError
+        with scoped.connection(identity=ANN) as connection:
+            assert connection.execute("SELECT count(*) FROM scoped_notes WHERE body = 'gone'").fetchone() == (0,)
+        with pool.connection() as connection:
+            assert connection.autocommit
+
+
+def test_a_rollback_that_is_asked_for_ends_the_block_quietly(shop: Shop) -> None:
+    with create_lakebase_pool(shop.config, max_size=1) as pool:
+        with UserScopedPool(pool).connection(identity=ANN) as connection:
+            connection.execute("INSERT INTO scoped_notes VALUES (%s, 'gone')", [ANN.user])
+            raise psycopg.Rollback
+        with UserScopedPool(pool).connection(identity=ANN) as connection:
+            assert connection.execute("SELECT count(*) FROM scoped_notes WHERE body = 'gone'").fetchone() == (0,)
+
+
+def test_it_is_psycopgs_pool_by_type_and_lends_in_blocks_only(shop: Shop) -> None:
+    with create_lakebase_pool(shop.config, name="scoped", max_size=3) as pool:
+        scoped = UserScopedPool(pool)
+        assert isinstance(scoped, psycopg_pool.ConnectionPool)
+        assert issubclass(AsyncUserScopedPool, psycopg_pool.AsyncConnectionPool)
+        assert (scoped.name, scoped.max_size, scoped.closed) == ("scoped", 3, False)
+        with pytest.raises(psycopg.NotSupportedError, match="Use connection"):
+            scoped.getconn()
