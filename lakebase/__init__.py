@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .drivers import lakebase_orm_config, lakebase_pg_config
     from .endpoints import with_endpoint_host
     from .errors import (
+        CallbackError,
         ConfigurationError,
         ConnectError,
         CredentialError,
@@ -68,6 +69,7 @@ __all__ = [
     "LakebaseError",
     "ConfigurationError",
     "IdentityError",
+    "CallbackError",
     "CredentialError",
     "ConnectError",
     "LoginError",
@@ -83,6 +85,7 @@ _HOMES = {
     "endpoints": ("with_endpoint_host",),
     "errors": (
         "ConfigurationError",
+        "CallbackError",
         "ConnectError",
         "CredentialError",
         "IdentityError",

@@ -20,6 +20,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory
 
+from ._conninfo import conninfo_problem
 from ._driver_state import remember
 from ._settings import read_only_options
 from ._steps import Steps, arun, run
@@ -29,6 +30,7 @@ from .errors import (
     ConnectError,
     ConnectFailure,
     CredentialError,
+    LoginError,
     TooManyConnectionsError,
     classify_connect_error,
     connect_error,
@@ -42,9 +44,11 @@ if TYPE_CHECKING:
 
 _OK = ConnStatus.OK
 _POLL = getattr(select, "poll", None)
+_OF_STATEMENTS = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InterfaceError)
 _OF_ONE = re.compile(r"too many connections for (role|database)", re.IGNORECASE)
 
-MINTING, CONNECTING, CONFIGURING = "minting a credential", "connecting", "configure()"
+PREPARING, MINTING, CONNECTING = "conninfo() or kwargs()", "minting a credential", "connecting"
+CONFIGURING, CHECKING = "configure()", "check()"
 LONGEST_PAUSE = 60.0  # seconds between two failed attempts of one series of them
 
 logger = logging.getLogger("lakebase")
@@ -89,11 +93,12 @@ class _Connector(PoolFactory[Any]):
     """
 
     noun = "connection"  # what the engine's messages call a resource
+    logs_failures = True  # once for all pools that an outage concerns
 
     # Class attributes until something happens: most pools of many users are looked up and never used.
     _failing_since: float | None = None
     _failed_at = -math.inf
-    _is_misfit_known = False
+    _is_given_up = False
     is_checking = False  # whether dead connections are logged
     doing = CONNECTING  # what the latest attempt was doing
 
@@ -176,12 +181,9 @@ class _Connector(PoolFactory[Any]):
 
     def creating(self) -> Steps[Any]:
         """`create`."""
-        if self.settings is not None and is_host_to_be_found(self.settings):
-            yield self.find_host
-        conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
-        kwargs = self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
         try:
-            connection = yield from self.connecting(conninfo, kwargs)
+            connection = yield from self.logging_in()
+            yield from self.preparing(connection)
         except Exception as error:
             if self.is_impatient(error) and (pool := self.owner()) is not None:
                 try:
@@ -189,8 +191,24 @@ class _Connector(PoolFactory[Any]):
                 except Exception:
                     logger.exception("reconnect_failed() failed")
             raise
-        connection._pool = None  # a pool's, and idle: the driver does not mind if it is dropped with the pool
         self._failing_since = None
+        return connection
+
+    def logging_in(self) -> Steps[Any]:
+        """A connection with the arguments of this moment."""
+        self.doing = PREPARING
+        if self.settings is not None and is_host_to_be_found(self.settings):
+            yield self.find_host
+        conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
+        kwargs = self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
+        if conninfo and (problem := conninfo_problem(conninfo)) is not None:
+            failure = ConnectFailure.BAD_CONNINFO
+            raise LoginError(f"conninfo cannot be read: {problem}. {failure.value}.", failure=failure, step="creating")
+        return (yield from self.connecting(conninfo, kwargs))
+
+    def preparing(self, connection: Any) -> Steps[None]:
+        """Make a new connection ready for its first borrower; one that cannot be is closed."""
+        connection._pool = None  # a pool's, and idle: the driver does not mind if it is dropped with the pool
         try:
             if self.begins_read_only:
                 yield partial(self.begin_read_only, connection)
@@ -201,12 +219,9 @@ class _Connector(PoolFactory[Any]):
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                     raise psycopg.ProgrammingError(left_open(connection, "configure", self.configure))
             remember(connection)
-        except BaseException as error:
+        except BaseException:
             yield connection.close
-            if self._is_first_misfit():
-                logger.warning("configure() failed, the connection is closed: %s", error)
             raise
-        return connection
 
     def connecting(self, conninfo: str, kwargs: dict[str, Any]) -> Steps[Any]:
         """Log in, with a new password once more if the first is rejected."""
@@ -252,7 +267,9 @@ class _Connector(PoolFactory[Any]):
             return error.failure.is_final
         if isinstance(error, CredentialError):
             return not error.is_transient
-        return super().is_final(error)
+        # Of `configure`: a statement that the server does not accept, or a transaction left open. What another
+        # session's statement may have caused is tried again, and so is a lost connection.
+        return isinstance(error, _OF_STATEMENTS) or super().is_final(error)
 
     def is_alive(self, value: Any) -> bool:
         """
@@ -291,26 +308,24 @@ class _Connector(PoolFactory[Any]):
         return failure
 
     def is_impatient(self, error: Exception) -> bool:
-        """Note a failed attempt; whether attempts have failed for another `patience` seconds."""
+        """Note a failed attempt; whether attempts have failed for `patience` seconds, once in a series of them."""
         now = monotonic()
-        # What is final, or a role's own limit, is this pool's alone.
-        is_shared = self.outage is not None and not self.is_final(error) and not _OF_ONE.search(str(error))
+        # What is final, a callback's, or a role's own limit, is this pool's alone.
+        is_shared = isinstance(error, ConnectError) and not self.is_final(error) and not _OF_ONE.search(str(error))
         is_told = is_shared and self.outage is not None and self.outage.is_known(now)
         if self._failing_since is None or now - self._failed_at > max(self.patience, LONGEST_PAUSE):
             self._failing_since = now
+            self._is_given_up = False
             # The first only: attempts go on, and an outage concerns every pool of a manager.
             level = logging.DEBUG if is_told else logging.WARNING
-            logger.log(level, "connecting failed with %s: %s", type(error).__name__, error)
+            # The words of a callback may hold anything: its borrowers get them.
+            words = f": {error}" if isinstance(error, (ConnectError, CredentialError, psycopg.Error)) else ""
+            logger.log(level, "%s failed with %s%s", self.doing, type(error).__name__, words)
         self._failed_at = now
-        if now - self._failing_since < self.patience:
+        if self._is_given_up or now - self._failing_since < self.patience:
             return False
-        self._failing_since = now
+        self._is_given_up = True
         return True
-
-    def _is_first_misfit(self) -> bool:
-        """Whether `configure` has failed for the first time; said once, since every connection meets it."""
-        is_first, self._is_misfit_known = not self._is_misfit_known, True
-        return is_first
 
     @contextmanager
     def checking(self) -> Iterator[None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg_pool
 
 from pooling import CreateError, PoolClosedError, PoolExhaustedError, PoolingError, PoolTimeoutError, ReleaseError
 
-from .errors import ConfigurationError, ConnectError, CredentialError, LakebaseError
+from ._connecting import CHECKING
+from .errors import CallbackError, ConfigurationError, ConnectError, CredentialError, LakebaseError
 
 __all__ = ["LakebasePoolClosed", "LakebasePoolTimeout", "LakebaseTooManyRequests", "translated"]
 
@@ -36,8 +39,8 @@ def translated(error: PoolingError, *, title: str, renewal: str, doing: str) -> 
     """
     facts = {"pool": error.pool, "key": error.key, "step": error.step, "counts": error.counts}
     own: Exception
-    if isinstance(error, CreateError) and (of_connecting := _of_connecting(error.__cause__, facts)) is not None:
-        return of_connecting
+    if isinstance(error, CreateError) and error.__cause__ is not None:
+        return _of_connecting(error.__cause__, facts) or _of_callback(error, doing, facts)
     if isinstance(error, PoolTimeoutError):
         own = LakebasePoolTimeout(_timed_out(error, doing), timeout=error.timeout, **facts)
     elif isinstance(error, PoolClosedError):
@@ -68,6 +71,17 @@ def _of_connecting(cause: BaseException | None, facts: dict[str, object]) -> Exc
     else:
         return None
     own.__cause__ = cause.__cause__
+    return own
+
+
+def _of_callback(error: CreateError, doing: str, facts: dict[str, Any]) -> CallbackError:
+    """What is told of a callback that failed for good: the engine's words, in which no credential is left."""
+    name = CHECKING if error.step == "validating" else doing
+    text = str(error)
+    for engines in ("create failed", "checking a new connection failed"):
+        text = text.replace(engines, f"{name} failed", 1)
+    own = CallbackError(text.partition(" (step: ")[0] + ".", **facts)
+    own.__cause__ = error.__cause__
     return own
 
 

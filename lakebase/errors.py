@@ -17,6 +17,7 @@ import psycopg
 from pooling.errors import ConfigurationError, CreateError, PoolingError
 
 __all__ = [
+    "CallbackError",
     "ConfigurationError",
     "ConnectError",
     "ConnectFailure",
@@ -63,6 +64,15 @@ class CredentialError(LakebaseError, CreateError, psycopg.OperationalError):
         self.is_transient = is_transient
 
 
+class CallbackError(LakebaseError, CreateError, psycopg.OperationalError):
+    """
+    One of the pool's callbacks failed, and another call would fail the same way: `__cause__` is what it raised.
+
+    The callbacks are `configure`, `check`, and `conninfo` or `kwargs` where they are functions. What may pass, such as
+    a lost connection, is tried again instead, within the borrower's timeout.
+    """
+
+
 class ConnectFailure(Enum):
     """
     What a failed connect means for the next attempt.
@@ -80,6 +90,9 @@ class ConnectFailure(Enum):
     NO_PERMISSION = "Grant the role CONNECT on the database, and LOGIN"
     TLS = "Check ssl_mode= and ssl_root_cert=, and that host= is the name in the server's certificate"
     BAD_PARAMETER = "Remove the parameter from libpq_params="
+    BAD_CONNINFO = "Correct conninfo="
+    EVENT_LOOP = "Run the app on an event loop that the driver works with"
+    NO_FILES = "Raise the limit on open files (ulimit -n), or lower max_size= and whatever else keeps files open"
     WAKING_UP = "The endpoint wakes from scale-to-zero within seconds; raise timeout= if it needs longer"
     TOO_MANY_CONNECTIONS = "Lower max_size= or the number of replicas, enlarge the compute, or use the built-in pooler"
     POOLER_BUSY = "The pooler had no server connection to give within its 120 s; shorten transactions"
@@ -102,6 +115,8 @@ _FINAL = frozenset(
         ConnectFailure.NO_PERMISSION,
         ConnectFailure.TLS,
         ConnectFailure.BAD_PARAMETER,
+        ConnectFailure.BAD_CONNINFO,
+        ConnectFailure.EVENT_LOOP,
     }
 )
 
@@ -162,6 +177,9 @@ def _words(failure: ConnectFailure, *alternatives: str) -> _Words:
 # its auth.c, postinit.c, postmaster.c and backend_startup.c; of libpq, in fe-connect.c and fe-secure-openssl.c; of
 # PgBouncer, in client.c and objects.c. Those of the proxy before an endpoint are seen in reports of its users.
 _READ = (
+    # Of this machine: it keeps certificates from being read, and sockets from being made.
+    _words(ConnectFailure.NO_FILES, r"too many open files"),
+    _words(ConnectFailure.EVENT_LOOP, r"cannot use the '?ProactorEventLoop"),
     _words(
         ConnectFailure.TOO_MANY_CONNECTIONS,
         r"too many clients",
@@ -206,6 +224,19 @@ _READ = (
         r"could not load (system )?root certificate",
     ),
     _words(
+        ConnectFailure.BAD_PARAMETER,
+        r"unsupported startup parameter",
+        r"unrecognized configuration parameter",
+        r"invalid connection option",
+        r"invalid (value for parameter|integer value|\w+ value:)",
+        r"parameter \".*\" cannot be (set|changed)",
+        r"channel[ _]binding",
+        r"authentication method requirement",
+        r"GSSAPI encryption required",
+        r"definition of service",
+        r"servname not supported",
+    ),
+    _words(
         ConnectFailure.LOGIN_REJECTED,
         r"authentication failed",
         r"no password supplied",
@@ -215,14 +246,6 @@ _READ = (
         r"no pg_hba\.conf entry",
         r"auth(entication)? (query )?failed",
         r"server rejected SCRAM",
-    ),
-    _words(
-        ConnectFailure.BAD_PARAMETER,
-        r"unsupported startup parameter",
-        r"unrecognized configuration parameter",
-        r"invalid connection option",
-        r"invalid (value for parameter|integer value|\w+ value:)",
-        r"parameter \".*\" cannot be (set|changed)",
     ),
     _words(
         ConnectFailure.UNREACHABLE,
@@ -253,6 +276,9 @@ _READ = (
         r"could not (send|receive)",
     ),
 )
+
+
+_VALUE = re.compile(r'((?:value|number):? )"[^"]*"')
 
 
 def classify_connect_error(error: BaseException) -> ConnectFailure:
@@ -309,4 +335,5 @@ def _first_lines(error: BaseException) -> str:
     # psycopg repeats every address it tried; the first paragraph has the reason.
     lines = [line.strip() for line in str(error).partition("Multiple connection attempts failed")[0].splitlines()]
     text = " ".join(line for line in lines if line) or type(error).__name__
+    text = _VALUE.sub(r'\1"…"', text)  # a piece of a connection string, perhaps of a password in it
     return text if text.endswith((".", "!", "?")) else f"{text}."

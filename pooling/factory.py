@@ -12,8 +12,10 @@ __all__ = ["PoolFactory", "Poolable"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Mistakes in the factory's code, which trying again cannot cure.
+#: Mistakes in the factory's code.
 PROGRAMMING_ERRORS = (TypeError, NameError, AttributeError, ImportError, NotImplementedError, SyntaxError)
+#: Mistakes in the settings, which trying again cannot cure either.
+SETTINGS_ERRORS = (LookupError, ValueError, FileNotFoundError)
 
 
 class PoolFactory(Generic[T]):
@@ -28,9 +30,11 @@ class PoolFactory(Generic[T]):
 
     Attributes:
         noun: What errors and warnings call a resource of this kind, such as "connection".
+        logs_failures: Whether `create` itself logs that it failed; else the pool does, once for a series of failures.
     """
 
     noun = "resource"
+    logs_failures = False
 
     def create(self) -> T | Awaitable[T]:
         """
@@ -73,9 +77,10 @@ class PoolFactory(Generic[T]):
         Return whether trying a failed create again would not help. Borrowers then get the error at once.
 
         By default a `CreateError` or a `ConfigurationError` raised by `create`, and mistakes in its code
-        (`TypeError`, `NameError`, `AttributeError`, `ImportError`, …), are final.
+        or its settings (`TypeError`, `AttributeError`, `ImportError`, `KeyError`, `ValueError`, `FileNotFoundError`,
+        …), are final.
         """
-        return isinstance(error, (CreateError, ConfigurationError, *PROGRAMMING_ERRORS))
+        return isinstance(error, (CreateError, ConfigurationError, *PROGRAMMING_ERRORS, *SETTINGS_ERRORS))
 
     @overload
     @staticmethod

@@ -35,11 +35,12 @@ class ValueHooks:
 class Hooks:
     """All hooks of one pool."""
 
-    __slots__ = ("_by_type", "_factory", "create", "is_alive", "is_final", "noun", "validate")
+    __slots__ = ("_by_type", "_factory", "create", "is_alive", "is_final", "logs_failures", "noun", "validate")
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
         self.noun: str = getattr(factory, "noun", PoolFactory.noun)
+        self.logs_failures: bool = getattr(factory, "logs_failures", PoolFactory.logs_failures)
         self.create: Callable[[], Any] = factory.create
         self.validate: Hook = overridden(factory, "validate")
         self.is_alive: Callable[[Any], bool] | None = overridden(factory, "is_alive")

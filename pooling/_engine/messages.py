@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CreateError, PoolClosedError, PoolCounts, PoolExhaustedError, PoolTimeoutError, ReleaseError
@@ -11,6 +12,11 @@ from .ledger import STOPPED, SUSPENDED, Ledger
 if TYPE_CHECKING:
     from .budget import Member
     from .slots import Slot
+
+# In a URL, before the host; and after the name of one.
+_CREDENTIAL = re.compile(
+    r"(://)[^\s/@]*(?=@)|((?:password|passwd|pwd|token|secret|api_?key)[\"']?\s*[=:]\s*)(?:'[^']*'|\S+)", re.IGNORECASE
+)
 
 QUEUEING, CREATING, VALIDATING = "queueing", "creating", "validating"
 ACQUIRE_HOOK, RELEASE_HOOK = "acquire hook", "release hook"
@@ -201,7 +207,7 @@ def create_error(name: str, key: Any, ledger: Ledger, error: BaseException) -> C
     if isinstance(error, CreateError):
         said = f": {str(error).removeprefix(f'{title(name, key)}: ').rstrip('.')}"
     else:
-        said = f" with {type(error).__name__}, the cause of this error"
+        said = f" with {type(error).__name__}: {words_of(error)}"
     return CreateError(
         f"{title(name, key)}: create failed{said}. Trying again would not help (step: {CREATING}).",
         pool=name,
@@ -209,6 +215,24 @@ def create_error(name: str, key: Any, ledger: Ledger, error: BaseException) -> C
         step=CREATING,
         counts=counts_of(ledger),
     )
+
+
+def check_error(name: str, key: Any, ledger: Ledger, error: BaseException) -> CreateError:
+    """The error for a new resource whose check failed by a mistake in the check."""
+    return CreateError(
+        f"{title(name, key)}: checking a new {ledger.noun} failed with {type(error).__name__}: {words_of(error)}. "
+        f"Trying again would not help (step: {VALIDATING}).",
+        pool=name,
+        key=key,
+        step=VALIDATING,
+        counts=counts_of(ledger),
+    )
+
+
+def words_of(error: BaseException) -> str:
+    """The first line of an error's own words, without what looks like a credential."""
+    lines = str(error).strip().splitlines()
+    return _CREDENTIAL.sub(r"\1\2***", lines[0])[:300].rstrip(".") if lines else "no further words"
 
 
 def not_borrowed_error(name: str, key: Any, ledger: Ledger, value: Any, elsewhere: str | None) -> ReleaseError:

@@ -254,3 +254,73 @@ async def test_a_timeout_raised_by_a_hook_is_not_the_pools_timeout(side):
         await pool.acquire()
     assert not isinstance(caught.value, PoolTimeoutError)
     assert pool.stats().timeouts == 0
+
+
+# -- creates that fail ----------------------------------------------------------------------------
+
+
+def fails_with(*errors):
+    """A step that raises one error after the other, and then does nothing."""
+    left = list(errors)
+
+    async def step(*_):
+        if left:
+            raise left.pop(0)
+        return True
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("PGHOST"), ValueError("no port"), FileNotFoundError("no such file"), IndexError("3")],
+)
+@on_both
+async def test_a_mistake_in_the_settings_is_told_at_once_with_its_own_words(side, error):
+    pool = side.pool(Workshop(side, create=fails_with(error)), timeout=30)
+    with raising(CreateError, type(error).__name__, str(error).strip("'"), "Trying again would not help") as caught:
+        await pool.acquire()
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [AttributeError("no_such_method"), TypeError("one argument too many")])
+@on_both
+async def test_a_mistake_in_validate_is_told_at_once(side, error):
+    pool = side.pool(Workshop(side, validate=fails_with(error)), timeout=30, validate_on_acquire=True)
+    with raising(CreateError, "step: validating", type(error).__name__, str(error)) as caught:
+        await pool.acquire()
+    assert caught.value.__cause__ is error
+    assert await borrow(pool), "another borrower's check may work"
+
+
+@on_both
+async def test_a_resource_that_broke_while_idle_is_no_mistake_in_validate(side):
+    flaws = [None, AttributeError("'NoneType' object has no attribute 'send'")]
+
+    async def validate(_):
+        if flaws and (flaw := flaws.pop(0)) is not None:
+            raise flaw
+        return True
+
+    workshop = Workshop(side, validate=validate)
+    pool = side.pool(workshop, timeout=30, validate_on_acquire=True, max_size=1)
+    first = await borrow(pool)
+    assert await borrow(pool) is not first
+
+
+@on_both
+async def test_failing_creates_are_one_warning_for_each_series(side, caplog):
+    def refusals(count):
+        return [ConnectionRefusedError("nobody listens at postgres://ann:hunter2-token@host") for _ in range(count)]
+
+    workshop = Workshop(side, create=fails_with(*refusals(3)))
+    pool = side.pool(workshop, timeout=30, create_backoff=0.001)
+    await borrow(pool)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "create failed with ConnectionRefusedError: nobody listens at" in warnings[0]
+    assert SECRET not in warnings[0]
+    workshop._create = fails_with(*refusals(2))
+    pool.service.expire()
+    await borrow(pool)
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 2

@@ -100,6 +100,7 @@ class OpenSlot(OnSlot):
             failure = TimeoutError(f"create did not end within create_timeout={pool.options.create_timeout} s")
         is_final = self._is_final(failure)
         with pool.backend.lock:
+            is_first = pool.ledger.backoff.failures == 0
             now = pool.backend.now()
             if slot.value is None:
                 pool.ledger.open_failed(slot, failure, now, final=is_final)
@@ -107,7 +108,18 @@ class OpenSlot(OnSlot):
                 pool.ledger.spoiled(slot, slot.value, hooks, failure, now, final=is_final)
         pool.dispatch()
         pool.tell("on_create_failed", error=failure, duration=now - began)
-        log.debug("%s: create failed with %s", messages.title(pool.name, pool.key), type(failure).__name__)
+        self._log(failure, is_first=is_first)
+
+    def _log(self, failure: BaseException, *, is_first: bool) -> None:
+        """Log a failed create: the first of a series as a warning, unless the factory does."""
+        is_news = is_first and isinstance(failure, Exception) and not self.pool.hooks.logs_failures
+        log.log(
+            logging.WARNING if is_news else logging.DEBUG,
+            "%s: create failed with %s: %s",
+            messages.title(self.pool.name, self.pool.key),
+            type(failure).__name__,
+            messages.words_of(failure),
+        )
 
     def _is_final(self, error: BaseException) -> bool:
         if not isinstance(error, Exception):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._backends.base import StepTimeoutError
 from ...errors import ConfigurationError, PoolTimeoutError
+from ...factory import PROGRAMMING_ERRORS
 from .. import messages
 from ..ledger import NEW, RETIRING, STOPPED
 from ..messages import ACQUIRE_HOOK, QUEUEING, VALIDATING
@@ -161,20 +162,28 @@ class Take(Operation[Any]):
         if isinstance(flaw, StepTimeoutError):
             raise flaw
         if flaw is not None:
-            self._reject(slot, flaw)
+            is_new = self._reject(slot, flaw)
+            if is_new and isinstance(flaw, PROGRAMMING_ERRORS):
+                raise messages.check_error(pool.name, pool.key, pool.ledger, flaw) from flaw
         return flaw is None
 
-    def _reject(self, slot: Slot, flaw: BaseException) -> None:
-        """Destroy a resource that failed its check; this borrower goes to the head of the queue."""
+    def _reject(self, slot: Slot, flaw: BaseException) -> bool:
+        """
+        Destroy a resource that failed its check; this borrower goes to the head of the queue.
+
+        Returns whether the resource was created for this borrower.
+        """
         pool, ledger = self.pool, self.pool.ledger
+        is_new = slot.uses == 0 and slot.born_at >= self.began
         with pool.backend.lock:
             now = pool.backend.now()
-            if slot.uses == 0 and slot.born_at >= self.began:  # it was created for this borrower
+            if is_new:
                 ledger.refused(slot, flaw, now)
             ledger.condemn(slot, "invalid", now)
         self.slot = self.waiter = None
         self.flaw, self.was_served = flaw, True
         pool.dispatch()
+        return is_new
 
     async def _prepare(self, slot: Slot) -> None:
         """Run the acquire hook."""
