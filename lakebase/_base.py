@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
 from psycopg.pq import TransactionStatus
 
-from pooling import PoolBudget, PoolingError, PoolingServiceOptions, ReleaseError
+from pooling import PoolingError, PoolingServiceOptions, ReleaseError
 
 from ._connecting import left_open
 from ._driver_state import has_changed, restoring
@@ -20,12 +20,14 @@ from ._pool_arguments import (
     changed_options,
     check_budget,
     check_callables,
+    check_connect_arguments,
     checked_sizes,
 )
-from ._pool_errors import LakebasePoolClosed, translated
+from ._pool_errors import LakebasePoolClosed, LakebasePoolTimeout, translated
 from ._session_reset import SessionReset, check_session_reset, clearing, noticing_discards, take_mark
 from .config import LakebasePoolConfig
 from .credentials import credential_source
+from .drivers import LivePassword
 from .endpoints import note_unknown_host
 
 if TYPE_CHECKING:
@@ -44,6 +46,26 @@ logger = logging.getLogger("lakebase")
 IDLE = TransactionStatus.IDLE
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _NO_STATS: dict[str, int] = {}
+
+
+def _adjustable(name: str, *, unlimited: Any = None) -> property:
+    """An attribute that is an option of the service; `unlimited` is psycopg_pool's word for the service's `None`."""
+
+    def get(pool: Any) -> Any:
+        value = getattr(pool.service.options, name)
+        return unlimited if value is None else value
+
+    def change(pool: Any, value: Any) -> None:
+        pool.service.adjust(**{name: value if unlimited is None else value or None})
+
+    return property(get, change)
+
+
+def _of_connector(name: str) -> property:
+    """An attribute of what makes the connections."""
+    return property(
+        lambda pool: getattr(pool._connector, name), lambda pool, value: setattr(pool._connector, name, value)
+    )
 
 
 class PoolBase(Generic[C]):
@@ -118,11 +140,8 @@ class PoolBase(Generic[C]):
         service_class: Callable[..., Any] | None = None,
         **service: Unpack[ServiceArguments],
     ) -> None:
-        self.conninfo = conninfo
-        self.kwargs = kwargs
         self.connection_class = connection_class or self._connection_class
         self.close_returns = close_returns
-        self.reconnect_timeout = reconnect_timeout
         self.num_workers = num_workers
         self._configure = configure
         self._check = check
@@ -133,7 +152,7 @@ class PoolBase(Generic[C]):
         self._reconnect_failed = reconnect_failed
         if renewal is not None:
             self._renewal = renewal
-        self._check_arguments(service.get("budget"))
+        self._check_arguments(conninfo, kwargs, service.get("budget"))
         self.config = config = None if config is None else LakebasePoolConfig.of(config).resolved()
         sizes = {"min_size": min_size, "max_size": max_size, "max_waiting": max_waiting}
         times = {"timeout": timeout, "max_lifetime": max_lifetime, "max_idle": max_idle}
@@ -141,7 +160,23 @@ class PoolBase(Generic[C]):
         if config is not None:
             note_unknown_host(config)
             credentials = credentials or credential_source(config, is_async=self._is_async)
-        connector = self._make_connector(credentials, on_crowded, outage, service.get("budget"))
+        budget = service.get("budget")
+        if on_crowded is None and budget is not None:
+            on_crowded = budget.squeeze
+        connector = self._connector_class(
+            self.connection_class,
+            conninfo,
+            kwargs,
+            credentials=credentials,
+            configure=configure,
+            settings=config,
+            check=check,
+            owner=weakref.ref(self),
+            is_guarded=config is not None and config.transaction_mode_guard,
+            patience=reconnect_timeout,
+            on_crowded=on_crowded,
+            outage=outage,
+        )
         make_service = service_class or self._service_class
         self.service = make_service(connector, options=options, name=name, key=key, **service)
         self.name = self.service.name
@@ -151,36 +186,17 @@ class PoolBase(Generic[C]):
         if open is None or open:
             self._open()
 
-    def _check_arguments(self, budget: object) -> None:
+    def _check_arguments(self, conninfo: object, kwargs: object, budget: object) -> None:
         """Refuse what this constructor, and no other, can tell."""
         if self.num_workers < 1:
             raise ValueError("num_workers must be at least 1")
+        check_connect_arguments(conninfo, kwargs)
         given = {name: getattr(self, f"_{name}") for name in CALLBACKS}
         # These two may be values as well.
-        given |= {name: value for name in ("conninfo", "kwargs") if callable(value := getattr(self, name))}
+        given |= {name: value for name, value in (("conninfo", conninfo), ("kwargs", kwargs)) if callable(value)}
         check_callables(given, is_async=self._is_async)
         check_session_reset(self.session_reset)
         check_budget(budget)
-
-    def _make_connector(
-        self, credentials: Any, on_crowded: Callable[[], Any] | None, outage: Outage | None, budget: PoolBudget | None
-    ) -> Any:
-        """What makes this pool's connections."""
-        config = self.config
-        return self._connector_class(
-            self.connection_class,
-            self.conninfo,
-            self.kwargs,
-            credentials=credentials,
-            configure=self._configure,
-            settings=config,
-            check=self._check,
-            owner=weakref.ref(self),
-            is_guarded=config is not None and config.transaction_mode_guard,
-            patience=self.reconnect_timeout,
-            on_crowded=on_crowded or (None if budget is None else budget.squeeze),
-            outage=outage,
-        )
 
     def _options(self, given: dict[str, Any]) -> PoolingServiceOptions:
         """The service's options, from psycopg_pool's arguments and the configuration."""
@@ -203,16 +219,36 @@ class PoolBase(Generic[C]):
             changes["validate_on_acquire"] = True
         changed = changed_options if isinstance(options.validate_on_acquire, bool) else PoolingServiceOptions.replaced
         options = changed(options, inline_hooks=not self._is_async, **changes)
-        self.timeout = options.timeout
-        self.max_waiting = given["max_waiting"] or 0
-        self.max_lifetime = options.max_lifetime
-        self.max_idle = options.max_idle
         self._base_stats = _NO_STATS
         self.usage = 0.0
         self._returned_bad = 0
         return options
 
     if not TYPE_CHECKING:  # there, they are psycopg_pool's
+        # Attributes there, and read and set at any time.
+        timeout = _adjustable("timeout")
+        max_waiting = _adjustable("max_waiting", unlimited=0)
+        max_lifetime = _adjustable("max_lifetime")
+        max_idle = _adjustable("max_idle")
+        reconnect_timeout = _of_connector("patience")
+        conninfo = _of_connector("conninfo")
+
+        @property
+        def kwargs(self):
+            """The driver's arguments as they were given; those of a configuration have a password that stays fresh."""
+            connector = self._connector
+            if connector.settings is None or callable(connector.kwargs):
+                return connector.kwargs
+            return {
+                **connector.arguments(connector.kwargs),
+                "password": LivePassword(connector.settings, connector.credentials),
+            }
+
+        @kwargs.setter
+        def kwargs(self, value):
+            check_connect_arguments("", value)
+            self._connector.kwargs = value
+
         # Private there, and read by its users all the same.
         _sched_runner = None
         _workers = ()
@@ -289,6 +325,23 @@ class PoolBase(Generic[C]):
             "pool_available": stats.available,
             "requests_waiting": stats.pending,
         }
+
+    def _seconds_left(self, timeout: float | None) -> float | None:
+        """
+        A borrower's timeout, which as in psycopg_pool must be above zero.
+
+        Raises:
+            LakebasePoolTimeout: It is not.
+        """
+        if timeout is not None and not timeout > 0:
+            raise LakebasePoolTimeout(
+                f"{self._title}: no connection within timeout={timeout} s, which is no time at all, also where one is "
+                f"idle. Give a timeout above 0, or None for the pool's timeout={self.timeout} s",
+                timeout=timeout,
+                pool=self.name,
+                key=self._key,
+            )
+        return timeout
 
     def _translated(self, error: PoolingError) -> Exception:
         return translated(error, title=self._title, renewal=self._renewal, doing=self._connector.doing)

@@ -196,15 +196,19 @@ class _Connector(PoolFactory[Any]):
 
     def logging_in(self) -> Steps[Any]:
         """A connection with the arguments of this moment."""
-        self.doing = PREPARING
-        if self.settings is not None and is_host_to_be_found(self.settings):
-            yield self.find_host
-        conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
-        kwargs = self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
+        conninfo, kwargs = yield from self.finding_arguments()
         if conninfo and (problem := conninfo_problem(conninfo)) is not None:
             failure = ConnectFailure.BAD_CONNINFO
             raise LoginError(f"conninfo cannot be read: {problem}. {failure.value}.", failure=failure, step="creating")
         return (yield from self.connecting(conninfo, kwargs))
+
+    def finding_arguments(self) -> Steps[tuple[str, dict[str, Any]]]:
+        """The connection string and the driver's arguments of this moment, without a minted password."""
+        self.doing = PREPARING
+        if self.settings is not None and is_host_to_be_found(self.settings):
+            yield self.find_host
+        conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
+        return conninfo, self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
 
     def preparing(self, connection: Any) -> Steps[None]:
         """Make a new connection ready for its first borrower; one that cannot be is closed."""
@@ -240,6 +244,13 @@ class _Connector(PoolFactory[Any]):
                     continue
                 raise self.failed(error) from error
         raise AssertionError("unreachable")
+
+    def resolving(self) -> Steps[dict[str, Any]]:
+        """The driver's arguments of this moment, with the password."""
+        _, kwargs = yield from self.finding_arguments()
+        if (source := self.credentials) is not None:
+            kwargs["password"] = yield partial(self.password, source)
+        return kwargs
 
     def checking_one(self, connection: Any) -> Steps[bool]:
         """`validate`."""

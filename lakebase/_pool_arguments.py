@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -29,9 +28,9 @@ __all__ = [
     "SharedArguments",
     "check_budget",
     "check_callables",
+    "check_connect_arguments",
     "checked_sizes",
     "changed_options",
-    "seconds_left",
 ]
 
 
@@ -132,6 +131,20 @@ def check_callables(given: Mapping[str, Any], *, is_async: bool) -> None:
             )
 
 
+def check_connect_arguments(conninfo: object, kwargs: object) -> None:
+    """Refuse what the driver cannot connect with."""
+    if conninfo is not None and not isinstance(conninfo, str) and not callable(conninfo):
+        raise ConfigurationError(
+            f"conninfo is of type {type(conninfo).__name__}: expected a connection string, or what returns one",
+            field="conninfo",
+        )
+    if kwargs is not None and not isinstance(kwargs, Mapping) and not callable(kwargs):
+        raise ConfigurationError(
+            f"kwargs is of type {type(kwargs).__name__}: expected a mapping of arguments, or what returns one",
+            field="kwargs",
+        )
+
+
 def check_budget(budget: object) -> None:
     """Refuse a number, which is no budget."""
     if budget is not None and not isinstance(budget, PoolBudget):
@@ -163,8 +176,3 @@ def checked_sizes(minimum: int, maximum: int | None) -> tuple[int, int]:
     if minimum == maximum == 0:
         raise ValueError("if min_size is 0 max_size must be greater than 0")
     return minimum, maximum
-
-
-def seconds_left(timeout: float | None) -> float | None:
-    """psycopg_pool's timeout as the engine's: there, anything below zero has run out."""
-    return None if timeout is None else max(timeout, 0.0) if not math.isnan(timeout) else 0.0

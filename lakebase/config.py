@@ -201,7 +201,7 @@ class LakebasePoolConfig(Settings):
             if values.get(name) is not None:
                 continue
             # The environment names the app's own role and endpoint: no fallback for a user's.
-            if name == "user" and self.token is not None:
+            if name == "user" and (self.token is not None or _is_anothers(self.workspace_client, environ)):
                 continue
             if name == "endpoint" and (self.instance_name is not None or self.password is not None):
                 continue
@@ -248,6 +248,11 @@ class LakebasePoolConfig(Settings):
                 advice = f"set {name}= or {' or '.join(ENVIRONMENT[name])}"
                 if name == "user" and self.token is not None:
                     advice = "set user= to the role of the token's owner; the environment names the app's"
+                elif name == "user" and self.workspace_client is not None:
+                    advice = (
+                        "set user= to the role of the workspace_client's identity, or ask the workspace: "
+                        "user=resolve_username(config); the environment names the app's"
+                    )
                 elif name == "user":
                     advice += ", or ask the workspace: user=resolve_username(config)"
                 raise ConfigurationError(f"{name} is missing: {advice}", field=name)
@@ -279,6 +284,18 @@ class LakebasePoolConfig(Settings):
 
 _FIELDS = tuple(item.name for item in fields(LakebasePoolConfig) if item.init)
 _FIELD_SET = frozenset(_FIELDS)
+
+
+def _is_anothers(client: object, environ: Mapping[str, str]) -> bool:
+    """Whether a client is seen to have another identity than the app's, whose role the environment names."""
+    app = environ.get("DATABRICKS_CLIENT_ID")
+    settings = getattr(client, "config", None)
+    if not app or settings is None:
+        return False
+    if getattr(settings, "auth_type", None) == "pat":  # then the SDK has read the app's client id, and does not use it
+        return True
+    own = getattr(settings, "client_id", None)
+    return isinstance(own, str) and own != app
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 from .config import LakebasePoolConfig
-from .credentials import CredentialCache
+from .credentials import CredentialCache, CredentialSource
 from .endpoints import is_host_to_be_found, with_read_only_host
 from .errors import ConfigurationError
 
@@ -31,9 +31,9 @@ class LivePassword:
 
     __slots__ = ("_config", "_source")
 
-    def __init__(self, config: LakebasePoolConfig) -> None:
+    def __init__(self, config: LakebasePoolConfig, source: CredentialSource | None = None) -> None:
         self._config = config
-        self._source = _CACHE.source(config)
+        self._source = source or _CACHE.source(config)
 
     def __str__(self) -> str:
         return self._source.password()

@@ -7,9 +7,10 @@ with other pools, and its errors say what went wrong.
 
 from __future__ import annotations
 
+from functools import wraps
 from inspect import isawaitable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack
 
 from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -21,18 +22,21 @@ from ._base import IDLE, PoolBase
 from ._connecting import AsyncConnector, Connector
 from ._driver_state import has_changed
 from ._handles import lend, lent, revoke
-from ._pool_arguments import PoolArguments, PoolOverrides, checked_sizes, seconds_left
+from ._pool_arguments import PoolArguments, PoolOverrides, checked_sizes
 from ._session_reset import ending_block
 from ._steps import arun, run
 from .config import LakebasePoolConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from types import TracebackType
 
 __pooling_internal__ = True
 
 __all__ = ["AsyncLakebasePool", "LakebasePool", "create_async_lakebase_pool", "create_lakebase_pool"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Borrowed(Generic[CT]):
@@ -47,6 +51,16 @@ class Borrowed(Generic[CT]):
     def __init__(self, pool: LakebasePool[CT], timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """As a decorator: each call is a block."""
+
+        @wraps(function)
+        def call(*args: P.args, **keywords: P.kwargs) -> R:
+            with Borrowed(self._pool, self._timeout):
+                return function(*args, **keywords)
+
+        return call
 
     def __enter__(self) -> CT:
         held: PooledValue[CT]
@@ -82,6 +96,16 @@ class AsyncBorrowed(Generic[ACT]):
     def __init__(self, pool: AsyncLakebasePool[ACT], timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
+
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        """As a decorator of a coroutine function: each call is a block."""
+
+        @wraps(function)
+        async def call(*args: P.args, **keywords: P.kwargs) -> R:
+            async with AsyncBorrowed(self._pool, self._timeout):
+                return await function(*args, **keywords)
+
+        return call
 
     async def __aenter__(self) -> ACT:
         held: AsyncPooledValue[ACT]
@@ -226,14 +250,14 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
             LoginError: The server refuses this pool's connections.
             CredentialError: No password could be minted.
         """
-        return Borrowed(self, seconds_left(timeout))
+        return Borrowed(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> CT:
         """A connection that must be given back by `putconn`. Errors as in `connection`, which is to be preferred."""
         if self._closed:
             self._check_open()
         try:
-            conn = self.service.acquire(timeout=seconds_left(timeout))
+            conn = self.service.acquire(timeout=self._seconds_left(timeout))
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
@@ -285,6 +309,10 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         if self._reconnect_failed is not None:
             self._reconnect_failed(self)
 
+    def _resolve_kwargs(self) -> dict[str, Any]:
+        """What psycopg_pool's users connect with by themselves: what this pool connects with, with a fresh password."""
+        return run(self._connector.resolving())
+
     def __enter__(self) -> Self:
         self.open()
         return self
@@ -333,14 +361,14 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
 
     def connection(self, timeout: float | None = None) -> AsyncBorrowed[ACT]:  # type: ignore[override]
         """As `LakebasePool.connection`, for `async with`."""
-        return AsyncBorrowed(self, seconds_left(timeout))
+        return AsyncBorrowed(self, timeout)
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """As `LakebasePool.getconn`."""
         if self._closed:
             self._check_open()
         try:
-            conn = await self.service.acquire(timeout=seconds_left(timeout))
+            conn = await self.service.acquire(timeout=self._seconds_left(timeout))
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
@@ -380,6 +408,10 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
             result = self._reconnect_failed(self)
             if isawaitable(result):
                 await result
+
+    async def _resolve_kwargs(self) -> dict[str, Any]:
+        """As `LakebasePool._resolve_kwargs`."""
+        return await arun(self._connector.resolving())
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -57,6 +57,9 @@ class ServiceArguments(PoolingServiceOptionsDict, total=False):
     budget: PoolBudget | None
 
 
+#: Options that can be changed while a pool works.
+ADJUSTABLE = ("timeout", "max_waiting", "max_idle", "max_lifetime")
+
 _numbers = itertools.count(1)
 _services: Survivors[_Service[Any]] = Survivors()
 _frame = sys._getframe
@@ -199,6 +202,26 @@ class _Service(Generic[T]):
         """
         self._options = self._options.replaced(min_size=min_size, max_size=max_size)
         self.engine.change(self._ledger.resize, min_size, max_size)
+
+    def adjust(self, **options: Unpack[PoolingServiceOptionsDict]) -> None:
+        """
+        Change settings that concern waiting and age: `timeout`, `max_waiting`, `max_idle`, `max_lifetime`.
+
+        They hold for what comes: a borrower that waits keeps its deadline, and a resource the end of its lifetime.
+        `resize` changes the sizes. Does not block.
+
+        Raises:
+            ConfigurationError: A value that cannot be, or another setting.
+        """
+        for name in options:
+            if name not in ADJUSTABLE:
+                raise ConfigurationError(
+                    f"{messages.title(self._name, self._key)}: {name} cannot be changed; adjust() changes "
+                    f"{', '.join(ADJUSTABLE)}, and resize() the sizes",
+                    field=name,
+                )
+        self._options = self._options.replaced(**options)
+        self.engine.adjust(self._options)
 
     def expire(self) -> None:
         """Replace all resources: idle ones are destroyed now, the others as they come back. Does not block."""

@@ -484,6 +484,12 @@ class Ledger:
         self._look_at(self._next_look_at_idle(now), now)
         self.settle(now)
 
+    def adjust(self, options: Any, now: float) -> None:
+        """Take other settings. A resource keeps what it was created with: the end of its lifetime."""
+        self.options = options
+        self._look_at(self._next_look_at_idle(now), now)
+        self.settle(now)
+
     def watch(self, watcher: Watcher, now: float) -> None:
         """Wake the watcher when its state is reached, until it is forgotten."""
         self.watchers += (watcher,)

@@ -170,6 +170,11 @@ class Pool:
             step(*args, self.backend.now())
         self.dispatch()
 
+    def adjust(self, options: PoolingServiceOptions) -> None:
+        """Take other settings of those that may change while the pool works."""
+        self.options = options
+        self.change(self.ledger.adjust, options)
+
     def loan_of(self, value: Any) -> int:
         """The serial number of a resource's present loan; -1 if it is not out."""
         slot = self.ledger.out.get(id(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -361,3 +362,24 @@ def test_what_is_explicit_wins_over_the_environment(explicit: dict) -> None:
     for name, value in explicit.items():
         assert getattr(config, name) == value
     assert config.resolved({}) == LakebasePoolConfig(**explicit).resolved(APP_ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("client", "is_the_apps"),
+    [
+        ({"auth_type": "oauth-m2m", "client_id": "app-id"}, True),
+        ({"auth_type": "oauth-m2m", "client_id": "another-id"}, False),
+        ({"auth_type": "pat", "client_id": "app-id"}, False),
+        ({"auth_type": "databricks-cli", "client_id": None}, True),
+    ],
+)
+def test_a_client_of_another_identity_does_not_log_in_as_the_app(client, is_the_apps) -> None:
+    environ = {"PGUSER": "app-role", "DATABRICKS_CLIENT_ID": "app-id"}
+    client = SimpleNamespace(config=SimpleNamespace(**client))
+    config = LakebasePoolConfig(host="h", database="d", endpoint="projects/p/branches/b", workspace_client=client)
+    if is_the_apps:
+        assert config.resolved(environ).user == "app-role"
+        return
+    with pytest.raises(ConfigurationError, match="user is missing: set user= to the role of the workspace_client's"):
+        config.resolved(environ)
+    assert config.merged({"user": "own"}).resolved(environ).user == "own"
