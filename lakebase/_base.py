@@ -389,7 +389,8 @@ class PoolBase(Generic[C]):
                 logger.warning("rollback failed: %s: %s. Closing connection %s", type(error).__name__, error, conn)
                 return False
         elif status != IDLE:
-            logger.warning("closing returned connection, which is broken or in use: %s", conn)
+            level = logging.DEBUG if conn.closed and not conn.broken else logging.WARNING  # meant, or not
+            logger.log(level, "closing returned connection, which is broken or in use: %s", conn)
             return False
         try:
             return (yield from self._resetting(conn))

@@ -3,29 +3,36 @@ SQLAlchemy engines whose connections are a Lakebase pool's.
 
 The engine keeps no connections: each checkout borrows from the pool, and with
 a `RoutingPool` from the pool of the request's user. What SQLAlchemy sets on a
-connection while it has it (isolation level, autocommit, read-only) is undone
-before another borrower gets it.
+connection while it has it (isolation level, autocommit, read-only, adapters) is
+undone before another borrower gets it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
+from psycopg.adapt import AdaptersMap
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
+from ._driver_state import remember, restoring
+from ._pool_errors import LakebasePoolTimeout, LakebaseTooManyRequests
+from ._steps import arun, run
 from .errors import ConfigurationError
+from .pool import AsyncLakebasePool, LakebasePool
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from .pool import AsyncLakebasePool, LakebasePool
+    from ._steps import Steps
     from .routing import AsyncRoutingPool, RoutingPool
 
 __all__ = ["create_async_lakebase_engine", "create_lakebase_engine"]
@@ -33,164 +40,225 @@ __all__ = ["create_async_lakebase_engine", "create_lakebase_engine"]
 # SQLAlchemy's own logger for what the server tells.
 logger = logging.getLogger("sqlalchemy.dialects.postgresql")
 
-_POOLS = "size and life of connections are the pool's: set them there"
-_CONNECTS = "the pool connects: set that in its configuration"
+_POOLS = "the connections are the pool's: set that there"
+_CONNECTS = "the pool connects: set that in its configuration, or in its kwargs"
 _NOT_THE_ENGINES = {
     "poolclass": _POOLS,
     "pool": _POOLS,
-    "pool_size": _POOLS,
-    "max_overflow": _POOLS,
-    "pool_timeout": _POOLS,
-    "pool_recycle": _POOLS,
-    "pool_pre_ping": _POOLS,
     "pool_use_lifo": _POOLS,
     "pool_reset_on_return": "the pool brings every connection back to idle",
     "creator": _CONNECTS,
     "async_creator": _CONNECTS,
     "connect_args": _CONNECTS,
+    "client_encoding": _CONNECTS,
 }
+_SQLALCHEMYS_OVERFLOW = 10  # what `max_overflow` is where only `pool_size` is given
+_SQLALCHEMYS_SIZE = 5
 
 
 def create_lakebase_engine(pool: LakebasePool[Any] | RoutingPool[Any], **options: Any) -> Engine:
     """
     An engine on a pool. Does no I/O; `dispose()` leaves the pool open, since it is the caller's.
 
+    A pool that is exhausted raises `sqlalchemy.exc.TimeoutError`.
+
     Args:
         pool: Open, or opened before the first checkout. With a `RoutingPool`, each checkout gets a connection of the
             user whose request it is made in.
-        **options: Those of `sqlalchemy.create_engine` that do not concern connecting and pooling.
+        **options: Those of `sqlalchemy.create_engine` that do not concern connecting. Of those that concern pooling,
+            `pool_size` and `max_overflow` resize the pool to their sum, `pool_timeout` is each checkout's,
+            `pool_recycle` becomes the pool's `max_lifetime`, and `pool_pre_ping` asks the server at each checkout.
 
     Raises:
         ConfigurationError: An option that is the pool's.
     """
-    _check(options)
-
-    def borrow() -> Any:
-        connection = pool.getconn()
-        _remember(connection)
-        return connection
-
-    return sqlalchemy.create_engine("postgresql+lakebase://", creator=borrow, poolclass=NullPool, **options)
+    borrowing = _set_up(pool, options)
+    return sqlalchemy.create_engine(
+        "postgresql+lakebase://", creator=lambda: run(borrowing()), poolclass=NullPool, **options
+    )
 
 
 def create_async_lakebase_engine(pool: AsyncLakebasePool[Any] | AsyncRoutingPool[Any], **options: Any) -> AsyncEngine:
     """Like `create_lakebase_engine`, for asyncio. Needs `greenlet`, as all of SQLAlchemy's asyncio does."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    _check(options)
-
-    async def borrow() -> Any:
-        connection = await pool.getconn()
-        _remember(connection)
-        return connection
-
-    return create_async_engine("postgresql+lakebase://", async_creator=borrow, poolclass=NullPool, **options)
+    borrowing = _set_up(pool, options)
+    return create_async_engine(
+        "postgresql+lakebase://", async_creator=lambda: arun(borrowing()), poolclass=NullPool, **options
+    )
 
 
-def _check(options: dict[str, Any]) -> None:
+def _set_up(pool: Any, options: dict[str, Any]) -> partial[Steps[Any]]:
+    """Take the options that concern pooling out of these, and set the pool by them; how a checkout borrows."""
     for name in options:
         if name in _NOT_THE_ENGINES:
             raise ConfigurationError(f"{name}= is not the engine's here: {_NOT_THE_ENGINES[name]}", field=name)
+    timeout, pings = options.pop("pool_timeout", None), bool(options.pop("pool_pre_ping", False))
+    given = {name: options.pop(name) for name in ("pool_size", "max_overflow", "pool_recycle") if name in options}
+    if given:
+        _set_limits(pool, **given)
+    return partial(_borrowing, pool, timeout, pings)
 
 
-_STATE = ("autocommit", "isolation_level", "read_only", "deferrable")
+def _set_limits(
+    pool: Any,
+    pool_size: int = _SQLALCHEMYS_SIZE,
+    max_overflow: int = _SQLALCHEMYS_OVERFLOW,
+    pool_recycle: float | None = None,
+) -> None:
+    if not isinstance(pool, (LakebasePool, AsyncLakebasePool)):
+        raise ConfigurationError(
+            f"pool_size=, max_overflow= and pool_recycle= cannot be set through a {type(pool).__name__}: each user's "
+            "pool has its own. Set max_size= and max_lifetime= of the app's pool and of the manager",
+            field="pool_size",
+        )
+    if (pool_size, max_overflow) != (_SQLALCHEMYS_SIZE, _SQLALCHEMYS_OVERFLOW):
+        if pool_size < 1 or max_overflow < 0:
+            raise ConfigurationError(
+                f"pool_size={pool_size} with max_overflow={max_overflow} is no limit: the pool needs one, such as the "
+                "endpoint's. Give both as numbers, or neither",
+                field="pool_size" if pool_size < 1 else "max_overflow",
+            )
+        pool.service.resize(min(pool.min_size, pool_size + max_overflow), pool_size + max_overflow)
+    if pool_recycle is not None and pool_recycle >= 0:
+        pool.max_lifetime = pool_recycle
 
 
-def _remember(connection: Any) -> None:
-    connection._lakebase_before = {name: getattr(connection, name) for name in _STATE}
+def _borrowing(pool: Any, timeout: float | None, pings: bool) -> Steps[Any]:
+    """A connection for a checkout."""
+    while True:
+        try:
+            connection = yield partial(pool.getconn, timeout)
+        except (LakebasePoolTimeout, LakebaseTooManyRequests) as error:
+            # After failed connects it is the driver's error, of which SQLAlchemy makes an `OperationalError`.
+            if error.__cause__ is not None:
+                raise
+            raise sqlalchemy.exc.TimeoutError(str(error)) from error
+        if not pings or (yield from _answers(connection)):
+            if _is_foreign(connection._pool):
+                remember(connection)
+            return connection
 
 
-def _changed(connection: Any) -> list[tuple[str, Any]]:
-    before = connection.__dict__.pop("_lakebase_before", None) or {}
-    if connection.broken or connection.closed:
-        return []
-    return [(name, value) for name, value in before.items() if getattr(connection, name) != value]
+def _answers(connection: Any) -> Steps[bool]:
+    """Whether the server answers on a connection; one on which it does not is given back, closed."""
+    kind = ConnectionPool if isinstance(connection._pool, ConnectionPool) else AsyncConnectionPool
+    try:
+        yield partial(kind.check_connection, connection)
+    except Exception:  # noqa: BLE001 - whatever it is, another one is tried
+        _end(connection)
+        yield partial(connection._pool.putconn, connection)
+        return False
+    return True
+
+
+def _is_foreign(pool: Any) -> bool:
+    """Whether a pool, such as the app's behind a `RoutingPool`, is one that does not put the driver's state back."""
+    return pool is not None and not isinstance(pool, (LakebasePool, AsyncLakebasePool))
+
+
+def _end(driver: Any) -> None:
+    """Close a connection without a word to the server; its pool sees that it was meant."""
+    driver._closed = True
+    driver.pgconn.finish()
 
 
 def _log_notice(diagnostic: Any) -> None:
     logger.info("%s: %s", diagnostic.severity, diagnostic.message_primary)
 
 
-def _on_connect(dialect: Any) -> Any:
-    # Called at each checkout of the same connection: handlers must not pile up.
-    def prepare(connection: Any) -> None:
-        driver = dialect.get_driver_connection(connection)
-        if "_lakebase_notices" not in driver.__dict__:
-            driver._lakebase_notices = True
+class _OnPool:
+    """What the two dialects have in common: they prepare a connection at each checkout, since the pool keeps it."""
+
+    supports_statement_cache = True
+    _hstore: Any = None
+
+    def on_connect(self) -> Any:
+        """What SQLAlchemy calls with each connection that it was given."""
+        dialect: Any = self
+
+        def prepare(connection: Any) -> None:
             connection.add_notice_handler(_log_notice)
-        if dialect.isolation_level is not None:
-            dialect.set_isolation_level(connection, dialect.isolation_level)
+            self._adapt(dialect.get_driver_connection(connection))
+            if dialect.isolation_level is not None:
+                dialect.set_isolation_level(connection, dialect.isolation_level)
 
-    return prepare
+        return prepare
+
+    def _adapt(self, driver: Any) -> None:
+        """Have a connection convert values as the engine's options say, on top of what the pool's `configure` did."""
+        dialect: Any = self
+        is_plain = dialect._native_inet_types is not False and self._hstore is None
+        if is_plain and not dialect._json_deserializer and not dialect._json_serializer:
+            return
+        driver._lakebase_adapters = driver._adapters
+        adapters = AdaptersMap(driver.adapters)
+        if dialect._native_inet_types is False:
+            from psycopg.types.string import TextLoader
+
+            adapters.register_loader("inet", TextLoader)
+            adapters.register_loader("cidr", TextLoader)
+        if dialect._json_deserializer:
+            from psycopg.types.json import set_json_loads
+
+            set_json_loads(dialect._json_deserializer, adapters)
+        if dialect._json_serializer:
+            from psycopg.types.json import set_json_dumps
+
+            set_json_dumps(dialect._json_serializer, adapters)
+        if self._hstore is not None:
+            from psycopg.types.hstore import register_hstore
+
+            register_hstore(self._hstore, adapters)
+        driver._adapters = adapters
+
+    def _type_info_fetch(self, connection: Any, name: str) -> Any:
+        info = super()._type_info_fetch(connection, name)  # type: ignore[misc]
+        if name == "hstore":
+            self._hstore = info
+        return info
 
 
-class _LakebaseDialect(PGDialect_psycopg):
+def _giving_back(driver: Any) -> Steps[None]:
+    """Give a connection back to the pool that lent it."""
+    driver._adapters = driver.__dict__.pop("_lakebase_adapters", driver._adapters)
+    pool = getattr(driver, "_pool", None)
+    if _is_foreign(pool) and not driver.closed:
+        yield driver.rollback
+        yield from restoring(driver)
+    yield driver.close if pool is None else partial(pool.putconn, driver)
+
+
+class _LakebaseDialect(_OnPool, PGDialect_psycopg):
     supports_statement_cache = True
 
     @classmethod
     def get_async_dialect_cls(cls, url: Any) -> Any:  # noqa: ARG003
         return _AsyncLakebaseDialect
 
-    def on_connect(self) -> Any:
-        return _on_connect(self)
-
     def do_close(self, dbapi_connection: Any) -> None:
-        pool = getattr(dbapi_connection, "_pool", None)
-        if pool is None:
-            dbapi_connection.close()
-            return
-        try:
-            if changed := _changed(dbapi_connection):
-                dbapi_connection.rollback()
-                for name, value in changed:
-                    setattr(dbapi_connection, name, value)
-        except BaseException:
-            # Not as it was, so no other borrower may get it. The pool sees that it is closed.
-            dbapi_connection.pgconn.finish()
-            raise
-        finally:
-            pool.putconn(dbapi_connection)
+        run(_giving_back(dbapi_connection))
 
     def do_terminate(self, dbapi_connection: Any) -> None:
-        dbapi_connection.pgconn.finish()
+        _end(dbapi_connection)
         self.do_close(dbapi_connection)
 
 
-class _AsyncLakebaseDialect(PGDialectAsync_psycopg):
+class _AsyncLakebaseDialect(_OnPool, PGDialectAsync_psycopg):
     supports_statement_cache = True
     has_terminate = True
 
-    def on_connect(self) -> Any:
-        return _on_connect(self)
-
     def do_close(self, dbapi_connection: Any) -> None:
-        await_only(_give_back(dbapi_connection.driver_connection))
+        await_only(arun(_giving_back(dbapi_connection.driver_connection)))
 
     def do_terminate(self, dbapi_connection: Any) -> None:
         driver = dbapi_connection.driver_connection
         if _in_greenlet():
-            await_only(_give_back(driver))
+            await_only(arun(_giving_back(driver)))
         else:
             # The garbage collector found it. Nothing can be awaited here: close it, and free its place soon.
-            driver.pgconn.finish()
+            _end(driver)
             _give_back_later(driver)
-
-
-async def _give_back(driver: Any) -> None:
-    pool = getattr(driver, "_pool", None)
-    if pool is None:
-        await driver.close()
-        return
-    try:
-        if changed := _changed(driver):
-            await driver.rollback()
-            for name, value in changed:
-                await getattr(driver, f"set_{name}")(value)
-    except BaseException:
-        driver.pgconn.finish()
-        raise
-    finally:
-        await pool.putconn(driver)
 
 
 _returning: set[asyncio.Task[None]] = set()
@@ -198,7 +266,7 @@ _returning: set[asyncio.Task[None]] = set()
 
 def _give_back_later(driver: Any) -> None:
     try:
-        task = asyncio.get_running_loop().create_task(_give_back(driver))
+        task = asyncio.get_running_loop().create_task(arun(_giving_back(driver)))
     except RuntimeError:  # no loop runs any more, nor does the pool
         return
     _returning.add(task)
