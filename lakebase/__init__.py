@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .identity import UserIdentity, token_fingerprint
     from .limits import ConnectionBudgetWarning
     from .manager import AsyncLakebasePoolManager, LakebasePoolManager
+    from .null_pool import AsyncNullLakebasePool, NullLakebasePool
     from .passwords import CredentialSource, DatabaseCredential
     from .pool import AsyncLakebasePool, LakebasePool, create_async_lakebase_pool, create_lakebase_pool
     from .routing import AsyncRoutingPool, RoutingPool
@@ -46,6 +47,8 @@ __all__ = [
     # Pools
     "LakebasePool",
     "AsyncLakebasePool",
+    "NullLakebasePool",
+    "AsyncNullLakebasePool",
     "create_lakebase_pool",
     "create_async_lakebase_pool",
     "LakebasePoolManager",
@@ -97,6 +100,7 @@ _HOMES = {
     "limits": ("ConnectionBudgetWarning",),
     "manager": ("AsyncLakebasePoolManager", "LakebasePoolManager"),
     "passwords": ("CredentialSource", "DatabaseCredential"),
+    "null_pool": ("AsyncNullLakebasePool", "NullLakebasePool"),
     "pool": ("AsyncLakebasePool", "LakebasePool", "create_async_lakebase_pool", "create_lakebase_pool"),
     "routing": ("AsyncRoutingPool", "RoutingPool"),
     "transaction_mode": ("TransactionModeError", "guard_connection", "transaction_mode_violations"),

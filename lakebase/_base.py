@@ -81,6 +81,7 @@ class PoolBase(Generic[C]):
     """
 
     # Of each front end
+    _keeps_none: ClassVar[bool] = False
     _is_async: ClassVar[bool]
     _connector_class: ClassVar[type[Any]]
     _service_class: ClassVar[type[Any]]
@@ -148,7 +149,7 @@ class PoolBase(Generic[C]):
         self._reset = reset
         self.session_reset = session_reset
         self.check_handles = check_handles
-        self._resets = reset is not None or session_reset is not None
+        self._looks_closer = self._keeps_none or reset is not None or session_reset is not None
         self._reconnect_failed = reconnect_failed
         if renewal is not None:
             self._renewal = renewal
@@ -367,8 +368,7 @@ class PoolBase(Generic[C]):
             return
         is_clean = False
         try:
-            # A closed pool has no borrower for it.
-            if not self._closed or service.pending:
+            if self._is_wanted():
                 is_clean = yield from self._cleaning(conn)
                 self._returned_bad += not is_clean
         finally:
@@ -377,6 +377,13 @@ class PoolBase(Generic[C]):
                 yield partial(service.release if is_clean else service.destroy, conn)
             except ReleaseError as error:  # two threads gave it back at once
                 raise self._translated(error) from None
+
+    def _is_wanted(self) -> bool:
+        """Whether a connection that comes back is kept; a closed pool has a borrower for it only if one waits."""
+        return not self._closed or self.service.pending > 0
+
+    def _change_sizes(self, minimum: int, maximum: int | None) -> None:
+        self.service.resize(*checked_sizes(minimum, maximum))
 
     def _cleaning(self, conn: Any) -> Steps[bool]:
         """Bring a connection back to idle; whether that worked."""

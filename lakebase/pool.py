@@ -22,7 +22,7 @@ from ._base import IDLE, PoolBase
 from ._connecting import AsyncConnector, Connector
 from ._driver_state import has_changed
 from ._handles import lend, lent, revoke
-from ._pool_arguments import PoolArguments, PoolOverrides, checked_sizes
+from ._pool_arguments import PoolArguments, PoolOverrides
 from ._session_reset import ending_block
 from ._steps import arun, run
 from .config import LakebasePoolConfig
@@ -277,7 +277,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         if self.check_handles:
             conn = revoke(conn, self._title)
         conn._pool = None
-        if self._resets or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn):
+        if self._looks_closer or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn):
             run(self._returning(conn))
             return
         try:
@@ -291,7 +291,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """Change the sizes; what is above the new maximum is closed, what of it is out as it comes back."""
-        self.service.resize(*checked_sizes(min_size, max_size))
+        self._change_sizes(min_size, max_size)
 
     def check(self) -> None:
         """Ask the server on every idle connection; those that do not answer are closed."""
@@ -381,7 +381,7 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         if self.check_handles:
             conn = revoke(conn, self._title)
         conn._pool = None
-        if self._resets or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn):
+        if self._looks_closer or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn):
             await arun(self._returning(conn))
             return
         try:
@@ -395,7 +395,7 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
 
     async def resize(self, min_size: int, max_size: int | None = None) -> None:
         """As `LakebasePool.resize`."""
-        self.service.resize(*checked_sizes(min_size, max_size))
+        self._change_sizes(min_size, max_size)
 
     async def check(self) -> None:
         """As `LakebasePool.check`."""
