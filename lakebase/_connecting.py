@@ -93,6 +93,7 @@ class _Connector(PoolFactory[Any]):
     """
 
     noun = "connection"  # what the engine's messages call a resource
+    notes_borrowers = True
     logs_failures = True  # once for all pools that an outage concerns
 
     # Class attributes until something happens: most pools of many users are looked up and never used.

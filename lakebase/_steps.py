@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator
 from inspect import isawaitable
 from typing import Any, TypeVar
 
+__pooling_internal__ = True
+
 __all__ = ["Steps", "arun", "run"]
 
 R = TypeVar("R")

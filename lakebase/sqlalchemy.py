@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ._steps import Steps
     from .routing import AsyncRoutingPool, RoutingPool
 
+__pooling_internal__ = True
+
 __all__ = ["create_async_lakebase_engine", "create_lakebase_engine"]
 
 # SQLAlchemy's own logger for what the server tells.

@@ -29,6 +29,8 @@ from .identity import UserIdentity
 if TYPE_CHECKING:
     from ._steps import Steps
 
+__pooling_internal__ = True
+
 __all__ = ["AsyncUserScopedPool", "UserScopedPool"]
 
 P = TypeVar("P", bound="ConnectionPool[Any] | AsyncConnectionPool[Any]")

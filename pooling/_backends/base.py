@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .._engine import call_site
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -61,3 +65,16 @@ class Backend(Protocol):
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Call `callback` at this instant."""
+
+
+def _named_runner() -> str:
+    """The current task, or else the current thread, for messages."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        task = None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        task = None
+    return f"thread {threading.current_thread().name!r}" if task is None else f"task {task.get_name()!r}"
+
+
+call_site.named_runner = _named_runner

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
+    Place = CodeType | str | tuple[CodeType, str] | None
+
 
 _PACKAGE = __name__.partition(".")[0]
 _PREFIX = f"{_PACKAGE}."
@@ -17,15 +19,25 @@ _PREFIX = f"{_PACKAGE}."
 
 #: Returns a text for the current request, or `None` if it has no name. Set by `_request.current`.
 named_request: Callable[[], str | None] | None = None
+#: Returns a text for the current task or thread. Set by `_backends.base`.
+named_runner: Callable[[], str] | None = None
 
 #: Modules that borrow for a request. The code that asked may be a framework's or another task's, so name the request.
 _FOR_REQUESTS = {f"{_PREFIX}_request.pooled", f"{_PREFIX}_adapters"}
+#: Packages whose functions borrow for their caller.
+_PASSED_OVER = frozenset({_PACKAGE, "contextlib", "sqlalchemy"})
+#: Packages that run a task or a thread: it has no caller.
+_RUNNERS = frozenset({"asyncio", "threading", "concurrent"})
 
 
 class CallSite(NamedTuple):
-    """A place in the code, or the name of a request; `stack` only if it was asked for."""
+    """
+    A place in the code, a text for it, or both; `stack` only if it was asked for.
 
-    code: CodeType | str | None
+    The text names the request that borrows, or the task or thread if it has nothing of the user's in its stack.
+    """
+
+    code: Place
     lasti: int
     stack: traceback.StackSummary | None
 
@@ -34,33 +46,50 @@ def note(frame: FrameType | None, *, whole_stack: bool) -> CallSite:
     """
     Find the borrower's call site, given its frame or one that it called.
 
-    Skips frames of this package and of modules that set `__pooling_internal__`. For a resource that is borrowed for a
-    request with a name, the request's name is the call site.
+    Skips frames of this package, of libraries that borrow for their caller, and of modules that set
+    `__pooling_internal__`. For a resource that is borrowed for a request with a name, the request's name is the call
+    site.
     """
-    request = None
-    if named_request is not None and frame is not None and frame.f_globals.get("__name__") in _FOR_REQUESTS:
-        request = named_request()
-    while frame is not None and frame.f_back is not None and is_internal(frame.f_globals):
-        frame = frame.f_back
     if frame is None:
         return CallSite(None, 0, None)
+    request = None if named_request is None else named_request()
+    is_for_request = frame.f_globals.get("__name__") in _FOR_REQUESTS
+    found: FrameType | None = frame
+    while found is not None and is_internal(found.f_globals):
+        found = found.f_back
+    place: Place
+    if found is None or _top(found.f_globals) in _RUNNERS:
+        found = found or frame
+        place = request or (named_runner() if named_runner is not None else None)
+    elif request is None:
+        place = found.f_code
+    else:
+        place = request if is_for_request else (found.f_code, request)
     stack = None
     if whole_stack:
-        stack = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=16, lookup_lines=False)
+        stack = traceback.StackSummary.extract(traceback.walk_stack(found), limit=16, lookup_lines=False)
         stack.reverse()
-    return CallSite(request or frame.f_code, frame.f_lasti, stack)
+    return CallSite(place, found.f_lasti, stack)
 
 
 def is_internal(module: dict[str, Any]) -> bool:
-    name = module.get("__name__", "")
-    return name.startswith(_PREFIX) or name == _PACKAGE or "__pooling_internal__" in module
+    return _top(module) in _PASSED_OVER or "__pooling_internal__" in module
 
 
-def describe(code: CodeType | str | None, lasti: int) -> str:
-    """` at report.py:88 in build`, ` for request 'GET /'`, or an empty text if nothing was recorded."""
-    if code is None:
+def _top(module: dict[str, Any]) -> str:
+    name: str = module.get("__name__", "")
+    return name.partition(".")[0]
+
+
+def describe(place: Place, lasti: int) -> str:
+    """` at report.py:88 in build`, ` for request 'GET /'`, both, or an empty text if nothing was recorded."""
+    if place is None:
         return ""
-    if isinstance(code, str):
-        return f" for {code}"
+    if isinstance(place, str):
+        return f" for {place}"
+    if isinstance(place, tuple):
+        code, request = place
+        return f"{describe(code, lasti)} for {request}"
+    code = place
     line = next((line for start, end, line in code.co_lines() if start <= lasti < end), None) or code.co_firstlineno
     return f" at {PurePath(code.co_filename).name}:{line} in {code.co_name}"

@@ -35,11 +35,22 @@ class ValueHooks:
 class Hooks:
     """All hooks of one pool."""
 
-    __slots__ = ("_by_type", "_factory", "create", "is_alive", "is_final", "logs_failures", "noun", "validate")
+    __slots__ = (
+        "_by_type",
+        "_factory",
+        "create",
+        "is_alive",
+        "is_final",
+        "logs_failures",
+        "notes_borrowers",
+        "noun",
+        "validate",
+    )
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
         self.noun: str = getattr(factory, "noun", PoolFactory.noun)
+        self.notes_borrowers: bool = getattr(factory, "notes_borrowers", PoolFactory.notes_borrowers)
         self.logs_failures: bool = getattr(factory, "logs_failures", PoolFactory.logs_failures)
         self.create: Callable[[], Any] = factory.create
         self.validate: Hook = overridden(factory, "validate")

@@ -146,6 +146,8 @@ class Pool:
             owner=None if budget is None else self,
             noun=hooks.noun,
         )
+        if hooks.notes_borrowers:
+            self.ledger.note_borrowers()
         #: The service, once its key was closed or evicted and no other object may refer to it: it has to live as long
         #: as a slot whose home is this pool.
         self.kept_service: Any = None

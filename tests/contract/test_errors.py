@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -324,3 +327,63 @@ async def test_failing_creates_are_one_warning_for_each_series(side, caplog):
     pool.service.expire()
     await borrow(pool)
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 2
+
+
+# -- who holds a resource -------------------------------------------------------------------------
+
+
+async def holder_in_message(pool):
+    """What the timeout of another borrower says of the one that holds the only resource."""
+    with pytest.raises(PoolTimeoutError) as caught:
+        await pool.acquire(timeout=0.01)
+    return str(caught.value)
+
+
+@on_both
+async def test_the_place_and_the_request_of_the_oldest_borrower_are_named(side):
+    workshop = Workshop(side)
+    workshop.factory.notes_borrowers = True
+    pool = side.pool(workshop, max_size=1)
+
+    async def holds():
+        return await pool.acquire()
+
+    value = await holds()
+    assert "unrecorded" not in await holder_in_message(pool)
+    await pool.release(value)
+    with pooling.RequestContext("GET /orders"):
+        value = await holds()
+    text = await holder_in_message(pool)
+    assert "request 'GET /orders'" in text
+    await pool.release(value)
+
+
+async def test_a_task_that_only_borrows_is_named_and_not_the_loop_that_runs_it():
+    async with pooling.AsyncPoolingService(object, max_size=1) as service:
+        for _ in range(2):
+            value = await asyncio.create_task(service.acquire(), name="orders")
+            with pytest.raises(PoolTimeoutError) as caught:
+                await service.acquire(timeout=0.01)
+            await service.release(value)
+        assert "ago for task 'orders'" in str(caught.value)
+
+
+def test_so_is_a_thread():
+    with PoolingService(object, max_size=1) as service:
+        for _ in range(2):
+            with ThreadPoolExecutor(thread_name_prefix="orders") as threads:
+                value = threads.submit(service.acquire).result()
+            with pytest.raises(PoolTimeoutError) as caught:
+                service.acquire(timeout=0.01)
+            service.release(value)
+        assert "ago for thread 'orders_0'" in str(caught.value)
+
+
+def test_a_generators_block_is_its_callers():
+    with PoolingService(object, max_size=1) as service:
+        for _ in range(2):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(service.lease())
+                with pytest.raises(PoolTimeoutError) as caught:
+                    service.acquire(timeout=0.01)
+        assert "in test_a_generators_block_is_its_callers" in str(caught.value)

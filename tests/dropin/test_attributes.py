@@ -8,7 +8,8 @@ import psycopg
 import psycopg_pool
 import pytest
 
-from lakebase import AsyncLakebasePool, ConfigurationError, LakebasePool
+from lakebase import AsyncLakebasePool, ConfigurationError, LakebasePool, RoutingPool, UserIdentity, UserScopedPool
+from pooling import RequestContext
 from tests.dropin.parts import PASSWORD, ROLE, Pools, ask, connection, enter, on_asyncio, on_both, pid, wait
 
 
@@ -161,3 +162,48 @@ async def test_a_block_decorates_a_coroutine_function(side, lakebase_local):
 
         assert await asyncio.gather(doubled(1), doubled(2), doubled(3)) == [2, 4, 6]
         assert pool.service.borrowed == 0
+
+
+def _message(pool):
+    with pytest.raises(psycopg_pool.PoolTimeout) as caught:
+        pool.getconn(timeout=0.01)
+    return str(caught.value)
+
+
+def test_the_first_timeout_names_the_line_that_holds_the_connection_and_its_request(lakebase_local):
+    with LakebasePool(Pools(_Threads, lakebase_local).dsn, min_size=0, max_size=1) as pool:
+        with pool.connection():
+            assert "at test_attributes.py:" in _message(pool)
+        with RequestContext("GET /orders"), pool.connection():
+            assert "in test_the_first_timeout_names" in _message(pool)
+            assert "for request 'GET /orders'" in _message(pool)
+        conn = pool.getconn()
+        assert "in test_the_first_timeout_names" in _message(pool)
+        pool.putconn(conn)
+
+
+def test_a_line_that_borrows_through_other_pools_and_engines_is_named_too(lakebase_local):
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    from lakebase.sqlalchemy import create_lakebase_engine
+
+    identity = UserIdentity("ann@line.example", "token")
+    with LakebasePool(Pools(_Threads, lakebase_local).dsn, min_size=0, max_size=1) as pool:
+        blocks = (
+            create_lakebase_engine(pool).connect,
+            RoutingPool(pool, lambda _: None).connection,
+            lambda: UserScopedPool(pool).connection(identity=identity),
+        )
+        for block in blocks:
+            with block():
+                assert "in test_a_line_that_borrows" in _message(pool), block
+        assert sqlalchemy
+
+
+@on_asyncio
+async def test_a_task_that_only_borrows_is_named(side, lakebase_local):
+    async with Pools(side, lakebase_local) as pools:
+        pool = await pools.open(max_size=1)
+        conn = await asyncio.create_task(pool.getconn(), name="orders")
+        with pytest.raises(psycopg_pool.PoolTimeout, match="for task 'orders'"):
+            await pool.getconn(timeout=0.01)
+        await pool.putconn(conn)
