@@ -15,6 +15,8 @@ class Restriction(Enum):
     TEMPORARY_TABLE = "a CTE, an ordinary (unlogged) table, or ON COMMIT DROP with all its uses in one transaction"
     HELD_CURSOR = "a cursor without hold, read to its end inside one transaction"
     SESSION_LOCK = "pg_advisory_xact_lock and its kin, which end with the transaction"
+    SEQUENCE_STATE = "RETURNING, or nextval()'s own result: what currval() and lastval() remember is the session's"
+    TWO_PHASE = "a direct connection for two-phase commits: direct_config()"
     NOTIFICATION = "a direct connection, for LISTEN and NOTIFY alike: direct_config()"
     SCHEMA_CHANGE = "a direct connection for migrations and pg_dump: direct_config()"
 
@@ -48,4 +50,21 @@ class Violation:
 FOLLOWED = frozenset(
     {"application_name", "client_encoding", "datestyle", "intervalstyle", "standard_conforming_strings", "timezone"}
 )
+#: Functions that read or set what a session remembers.
+SESSION_CALLS = {
+    "pg_notify": Restriction.NOTIFICATION,
+    "currval": Restriction.SEQUENCE_STATE,
+    "lastval": Restriction.SEQUENCE_STATE,
+    "setseed": Restriction.SESSION_SETTING,
+}
+#: Statements that begin so are the documented way to settings that last; the server keeps them, not a session.
+LASTING_SETTINGS = ("role", "user", "database", "system")
+_FALSE = re.compile(r"\s*(f|fa|fal|fals|false|n|no|of|off|0)\s*", re.IGNORECASE)
+
+
+def is_false_text(text: str) -> bool:
+    """Whether Postgres reads a text as the boolean `false`: by any unique beginning of a word for it."""
+    return _FALSE.fullmatch(text) is not None
+
+
 LOCKS = re.compile(r"pg_(try_)?advisory_(un)?lock(_shared|_all)?")

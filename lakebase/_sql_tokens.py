@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ._pooler_rules import FOLLOWED, LOCKS, Restriction, Violation
+from ._pooler_rules import FOLLOWED, LASTING_SETTINGS, LOCKS, SESSION_CALLS, Restriction, Violation, is_false_text
 
 
 class _Word(NamedTuple):
@@ -74,7 +74,13 @@ def _statement(words: list[_Word]) -> Iterator[Violation]:
 
 def _by_head(texts: list[str]) -> Iterator[tuple[Restriction, str]]:
     head, following = texts[0], texts[1:3]
-    if head in _HEADS and following[:1] != ["transaction"]:
+    if head == "alter" and following[:1] and following[0] in LASTING_SETTINGS:
+        return
+    if head == "prepare" and following[:1] == ["transaction"]:
+        yield Restriction.TWO_PHASE, "PREPARE TRANSACTION"
+    elif head == "update" and "pg_settings" in following:
+        yield Restriction.SESSION_SETTING, "UPDATE pg_settings"
+    elif head in _HEADS and following[:1] != ["transaction"]:
         yield _HEADS[head]
     elif head in ("set", "reset"):
         name = following[-1] if following[:1] == ["session"] and head == "set" else "".join(following[:1])
@@ -97,14 +103,17 @@ def _by_call(texts: list[str]) -> Iterator[tuple[Restriction, str]]:
             continue
         if LOCKS.fullmatch(text):
             yield Restriction.SESSION_LOCK, f"{text}()"
-        elif text == "pg_notify":
-            yield Restriction.NOTIFICATION, "pg_notify()"
-        elif (
-            text == "set_config"
-            and texts[at + 6 : at + 8] == ["false", ")"]
-            and texts[at + 2].strip("'") not in FOLLOWED
-        ):
+        elif text in SESSION_CALLS:
+            yield SESSION_CALLS[text], f"{text}()"
+        elif text == "set_config" and _sets_session(texts[at + 2 : at + 8]):
             yield Restriction.SESSION_SETTING, "set_config(…, false)"
+
+
+def _sets_session(arguments: list[str]) -> bool:
+    """Whether `set_config` with these tokens, commas and the closing bracket included, sets more than a transaction."""
+    if len(arguments) < 6 or arguments[5] != ")":
+        return False
+    return is_false_text(arguments[4].strip("'")) and arguments[0].strip("'") not in FOLLOWED
 
 
 def _has(texts: list[str], *run: str) -> bool:

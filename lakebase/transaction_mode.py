@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from ._pooler_rules import FOLLOWED, LOCKS, Restriction, Violation
+from ._pooler_rules import FOLLOWED, LOCKS, SESSION_CALLS, Restriction, Violation, is_false_text
 from ._sql_tokens import skim
 from .errors import ConfigurationError, LakebaseError
 
@@ -214,6 +214,9 @@ def _look(sql: str, first_line: int = 1) -> Iterator[Violation]:
         text = encoded[begin : begin + statement.stmt_len if statement.stmt_len else None]
         line = first_line + encoded[:begin].count(b"\n") + _leading_lines(text.decode(errors="replace"))
         for node in _nodes(statement):
+            # In a statement that changes what the server keeps, as `ALTER ROLE … SET`, it sets nothing in the session.
+            if type(node).__name__ == "VariableSetStmt" and not statement.stmt.HasField("variable_set_stmt"):
+                continue
             for restriction, what in _judge(node):
                 yield Violation(restriction, what, line)
             if type(node).__name__ == "DoStmt":
@@ -244,6 +247,11 @@ def _judge(node: Any) -> Iterator[tuple[Restriction, str]]:
     elif kind == "SelectStmt":
         if node.HasField("into_clause"):
             yield from _judge_relation(node.into_clause.rel, node.into_clause.on_commit, "SELECT INTO")
+    elif kind == "UpdateStmt" and node.relation.relname == "pg_settings":
+        yield Restriction.SESSION_SETTING, "UPDATE pg_settings"
+    elif kind == "TransactionStmt":
+        if node.kind == _parser().pg_query_pb2.TRANS_STMT_PREPARE:
+            yield Restriction.TWO_PHASE, "PREPARE TRANSACTION"
     elif kind in _CREATES:
         name, what = _CREATES[kind]
         yield from _judge_relation(getattr(node, name), getattr(node, "oncommit", 0), what)
@@ -270,21 +278,42 @@ def _judge_call(node: Any) -> Iterator[tuple[Restriction, str]]:
     name = names[-1]
     if LOCKS.fullmatch(name):
         yield Restriction.SESSION_LOCK, f"{name}()"
-    elif name == "pg_notify":
-        yield Restriction.NOTIFICATION, "pg_notify()"
-    elif name == "set_config" and len(node.args) == 3 and _is_false(node.args[2]):
-        setting = node.args[0].a_const.sval.sval.lower()
-        if setting not in FOLLOWED:
-            yield Restriction.SESSION_SETTING, "set_config(…, false)"
+    elif name in SESSION_CALLS:
+        yield SESSION_CALLS[name], f"{name}()"
+    elif name == "set_config":
+        arguments = _arguments(node, ("setting_name", "new_value", "is_local"))
+        if "is_local" in arguments and _truth(arguments["is_local"]) is False:
+            setting = arguments["setting_name"].a_const.sval.sval.lower() if "setting_name" in arguments else ""
+            if setting not in FOLLOWED:
+                yield Restriction.SESSION_SETTING, "set_config(…, false)"
 
 
-def _is_false(node: Any) -> bool:
+def _arguments(call: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """A call's arguments by the names of the function's parameters."""
+    found = {}
+    for name, argument in zip(names, call.args, strict=False):
+        if argument.HasField("named_arg_expr"):
+            found[argument.named_arg_expr.name] = argument.named_arg_expr.arg
+        else:
+            found[name] = argument
+    return found
+
+
+def _truth(node: Any) -> bool | None:
+    """The value of a constant, as Postgres casts it to a boolean; `None` if it is no constant."""
     while node.HasField("type_cast"):
         node = node.type_cast.arg
+    if node.HasField("bool_expr") and len(node.bool_expr.args) == 1:  # only NOT has one
+        value = _truth(node.bool_expr.args[0])
+        return None if value is None else not value
     if not node.HasField("a_const"):
-        return False
-    value = node.a_const
-    return (value.HasField("boolval") and not value.boolval.boolval) or value.sval.sval.lower() in ("f", "false", "off")
+        return None
+    constant = node.a_const
+    if constant.HasField("boolval"):
+        return bool(constant.boolval.boolval)
+    if constant.HasField("ival"):
+        return bool(constant.ival.ival)
+    return not is_false_text(constant.sval.sval) if constant.HasField("sval") else None
 
 
 def _judge_relation(relation: Any, on_commit: int, what: str) -> Iterator[tuple[Restriction, str]]:

@@ -29,7 +29,22 @@ FORBIDDEN = {
         "SELECT set_config('app.user', %s, false)",
         "SELECT pg_catalog.set_config('search_path', '', 'f')",
         "WITH x AS (SELECT set_config('a.b', 'c', false)) SELECT * FROM x",
+        *(f"SELECT set_config('a.b', 'c', '{word}')" for word in ("no", "0", "n", "of", "fal", " OFF ")),
+        "SELECT set_config('a.b', 'c', 0::bool)",
+        "SELECT set_config('a.b', 'c', not true)",
+        "SELECT set_config('a.b', 'c', NOT NOT false)",
+        "SELECT set_config('a.b', 'c', is_local => false)",
+        "SELECT set_config(is_local => 'no', new_value => 'c', setting_name => 'a.b')",
+        "UPDATE pg_settings SET setting = '5' WHERE name = 'statement_timeout'",
+        "UPDATE pg_catalog.pg_settings SET setting = '5'",
+        "SELECT setseed(0.5)",
     ],
+    Restriction.SEQUENCE_STATE: [
+        "SELECT currval('s')",
+        "SELECT lastval()",
+        "INSERT INTO t VALUES (pg_catalog.lastval())",
+    ],
+    Restriction.TWO_PHASE: ["PREPARE TRANSACTION 'a'"],
     Restriction.TEMPORARY_TABLE: [
         "CREATE TEMP TABLE t (a int)",
         "CREATE TEMPORARY TABLE t (a int) ON COMMIT DELETE ROWS",
@@ -70,6 +85,20 @@ FORBIDDEN = {
 }
 
 FIT = [
+    "ALTER ROLE ann SET statement_timeout = '5s'",
+    "ALTER ROLE ann RESET ALL",
+    "ALTER USER ann IN DATABASE app SET search_path = a",
+    "ALTER DATABASE app SET work_mem = '8MB'",
+    "ALTER DATABASE app RESET work_mem",
+    "ALTER SYSTEM SET work_mem = '8MB'",
+    "SELECT set_config('a.b', 'c', 'on')",
+    "SELECT set_config('a.b', 'c', 1::bool)",
+    "SELECT set_config('a.b', 'c', not false)",
+    "SELECT set_config(is_local => true, setting_name => 'a.b', new_value => 'no')",
+    "SELECT set_config('timezone', 'UTC', is_local => false)",
+    "COMMIT PREPARED 'a'",
+    "SELECT nextval('s')",
+    "UPDATE settings SET setting = '5'",
     "SELECT 1",
     "",
     "  -- nothing",
@@ -91,7 +120,6 @@ FIT = [
     "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1",
     "DECLARE c CURSOR FOR SELECT 1",
     "DO $$ BEGIN PERFORM 1; END $$",
-    "PREPARE TRANSACTION 'x'",
     "COPY t FROM STDIN",
     "EXPLAIN ANALYZE SELECT 1",
     "TRUNCATE t; ANALYZE t",
@@ -116,7 +144,7 @@ def test_what_is_fit_for_the_pooler_is_left_alone(text: str) -> None:
 
 def test_every_restriction_has_an_example_here() -> None:
     assert set(FORBIDDEN) == set(Restriction)
-    assert len(Restriction) == 7
+    assert len(Restriction) == 9
 
 
 def test_each_statement_of_a_script_is_read_with_its_line() -> None:
