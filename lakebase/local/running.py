@@ -27,7 +27,7 @@ from .postgres import (
     ServerProcesses,
     find_binaries,
     find_pooler,
-    write_extension,
+    write_extensions,
 )
 from .workspace import Identities, Issuer, LocalEndpoint, Users, WorkspaceApi
 
@@ -124,7 +124,7 @@ class Running:
             certificates = Certificates(keep / "tls", _NAMES)
         self.ca_file = certificates.ca_file
         run.mkdir(mode=0o700)
-        write_extension(extensions)
+        write_extensions(extensions, binaries)
 
         self.processes = ServerProcesses([data, run, extensions], [home])
         stack.callback(self.processes.close)

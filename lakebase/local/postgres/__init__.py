@@ -2,10 +2,11 @@
 
 from .address import Address, environment_without_libpq
 from .container import ContainerPostgres
+from .extensions import write_extensions
 from .pooler import Pooler, PoolerProgram, find_pooler
 from .processes import ServerProcesses
 from .queries import LoginQueries, RoleFacts
-from .roles import DATABASE, Roles, check_role_name, write_extension
+from .roles import DATABASE, Roles, check_role_name
 from .server import OwnPostgres, PostgresServer, find_binaries
 
 __all__ = [
@@ -24,5 +25,5 @@ __all__ = [
     "environment_without_libpq",
     "find_binaries",
     "find_pooler",
-    "write_extension",
+    "write_extensions",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -10,10 +10,7 @@ from psycopg import sql
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["DATABASE", "IDENTITY_GROUP", "Roles", "check_role_name", "write_extension"]
+__all__ = ["CREATE_ROLE_FUNCTION", "DATABASE", "IDENTITY_GROUP", "Roles", "check_role_name"]
 
 DATABASE = "databricks_postgres"
 #: Members may log in with a minted token. Lakebase keeps this fact in an extension.
@@ -26,7 +23,7 @@ _RESERVED = frozenset({"public", "none", SUPERUSER, IDENTITY_GROUP, _SUPERUSER_G
 _LONGEST_NAME = 63
 
 # https://docs.databricks.com/aws/en/oltp/projects/postgres-roles
-_CREATE_ROLE = f"""
+CREATE_ROLE_FUNCTION = f"""
 create or replace function databricks_create_role(identity_name text, identity_type text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -45,21 +42,6 @@ begin
 end
 $$;
 """
-
-_EXTENSION_CONTROL = """\
-comment = 'Roles for the identities of a local Lakebase'
-default_version = '1.0'
-relocatable = true
-trusted = true
-"""
-
-
-def write_extension(directory: Path) -> None:
-    """Write the extension `databricks_auth` for a Postgres whose `extension_control_path` has that directory."""
-    extension = directory / "extension"
-    extension.mkdir(mode=0o700, parents=True)
-    (extension / "databricks_auth.control").write_text(_EXTENSION_CONTROL, encoding="utf-8")
-    (extension / "databricks_auth--1.0.sql").write_text(_CREATE_ROLE, encoding="utf-8")
 
 
 def check_role_name(name: Any) -> None:
@@ -125,7 +107,7 @@ class Roles:
                 )
         if with_function:
             with self._connect(DATABASE) as connection:
-                connection.execute(_CREATE_ROLE.encode())
+                connection.execute(CREATE_ROLE_FUNCTION.encode())
 
     def ensure_identity(self, name: str) -> None:
         """Make the role of a workspace identity, where it is missing, and let it log in with tokens."""

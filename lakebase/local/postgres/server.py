@@ -17,6 +17,7 @@ import psycopg
 
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
+from .extensions import preloaded_libraries
 
 if TYPE_CHECKING:
     from .processes import ServerProcesses
@@ -204,7 +205,11 @@ class OwnPostgres:
             "password_encryption=scram-sha-256",
         ]
         if self.version >= 18:
-            settings += ["io_method=sync", f"extension_control_path=$system:{self._extensions}"]
+            settings += [
+                "io_method=sync",
+                f"extension_control_path={self._extensions}:$system",
+                f"shared_preload_libraries={preloaded_libraries(self._binaries)}",
+            ]
         return settings if self._durable else [*settings, *_FAST]
 
     def _launch(self) -> None:
