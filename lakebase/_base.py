@@ -281,6 +281,18 @@ class PoolBase(Generic[C]):
         return self.service.options.max_size  # type: ignore[no-any-return]
 
     @property
+    def host(self) -> str | None:
+        """The server's host; `None` before the workspace was asked, or where a connection string has it."""
+        settings = self._connector.settings
+        return None if settings is None else settings.server_host
+
+    @property
+    def username(self) -> str | None:
+        """The role that connections log in as; `None` as with `host`."""
+        settings = self._connector.settings
+        return None if settings is None else settings.user
+
+    @property
     def closed(self) -> bool:
         """`True` before `open()` and after `close()`."""
         return self._closed

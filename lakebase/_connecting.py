@@ -24,7 +24,7 @@ from ._conninfo import conninfo_problem
 from ._driver_state import remember
 from ._settings import read_only_options
 from ._steps import Steps, arun, run
-from .endpoints import is_host_to_be_found, with_read_only_host
+from .endpoints import completed, is_incomplete
 from .errors import (
     ConfigurationError,
     ConnectError,
@@ -156,15 +156,15 @@ class _Connector(PoolFactory[Any]):
         settings = self.settings
         return settings is not None and settings.read_only and settings.is_through_pooler
 
-    def ask_for_host(self) -> None:
-        """Ask the workspace for the host of the readable secondaries. Blocks for a request."""
+    def complete_settings(self) -> None:
+        """Ask the workspace for the host or the role that the settings lack. Blocks for a request or two."""
         assert self.settings is not None
-        self.settings = with_read_only_host(self.settings)
+        self.settings = completed(self.settings)
 
     # These block, or are coroutine functions.
 
-    def find_host(self) -> Any:
-        """Call `ask_for_host`, off the event loop if there is one."""
+    def ask_workspace(self) -> Any:
+        """Call `complete_settings`, off the event loop if there is one."""
         raise NotImplementedError
 
     def password(self, source: CredentialSource) -> Any:
@@ -206,8 +206,8 @@ class _Connector(PoolFactory[Any]):
     def finding_arguments(self) -> Steps[tuple[str, dict[str, Any]]]:
         """The connection string and the driver's arguments of this moment, without a minted password."""
         self.doing = PREPARING
-        if self.settings is not None and is_host_to_be_found(self.settings):
-            yield self.find_host
+        if self.settings is not None and is_incomplete(self.settings):
+            yield self.ask_workspace
         conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
         return conninfo, self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
 
@@ -398,8 +398,8 @@ class Connector(_Connector):
         """As the pool's `check` sees it, and the socket after that."""
         return self.check is None or run(self.checking_one(value))
 
-    def find_host(self) -> None:
-        self.ask_for_host()
+    def ask_workspace(self) -> None:
+        self.complete_settings()
 
     def password(self, source: CredentialSource) -> str:
         return source.password()
@@ -429,8 +429,8 @@ class AsyncConnector(_Connector):
         """As `Connector.validate`."""
         return self.check is None or await arun(self.checking_one(value))
 
-    async def find_host(self) -> None:
-        await asyncio.to_thread(self.ask_for_host)
+    async def ask_workspace(self) -> None:
+        await asyncio.to_thread(self.complete_settings)
 
     async def password(self, source: CredentialSource) -> str:
         return await source.apassword()

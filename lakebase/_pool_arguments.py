@@ -30,6 +30,7 @@ __all__ = [
     "check_callables",
     "check_connect_arguments",
     "checked_sizes",
+    "with_endpoint_of_branch",
     "changed_options",
 ]
 
@@ -111,6 +112,9 @@ class PoolArguments(TypedDict, total=False):
 class PoolOverrides(SettingsDict, PoolArguments, total=False):
     """What `create_lakebase_pool` takes by name: fields of the configuration, and arguments of the pool."""
 
+    project: str
+    branch: str
+
 
 #: Arguments that are functions.
 CALLBACKS = ("configure", "check", "reset", "reconnect_failed")
@@ -143,6 +147,19 @@ def check_connect_arguments(conninfo: object, kwargs: object) -> None:
             f"kwargs is of type {type(kwargs).__name__}: expected a mapping of arguments, or what returns one",
             field="kwargs",
         )
+
+
+def with_endpoint_of_branch(settings: dict[str, Any]) -> dict[str, Any]:
+    """These settings with `endpoint` in place of `project` and `branch`."""
+    project, branch = settings.pop("project", None), settings.pop("branch", None)
+    if project is None and branch is None:
+        return settings
+    if project is None or branch is None or "endpoint" in settings:
+        raise ConfigurationError(
+            "project= and branch= stand together for endpoint='projects/…/branches/…': give both, or endpoint=",
+            field="branch" if branch is None else "project" if project is None else "endpoint",
+        )
+    return {**settings, "endpoint": f"projects/{project}/branches/{branch}"}
 
 
 def check_budget(budget: object) -> None:

@@ -18,6 +18,9 @@ from .limits import warn_if_over_limit
 
 __all__ = ["LakebasePoolConfig", "PasswordCallable"]
 
+#: Of a Lakebase that is given by its endpoint or instance alone.
+DEFAULT_DATABASE = "databricks_postgres"
+
 #: Environment variables, in order of precedence, of the fields that may come from there.
 ENVIRONMENT = MappingProxyType(
     {
@@ -51,13 +54,16 @@ class LakebasePoolConfig(Settings):
     by the SDK's own authentication.
 
     Args:
-        host: Of the endpoint, without scheme or port. From `PGHOST`.
+        host: Of the endpoint, without scheme or port. From `PGHOST`; without either, the workspace is asked for the
+            host of `endpoint` or `instance_name` before the first connection.
         endpoint_hosts: All hosts of the endpoint as the workspace names them, so that no rule about names is needed;
             `with_endpoint_host` sets it together with `host`.
         port: From `PGPORT`.
         database: From `PGDATABASE`.
         user: The Postgres role: an e-mail address, a service principal's client id,
-            or the name of a role with a native password. From `PGUSER`, then `DATABRICKS_CLIENT_ID`.
+            or the name of a role with a native password. From `PGUSER`, then `DATABRICKS_CLIENT_ID`, unless a
+            `workspace_client` is seen to have another identity; without it, the workspace is asked for the role of the
+            identity that mints, before the first connection.
         endpoint: `projects/P/branches/B/endpoints/E`, or `projects/P/branches/B` for
             the branch's read-write endpoint. From `LAKEBASE_ENDPOINT`.
         instance_name: Of a provisioned instance; instead of `endpoint`.
@@ -230,7 +236,13 @@ class LakebasePoolConfig(Settings):
             ConfigurationError: Host, database, user, or endpoint (where no password is given) are in neither.
         """
         config = self._filled(os.environ if environ is None else environ)
-        config._require("host", "database", "user")
+        if config._can_ask():
+            # The workspace knows the host and the identity's role; they are asked for at the first connection.
+            if config.host is None and config.database is None:
+                config = config.merged({"database": DEFAULT_DATABASE})
+            config._require("database", *(["user"] if config.token is not None else []))
+        else:
+            config._require("host", "database", "user")
         check_pooler_has_password(config)
         if config.password is None and config.endpoint is None and config.instance_name is None:
             raise ConfigurationError(
@@ -242,17 +254,16 @@ class LakebasePoolConfig(Settings):
         warn_if_over_limit(config)
         return config
 
+    def _can_ask(self) -> bool:
+        """Whether the workspace can be asked for what is missing."""
+        return self.is_oauth and (self.endpoint or self.instance_name) is not None
+
     def _require(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) is None:
                 advice = f"set {name}= or {' or '.join(ENVIRONMENT[name])}"
                 if name == "user" and self.token is not None:
                     advice = "set user= to the role of the token's owner; the environment names the app's"
-                elif name == "user" and self.workspace_client is not None:
-                    advice = (
-                        "set user= to the role of the workspace_client's identity, or ask the workspace: "
-                        "user=resolve_username(config); the environment names the app's"
-                    )
                 elif name == "user":
                     advice += ", or ask the workspace: user=resolve_username(config)"
                 raise ConfigurationError(f"{name} is missing: {advice}", field=name)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache, CredentialSource
-from .endpoints import is_host_to_be_found, with_read_only_host
+from .endpoints import completed, is_incomplete
 from .errors import ConfigurationError
 
 __all__ = ["Driver", "LivePassword", "lakebase_orm_config", "lakebase_pg_config"]
@@ -68,7 +68,7 @@ def lakebase_pg_config(
     A native password is a string; a minted one a `LivePassword`, or for asyncpg a function, so that a connection made
     in an hour has a credential of that hour. Several calls for one identity share the minted credential.
 
-    Does no I/O, unless `read_only=True` needs the host of the readable secondaries: that blocks for a request.
+    Does no I/O, unless the workspace has to be asked for the host or the role: that blocks for a request each.
 
     Args:
         config: As of a pool.
@@ -125,7 +125,7 @@ _OF_PSYCOPG = ("prepare_threshold", "cursor_factory")  # no parts of a URL, and 
 
 def _resolved(config: LakebasePoolConfig | Mapping[str, Any] | None, overrides: dict[str, Any]) -> LakebasePoolConfig:
     resolved = LakebasePoolConfig.of(config, **overrides).resolved()
-    return with_read_only_host(resolved) if is_host_to_be_found(resolved) else resolved
+    return completed(resolved) if is_incomplete(resolved) else resolved
 
 
 def _psycopg_arguments(config: LakebasePoolConfig) -> dict[str, Any]:

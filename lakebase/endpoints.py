@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_host_once",
+    "completed",
     "endpoint_hosts",
     "host_problem",
     "is_host_to_be_found",
+    "is_incomplete",
     "note_unknown_host",
     "read_write_endpoint",
     "with_endpoint_host",
@@ -123,6 +125,8 @@ def _ask_for_hosts(config: LakebasePoolConfig, client: WorkspaceClient | None = 
 
 # Hosts of endpoints that have one for reading, by endpoint, instance and workspace; other endpoints may get one yet.
 _readable: dict[tuple[str | None, ...], EndpointHosts] = {}
+# Hosts of endpoints that were given without one.
+_known: dict[tuple[str | None, ...], EndpointHosts] = {}
 _noted: set[str] = set()
 
 
@@ -133,6 +137,51 @@ def is_host_to_be_found(config: LakebasePoolConfig) -> bool:
     return (config.endpoint or config.instance_name) is not None and (
         config.is_oauth or config.workspace_client is not None
     )
+
+
+def is_incomplete(config: LakebasePoolConfig) -> bool:
+    """Whether the workspace has to be asked before the first connection: for the host, or for the role."""
+    return config.host is None or config.user is None or is_host_to_be_found(config)
+
+
+def completed(config: LakebasePoolConfig) -> LakebasePoolConfig:
+    """
+    A resolved configuration with the host of its endpoint and the role of its identity, as the workspace has them.
+
+    Blocks for a request for each; the answer about an endpoint is kept for the process.
+
+    Raises:
+        ConfigurationError: The endpoint has no such host, or the identity no name.
+        CredentialError: The workspace did not answer, or refused.
+    """
+    if config.host is None:
+        config = _with_known_host(config)
+    elif is_host_to_be_found(config):
+        config = with_read_only_host(config)
+    return config if config.user is not None else config.merged({"user": _asked_role(config)})
+
+
+def _with_known_host(config: LakebasePoolConfig) -> LakebasePoolConfig:
+    key = (config.endpoint, config.instance_name, config.workspace_url)
+    hosts = _known.get(key)
+    if hosts is None:
+        hosts = _known[key] = _ask_for_hosts(config)
+    host = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
+    if host is None:
+        _known.pop(key, None)  # it may get one yet
+        raise ConfigurationError(no_host(config), field="read_only" if config.read_only else "host")
+    return config.merged({"host": host, "endpoint_hosts": hosts})
+
+
+def _asked_role(config: LakebasePoolConfig) -> str:
+    from .username import resolve_username
+
+    try:
+        return resolve_username(config, environ={})
+    except ConfigurationError as error:
+        if error.__cause__ is None or not is_transient(error.__cause__):
+            raise
+        raise CredentialError(str(error), is_transient=True, step="creating") from error.__cause__
 
 
 def note_unknown_host(config: LakebasePoolConfig) -> None:

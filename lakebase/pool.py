@@ -22,7 +22,7 @@ from ._base import IDLE, PoolBase
 from ._connecting import AsyncConnector, Connector
 from ._driver_state import has_changed
 from ._handles import lend, lent, revoke
-from ._pool_arguments import PoolArguments, PoolOverrides
+from ._pool_arguments import PoolArguments, PoolOverrides, with_endpoint_of_branch
 from ._session_reset import ending_block
 from ._steps import arun, run
 from .config import LakebasePoolConfig
@@ -435,7 +435,8 @@ def create_lakebase_pool(
     Args:
         config: Settings, or `None` for all from the environment.
         connection_class: Of the driver's connections.
-        **overrides: Fields of the configuration, and arguments of `LakebasePool` such as `configure` or `name`.
+        **overrides: Fields of the configuration, and arguments of `LakebasePool` such as `configure` or `name`; also
+            `project` and `branch`, instead of `endpoint`.
 
     Raises:
         ConfigurationError: A setting is missing or cannot work.
@@ -460,5 +461,5 @@ def create_async_lakebase_pool(
 def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields of the configuration, and arguments of the pool."""
     of_the_pool = PoolArguments.__annotations__
-    settings = {name: value for name, value in given.items() if name not in of_the_pool}
+    settings = with_endpoint_of_branch({name: value for name, value in given.items() if name not in of_the_pool})
     return settings, {name: value for name, value in given.items() if name in of_the_pool}
