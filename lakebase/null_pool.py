@@ -14,7 +14,7 @@ from psycopg_pool import AsyncNullConnectionPool, NullConnectionPool
 from psycopg_pool.abc import ACT, CT
 
 from ._base import PoolBase
-from .pool import AsyncLakebasePool, LakebasePool
+from .pool import AsyncBorrowed, AsyncLakebasePool, Borrowed, LakebasePool
 
 __pooling_internal__ = True
 
@@ -72,6 +72,10 @@ class NullLakebasePool(_NullPool, LakebasePool[CT], NullConnectionPool[CT]):
     Args as of `LakebasePool`, but that `min_size` is 0, and `max_size` of 0 or `None` is no limit.
     """
 
+    def connection(self, timeout: float | None = None) -> Borrowed[CT]:  # type: ignore[override] # as of `LakebasePool`
+        """As `LakebasePool.connection`."""
+        return Borrowed(self, timeout)
+
     def wait(self, timeout: float = 30.0) -> None:
         """Connect once, to see whether that works. Errors as of `LakebasePool.wait`."""
         try:
@@ -87,6 +91,10 @@ class NullLakebasePool(_NullPool, LakebasePool[CT], NullConnectionPool[CT]):
 
 class AsyncNullLakebasePool(_NullPool, AsyncLakebasePool[ACT], AsyncNullConnectionPool[ACT]):
     """`NullLakebasePool` for asyncio."""
+
+    def connection(self, timeout: float | None = None) -> AsyncBorrowed[ACT]:  # type: ignore[override]
+        """As `AsyncLakebasePool.connection`."""
+        return AsyncBorrowed(self, timeout)
 
     async def wait(self, timeout: float = 30.0) -> None:
         """As `NullLakebasePool.wait`."""

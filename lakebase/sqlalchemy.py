@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from psycopg.adapt import AdaptersMap
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from sqlalchemy import exc
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
@@ -135,7 +136,7 @@ def _borrowing(pool: Any, timeout: float | None, pings: bool) -> Steps[Any]:
             # After failed connects it is the driver's error, of which SQLAlchemy makes an `OperationalError`.
             if error.__cause__ is not None:
                 raise
-            raise sqlalchemy.exc.TimeoutError(str(error)) from error
+            raise exc.TimeoutError(str(error)) from error
         if not pings or (yield from _answers(connection)):
             if _is_foreign(connection._pool):
                 remember(connection)
