@@ -84,6 +84,17 @@ def without(deployed, name):
         deployed.delenv("DATABRICKS_CLIENT_ID")
 
 
+# The workspace knows them, unless there is a native password and so no workspace.
+ASKED_FOR = ("PGHOST", "PGUSER")
+
+
+@pytest.mark.parametrize("name", ASKED_FOR)
+def test_what_the_workspace_knows_is_asked_for_at_the_first_connection(lake, deployed, name):
+    without(deployed, name)
+    with create_lakebase_pool() as pool, pool.connection() as connection:
+        assert connection.execute("SELECT current_user").fetchone() == (lake.client_id,)
+
+
 def told(error, words):
     assert [word for word in words if word not in str(error)] == [], str(error)
 
@@ -93,7 +104,7 @@ def told(error, words):
 def test_a_missing_setting_is_named_with_the_variable_it_may_come_from(lake, deployed, name, create):
     without(deployed, name)
     with Watch(lake), pytest.raises(ConfigurationError) as refused:
-        create()
+        create(**({"password": "native"} if name in ASKED_FOR else {}))
     told(refused.value, MISSING[name])
 
 
@@ -113,7 +124,8 @@ async def test_a_manager_names_what_is_missing_when_a_pool_is_asked_for(lake, de
     with Watch(lake):
         manager = kind()
         with pytest.raises(ConfigurationError) as refused:
-            manager.get_pool(user, {"user": user, "token": lake.token(user)})
+            credential = {"password": "native"} if name in ASKED_FOR else {"token": lake.token(user)}
+            manager.get_pool(user, {"user": user, **credential})
         assert manager.size == 0
         closing = manager.close_all()
         if closing is not None:
