@@ -48,6 +48,7 @@ _OF_STATEMENTS = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSuppor
 _OF_ONE = re.compile(r"too many connections for (role|database)", re.IGNORECASE)
 
 PREPARING, MINTING, CONNECTING = "conninfo() or kwargs()", "minting a credential", "connecting"
+ASKING = "asking the workspace for the host and the role"
 CONFIGURING, CHECKING = "configure()", "check()"
 LONGEST_PAUSE = 60.0  # seconds between two failed attempts of one series of them
 
@@ -205,9 +206,10 @@ class _Connector(PoolFactory[Any]):
 
     def finding_arguments(self) -> Steps[tuple[str, dict[str, Any]]]:
         """The connection string and the driver's arguments of this moment, without a minted password."""
-        self.doing = PREPARING
         if self.settings is not None and is_incomplete(self.settings):
+            self.doing = ASKING
             yield self.ask_workspace
+        self.doing = PREPARING
         conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
         return conninfo, self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
 
