@@ -16,6 +16,7 @@ LAYERS = [
         "ledger",
         ("_engine/slots", "_engine/audit", "_engine/backoff", "_engine/budget", "_engine/ledger", "_engine/lru"),
     ),
+    ("simulation", ("simulation/",)),  # the ledger under a virtual clock; nothing of the engine imports it
     (
         "operations",  # with what they ask of a backend
         (

@@ -1,0 +1,232 @@
+"""Runs a workload on simulated pools."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Unpack
+
+from .._engine.budget import Budget
+from ..errors import ConfigurationError
+from ..options import PoolingServiceOptions, PoolingServiceOptionsDict
+from .arrivals import Arrivals, arrivals_of
+from .events import Events
+from .pools import SimulatedPools
+from .result import SimulationResult
+from .workload import Workload, sampler_of, user_sampler_of
+
+if TYPE_CHECKING:
+    from .._engine.slots import Slot, Waiter
+
+PROGRESS_STEPS = 100  # how often progress is reported
+
+_NOT_SIMULATED = {"min_size": 0, "max_waiting": None, "priorities": 1, "create_timeout": math.inf}
+
+
+def simulate(
+    workload: Workload,
+    options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+    *,
+    max_total: float = math.inf,
+    max_key_idle: float | None = None,
+    replicas: int = 1,
+    sticky: bool = False,
+    seed: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    budget_type: type[Budget] = Budget,
+    **options_as_keywords: Unpack[PoolingServiceOptionsDict],
+) -> SimulationResult:
+    """
+    Find out what pools do under a workload, by running the pools' own rules under a virtual clock.
+
+    The same arguments give the same result. Time that the program itself needs is not counted, nor are hooks other
+    than create and destroy. Takes some 50 µs for each request, and blocks.
+
+    Args:
+        workload: Who asks for a resource, when, and for how long.
+        options: Settings of each user's pool, as an object or a mapping.
+        max_total: Most resources of one process; `math.inf` for no limit.
+        max_key_idle: Seconds after which an unused key is forgotten; `None` is `max_idle`.
+        replicas: Processes among which requests are spread; each has pools and a limit for itself.
+        sticky: Whether all requests of a user go to one process; else each goes to any.
+        seed: Of the random numbers.
+        progress: Called now and then with the number of requests that have ended, and that of all.
+        budget_type: The rules of the budget, for experiments.
+        **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
+
+    Raises:
+        ConfigurationError: A setting that cannot work, or one that is not simulated.
+    """
+    own = ("max_total", "max_key_idle", "replicas", "sticky", "seed", "progress")
+    settings = PoolingServiceOptions.gathered(options, options_as_keywords, own)
+    _refuse_what_is_not_simulated(settings)
+    random, events = Random(seed), Events()  # noqa: S311 - nothing secret
+    processes = [
+        SimulatedPools(
+            events,
+            settings,
+            max_total=max_total,
+            max_key_idle=settings.max_idle if max_key_idle is None else max_key_idle,
+            create_time=sampler_of(workload.create_time, random),
+            destroy_time=sampler_of(workload.destroy_time, random),
+            jitter=random.random,
+            budget_type=budget_type,
+        )
+        for _ in range(replicas)
+    ]
+    return Simulation(workload, processes, random, events, sticky=sticky, progress=progress).run()
+
+
+def _refuse_what_is_not_simulated(options: PoolingServiceOptions) -> None:
+    for name, value in _NOT_SIMULATED.items():
+        given = getattr(options, name)
+        if given != value:
+            raise ConfigurationError(f"{name}={given!r}: the simulation knows only {name}={value!r}", field=name)
+
+
+class Request:
+    """One request: waits for a resource, uses it, gives it back."""
+
+    __slots__ = ("arrived_at", "pools", "simulation", "slot", "user", "waiter")
+
+    def __init__(self, simulation: Simulation, user: int, pools: SimulatedPools, now: float) -> None:
+        self.simulation = simulation
+        self.user = user
+        self.pools = pools
+        self.arrived_at = now
+        self.waiter: Waiter | None = None
+        self.slot: Slot | None = None
+
+    def served(self) -> None:
+        """Begin to use the resource."""
+        self.simulation.begin_use(self)
+
+    def timed_out(self) -> None:
+        """End without a resource."""
+        self.simulation.time_out(self)
+
+
+class Simulation:
+    """
+    A workload on the pools of some processes.
+
+    Args:
+        workload: What to run.
+        processes: The pools of each process.
+        random: All random numbers.
+        events: The clock.
+        sticky: Whether all requests of a user go to one process.
+        progress: Is told how many requests have ended, and of how many.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        processes: list[SimulatedPools],
+        random: Random,
+        events: Events,
+        *,
+        sticky: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.events = events
+        self.processes = processes
+        self.total = workload.warm_up + workload.requests
+        self.arrived = 0
+        self.ended = 0
+        self.timeouts = 0
+        self.waits = array("d")
+        self._warm_up = workload.warm_up
+        self._sticky = sticky
+        self._progress = progress
+        self._random = random
+        self._use_time = sampler_of(workload.use_time, random)
+        self._arrivals: Arrivals = arrivals_of(workload, user_sampler_of(workload, random), random)
+        self._began_at = events.now
+        self._before = (0, 0, 0.0)
+
+    def run(self) -> SimulationResult:
+        """Run until all requests have ended."""
+        if not self._warm_up:
+            self._begin_to_count()
+        self._arrivals.begin(self)
+        step = self.events.step
+        while self.ended < self.total:
+            step()
+        return self._result()
+
+    # -- requests --------------------------------------------------------------
+
+    def arrive(self, user: int) -> None:
+        """A request of this user arrives, unless all have."""
+        if self.arrived >= self.total:
+            return
+        self.arrived += 1
+        pools = self._process_of(user)
+        pools.acquire(user, Request(self, user, pools, self.events.now))
+
+    def _process_of(self, user: int) -> SimulatedPools:
+        processes = self.processes
+        if len(processes) == 1:
+            return processes[0]
+        return processes[user % len(processes) if self._sticky else int(self._random.random() * len(processes))]
+
+    def begin_use(self, request: Request) -> None:
+        """A request has got its resource."""
+        now = self.events.now
+        if request.arrived_at >= self._began_at:
+            self.waits.append(now - request.arrived_at)
+        self.events.at(now + self._use_time(), self._end_use, request)
+
+    def _end_use(self, request: Request) -> None:
+        request.pools.release(request)
+        self._end(request)
+
+    def time_out(self, request: Request) -> None:
+        """A request got no resource in time."""
+        self.timeouts += request.arrived_at >= self._began_at
+        self._end(request)
+
+    def _end(self, request: Request) -> None:
+        self.ended += 1
+        if self.ended == self._warm_up:
+            self._begin_to_count()
+        if self._progress is not None and self.ended * PROGRESS_STEPS % self.total < PROGRESS_STEPS:
+            self._progress(self.ended, self.total)
+        self._arrivals.ended(self, request.user)
+
+    # -- numbers -----------------------------------------------------------------
+
+    def _begin_to_count(self) -> None:
+        self._began_at = self.events.now
+        self._before = self._counts()
+
+    def _counts(self) -> tuple[int, int, float]:
+        """Creates, evictions, and the seconds of all places."""
+        return (
+            sum(pools.created for pools in self.processes),
+            sum(pools.evicted for pools in self.processes),
+            sum(pools.used_seconds() for pools in self.processes),
+        )
+
+    def _result(self) -> SimulationResult:
+        created, evicted, used = (after - before for after, before in zip(self._counts(), self._before, strict=True))
+        seconds = self.events.now - self._began_at
+        served = len(self.waits)
+        requests = served + self.timeouts
+        return SimulationResult(
+            requests=requests,
+            timeouts=self.timeouts,
+            seconds=seconds,
+            throughput=served / seconds if seconds else math.inf,
+            created=int(created),
+            creates_per_request=created / requests if requests else 0.0,
+            evicted=int(evicted),
+            mean_size=used / seconds if seconds else 0.0,
+            peak_size=sum(pools.peak_used for pools in self.processes),
+            peak_size_of_one=max(pools.peak_used for pools in self.processes),
+            mean_wait=math.fsum(self.waits) / served if served else 0.0,
+            waits=array("d", sorted(self.waits)),
+        )
