@@ -6,8 +6,8 @@ What pools would do under a load, found out without the load.
 
 from __future__ import annotations
 
-from .result import SimulationResult
+from .result import SimulationResult, WaitGoal
 from .run import simulate
 from .workload import Workload
 
-__all__ = ["SimulationResult", "Workload", "simulate"]
+__all__ = ["SimulationResult", "WaitGoal", "Workload", "simulate"]

@@ -7,6 +7,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..errors import ConfigurationError
+from ..options import is_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class WaitGoal:
+    """
+    What the waits for a resource should be.
+
+    Args:
+        share: Of the requests, from 0 to 1.
+        seconds: How long this share may wait at most.
+
+    Raises:
+        ConfigurationError: A value that cannot work.
+    """
+
+    share: float
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not (is_seconds(self.share) and 0 < self.share <= 1):
+            raise ConfigurationError(f"share={self.share!r}: expected a number above 0, at most 1", field="share")
+        if not (is_seconds(self.seconds) and self.seconds >= 0):
+            raise ConfigurationError(f"seconds={self.seconds!r}: expected seconds, 0 or more", field="seconds")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulationResult:
@@ -14,6 +40,7 @@ class SimulationResult:
     What the pools did under a workload, without its warm-up.
 
     Args:
+        is_complete: Whether all requests were simulated; `False` if it was known before that the goal is missed.
         requests: Requests that ended, those that timed out included.
         timeouts: Requests that got no resource within their `timeout`.
         seconds: Virtual seconds that passed.
@@ -22,12 +49,14 @@ class SimulationResult:
         creates_per_request: `created` for each request.
         evicted: Resources destroyed because another key needed their place.
         mean_size: Resources at an instant, on average; those being created or destroyed included.
-        peak_size: Most resources at once, in the warm-up, too.
+        peak_size: Most resources of all processes; the peak of each, in the warm-up, too, added up.
+        peak_size_of_one: The peak of the process that had most.
+        mean_in_use: Resources that were lent at an instant, on average.
         mean_wait: Seconds that a served request waited for its resource, on average.
-        peak_size_of_one: As `peak_size`, in the process that had most.
         waits: Seconds that each served request waited, in ascending order.
     """
 
+    is_complete: bool
     requests: int
     timeouts: int
     seconds: float
@@ -38,6 +67,7 @@ class SimulationResult:
     mean_size: float
     peak_size: int
     peak_size_of_one: int
+    mean_in_use: float
     mean_wait: float
     waits: Sequence[float] = field(repr=False)
 
@@ -51,6 +81,10 @@ class SimulationResult:
         """
         place = max(math.ceil(share * self.requests), 1) - 1
         return self.waits[place] if place < len(self.waits) else math.inf
+
+    def meets(self, goal: WaitGoal) -> bool:
+        """Whether as many requests as wanted waited no longer than wanted."""
+        return self.is_complete and self.wait(goal.share) <= goal.seconds
 
     def as_dict(self) -> dict[str, Any]:
         """All numbers by name, with percentiles in place of `waits`; an infinite one is `None`."""

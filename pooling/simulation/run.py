@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from array import array
+from collections import deque
 from collections.abc import Callable
+from math import fsum, inf
 from random import Random
 from typing import TYPE_CHECKING, Unpack
 
@@ -14,7 +15,7 @@ from ..options import PoolingServiceOptions, PoolingServiceOptionsDict
 from .arrivals import Arrivals, arrivals_of
 from .events import Events
 from .pools import SimulatedPools
-from .result import SimulationResult
+from .result import SimulationResult, WaitGoal
 from .workload import Workload, sampler_of, user_sampler_of
 
 if TYPE_CHECKING:
@@ -22,18 +23,19 @@ if TYPE_CHECKING:
 
 PROGRESS_STEPS = 100  # how often progress is reported
 
-_NOT_SIMULATED = {"min_size": 0, "max_waiting": None, "priorities": 1, "create_timeout": math.inf}
+_NOT_SIMULATED = {"min_size": 0, "max_waiting": None, "priorities": 1, "create_timeout": inf}
 
 
 def simulate(
     workload: Workload,
     options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
     *,
-    max_total: float = math.inf,
+    max_total: float = inf,
     max_key_idle: float | None = None,
     replicas: int = 1,
     sticky: bool = False,
     seed: int = 1,
+    goal: WaitGoal | None = None,
     progress: Callable[[int, int], None] | None = None,
     budget_type: type[Budget] = Budget,
     **options_as_keywords: Unpack[PoolingServiceOptionsDict],
@@ -52,6 +54,7 @@ def simulate(
         replicas: Processes among which requests are spread; each has pools and a limit for itself.
         sticky: Whether all requests of a user go to one process; else each goes to any.
         seed: Of the random numbers.
+        goal: Stop as soon as it is known that the waits do not meet it; `None` simulates all requests in any case.
         progress: Called now and then with the number of requests that have ended, and that of all.
         budget_type: The rules of the budget, for experiments.
         **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
@@ -59,7 +62,7 @@ def simulate(
     Raises:
         ConfigurationError: A setting that cannot work, or one that is not simulated.
     """
-    own = ("max_total", "max_key_idle", "replicas", "sticky", "seed", "progress")
+    own = ("max_total", "max_key_idle", "replicas", "sticky", "seed", "goal", "progress")
     settings = PoolingServiceOptions.gathered(options, options_as_keywords, own)
     _refuse_what_is_not_simulated(settings)
     random, events = Random(seed), Events()  # noqa: S311 - nothing secret
@@ -76,7 +79,8 @@ def simulate(
         )
         for _ in range(replicas)
     ]
-    return Simulation(workload, processes, random, events, sticky=sticky, progress=progress).run()
+    simulation = Simulation(workload, processes, random, events, sticky=sticky, goal=goal, progress=progress)
+    return simulation.run()
 
 
 def _refuse_what_is_not_simulated(options: PoolingServiceOptions) -> None:
@@ -89,13 +93,14 @@ def _refuse_what_is_not_simulated(options: PoolingServiceOptions) -> None:
 class Request:
     """One request: waits for a resource, uses it, gives it back."""
 
-    __slots__ = ("arrived_at", "pools", "simulation", "slot", "user", "waiter")
+    __slots__ = ("arrived_at", "pools", "served_at", "simulation", "slot", "user", "waiter")
 
     def __init__(self, simulation: Simulation, user: int, pools: SimulatedPools, now: float) -> None:
         self.simulation = simulation
         self.user = user
         self.pools = pools
         self.arrived_at = now
+        self.served_at = inf
         self.waiter: Waiter | None = None
         self.slot: Slot | None = None
 
@@ -118,6 +123,7 @@ class Simulation:
         random: All random numbers.
         events: The clock.
         sticky: Whether all requests of a user go to one process.
+        goal: Stop when it is missed.
         progress: Is told how many requests have ended, and of how many.
     """
 
@@ -129,6 +135,7 @@ class Simulation:
         events: Events,
         *,
         sticky: bool = False,
+        goal: WaitGoal | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.events = events
@@ -144,7 +151,12 @@ class Simulation:
         self._random = random
         self._use_time = sampler_of(workload.use_time, random)
         self._arrivals: Arrivals = arrivals_of(workload, user_sampler_of(workload, random), random)
-        self._began_at = events.now
+        self._goal = goal
+        self._may_be_late = inf if goal is None else int(workload.requests * (1 - goal.share))
+        self._late = 0
+        self._unjudged: deque[Request] = deque()  # requests of which it is not known whether they are late
+        self._used_for = 0.0
+        self._began_at = inf  # when requests began to be counted
         self._before = (0, 0, 0.0)
 
     def run(self) -> SimulationResult:
@@ -153,7 +165,7 @@ class Simulation:
             self._begin_to_count()
         self._arrivals.begin(self)
         step = self.events.step
-        while self.ended < self.total:
+        while self.ended < self.total and self._late <= self._may_be_late:
             step()
         return self._result()
 
@@ -165,7 +177,18 @@ class Simulation:
             return
         self.arrived += 1
         pools = self._process_of(user)
-        pools.acquire(user, Request(self, user, pools, self.events.now))
+        request = Request(self, user, pools, self.events.now)
+        if self._goal is not None and self.events.now >= self._began_at:
+            self._unjudged.append(request)
+            self._judge(self._goal.seconds)
+        pools.acquire(user, request)
+
+    def _judge(self, seconds: float) -> None:
+        """Count the requests that have waited for longer than the goal allows."""
+        unjudged, now = self._unjudged, self.events.now
+        while unjudged[0].arrived_at + seconds < now:
+            request = unjudged.popleft()
+            self._late += request.served_at - request.arrived_at > seconds
 
     def _process_of(self, user: int) -> SimulatedPools:
         processes = self.processes
@@ -175,10 +198,12 @@ class Simulation:
 
     def begin_use(self, request: Request) -> None:
         """A request has got its resource."""
-        now = self.events.now
+        now = request.served_at = self.events.now
+        seconds = self._use_time()
         if request.arrived_at >= self._began_at:
             self.waits.append(now - request.arrived_at)
-        self.events.at(now + self._use_time(), self._end_use, request)
+            self._used_for += seconds
+        self.events.at(now + seconds, self._end_use, request)
 
     def _end_use(self, request: Request) -> None:
         request.pools.release(request)
@@ -217,16 +242,18 @@ class Simulation:
         served = len(self.waits)
         requests = served + self.timeouts
         return SimulationResult(
+            is_complete=self.ended >= self.total,
             requests=requests,
             timeouts=self.timeouts,
             seconds=seconds,
-            throughput=served / seconds if seconds else math.inf,
+            throughput=served / seconds if seconds else inf,
             created=int(created),
             creates_per_request=created / requests if requests else 0.0,
             evicted=int(evicted),
             mean_size=used / seconds if seconds else 0.0,
             peak_size=sum(pools.peak_used for pools in self.processes),
             peak_size_of_one=max(pools.peak_used for pools in self.processes),
-            mean_wait=math.fsum(self.waits) / served if served else 0.0,
+            mean_in_use=self._used_for / seconds if seconds else 0.0,
+            mean_wait=fsum(self.waits) / served if served else 0.0,
             waits=array("d", sorted(self.waits)),
         )
