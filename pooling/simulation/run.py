@@ -156,6 +156,7 @@ class Simulation:
         self._late = 0
         self._unjudged: deque[Request] = deque()  # requests of which it is not known whether they are late
         self._used_for = 0.0
+        self._in_use = self._peak_in_use = 0
         self._began_at = inf  # when requests began to be counted
         self._before = (0, 0, 0.0)
 
@@ -200,12 +201,15 @@ class Simulation:
         """A request has got its resource."""
         now = request.served_at = self.events.now
         seconds = self._use_time()
+        self._in_use += 1
+        self._peak_in_use = max(self._peak_in_use, self._in_use)
         if request.arrived_at >= self._began_at:
             self.waits.append(now - request.arrived_at)
             self._used_for += seconds
         self.events.at(now + seconds, self._end_use, request)
 
     def _end_use(self, request: Request) -> None:
+        self._in_use -= 1
         request.pools.release(request)
         self._end(request)
 
@@ -254,6 +258,7 @@ class Simulation:
             peak_size=sum(pools.peak_used for pools in self.processes),
             peak_size_of_one=max(pools.peak_used for pools in self.processes),
             mean_in_use=self._used_for / seconds if seconds else 0.0,
+            peak_in_use=self._peak_in_use,
             mean_wait=fsum(self.waits) / served if served else 0.0,
             waits=array("d", sorted(self.waits)),
         )
