@@ -93,14 +93,17 @@ def _refuse_what_is_not_simulated(options: PoolingServiceOptions) -> None:
 class Request:
     """One request: waits for a resource, uses it, gives it back."""
 
-    __slots__ = ("arrived_at", "pools", "served_at", "simulation", "slot", "user", "waiter")
+    __slots__ = ("arrived_at", "is_counted", "pools", "served_at", "simulation", "slot", "user", "waiter")
 
-    def __init__(self, simulation: Simulation, user: int, pools: SimulatedPools, now: float) -> None:
+    def __init__(
+        self, simulation: Simulation, user: int, pools: SimulatedPools, now: float, *, is_counted: bool
+    ) -> None:
         self.simulation = simulation
         self.user = user
         self.pools = pools
         self.arrived_at = now
         self.served_at = inf
+        self.is_counted = is_counted  # else it is of the warm-up
         self.waiter: Waiter | None = None
         self.slot: Slot | None = None
 
@@ -157,13 +160,11 @@ class Simulation:
         self._unjudged: deque[Request] = deque()  # requests of which it is not known whether they are late
         self._used_for = 0.0
         self._in_use = self._peak_in_use = 0
-        self._began_at = inf  # when requests began to be counted
+        self._began_at = events.now  # when requests began to be counted
         self._before = (0, 0, 0.0)
 
     def run(self) -> SimulationResult:
         """Run until all requests have ended."""
-        if not self._warm_up:
-            self._begin_to_count()
         self._arrivals.begin(self)
         step = self.events.step
         while self.ended < self.total and self._late <= self._may_be_late:
@@ -176,10 +177,12 @@ class Simulation:
         """A request of this user arrives, unless all have."""
         if self.arrived >= self.total:
             return
+        if self.arrived == self._warm_up:
+            self._begin_to_count()
         self.arrived += 1
         pools = self._process_of(user)
-        request = Request(self, user, pools, self.events.now)
-        if self._goal is not None and self.events.now >= self._began_at:
+        request = Request(self, user, pools, self.events.now, is_counted=self.arrived > self._warm_up)
+        if self._goal is not None and request.is_counted:
             self._unjudged.append(request)
             self._judge(self._goal.seconds)
         pools.acquire(user, request)
@@ -203,7 +206,7 @@ class Simulation:
         seconds = self._use_time()
         self._in_use += 1
         self._peak_in_use = max(self._peak_in_use, self._in_use)
-        if request.arrived_at >= self._began_at:
+        if request.is_counted:
             self.waits.append(now - request.arrived_at)
             self._used_for += seconds
         self.events.at(now + seconds, self._end_use, request)
@@ -215,13 +218,11 @@ class Simulation:
 
     def time_out(self, request: Request) -> None:
         """A request got no resource in time."""
-        self.timeouts += request.arrived_at >= self._began_at
+        self.timeouts += request.is_counted
         self._end(request)
 
     def _end(self, request: Request) -> None:
         self.ended += 1
-        if self.ended == self._warm_up:
-            self._begin_to_count()
         if self._progress is not None and self.ended * PROGRESS_STEPS % self.total < PROGRESS_STEPS:
             self._progress(self.ended, self.total)
         self._arrivals.ended(self, request.user)
