@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING
 
 from pooling.errors import ConfigurationError
@@ -230,22 +231,27 @@ class _Search:
             yield unlimited
 
     def find_binding(self, chosen: Candidate) -> list[str]:
-        """The limits without which requests would wait less."""
-        deployment, names = self.deployment, []
-        waits = self.mean_wait(chosen.max_total, chosen.max_size)
-        if self.simulate_unlimited(chosen.max_size).result.mean_wait < waits * BETTER:
-            is_at_limit = chosen.max_total >= deployment.connections_of_one
-            names.append(deployment.limit_name if is_at_limit else "max_total")
-        if self.mean_wait(chosen.max_total, chosen.max_size * 2) < waits * BETTER:
+        """The limits without which requests would wait less: one of them, or both together."""
+        deployment, size = self.deployment, chosen.max_size
+        most = _mean_wait(self.simulate(chosen.max_total, size, self.sample, self.lenient)) * BETTER
+        is_at_limit = chosen.max_total >= deployment.connections_of_one
+        total = deployment.limit_name if is_at_limit else "max_total"
+        names = []
+        if _mean_wait(self.simulate_unlimited(size)) < most:
+            names.append(total)
+        if _mean_wait(self.simulate(chosen.max_total, size * 2, self.sample, self.lenient)) < most:
             names.append("max_size")
+        if not names and _mean_wait(self.simulate_unlimited(size * 2)) < most:
+            return [total, "max_size"]
         return names
 
     @cache  # noqa: B019 - a search lives as long as its plan is made
     def simulate_unlimited(self, max_size: int) -> Candidate:
         """Simulate a sample without a limit; `max_total` of the result is how many connections there were."""
-        result = self.simulate(UNLIMITED, max_size, self.sample, None).result
+        result = self.simulate(UNLIMITED, max_size, self.sample, self.lenient).result
         return Candidate(result.peak_size_of_one, max_size, result)
 
-    def mean_wait(self, max_total: int, max_size: int) -> float:
-        """The mean wait of a sample."""
-        return self.simulate(max_total, max_size, self.sample, self.lenient).result.mean_wait
+
+def _mean_wait(candidate: Candidate) -> float:
+    """The mean wait; infinite if the goal was missed by far."""
+    return candidate.result.mean_wait if candidate.result.is_complete else inf

@@ -47,6 +47,7 @@ OPTIONAL = {
     "asgiref": ("pooling/web/django", "lakebase/django"),
     "litestar": ("pooling/web/litestar",),
     "sqlalchemy": ("lakebase/sqlalchemy",),
+    "matplotlib": ("lakebase/plan", "lakebase/_plan_report"),
     "uvicorn": ("lakebase/demo",),
     "httpx": ("lakebase/demo",),
     "rich": ("lakebase/demo",),
