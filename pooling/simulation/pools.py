@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._engine.budget import Budget
-from .._engine.ledger import Ledger
+from .._engine.ledger import RUNNING, Ledger
 from .._engine.slots import CLOSING, LATE, OPENING, Check, Close, Open, Slot, Waiter, Wake
 
 if TYPE_CHECKING:
@@ -53,6 +53,15 @@ def _waits(waiter: Waiter) -> bool:
     return borrower.waiter is waiter
 
 
+class SimulatedLedger(Ledger):
+    """A ledger without audits: nothing interrupts a simulated operation, so nothing is ever lost."""
+
+    __slots__ = ()
+
+    def audit(self, now: float) -> None:
+        """Find nothing."""
+
+
 class SimulatedPool:
     """The pool of one key."""
 
@@ -60,7 +69,7 @@ class SimulatedPool:
 
     def __init__(self, key: Any) -> None:
         self.key = key
-        self.ledger: Ledger
+        self.ledger: SimulatedLedger
         self.touched = 0.0
         self.armed_at = inf  # when the next event for its alarm comes
 
@@ -95,6 +104,7 @@ class SimulatedPools:
         self.events = events
         self.options = options
         self.budget = budget_type(max_total)
+        self.budget.audited_at = inf  # as no ledger has to be audited, the budget never does
         self.pools: dict[Any, SimulatedPool] = {}
         self.created = 0
         self.evicted = 0
@@ -193,8 +203,8 @@ class SimulatedPools:
         pool = SimulatedPool(key)
         options = self.options
         plain = options.max_uses == inf and options.leak_timeout is None and not options.use_times
-        pool.ledger = Ledger(options, self._jitter, plain=plain, watches=False, budget=self.budget, owner=pool)
-        pool.ledger.start(self.events.now)
+        pool.ledger = SimulatedLedger(options, self._jitter, plain=plain, watches=False, budget=self.budget, owner=pool)
+        pool.ledger.state = RUNNING  # as `start` does; an empty ledger has nothing to settle
         self.pools[key] = pool
         return pool
 
@@ -288,8 +298,12 @@ class SimulatedPools:
         if pool is None or pool.armed_at > now:  # forgotten, or its alarm comes later
             return
         pool.armed_at = inf
-        if pool.ledger.alarm <= now:
-            pool.ledger.sweep(now)
+        ledger = pool.ledger
+        if not ledger.slots and not ledger.waiting:
+            ledger.alarm = inf  # as `sweep` does for an empty ledger
+            return
+        if ledger.alarm <= now:
+            ledger.sweep(now)
         self.dispatch(pool)
 
     # -- counts ------------------------------------------------------------------------
