@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -119,7 +120,7 @@ def make_plan(workload: Workload, deployment: Deployment, goal: WaitGoal, progre
     Find the smallest `max_size`, then the smallest `max_total`, then the smallest compute.
 
     The search simulates at most `SAMPLE` requests each time and stops where the goal is missed; what it chose is then
-    simulated with all requests.
+    simulated with all requests, on all processors if these are more.
 
     Args:
         workload: What is asked of the pools.
@@ -171,7 +172,9 @@ class _Search:
         # Where the goal is missed by far, how far does not matter.
         self.lenient = WaitGoal(goal.share, max(10 * goal.seconds, 1.0))
 
-    def simulate(self, max_total: int, max_size: int, workload: Workload, goal: WaitGoal | None) -> Candidate:
+    def simulate(
+        self, max_total: int, max_size: int, workload: Workload, goal: WaitGoal | None, *, jobs: int = 1
+    ) -> Candidate:
         """Simulate these limits, until the goal is missed."""
         deployment, report = self.deployment, self.progress
         what = f"max_total={max_total} max_size={max_size}"
@@ -183,6 +186,7 @@ class _Search:
             replicas=deployment.replicas,
             sticky=deployment.sticky,
             seed=deployment.seed,
+            jobs=jobs,
             goal=goal,
             progress=None if report is None else lambda ended, total: report(what, ended, total),
         )
@@ -190,7 +194,8 @@ class _Search:
 
     def simulate_all(self, max_total: int, max_size: int) -> Candidate:
         """Simulate these limits with all requests."""
-        return self.simulate(max_total, max_size, self.workload, self.lenient)
+        jobs = 1 if self.workload == self.sample else os.cpu_count() or 1
+        return self.simulate(max_total, max_size, self.workload, self.lenient, jobs=jobs)
 
     def meets(self, max_total: int, max_size: int) -> bool:
         """Whether a sample meets the goal with these limits."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "main"]
 
 _UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_WARM_UP = 3  # one in so many requests is simulated before the numbers count
+_WARM_UP = 3  # one in so many requests is simulated before the numbers count,
+_MOST_WARM_UP = 50_000  # but not more: any pools are full by then
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +94,7 @@ def main(arguments: argparse.Namespace, out: TextIO | None = None, progress_to: 
 
 
 def _planned(arguments: argparse.Namespace, screen: TextIO) -> Plan:
-    warm_up = arguments.requests // _WARM_UP
+    warm_up = min(arguments.requests // _WARM_UP, _MOST_WARM_UP)
     workload = Workload(
         users=arguments.users,
         requests=arguments.requests - warm_up,

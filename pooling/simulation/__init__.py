@@ -7,7 +7,7 @@ What pools would do under a load, found out without the load.
 from __future__ import annotations
 
 from .result import SimulationResult, WaitGoal
-from .run import simulate
+from .simulator import simulate
 from .workload import Workload
 
 __all__ = ["SimulationResult", "WaitGoal", "Workload", "simulate"]

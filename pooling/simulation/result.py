@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -43,7 +44,7 @@ class SimulationResult:
         is_complete: Whether all requests were simulated; `False` if it was known before that the goal is missed.
         requests: Requests that ended, those that timed out included.
         timeouts: Requests that got no resource within their `timeout`.
-        seconds: Virtual seconds that passed.
+        seconds: Virtual seconds that passed, those of all parts added up.
         throughput: Requests served per second.
         created: Resources made.
         creates_per_request: `created` for each request.
@@ -94,3 +95,32 @@ class SimulationResult:
             wait = self.wait(share)
             numbers[f"wait_{name}"] = wait if wait < math.inf else None
         return numbers
+
+
+def merged(results: Sequence[SimulationResult]) -> SimulationResult:
+    """The result of several simulations as that of one: those of the parts of a workload."""
+    served = sum(len(one.waits) for one in results)
+    requests = sum(one.requests for one in results)
+    seconds = math.fsum(one.seconds for one in results)
+    created = sum(one.created for one in results)
+
+    def mean(name: str) -> float:
+        return math.fsum(getattr(one, name) * one.seconds for one in results) / seconds if seconds else 0.0
+
+    return SimulationResult(
+        is_complete=all(one.is_complete for one in results),
+        requests=requests,
+        timeouts=sum(one.timeouts for one in results),
+        seconds=seconds,
+        throughput=served / seconds if seconds else math.inf,
+        created=created,
+        creates_per_request=created / requests if requests else 0.0,
+        evicted=sum(one.evicted for one in results),
+        mean_size=mean("mean_size"),
+        peak_size=max(one.peak_size for one in results),
+        peak_size_of_one=max(one.peak_size_of_one for one in results),
+        mean_in_use=mean("mean_in_use"),
+        peak_in_use=max(one.peak_in_use for one in results),
+        mean_wait=math.fsum(one.mean_wait * len(one.waits) for one in results) / served if served else 0.0,
+        waits=array("d", sorted(wait for one in results for wait in one.waits)),
+    )

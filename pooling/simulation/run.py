@@ -6,88 +6,21 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from math import fsum, inf
-from random import Random
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
-from .._engine.budget import Budget
-from ..errors import ConfigurationError
-from ..options import PoolingServiceOptions, PoolingServiceOptionsDict
 from .arrivals import Arrivals, arrivals_of
-from .events import Events
-from .pools import SimulatedPools
-from .result import SimulationResult, WaitGoal
+from .result import SimulationResult
 from .workload import Workload, sampler_of, user_sampler_of
 
 if TYPE_CHECKING:
+    from random import Random
+
     from .._engine.slots import Slot, Waiter
+    from .events import Events
+    from .pools import SimulatedPools
+    from .result import WaitGoal
 
 PROGRESS_STEPS = 100  # how often progress is reported
-
-_NOT_SIMULATED = {"min_size": 0, "max_waiting": None, "priorities": 1, "create_timeout": inf}
-
-
-def simulate(
-    workload: Workload,
-    options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
-    *,
-    max_total: float = inf,
-    max_key_idle: float | None = None,
-    replicas: int = 1,
-    sticky: bool = False,
-    seed: int = 1,
-    goal: WaitGoal | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    budget_type: type[Budget] = Budget,
-    **options_as_keywords: Unpack[PoolingServiceOptionsDict],
-) -> SimulationResult:
-    """
-    Find out what pools do under a workload, by running the pools' own rules under a virtual clock.
-
-    The same arguments give the same result. Time that the program itself needs is not counted, nor are hooks other
-    than create and destroy. Takes some 50 µs for each request, and blocks.
-
-    Args:
-        workload: Who asks for a resource, when, and for how long.
-        options: Settings of each user's pool, as an object or a mapping.
-        max_total: Most resources of one process; `math.inf` for no limit.
-        max_key_idle: Seconds after which an unused key is forgotten; `None` is `max_idle`.
-        replicas: Processes among which requests are spread; each has pools and a limit for itself.
-        sticky: Whether all requests of a user go to one process; else each goes to any.
-        seed: Of the random numbers.
-        goal: Stop as soon as it is known that the waits do not meet it; `None` simulates all requests in any case.
-        progress: Called now and then with the number of requests that have ended, and that of all.
-        budget_type: The rules of the budget, for experiments.
-        **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
-
-    Raises:
-        ConfigurationError: A setting that cannot work, or one that is not simulated.
-    """
-    own = ("max_total", "max_key_idle", "replicas", "sticky", "seed", "goal", "progress")
-    settings = PoolingServiceOptions.gathered(options, options_as_keywords, own)
-    _refuse_what_is_not_simulated(settings)
-    random, events = Random(seed), Events()  # noqa: S311 - nothing secret
-    processes = [
-        SimulatedPools(
-            events,
-            settings,
-            max_total=max_total,
-            max_key_idle=settings.max_idle if max_key_idle is None else max_key_idle,
-            create_time=sampler_of(workload.create_time, random),
-            destroy_time=sampler_of(workload.destroy_time, random),
-            jitter=random.random,
-            budget_type=budget_type,
-        )
-        for _ in range(replicas)
-    ]
-    simulation = Simulation(workload, processes, random, events, sticky=sticky, goal=goal, progress=progress)
-    return simulation.run()
-
-
-def _refuse_what_is_not_simulated(options: PoolingServiceOptions) -> None:
-    for name, value in _NOT_SIMULATED.items():
-        given = getattr(options, name)
-        if given != value:
-            raise ConfigurationError(f"{name}={given!r}: the simulation knows only {name}={value!r}", field=name)
 
 
 class Request:

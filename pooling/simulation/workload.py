@@ -57,7 +57,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         for name, least in (("users", 1), ("requests", 1), ("warm_up", 0)):
-            _check_whole(name, getattr(self, name), least)
+            check_whole(name, getattr(self, name), least)
         if [self.workers, self.rate, self.think_time].count(None) != 2:
             raise ConfigurationError(
                 f"workers={self.workers!r}, rate={self.rate!r}, think_time={self.think_time!r}: expected exactly one "
@@ -65,7 +65,7 @@ class Workload:
                 field="workers",
             )
         if self.workers is not None:
-            _check_whole("workers", self.workers, 1)
+            check_whole("workers", self.workers, 1)
         if self.rate is not None and not (is_seconds(self.rate) and 0 < self.rate < math.inf):
             raise ConfigurationError(f"rate={self.rate!r}: expected requests per second, above 0", field="rate")
         for name in ("think_time", "use_time", "create_time", "destroy_time"):
@@ -73,7 +73,13 @@ class Workload:
         _check_skew(self.skew, self.users)
 
 
-def _check_whole(name: str, value: object, least: int) -> None:
+def check_whole(name: str, value: object, least: int) -> None:
+    """
+    Check a count.
+
+    Raises:
+        ConfigurationError: It is not a whole number of at least `least`.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name}={value!r}: expected a whole number, at least {least}", field=name)
 

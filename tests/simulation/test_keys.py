@@ -21,7 +21,7 @@ def test_as_many_empty_ledgers_are_kept_as_allowed_and_those_used_last(monkeypat
             super()._note_empty(pool)
             kept.append(len(self.pools) - sum(bool(pool.ledger.slots) for pool in self.pools.values()))
 
-    monkeypatch.setattr("pooling.simulation.run.SimulatedPools", Watched)
+    monkeypatch.setattr("pooling.simulation.simulator.SimulatedPools", Watched)
     simulate(Workload(users=1000, rate=100.0, requests=1000), max_total=5)
     assert len(kept) > 500
     assert most <= max(kept) <= most + 100  # some keys that are waiting have no resource either

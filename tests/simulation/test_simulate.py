@@ -124,6 +124,20 @@ def test_a_goal_that_is_just_met_stops_nothing():
     assert simulate(workload, max_size=1, goal=goal).meets(goal)
 
 
+def test_several_jobs_simulate_all_requests_and_give_one_result():
+    workload = Workload(users=20, rate=100.0, requests=1001, warm_up=200, create_time=0.05)
+    told = []
+    alone = simulate(workload, max_total=10)
+    parts = simulate(workload, max_total=10, jobs=2, progress=lambda *seen: told.append(seen))
+    assert parts.requests == len(parts.waits) == 1001
+    assert parts == simulate(workload, max_total=10, jobs=2)
+    assert list(parts.waits) == sorted(parts.waits)
+    assert parts.throughput == pytest.approx(alone.throughput, rel=0.2)
+    assert parts.mean_wait == pytest.approx(alone.mean_wait, rel=0.3)
+    assert parts.peak_size == 10
+    assert told[-1] == (2 * 701, 2 * 701)
+
+
 def test_progress_is_told_up_to_the_end():
     told = []
     simulate(Workload(users=1, workers=1, requests=900, warm_up=100), progress=lambda *seen: told.append(seen))
@@ -155,7 +169,9 @@ def test_a_workload_that_cannot_be_is_refused_by_the_name_of_its_field(field, va
     assert error.value.field == field
 
 
-@pytest.mark.parametrize("options", [{"min_size": 1}, {"max_waiting": 0}, {"priorities": 2}, {"max_sise": 3}])
+@pytest.mark.parametrize(
+    "options", [{"min_size": 1}, {"max_waiting": 0}, {"priorities": 2}, {"max_sise": 3}, {"jobs": 0}]
+)
 def test_options_that_are_not_simulated_or_not_known_are_refused(options):
     with pytest.raises(ConfigurationError) as error:
         simulate(Workload(users=1, workers=1), **options)
