@@ -14,7 +14,7 @@ from lakebase import cli
 from lakebase._planning import Deployment, make_plan
 from lakebase.limits import direct_connections, smallest_compute
 from lakebase.plan import add_arguments, main
-from pooling import ConfigurationError, PoolingServiceOptions
+from pooling import ConfigurationError, Histogram, PoolingServiceOptions
 from pooling.simulation import WaitGoal, Workload, simulate
 
 # Ten users who always come back within `max_idle`: with ten connections only the first requests wait.
@@ -128,6 +128,18 @@ def test_a_measured_histogram_can_stand_for_a_time():
     assert status in {0, 1}
     assert "each waits 500 ms between requests" in text
     assert "(mean of 100 measured)" in text
+
+
+def test_the_histogram_of_a_pool_can_be_given_as_the_documents_show():
+    measured = Histogram()
+    for number in range(1, 300):
+        measured.record(number**2 * 1e-6)
+    text = ",".join(f"{upper:.6f}s:{count}" for upper, count in measured.buckets())
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = parser.parse_args(["--users", "1", "--rate", "1", "--use", text]).use
+    assert list(given.buckets()) == list(measured.buckets())
+    assert given.mean == pytest.approx(measured.mean, rel=0.2)  # as exact as the buckets are
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
