@@ -9,8 +9,8 @@ from .call_site import describe
 from .ledger import STOPPED, SUSPENDED, Ledger
 
 if TYPE_CHECKING:
-    from .budget import Member
     from .slots import Slot
+    from .standing import Member
 
 QUEUEING, CREATING, VALIDATING = "queueing", "creating", "validating"
 ACQUIRE_HOOK, RELEASE_HOOK = "acquire hook", "release hook"

@@ -14,7 +14,15 @@ LAYERS = [
     ("vocabulary", ("errors", "events", "factory", "options", "stats")),
     (
         "ledger",
-        ("_engine/slots", "_engine/audit", "_engine/backoff", "_engine/budget", "_engine/ledger", "_engine/lru"),
+        (
+            "_engine/slots",
+            "_engine/audit",
+            "_engine/backoff",
+            "_engine/budget",
+            "_engine/ledger",
+            "_engine/lru",
+            "_engine/standing",
+        ),
     ),
     ("simulation", ("simulation/",)),  # the ledger under a virtual clock; nothing of the engine imports it
     (
