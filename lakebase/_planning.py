@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,9 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 #: Multiples of the chosen `max_total` that the table and the picture show beside it.
 SHOWN = (0.25, 0.5, 0.75, 1.5, 2.0)
 UNLIMITED = 1_000_000_000  # connections
-SAMPLE = 20_000  # most requests of a simulation of the search
+SAMPLE = 15_000  # most requests of a simulation of the search
+FILL = 20  # a warm-up of a sample has at most so many requests for each connection,
+SHORTEST_WARM_UP = 500  # but not fewer than these
 LARGEST = 32.0  # CU; larger ones take no more connections
 BETTER = 0.95  # a limit binds if the mean wait without it is below this share
 
@@ -165,19 +166,14 @@ class _Search:
         self.deployment = deployment
         self.goal = goal
         self.progress = progress
-        share = min(SAMPLE / (workload.requests + workload.warm_up), 1.0)
-        self.sample = replace(
-            workload, requests=max(round(workload.requests * share), 1), warm_up=round(workload.warm_up * share)
-        )
         # Where the goal is missed by far, how far does not matter.
         self.lenient = WaitGoal(goal.share, max(10 * goal.seconds, 1.0))
+        self.samples: dict[tuple[int, int], Candidate] = {}
 
-    def simulate(
-        self, max_total: int, max_size: int, workload: Workload, goal: WaitGoal | None, *, jobs: int = 1
-    ) -> Candidate:
-        """Simulate these limits, until the goal is missed."""
+    def simulate(self, max_total: int, max_size: int, workload: Workload, *, jobs: int = 1) -> Candidate:
+        """Simulate these limits, until the goal is missed by far."""
         deployment, report = self.deployment, self.progress
-        what = f"max_total={max_total} max_size={max_size}"
+        what = f"max_total={max_total if max_total < UNLIMITED else 'unlimited'} max_size={max_size}"
         result = simulate(
             workload,
             deployment.options,
@@ -187,35 +183,60 @@ class _Search:
             sticky=deployment.sticky,
             seed=deployment.seed,
             jobs=jobs,
-            goal=goal,
+            goal=self.lenient,
             progress=None if report is None else lambda ended, total: report(what, ended, total),
         )
         return Candidate(max_total, max_size, result)
 
     def simulate_all(self, max_total: int, max_size: int) -> Candidate:
         """Simulate these limits with all requests."""
-        jobs = 1 if self.workload == self.sample else os.cpu_count() or 1
-        return self.simulate(max_total, max_size, self.workload, self.lenient, jobs=jobs)
+        if self.sample_of(max_total) == self.workload:
+            return self.simulate_sample(max_total, max_size)
+        jobs = (os.cpu_count() or 1) if self.workload.requests > SAMPLE else 1
+        return self.simulate(max_total, max_size, self.workload, jobs=jobs)
 
-    def meets(self, max_total: int, max_size: int) -> bool:
-        """Whether a sample meets the goal with these limits."""
-        return self.simulate(max_total, max_size, self.sample, self.goal).result.meets(self.goal)
+    def simulate_sample(self, max_total: int, max_size: int) -> Candidate:
+        """Simulate these limits with some of the requests, once."""
+        limits = max_total, max_size
+        if limits not in self.samples:
+            self.samples[limits] = self.simulate(max_total, max_size, self.sample_of(max_total))
+        return self.samples[limits]
+
+    def simulate_unlimited(self, max_size: int) -> Candidate:
+        """A sample without a limit; `max_total` of the result is how many connections there were."""
+        sample = self.simulate_sample(UNLIMITED, max_size)
+        return replace(sample, max_total=sample.result.peak_size_of_one)
+
+    def sample_of(self, max_total: int) -> Workload:
+        """Some of the requests; few pools are soon full, and need a short warm-up."""
+        workload = self.workload
+        share = min(SAMPLE / (workload.requests + workload.warm_up), 1.0)
+        until_full = max(FILL * max_total * self.deployment.replicas, SHORTEST_WARM_UP)
+        return replace(
+            workload,
+            requests=max(round(workload.requests * share), 1),
+            warm_up=min(round(workload.warm_up * share), until_full),
+        )
 
     def find_size(self, max_total: int) -> Candidate:
         """The smallest `max_size` that meets the goal with this `max_total`; else the one with the shortest waits."""
         given = self.deployment.max_size
         candidates = []
         for size in SIZES if given is None else [given]:
-            candidates.append(self.simulate(max_total, size, self.sample, self.lenient))
+            candidates.append(self.simulate_sample(max_total, size))
             if candidates[-1].result.meets(self.goal):
                 return candidates[-1]
         return min(candidates, key=lambda one: (one.result.wait(self.goal.share), one.max_size))
 
     def find_total(self, roomy: Candidate) -> int:
         """The smallest `max_total` that meets the goal with the `max_size` of this candidate, which has room enough."""
+        most = max(min(roomy.max_total, roomy.result.peak_size_of_one), 1)
         if not roomy.result.meets(self.goal):
-            return min(roomy.max_total, max(roomy.result.peak_size_of_one, 1))
-        too_few, enough = 0, min(roomy.max_total, roomy.result.peak_size_of_one)
+            return most
+        too_few = 0
+        enough = min(most, max(round(roomy.result.mean_in_use / self.deployment.replicas), 1))  # no fewer can be
+        while enough < most and not self.meets(enough, roomy.max_size):
+            too_few, enough = enough, min(enough * 2, most)
         while enough - too_few > 1:
             middle = (too_few + enough) // 2
             if self.meets(middle, roomy.max_size):
@@ -224,6 +245,10 @@ class _Search:
                 too_few = middle
         return enough
 
+    def meets(self, max_total: int, max_size: int) -> bool:
+        """Whether a sample meets the goal with these limits."""
+        return self.simulate_sample(max_total, max_size).result.meets(self.goal)
+
     def find_others(self, chosen: Candidate) -> Iterator[Candidate]:
         """Smaller and larger values of `max_total`, for comparison; the last is as many as are ever used."""
         most = self.deployment.connections_of_one
@@ -231,30 +256,24 @@ class _Search:
         shown = {round(chosen.max_total * times) for times in SHOWN} - {0, chosen.max_total}
         for max_total in sorted(shown):
             if max_total < min(unlimited.max_total, most):
-                yield self.simulate(max_total, chosen.max_size, self.sample, self.lenient)
+                yield self.simulate_sample(max_total, chosen.max_size)
         if unlimited.max_total > chosen.max_total:
             yield unlimited
 
     def find_binding(self, chosen: Candidate) -> list[str]:
         """The limits without which requests would wait less: one of them, or both together."""
         deployment, size = self.deployment, chosen.max_size
-        most = _mean_wait(self.simulate(chosen.max_total, size, self.sample, self.lenient)) * BETTER
+        most = _mean_wait(self.simulate_sample(chosen.max_total, size)) * BETTER
         is_at_limit = chosen.max_total >= deployment.connections_of_one
         total = deployment.limit_name if is_at_limit else "max_total"
         names = []
         if _mean_wait(self.simulate_unlimited(size)) < most:
             names.append(total)
-        if _mean_wait(self.simulate(chosen.max_total, size * 2, self.sample, self.lenient)) < most:
+        if _mean_wait(self.simulate_sample(chosen.max_total, size * 2)) < most:
             names.append("max_size")
         if not names and _mean_wait(self.simulate_unlimited(size * 2)) < most:
             return [total, "max_size"]
         return names
-
-    @cache  # noqa: B019 - a search lives as long as its plan is made
-    def simulate_unlimited(self, max_size: int) -> Candidate:
-        """Simulate a sample without a limit; `max_total` of the result is how many connections there were."""
-        result = self.simulate(UNLIMITED, max_size, self.sample, self.lenient).result
-        return Candidate(result.peak_size_of_one, max_size, result)
 
 
 def _mean_wait(candidate: Candidate) -> float:
