@@ -21,7 +21,8 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 #: Multiples of the chosen `max_total` that the table and the picture show beside it.
 SHOWN = (0.25, 0.5, 0.75, 1.5, 2.0)
 UNLIMITED = 1_000_000_000  # connections
-SAMPLE = 15_000  # most requests of a simulation of the search
+SAMPLE = 20_000  # most requests of a simulation of the search
+CORRECTIONS, CORRECTION = 2, 0.04  # how often, and by what share, to raise what a sample found too low
 FILL = 20  # a warm-up of a sample has at most so many requests for each connection,
 SHORTEST_WARM_UP = 500  # but not fewer than these
 LARGEST = 32.0  # CU; larger ones take no more connections
@@ -137,10 +138,12 @@ def make_plan(workload: Workload, deployment: Deployment, goal: WaitGoal, progre
             f"replicas={deployment.replicas}: more than the {deployment.connection_limit} {deployment.limit_name}",
             field="replicas",
         )
-    search = _Search(workload, deployment, goal, progress)
+    search = Search(workload, deployment, goal, progress)
     roomy = search.find_size(deployment.max_total or deployment.connections_of_one)
-    max_total = deployment.max_total or search.find_total(roomy)
-    chosen = search.simulate_all(max_total, roomy.max_size)
+    if deployment.max_total is None:
+        chosen = search.confirm(search.find_total(roomy), roomy.max_size)
+    else:
+        chosen = search.simulate_all(deployment.max_total, roomy.max_size)
     return Plan(
         deployment=deployment,
         workload=workload,
@@ -158,7 +161,7 @@ def _smallest_compute(chosen: Candidate, deployment: Deployment) -> float | None
     return smallest_compute(chosen.max_total * deployment.replicas)
 
 
-class _Search:
+class Search:
     """The simulations of one plan."""
 
     def __init__(self, workload: Workload, deployment: Deployment, goal: WaitGoal, progress: Progress | None) -> None:
@@ -194,6 +197,16 @@ class _Search:
             return self.simulate_sample(max_total, max_size)
         jobs = (os.cpu_count() or 1) if self.workload.requests > SAMPLE else 1
         return self.simulate(max_total, max_size, self.workload, jobs=jobs)
+
+    def confirm(self, max_total: int, max_size: int) -> Candidate:
+        """Simulate with all requests the limits that were found by samples; slightly more, if these fall just short."""
+        for _ in range(CORRECTIONS):
+            chosen = self.simulate_all(max_total, max_size)
+            is_just_short = self.meets(max_total, max_size) and not chosen.result.meets(self.goal)
+            if not is_just_short or max_total >= self.deployment.connections_of_one:
+                return chosen
+            max_total = min(max_total + max(round(max_total * CORRECTION), 1), self.deployment.connections_of_one)
+        return self.simulate_all(max_total, max_size)
 
     def simulate_sample(self, max_total: int, max_size: int) -> Candidate:
         """Simulate these limits with some of the requests, once."""

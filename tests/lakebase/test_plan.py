@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from lakebase import cli
+from lakebase import _planning, cli
 from lakebase._planning import Deployment, make_plan
 from lakebase.limits import direct_connections, smallest_compute
 from lakebase.plan import add_arguments, main
@@ -61,6 +61,18 @@ def test_the_plan_is_the_smallest_max_size_that_meets_the_goal():
     given = make_plan(workload, DEPLOYMENT, WaitGoal(0.95, 0.01))
     assert not given.meets_goal
     assert given.binding == ["max_total", "max_size"]  # there is no use for a second place without the other
+
+
+def test_what_a_sample_finds_too_low_is_raised_until_all_requests_meet_the_goal(monkeypatch):
+    chosen = make_plan(WORKLOAD, DEPLOYMENT, GOAL).chosen
+    monkeypatch.setattr(_planning, "SAMPLE", 500)
+    search = _planning.Search(WORKLOAD, DEPLOYMENT, GOAL, None)
+    too_few = chosen.max_total - 1
+    search.samples[too_few, 1] = chosen  # as if a sample with one fewer had met the goal
+    corrected = search.confirm(too_few, 1)
+    assert corrected.max_total == chosen.max_total
+    assert corrected.result.meets(GOAL)
+    assert corrected.result.requests == WORKLOAD.requests
 
 
 def test_what_binds_is_named():

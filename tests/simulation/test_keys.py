@@ -32,7 +32,7 @@ def test_memory_depends_on_the_limit_and_not_on_the_number_of_users():
         gc.collect()
         tracemalloc.start()
         try:
-            simulate(Workload(users=users, rate=100.0, requests=1500), max_total=20, max_key_idle=0.0)
+            simulate(Workload(users=users, rate=100.0, requests=800), max_total=20, max_key_idle=0.0)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
