@@ -23,7 +23,7 @@ from . import npm
 from .measure import BenchmarkError, Figures, Metric, Race, Racer, Scale, Target
 from .postgres import lake
 
-APPKIT = "AppKit's LakebasePoolManager"
+APPKIT = "AppKit on Node"
 OURS_ASYNC = "AsyncLakebasePoolManager"
 OURS = "LakebasePoolManager"
 HERE = Path(__file__).parent
@@ -81,15 +81,22 @@ class Side:
 
 
 class Stage:
-    """A local Lakebase with users, on which processes take turns."""
+    """
+    A local Lakebase with users, on which processes take turns.
 
-    def __init__(self, running: Any, users: int, node: str, modules: Path) -> None:
+    Args:
+        node: Runs AppKit.
+        modules: Where npm has put AppKit.
+    """
+
+    def __init__(self, running: Any, users: int, node: npm.Node, modules: Path) -> None:
         self._lake = running
         names = [f"user{number}@corp.example" for number in range(users)]
         self._users = [{"name": name, "token": running.add_user(name)} for name in names]
+        self.appkit_version = f"AppKit {npm.APPKIT} on Node {node.version}"
         trust = {"NODE_EXTRA_CA_CERTS": str(running.ca_file), "PGSSLMODE": "require"}
         ours = [sys.executable, "-m", f"{__package__}.manager_process"]
-        self.appkit = Side(APPKIT, [node, str(HERE / "appkit_process.mjs"), str(modules)], trust, is_ours=False)
+        self.appkit = Side(APPKIT, [node.path, str(HERE / "appkit_process.mjs"), str(modules)], trust, is_ours=False)
         self.asyncio = Side(OURS_ASYNC, [*ours, "asyncio"], {}, is_ours=True)
         self.threads = Side(OURS, [*ours, "threads"], {}, is_ours=True)
 
@@ -202,12 +209,13 @@ def first_requests(name: str, idle_before: float, when: str, scale: Scale) -> Ab
         lambda stage: Race(
             name,
             f"{users} users' first requests at once{when}",
-            "From the first call on: AppKit's pools and ours mint a credential for each user, connect and select 1.",
+            "Counted from the first call: each side mints a credential for each user, connects and selects 1. "
+            f"{stage.appkit_version}.",
             [stage.racer(side, load) for side in (stage.appkit, stage.asyncio, stage.threads)],
             metrics=(LAST, HALF, FIRST, START, LOGINS, FAILED),
             reference=APPKIT,
             repetitions=1,
-            rounds=scale.pick(9, 3, 1),
+            rounds=scale.pick(7, 3, 1),
             targets=[Target(LAST.key, ours, 1.0, APPKIT) for ours in (OURS_ASYNC, OURS)],
         ),
     )
@@ -234,7 +242,7 @@ def steady(scale: Scale) -> AbstractContextManager[Race]:
             "steady",
             f"{users} users, {at_a_time} requests at a time",
             f"{requests:,} times select 1 in autocommit mode, cold start included; {PER_USER} connections per user. "
-            "AppKit has no limit for all users together.",
+            f"{stage.appkit_version}; it has no limit for all users together.",
             [stage.racer(side, load) for side in (stage.appkit, stage.asyncio, stage.threads)]
             + [stage.racer(side, load, budget) for budget in (50, 40) for side in (stage.asyncio, stage.threads)],
             metrics=(RATE, WARM, LOGINS, LONGEST, FAILED),
@@ -255,7 +263,8 @@ def crowded(scale: Scale) -> AbstractContextManager[Race]:
         lambda stage: Race(
             "crowded",
             f"{users} users, {at_a_time} requests at a time, a server of {SERVER} connections",
-            f"{requests:,} times select 1 in autocommit mode, cold start included; {PER_USER} connections per user.",
+            f"{requests:,} times select 1 in autocommit mode, cold start included; {PER_USER} connections per user. "
+            f"{stage.appkit_version}.",
             [stage.racer(side, load) for side in (stage.appkit, stage.asyncio, stage.threads)]
             + [stage.racer(side, load, BUDGET) for side in (stage.asyncio, stage.threads)],
             metrics=(FAILED, RATE, LOGINS, LONGEST),

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from .measure import BenchmarkError
 
@@ -23,21 +24,27 @@ MANIFEST = {
 GET_NODE = f"Install Node {OLDEST_NODE} or newer, which has npm with it: https://nodejs.org/en/download"
 
 
-def find_node() -> str:
+class Node(NamedTuple):
+    """An installed Node."""
+
+    path: str
+    version: str
+
+
+def find_node() -> Node:
     """
-    The path of `node`.
+    The Node on the PATH.
 
     Raises:
         BenchmarkError: There is none, or it is too old.
     """
-    node = find_program("node")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    major = version.removeprefix("v").partition(".")[0]
+    path = find_program("node")
+    printed = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    version = printed.strip().removeprefix("v")
+    major = version.partition(".")[0]
     if not major.isdigit() or int(major) < OLDEST_NODE:
-        raise BenchmarkError(
-            f"{node} is Node {version or 'that does not run'}, which is too old for AppKit. {GET_NODE}"
-        )
-    return node
+        raise BenchmarkError(f"{path} is Node {version or '?'}, and AppKit needs a newer one. {GET_NODE}")
+    return Node(path, version)
 
 
 def find_program(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .measure import Metric, Result, Spread
-from .report import arrow, column, number
+from .report import arrow, column, number, relation
 
 OURS, THEIRS, LIMIT = "#1f6fb4", "#b8bec6", "#c0392b"
 ROW, GAP = 0.26, 0.95  # inches for a bar, and for a panel's title and axis
@@ -36,7 +36,7 @@ def drawn(result: Result) -> Metric:
 
 
 def limit(result: Result) -> float | None:
-    """Where to draw the line of a target, if there is one in the terms of the picture."""
+    """Where to draw the line of the first target that is in the terms of the picture."""
     race = result.race
     for target in race.targets:
         if race.drawn is None and target.peer is not None and target.peer == race.reference and not target.times_faster:
@@ -112,7 +112,7 @@ def panel(axes: Any, result: Result) -> None:
     if at is not None:
         axes.axvline(at, color=LIMIT, linewidth=0.9, linestyle="--")
         axes.annotate(
-            f"target ≤ {at:g}",
+            f"target {relation(drawn(result))} {at:g}",
             (at, 1),
             xycoords=("data", "axes fraction"),
             xytext=(2, 2),

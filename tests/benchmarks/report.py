@@ -111,6 +111,11 @@ def arrow(metric: Metric) -> str:
     return " ↑" if metric.more_is_better else ""
 
 
+def relation(metric: Metric) -> str:
+    """A figure's relation to its limit where the target is met."""
+    return "≥" if metric.more_is_better else "≤"
+
+
 def wrapped(text: str, width: int = 100) -> list[str]:
     lines = [""]
     for word in text.split():
@@ -137,14 +142,13 @@ def verdicts(result: Result) -> list[str]:
 
 def wanted(target: Target, metric: Metric) -> str:
     """A target in words."""
-    relation = "≥" if metric.more_is_better else "≤"
     if target.peer is None:
         limit = f"{number(target.limit * metric.scale)} {target.unit or metric.unit}".rstrip()
-        return f"{target.ours}: {metric.title} {relation} {limit}"
+        return f"{target.ours}: {metric.title} {relation(metric)} {limit}"
     if target.times_faster:
         return f"{target.ours} at least {target.limit:g} × faster than {target.peer}"
     aim = f" (aim {target.aim:g})" if target.aim is not None else ""
-    return f"{target.ours} {relation} {target.limit:g} × {target.peer}{aim}"
+    return f"{target.ours} {relation(metric)} {target.limit:g} × {target.peer}{aim}"
 
 
 def as_json(results: Iterable[Result], facts: dict[str, Any], scale: Scale) -> dict[str, Any]:

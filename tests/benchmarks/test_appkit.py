@@ -48,7 +48,7 @@ def test_without_node_each_race_of_appkit_says_how_to_get_it(name, programs, cap
 def test_a_node_that_is_too_old_is_named(programs, capsys):
     add_program(programs, "node", "echo v18.20.1")
     assert program.main(["appkit", "--smoke", "--no-plot"]) == 1
-    assert "Node v18.20.1, which is too old for AppKit" in capsys.readouterr().err
+    assert "is Node 18.20.1, and AppKit needs a newer one. Install Node 20" in capsys.readouterr().err
 
 
 def test_node_without_npm_is_said(programs, capsys):
@@ -107,7 +107,7 @@ def test_without_an_answer_there_are_only_failures():
 @pytest.fixture(scope="module")
 def stage():
     with LocalLakebase(max_connections=20) as lake:
-        yield Stage(lake, 4, shutil.which("node") or "node", npm.cache_folder() / "node_modules")
+        yield Stage(lake, 4, npm.Node(shutil.which("node") or "node", ""), npm.cache_folder() / "node_modules")
 
 
 SIDES = [
