@@ -262,9 +262,9 @@ def crowded(scale: Scale) -> AbstractContextManager[Race]:
         users,
         lambda stage: Race(
             "crowded",
-            f"{users} users, {at_a_time} requests at a time, a server of {SERVER} connections",
-            f"{requests:,} times select 1 in autocommit mode, cold start included; {PER_USER} connections per user. "
-            f"{stage.appkit_version}.",
+            f"{users} users on a server of {SERVER} connections",
+            f"{requests:,} times select 1 in autocommit mode, {at_a_time} at a time, cold start included; {PER_USER} "
+            f"connections per user. {stage.appkit_version}.",
             [stage.racer(side, load) for side in (stage.appkit, stage.asyncio, stage.threads)]
             + [stage.racer(side, load, BUDGET) for side in (stage.asyncio, stage.threads)],
             metrics=(FAILED, RATE, LOGINS, LONGEST),
