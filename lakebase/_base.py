@@ -22,7 +22,7 @@ from ._pool_arguments import (
     checked_sizes,
 )
 from ._pool_errors import LakebasePoolClosed, translated
-from ._warm_up import warm_up
+from ._warm_up import warm_up_for_pool
 from .config import LakebasePoolConfig
 from .credentials import credential_source
 from .endpoints import note_unknown_host
@@ -132,9 +132,9 @@ class PoolBase(Generic[C]):
         options = self._options({**sizes, **times})
         if config is not None:
             note_unknown_host(config)
-            if credentials is None or callable(credentials):
-                warm_up(config, for_users=config.token is not None)
-            credentials = credentials or credential_source(config, is_async=self._is_async)
+            if credentials is None:
+                warm_up_for_pool(config)
+                credentials = credential_source(config, is_async=self._is_async)
         connector = self._make_connector(credentials, on_crowded, outage, service.get("budget"))
         make_service = service_class or self._service_class
         self.service = make_service(connector, options=options, name=name, key=key, **service)

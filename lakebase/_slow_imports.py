@@ -7,6 +7,7 @@ the child would wait for it for ever. So a fork waits until such an import has e
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - see `shut`
 import os
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,12 @@ class _ForkGate:
         self._is_held = False
 
     def shut(self) -> None:
-        """Before a fork: wait until the import under way has ended."""
+        """
+        Before a fork: wait until the import under way has ended.
+
+        What it registers to be called at a fork is called afterwards only. The executor's threads are what the SDK
+        imports that would complain; so that module is imported beforehand.
+        """
         self._is_held = self.lock.acquire(timeout=_PATIENCE)
 
     def open(self) -> None:

@@ -44,8 +44,8 @@ def workspace_at(host: str | None) -> Connections | None:
     host = host or os.environ.get("DATABRICKS_HOST")
     if not host:
         return None
-    parts = urlsplit(host if "://" in host else f"https://{host}")
-    return connections_to(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
+    url = host if "://" in host else f"https://{host}"
+    return connections_to(url.partition("?")[0].rstrip("/"))
 
 
 class Answer(dict[str, Any]):
@@ -175,7 +175,7 @@ def _without_answer(error: Exception, url: str) -> WorkspaceError | None:
     """What kept a request from being answered, or `None` if it is nothing that is expected here."""
     from urllib3 import exceptions
 
-    if isinstance(error, (exceptions.LocationValueError, exceptions.ProxySchemeUnknown, ImportError)):
+    if isinstance(error, (ValueError, exceptions.ProxySchemeUnknown, ImportError)):
         return WorkspaceError(f"{url} cannot be asked: {error}. Check its address, and HTTPS_PROXY")
     if isinstance(error, exceptions.SSLError):
         return WorkspaceError(f"no trusted connection to {url}: {error}. Certificates of your own: REQUESTS_CA_BUNDLE")

@@ -1,8 +1,8 @@
 """
 Loading at start-up, in the background, what the first user would otherwise wait for.
 
-The app's own identity needs the Databricks SDK, whose import takes a second; a user's token needs the HTTP client and
-the trusted certificates, a tenth of that. Nothing is connected, and nothing is asked.
+The app's own identity needs the Databricks SDK, whose import takes a second; users' tokens need the HTTP client and the
+trusted certificates, a tenth of that. Nothing is connected, and nothing is asked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ._workspace import load_sdk
 if TYPE_CHECKING:
     from .config import LakebasePoolConfig
 
-__all__ = ["warm_up"]
+__all__ = ["warm_up_for_pool", "warm_up_for_users"]
 
 #: `0` in this environment variable switches it off, for all pools of the process.
 SWITCH = "LAKEBASE_WARM_UP"
@@ -28,28 +28,34 @@ _OFF = frozenset({"0", "false", "no", "off"})
 _begun: set[Hashable] = set()
 
 
-def warm_up(config: LakebasePoolConfig, *, for_users: bool) -> None:
+def warm_up_for_pool(config: LakebasePoolConfig) -> None:
     """
-    Load in the background what the first mint with this configuration needs. Returns at once.
+    Load in the background what a pool needs for its first mint. Returns at once.
 
     Has no effect if it has begun before in this process, where no token will be minted here, or where it is switched
     off. A failure is left to the first mint, which meets it again.
-
-    Args:
-        config: Of a pool, or the base of a manager.
-        for_users: Whether the tokens to be minted are users', with their own tokens for the workspace.
     """
-    if config.password is not None or config.workspace_client is not None or not config.warm_up:
-        return
-    workspace = workspace_at(config.workspace_url) if for_users else None
-    if workspace is None:
+    if config.token is not None:
+        warm_up_for_users(config)
+    elif _is_wanted(config):
         _begin("sdk", load_sdk)
-    else:
+
+
+def warm_up_for_users(config: LakebasePoolConfig) -> None:
+    """The same for the pools of many users, of which this is the base configuration."""
+    # Without an endpoint the users have passwords; without the workspace's address only a mint finds out what it needs.
+    has_endpoint = config.endpoint or config.instance_name or os.environ.get("LAKEBASE_ENDPOINT")
+    if has_endpoint and _is_wanted(config) and (workspace := workspace_at(config.workspace_url)) is not None:
         _begin(workspace.url, workspace.prepare)
 
 
+def _is_wanted(config: LakebasePoolConfig) -> bool:
+    is_minted_here = config.password is None and config.workspace_client is None
+    return is_minted_here and config.warm_up and os.environ.get(SWITCH, "").strip().lower() not in _OFF
+
+
 def _begin(what: Hashable, load: Callable[[], object]) -> None:
-    if what in _begun or os.environ.get(SWITCH, "").strip().lower() in _OFF:
+    if what in _begun:
         return
     _begun.add(what)
 
