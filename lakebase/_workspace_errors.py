@@ -3,19 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "DeadlineExceeded",
-    "InternalError",
-    "InvalidAnswer",
-    "NotFound",
-    "PermissionDenied",
-    "TemporarilyUnavailable",
-    "TooManyRequests",
-    "Unauthenticated",
-    "Unreachable",
-    "WorkspaceError",
-    "error_for",
-]
+__all__ = ["InvalidAnswer", "PermissionDenied", "Unauthenticated", "Unreachable", "WorkspaceError", "error_for"]
 
 
 class WorkspaceError(Exception):

@@ -91,10 +91,13 @@ print(loaded())
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_process_that_forks_meanwhile_has_children_that_can_mint() -> None:
     program = f"""
-import os
+import os, signal
 pool = {POOL}
+while "databricks.sdk" not in sys.modules:  # until it has begun
+    pass
 child = os.fork()
 if child == 0:
+    signal.alarm(60)
     from databricks.sdk import WorkspaceClient  # would wait for ever for the parent's thread
     os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), loaded())
