@@ -20,6 +20,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory
 
+from ._checkpoint import committing
 from ._settings import read_only_options
 from ._steps import Steps, arun, run
 from .endpoints import is_host_to_be_found, with_read_only_host
@@ -369,6 +370,10 @@ class Connector(_Connector):
         """As the pool's `check` sees it, and the socket after that."""
         return self.check is None or run(self.checking_one(value))
 
+    def checkpoint(self, value: Connection[Any]) -> None:
+        """Commit, before a request's answer goes out."""
+        run(committing(value))
+
     def find_host(self) -> None:
         self.ask_for_host()
 
@@ -399,6 +404,10 @@ class AsyncConnector(_Connector):
     async def validate(self, value: AsyncConnection[Any]) -> bool:
         """As `Connector.validate`."""
         return self.check is None or await arun(self.checking_one(value))
+
+    async def checkpoint(self, value: AsyncConnection[Any]) -> None:
+        """As `Connector.checkpoint`."""
+        await arun(committing(value))
 
     async def find_host(self) -> None:
         await asyncio.to_thread(self.ask_for_host)

@@ -59,6 +59,15 @@ class PoolFactory(Generic[T]):
         A parameter named `exc` receives the exception that ended the use, or `None`.
         """
 
+    def checkpoint(self, value: T, /) -> Any:
+        """
+        Make durable what the request has done so far: its answer is about to go out. A connection commits here.
+
+        Runs while the resource is out, before the first byte of a web request's answer. A failure ends the request with
+        an error, which the client gets instead of the answer. Without this hook, work that is completed by `release`
+        may fail, or be seen, only after the client was told of it.
+        """
+
     def is_alive(self, value: T, /) -> bool:
         """
         Return, without blocking, whether an idle resource may be lent; after `False` it is destroyed.
@@ -86,6 +95,7 @@ class PoolFactory(Generic[T]):
         validate: Callable[[R], Any] | None = None,
         acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
+        checkpoint: Callable[[R], Any] | None = None,
         is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
     ) -> PoolFactory[R]: ...
@@ -98,6 +108,7 @@ class PoolFactory(Generic[T]):
         validate: Callable[[R], Any] | None = None,
         acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
+        checkpoint: Callable[[R], Any] | None = None,
         is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
     ) -> PoolFactory[R]: ...
@@ -110,6 +121,7 @@ class PoolFactory(Generic[T]):
         validate: Callable[[R], Any] | None = None,
         acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
+        checkpoint: Callable[[R], Any] | None = None,
         is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
     ) -> PoolFactory[R]: ...
@@ -121,6 +133,7 @@ class PoolFactory(Generic[T]):
         validate: Callable[[R], Any] | None = None,
         acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
+        checkpoint: Callable[[R], Any] | None = None,
         is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
     ) -> PoolFactory[R]:
@@ -133,6 +146,7 @@ class PoolFactory(Generic[T]):
             validate: As the method.
             acquire: As the method.
             release: As the method.
+            checkpoint: As the method.
             is_alive: As the method.
             is_final: As the method.
 
@@ -146,6 +160,7 @@ class PoolFactory(Generic[T]):
             "validate": validate,
             "acquire": acquire,
             "release": release,
+            "checkpoint": checkpoint,
             "is_alive": is_alive,
             "is_final": is_final,
         }

@@ -185,6 +185,11 @@ class _Service(Generic[T]):
         """Whether this object, compared by identity, is out."""
         return id(value) in self._ledger.out
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the factory has a `checkpoint` hook."""
+        return self._hooks.checkpoint is not None
+
     # -- limits --------------------------------------------------------------
 
     def resize(self, min_size: int, max_size: int) -> None:
@@ -425,6 +430,18 @@ class PoolingService(_Service[T]):
         if not finish(self.engine.destroy(value)):
             self._refuse(value)
 
+    def checkpoint(self, value: T) -> None:
+        """
+        Make durable what was done with a borrowed resource, by the factory's `checkpoint` hook; it stays borrowed.
+
+        Runs the hook in the calling thread, and raises its error as it is. Does nothing without a hook.
+
+        Raises:
+            ReleaseError: The resource is not out.
+        """
+        if not finish(self.engine.checkpoint(value)):
+            self._refuse(value)
+
     def check(self, validate: Callable[[T], Any] | None = None) -> None:
         """
         Validate every idle resource now, destroy those that fail, and fill up to `min_size` again.
@@ -599,6 +616,12 @@ class AsyncPoolingService(_Service[T]):
         """As `PoolingService.destroy`. A cancellation does not interrupt the destroy."""
         self._bind()
         if not await self.engine.destroy(value):
+            self._refuse(value)
+
+    async def checkpoint(self, value: T) -> None:
+        """As `PoolingService.checkpoint`. A cancellation is raised inside the hook."""
+        self._bind()
+        if not await self.engine.checkpoint(value):
             self._refuse(value)
 
     async def check(self, validate: Callable[[T], Any] | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..factory import PoolFactory
 
-STEPS = ("create", "destroy", "validate", "acquire", "release")
+STEPS = ("create", "destroy", "validate", "acquire", "release", "checkpoint")
 
 Hook = Callable[..., Any] | None
 
@@ -35,13 +35,14 @@ class ValueHooks:
 class Hooks:
     """All hooks of one pool."""
 
-    __slots__ = ("_by_type", "_factory", "create", "is_alive", "is_final", "noun", "validate")
+    __slots__ = ("_by_type", "_factory", "checkpoint", "create", "is_alive", "is_final", "noun", "validate")
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
         self.noun: str = getattr(factory, "noun", PoolFactory.noun)
         self.create: Callable[[], Any] = factory.create
         self.validate: Hook = overridden(factory, "validate")
+        self.checkpoint: Hook = overridden(factory, "checkpoint")
         self.is_alive: Callable[[Any], bool] | None = overridden(factory, "is_alive")
         self.is_final: Callable[[BaseException], bool] = getattr(factory, "is_final", None) or (PoolFactory().is_final)
         self._by_type: dict[type, ValueHooks] = {}

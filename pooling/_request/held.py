@@ -64,6 +64,8 @@ class HeldResources:
         "may_need_loop",  # whether giving back may have to be awaited; never reset
         "_owner",  # the owner context, if it is another; set before other code sees this one
         "_sharers",  # the contexts whose owner this is, if there are any
+        "releases",  # when values may go back, by id, as far as that was noted; see `answer`
+        "may_release_early",  # whether a value may go back before the end; never reset
         "resolved",
         "error",
     )
@@ -75,6 +77,8 @@ class HeldResources:
     may_need_loop: bool
     _owner: Self | None
     _sharers: weakref.WeakSet[HeldResources] | None
+    releases: dict[int, set[Any]]
+    may_release_early: bool
     resolved: dict[Any, Any]
     error: BaseException | None
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container
 from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
+from .._request.answer import RELEASES, Release
 from .._request.current import get_current
 from ..binding import is_provider
 from ..context import RequestContext
@@ -29,17 +30,24 @@ class Marker(Generic[T]):
     loop.
     """
 
-    __slots__ = ("owner", "target")
+    __slots__ = ("owner", "release", "target")
 
-    def __init__(self, target: Any, owner: Any = None) -> None:
+    def __init__(self, target: Any, owner: Any = None, release: Release | None = None) -> None:
         if not isinstance(target, str) and not is_provider(target):
             raise ConfigurationError(
                 f"Inject({target!r}): expected a provider of a container class, such as Inject[App.repo], or a key "
                 'such as Inject["services.audit"]',
                 field="Inject",
             )
+        if release is not None and release not in RELEASES:
+            raise ConfigurationError(
+                f"Inject[..., {release!r}]: expected {', '.join(map(repr, RELEASES[:-1]))} or {RELEASES[-1]!r}, "
+                "when the pooled values go back",
+                field="release",
+            )
         self.target = target
         self.owner = owner
+        self.release = release
 
     async def __call__(self) -> T:
         ctx = RequestContext.current()
@@ -49,11 +57,16 @@ class Marker(Generic[T]):
             answering, plan = plan_of(self, repr(self))
             if container is not None and answering is container:
                 container.injection_plans[self] = plan
-        return await plan.aresolve(get_current())  # type: ignore[no-any-return]
+        value: T = await plan.aresolve(get_current())
+        if ctx is not None:
+            plan.note_release(ctx, self.release)
+        return value
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Marker):
             return NotImplemented
+        if self.release != other.release:
+            return False
         if isinstance(self.target, str) or isinstance(other.target, str):
             return self.target == other.target and self.owner is other.owner
         return self.target is other.target

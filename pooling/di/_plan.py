@@ -23,6 +23,7 @@ from ..binding import is_provider
 from ._scopes import PerContainer, PerRequest, Watched
 
 if TYPE_CHECKING:
+    from .._request.answer import Release
     from ..context import RequestContext
 
     Step = Callable[[RequestContext], Any]
@@ -86,6 +87,13 @@ class Plan:
             await taking
         value = self.resolve(ctx)
         return await value if isinstance(value, PENDING) else value
+
+    def note_release(self, ctx: RequestContext, release: Release | None) -> None:
+        """Note when a request may give back the pooled values of a call that was just made; see `keep_until`."""
+        resolved = ctx.resolved
+        for provider in self.pooled():
+            if provider in resolved:  # else it is overridden
+                ctx.keep_until(resolved[provider], release)
 
     def forget(self) -> None:
         """Make the plan again at the next call, after a change."""

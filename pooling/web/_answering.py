@@ -1,18 +1,103 @@
-"""What the integrations for WSGI and Django share: a request that is open until its response is complete."""
+"""What the integrations share: what happens before an answer, and a request that is open until its end."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._request.answer import RELEASES, Release
 from .._request.current import Active
 from ..context import RequestContext
-from .outcome import note_unfinished
+from ..errors import ConfigurationError
+from .outcome import note_error, note_unfinished
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Answering", "StreamedBody"]
+__all__ = [
+    "Answering",
+    "Release",
+    "StreamedBody",
+    "aprepare_answer",
+    "checked_release",
+    "has_to_prepare",
+    "prepare_answer",
+]
+
+logger = logging.getLogger("pooling")
+
+R = TypeVar("R", bound=Release)
+
+
+# --- before the answer -----------------------------------------------------------------------------------------------
+
+
+def checked_release(release: R) -> R:
+    """
+    Check a `release` argument.
+
+    Raises:
+        ConfigurationError: It is none of the known points.
+    """
+    if release not in RELEASES:
+        raise ConfigurationError(
+            f"release={release!r}: expected {', '.join(map(repr, RELEASES[:-1]))} or {RELEASES[-1]!r}", field="release"
+        )
+    return release
+
+
+def has_to_prepare(ctx: RequestContext, release: Release) -> bool:
+    """Whether there is something to do before the answer."""
+    if ctx.is_closed:
+        return False
+    return release == "handler" or ctx.may_release_early or (ctx.error is None and ctx.has_checkpoint)
+
+
+def prepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
+    """
+    Make durable what the handler did, and give back what only the handler needed, before the answer goes out.
+
+    After an error nothing is made durable: the values are reset when they go back.
+
+    Raises:
+        Exception: That failed, so the answer must not go out. An answer of status 400 or more promises nothing; the
+            failure is then only logged, and the request ends with it.
+    """
+    if not has_to_prepare(ctx, release):
+        return
+    with _failures_noted(ctx, status):
+        if ctx.error is None:
+            ctx.checkpoint()
+    with _failures_noted(ctx, status):
+        ctx.give_back("handler", release)
+
+
+async def aprepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
+    """As `prepare_answer`."""
+    if not has_to_prepare(ctx, release):
+        return
+    with _failures_noted(ctx, status):
+        if ctx.error is None:
+            await ctx.acheckpoint()
+    with _failures_noted(ctx, status):
+        await ctx.agive_back("handler", release)
+
+
+@contextmanager
+def _failures_noted(ctx: RequestContext, status: int) -> Iterator[None]:
+    """Have the request end with an error of the block. If the answer is an error already, it is only logged."""
+    try:
+        yield
+    except Exception as error:
+        note_error(error, ctx)
+        if status < 400:
+            raise
+        logger.warning("%s was answered with status %s; what it did is not kept: %s", ctx, status, error)
+
+
+# --- a request in several steps --------------------------------------------------------------------------------------
 
 
 class Answering(Active[RequestContext]):

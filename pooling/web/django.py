@@ -7,13 +7,15 @@ In the settings::
     POOLING = {"CONTAINER": "shop.pools.app", "VALUES": "shop.pools.values"}
 
 `CONTAINER` is a container or the path to import it from; `VALUES` returns the request's values, given the
-`HttpRequest`, or is the path of such a function. Both are optional.
+`HttpRequest`, or is the path of such a function; `RELEASE` says when pooled values go back, as for
+`pooling.web.wsgi.RequestContextMiddleware`. All are optional.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -22,7 +24,7 @@ from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
-from ._answering import Answering, StreamedBody
+from ._answering import Answering, StreamedBody, aprepare_answer, checked_release, prepare_answer
 from .outcome import note_error, note_status
 
 if TYPE_CHECKING:
@@ -36,7 +38,9 @@ class RequestContextMiddleware:
     """
     Opens a `RequestContext` around each request.
 
-    It ends when the view has answered; with a streamed response, when its content is complete or given up.
+    It ends when the view has answered, before the response goes out; with a streamed response, when its content is
+    complete or given up, and what the view did is made durable before the response goes out. If that fails, as a commit
+    can, the error is raised in place of the response.
     Under ASGI use async views with asyncio pools; under WSGI plain views with pools for threads.
 
     Args:
@@ -51,6 +55,7 @@ class RequestContextMiddleware:
         given: Mapping[str, Any] = getattr(settings, "POOLING", {})
         self.container = _imported(given.get("CONTAINER"))
         self.values = _imported(given.get("VALUES"))
+        self.release = checked_release(given.get("RELEASE", "end"))
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
@@ -75,27 +80,46 @@ class RequestContextMiddleware:
         ctx = self._open(request)
         with Answering(ctx):
             response: Any = self.get_response(request)
-        note_status(ctx, response.status_code)
-        if response.streaming:
-            _keep_open(request, response, ctx, None)
-        else:
-            ctx.close()
+            note_status(ctx, response.status_code)
+            with _closed_on_error(response):
+                prepare_answer(ctx, response.status_code, self.release)
+                if not _is_streamed(response):
+                    ctx.close()
+                    return response
+        _keep_open(request, response, ctx, None)
         return response
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
         ctx = self._open(request)
         async with Answering(ctx):
             response: Any = await self.get_response(request)
-        note_status(ctx, response.status_code)
-        if response.streaming:
-            _keep_open(request, response, ctx, asyncio.get_running_loop())
-        else:
-            await ctx.aclose()
+            note_status(ctx, response.status_code)
+            with _closed_on_error(response):
+                await aprepare_answer(ctx, response.status_code, self.release)
+                if not _is_streamed(response):
+                    await ctx.aclose()
+                    return response
+        _keep_open(request, response, ctx, asyncio.get_running_loop())
         return response
 
 
 def _imported(given: Any) -> Any:
     return import_string(given) if isinstance(given, str) else given
+
+
+def _is_streamed(response: Any) -> bool:
+    """Whether code of the app makes the content; a server may send a file by itself, and has to recognize it."""
+    return response.streaming and getattr(response, "file_to_stream", None) is None
+
+
+@contextmanager
+def _closed_on_error(response: Any) -> Iterator[None]:
+    """If the block raises, close a response that the framework will not see."""
+    try:
+        yield
+    except BaseException:
+        response.close()
+        raise
 
 
 def _keep_open(request: Any, response: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:

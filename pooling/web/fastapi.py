@@ -22,6 +22,7 @@ from .starlette import lifespan
 if TYPE_CHECKING:
     from dependency_injector import providers
 
+    from ._answering import Release
     from .asgi import Values
 
 __all__ = ["CurrentRequest", "Injected", "RequestContextMiddleware", "headers", "install", "lifespan"]
@@ -30,14 +31,19 @@ T = TypeVar("T")
 
 
 class _Injected:
-    """`Injected[App.repo]` is `Depends(Inject(App.repo))`, typed as the value: for defaults and for `Annotated`."""
+    """
+    `Injected[App.repo]` is `Depends(Inject[App.repo])`, typed as the value: for defaults and for `Annotated`.
+
+    `Injected[App.repo, "handler"]` gives the pooled values it needs back when the handler has returned, so a stream
+    does not keep them. If another dependency of the request needs one for longer, it stays as long.
+    """
 
     @overload
-    def __getitem__(self, target: providers.Provider[T]) -> T: ...
+    def __getitem__(self, target: providers.Provider[T] | tuple[providers.Provider[T], Release]) -> T: ...
     @overload
-    def __getitem__(self, target: str | tuple[Any, str]) -> Any: ...
+    def __getitem__(self, target: str | tuple[Any, str] | tuple[Any, str, Release]) -> Any: ...
     def __getitem__(self, target: Any) -> Any:
-        return Depends(Inject(target))
+        return Depends(Inject[target])
 
     def __repr__(self) -> str:
         return "pooling.web.fastapi.Injected"
@@ -59,7 +65,14 @@ async def _current() -> RequestContext:
 CurrentRequest = Depends(_current)
 
 
-def install(app: FastAPI, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
+def install(
+    app: FastAPI,
+    container: Any,
+    *,
+    values: Values | None = None,
+    timeout: float | None = None,
+    release: Release = "end",
+) -> None:
     """
     Start and stop a container with an app, and open a request for each connection.
 
@@ -71,8 +84,9 @@ def install(app: FastAPI, container: Any, *, values: Values | None = None, timeo
         container: The container that serves its requests.
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
+        release: When pooled values go back, as for `RequestContextMiddleware`.
     """
-    starlette.install(app, container, values=values, timeout=timeout)
+    starlette.install(app, container, values=values, timeout=timeout, release=release)
     app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, _is_a_refusal)
 
 
