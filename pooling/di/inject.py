@@ -310,9 +310,9 @@ def part(function: F) -> F:
     """
     Run each call of a function as a part of the current request that takes its own pooled values.
 
-    For the messages of a websocket and the parts of a stream: the values go back when the call ends, so nothing is held,
-    and no transaction is open, while the next message is waited for. Values such as the user are the request's. For
-    functions, coroutine functions and methods. To inject arguments, put `inject` below it.
+    For the messages of a websocket and the parts of a stream: the values go back when the call ends, so nothing is
+    held, and no transaction is open, while the next message is waited for. Values such as the user are the request's.
+    For functions, coroutine functions and methods. To inject arguments, put `inject` below it.
 
     Raises:
         ConfigurationError: It is a generator function, whose body runs after the call has ended.
@@ -338,8 +338,8 @@ def _in_requests(function: Any, request: Callable[[], RequestContext], kind: str
     """Wrap a function so that each call runs in the request that `request()` returns, and ends it."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(
-            f"{kind}: {function.__qualname__} is a generator function, whose body runs after the call has ended, and so "
-            f"outside of its request. Open the request where it is iterated over: {instead}",
+            f"{kind}: {function.__qualname__} is a generator function, whose body runs after the call has ended, and "
+            f"so outside of its request. Open the request where it is iterated over: {instead}",
             field=kind,
         )
 

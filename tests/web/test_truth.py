@@ -2,51 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-
 import httpx
 import pytest
 
-from lakebase import create_lakebase_pool
-from tests.web import truth_sites
 from tests.web.servers import eventually
-from tests.web.truth_sites import ASGI, WITH_HANDLERS, WSGI, Database, Gate, served
+from tests.web.truth_sites import ASGI, WITH_HANDLERS, WSGI, served
 
 pytestmark = pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
 
-numbers = itertools.count(1)
 in_each = pytest.mark.parametrize("make", ASGI + WSGI, ids=lambda make: make.__name__)
-
-
-@pytest.fixture(scope="session")
-def owner(lakebase_local):
-    """A pool of the tables' owner."""
-    with create_lakebase_pool(lakebase_local.config(), max_size=1, name="owner") as pool:
-        with pool.connection() as connection:
-            connection.execute(truth_sites.SCHEMA)
-        yield pool
-
-
-@pytest.fixture
-def database(owner, lakebase_user):
-    return Database(owner, lakebase_user.name)
-
-
-@pytest.fixture
-def config(lakebase_user):
-    return lakebase_user.config()
-
-
-@pytest.fixture
-def n():
-    return next(numbers)
-
-
-@pytest.fixture
-def gate():
-    gate = Gate()
-    yield gate
-    gate.event.set()
 
 
 def post(url, what, status, n):
