@@ -176,6 +176,11 @@ class PoolFactory(Generic[T]):
 def as_factory(given: PoolFactory[T] | Callable[[], T] | type[T]) -> PoolFactory[T]:
     """Make a factory of a `factory` argument: a factory, an object with `create`, a class or a callable."""
     if isinstance(given, PoolFactory):
+        if getattr(given.create, "__func__", None) is PoolFactory.create:
+            raise ConfigurationError(
+                f"factory={given!r}: {type(given).__name__} must define create(), which returns a new resource",
+                field="create",
+            )
         return given
     if isinstance(given, type):
         if issubclass(given, PoolFactory):

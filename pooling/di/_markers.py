@@ -7,7 +7,7 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable, Container
 from types import UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Self, TypeVar, Union, get_args, get_origin
 
 from .._request.answer import RELEASES, Release
 from .._request.current import get_current
@@ -20,6 +20,12 @@ from ._plan import Plan
 __all__ = ["Marker", "markers_of", "plan_of", "without_marked"]
 
 T = TypeVar("T")
+
+
+_NOT_INJECTED = (
+    "decorate the function with @pooling.di.inject, below any decorator that registers it; in FastAPI you may write "
+    "pooling.web.fastapi.Injected[...] instead"
+)
 
 
 class Marker(Generic[T]):
@@ -62,6 +68,10 @@ class Marker(Generic[T]):
             plan.note_release(ctx, self.release)
         return value
 
+    def without_release(self) -> Marker[T]:
+        """The same marker without a mark when its pooled values go back."""
+        return self if self.release is None else Marker(self.target, self.owner)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Marker):
             return NotImplemented
@@ -74,11 +84,19 @@ class Marker(Generic[T]):
     def __hash__(self) -> int:
         return hash(self.target) if isinstance(self.target, str) else id(self.target)
 
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self  # a framework copies the defaults of a handler that nothing injects
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        # A framework takes the argument for one that the client sends.
+        raise ConfigurationError(f"{self!r} is taken for a parameter of the request: {_NOT_INJECTED}", field="Inject")
+
     def __getattr__(self, name: str) -> Any:
         # Code that reads another attribute was passed the marker instead of the service.
+        if name in self.__slots__ or name.startswith("__"):  # it is being copied, or asked for a protocol
+            raise AttributeError(name)
         raise AttributeError(
-            f"{self!r} has no attribute {name!r}: this is the marker itself, not the service; decorate the function "
-            "with @pooling.di.inject, below any decorator that registers it"
+            f"{self!r} has no attribute {name!r}: this is the marker itself, not the service; {_NOT_INJECTED}"
         )
 
     def __repr__(self) -> str:

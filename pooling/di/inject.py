@@ -16,6 +16,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 from .._request.current import get_current
@@ -165,9 +166,9 @@ def inject(function: Any = None, /, *, eager: bool = True) -> Any:
     """
     Give a function its marked arguments from a container.
 
-    For functions, coroutine functions, generators of both kinds, methods and constructors.
-    An argument that the caller passes is left alone, and nothing is taken from a pool for it. The decorated function's
-    signature does not show the injected arguments, so frameworks do not look for them in requests.
+    For functions, coroutine functions, generators of both kinds and context managers made of them, methods and
+    constructors. An argument that the caller passes is left alone, and nothing is taken from a pool for it. The
+    decorated function's signature does not show the injected arguments, so frameworks do not look for them in requests.
 
     For an async function, the pooled values it needs are awaited first. A plain function takes them when its arguments
     are resolved, and blocks meanwhile.
@@ -186,9 +187,18 @@ def inject(function: Any = None, /, *, eager: bool = True) -> Any:
     return _inject(function, eager, sys._getframe(1))
 
 
+#: The decorators that make a context manager of a generator, by the code of the functions that they return.
+_MANAGER_MAKERS: Final[dict[Any, Any]] = {}
+for _make in (contextmanager, asynccontextmanager):
+    _MANAGER_MAKERS[_make(len).__code__] = _make  # type: ignore[arg-type]
+
+
 def _inject(function: Any, eager: bool, frame: Any) -> Any:
     if isinstance(function, staticmethod | classmethod):
         return type(function)(_inject(function.__func__, eager, frame))
+    remake = _MANAGER_MAKERS.get(getattr(function, "__code__", None))
+    if remake is not None:  # what is injected is the generator below, when the manager is entered
+        return remake(_inject(function.__wrapped__, eager, frame))
     if not inspect.isroutine(function):
         raise ConfigurationError(
             f"inject: expected a function or method, not {function!r}. Decorate the function that it calls.",

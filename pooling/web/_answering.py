@@ -21,6 +21,7 @@ __all__ = [
     "Release",
     "StreamedBody",
     "aprepare_answer",
+    "check_container",
     "checked_release",
     "has_to_prepare",
     "prepare_answer",
@@ -46,6 +47,27 @@ def checked_release(release: R) -> R:
             f"release={release!r}: expected {', '.join(map(repr, RELEASES[:-1]))} or {RELEASES[-1]!r}", field="release"
         )
     return release
+
+
+def check_container(container: Any, name: str = "container") -> None:
+    """
+    Check a `container` argument.
+
+    Raises:
+        ConfigurationError: It is a class, or nothing that can serve requests.
+    """
+    if isinstance(container, type):
+        raise ConfigurationError(
+            f"{name}={container.__name__}: expected a container, got its class; write {container.__name__}()",
+            field=name,
+        )
+    if not all(hasattr(container, needed) for needed in ("request", "running", "injection_plans")):
+        kind = getattr(container, "declarative_parent", None) or type(container)
+        raise ConfigurationError(
+            f"{name}: a {kind.__name__} cannot be started and stopped with an app; derive its class from "
+            "pooling.di.Container, which is a DeclarativeContainer that can",
+            field=name,
+        )
 
 
 def has_to_prepare(ctx: RequestContext, release: Release) -> bool:

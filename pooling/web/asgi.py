@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._backends.offload import in_background
 from ..context import RequestContext
-from ._answering import aprepare_answer, checked_release, has_to_prepare
+from ._answering import aprepare_answer, check_container, checked_release, has_to_prepare
 from .outcome import note_status, note_unfinished
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class RequestContextMiddleware:
         release: Release = "end",
         answer: Answer | None = None,
     ) -> None:
+        if container is not None:
+            check_container(container)
         self.app = app
         self.container = container
         self.values = values
@@ -122,6 +124,7 @@ class ContainerLifespan:
     """
 
     def __init__(self, app: App, container: Any, *, timeout: float | None = None) -> None:
+        check_container(container)
         self.app = app
         self.container = container
         self.timeout = timeout

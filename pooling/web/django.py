@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -24,7 +25,8 @@ from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
-from ._answering import Answering, StreamedBody, aprepare_answer, checked_release, prepare_answer
+from ..errors import ConfigurationError
+from ._answering import Answering, StreamedBody, aprepare_answer, check_container, checked_release, prepare_answer
 from .outcome import note_error, note_status
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
 __all__ = ["RequestContextMiddleware"]
+
+
+_NAMES = ("CONTAINER", "VALUES", "RELEASE")
 
 
 class RequestContextMiddleware:
@@ -53,7 +58,10 @@ class RequestContextMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
         given: Mapping[str, Any] = getattr(settings, "POOLING", {})
+        _check_names(given)
         self.container = _imported(given.get("CONTAINER"))
+        if self.container is not None:
+            check_container(self.container, "POOLING['CONTAINER']")
         self.values = _imported(given.get("VALUES"))
         self.release = checked_release(given.get("RELEASE", "end"))
         self.is_async = iscoroutinefunction(get_response)
@@ -101,6 +109,23 @@ class RequestContextMiddleware:
                     return response
         _keep_open(request, response, ctx, asyncio.get_running_loop())
         return response
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    """
+    Check the keys of the setting `POOLING`.
+
+    Raises:
+        ConfigurationError: One is not known.
+    """
+    for name in given:
+        if name not in _NAMES:
+            meant = get_close_matches(str(name).upper(), _NAMES, 1)
+            raise ConfigurationError(
+                f"POOLING[{name!r}]: the keys of this setting are {', '.join(_NAMES)}"
+                + (f"; did you mean {meant[0]}?" if meant else ""),
+                field=str(name),
+            )
 
 
 def _imported(given: Any) -> Any:

@@ -7,13 +7,17 @@ and `Injected[...]` is short for it; both run in the event loop, not in the fram
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.params import Depends as DependsParameter
 
+from ..binding import is_provider
 from ..context import RequestContext
 from ..di import Inject
+from ..di._markers import Marker
 from ..errors import RequestContextError
 from . import starlette
 from .asgi import RequestContextMiddleware, headers
@@ -87,7 +91,53 @@ def install(
         release: When pooled values go back, as for `RequestContextMiddleware`.
     """
     starlette.install(app, container, values=values, timeout=timeout, release=release)
+    app.dependency_overrides = _Overrides(app.dependency_overrides)
     app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, _is_a_refusal)
+
+
+class _Overrides(dict[Any, Any]):
+    """
+    An app's `dependency_overrides`, whose keys may also be `Injected[App.repo]`, `Inject[App.repo]` or `App.repo`.
+
+    They replace each dependency on the provider, also one that is marked with when its values go back.
+    """
+
+    def __init__(self, given: Mapping[Any, Any]) -> None:
+        super().__init__({_plain(key): value for key, value in given.items()})
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(_plain(key), value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(_plain(key))
+
+    def __delitem__(self, key: Any) -> None:
+        super().__delitem__(_plain(key))
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(_plain(key))
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(_plain(key), default)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        return super().pop(_plain(key), *default)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        return super().setdefault(_plain(key), default)
+
+    def update(self, *given: Any, **named: Any) -> None:
+        for key, value in dict(*given, **named).items():
+            self[key] = value
+
+
+def _plain(key: Any) -> Any:
+    """The marker that a key means, without when its values go back; other keys as they are."""
+    if isinstance(key, DependsParameter):
+        key = key.dependency
+    if is_provider(key):
+        return Inject(key)
+    return key.without_release() if isinstance(key, Marker) else key
 
 
 def _is_a_refusal(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.exceptions import HTTPException
 
 from ..context import RequestContext
-from ._answering import checked_release, prepare_answer
+from ._answering import check_container, checked_release, prepare_answer
 from .outcome import note_error, note_status
 from .wsgi import RequestContextMiddleware
 
@@ -46,6 +46,8 @@ class Pooling:
         values: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         release: Release = "end",
     ) -> None:
+        if container is not None:
+            check_container(container)
         self.container = container
         self.values = values
         self.release: Release = checked_release(release)

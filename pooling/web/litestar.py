@@ -11,7 +11,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.plugins import InitPlugin
 from litestar.utils.scope.state import ScopeState
 
-from ._answering import checked_release
+from ._answering import check_container, checked_release
 from .asgi import RequestContextMiddleware, headers
 from .outcome import note_error
 
@@ -44,6 +44,7 @@ class PoolingPlugin(InitPlugin):
         timeout: float | None = None,
         release: Release = "end",
     ) -> None:
+        check_container(container)
         self.container = container
         self.values = values
         self.timeout = timeout

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware.exceptions import ExceptionMiddleware
 
+from ._answering import check_container
 from .asgi import RequestContextMiddleware, headers
 from .outcome import note_error
 
@@ -45,6 +46,7 @@ def install(
         timeout: As for `Container.stop`.
         release: When pooled values go back, as for `RequestContextMiddleware`.
     """
+    check_container(container)
     inner = app.router.lifespan_context
     app.router.lifespan_context = lifespan(container, inner, timeout=timeout)
     app.add_middleware(
@@ -77,6 +79,7 @@ def lifespan(
         inner: The app's lifespan, which runs while the container is running.
         timeout: As for `Container.stop`.
     """
+    check_container(container)
 
     @asynccontextmanager
     async def run(app: Starlette) -> AsyncIterator[Any]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..context import RequestContext
-from ._answering import Answering, StreamedBody, checked_release, prepare_answer
+from ._answering import Answering, StreamedBody, check_container, checked_release, prepare_answer
 from .outcome import note_status
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class RequestContextMiddleware:
         values: Callable[[Environ], Mapping[str, Any]] | None = None,
         release: Release = "end",
     ) -> None:
+        if container is not None:
+            check_container(container)
         self.app = app
         self.container = container
         self.values = values

@@ -8,6 +8,7 @@ import warnings
 import httpx
 import pytest
 
+from pooling import ConfigurationError
 from pooling.web.asgi import ContainerLifespan
 from pooling.web.outcome import ResponseError
 from tests.web import django_site
@@ -119,3 +120,25 @@ def test_a_head_of_a_streamed_response_is_no_error(request, side, view):
 
 def ends(container):
     return [type(end) for end in container.factory().ends]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"container": None}, "did you mean CONTAINER"),
+        ({"CONTAINERS": None}, "did you mean CONTAINER"),
+        ({"TIMEOUT": 3}, "the keys of this setting are CONTAINER, VALUES, RELEASE"),
+        ({"CONTAINER": type(django_site.loop)}, "expected a container"),
+        ({"CONTAINER": type(django_site.threads)}, "expected a container"),
+        ({"RELEASE": "late"}, "'handler', 'response' or 'end'"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_told_at_construction(given, says):
+    from pooling.web.django import RequestContextMiddleware
+
+    django_site.configure(None)
+    from django.conf import settings
+
+    settings.POOLING = given
+    with pytest.raises(ConfigurationError, match=says):
+        RequestContextMiddleware(lambda request: None)

@@ -60,7 +60,7 @@ class Served:
 
 
 @pytest.fixture
-def serve(lakebase_local, lakebase_user):
+def serve(lakebase_local, lakebase_user, database):
     with ExitStack() as stack:
         yield lambda routes, **options: stack.enter_context(Served(lakebase_local, lakebase_user, routes, **options))
 
