@@ -499,6 +499,27 @@ class Ledger:
         self._look_at(self._next_look_at_idle(now), now)
         self.settle(now)
 
+    def forget_all(self) -> None:
+        """
+        Free all places without destroying what is in them, and forget all waiters.
+
+        For a pool whose event loop was closed: what belongs to that loop can be used, awaited or woken no more.
+        """
+        self.fast = False
+        mine = self.slots.copy()
+        self.outbox[:] = [item for item in self.outbox if getattr(item, "slot", None) not in mine]
+        for container in (self.idle, self.out, self.opening, self.closing, self.returning, *self.queues):
+            container.clear()
+        self.late = self.watchers = ()
+        for slot in mine:
+            if slot.waiter is not None:
+                slot.waiter.slot = None
+            slot.state, slot.operation, slot.waiter = GONE, None, None
+            slot.reason = slot.reason or "forgotten"
+            self._retire(slot)
+        if self.budget is not None:
+            self.budget.set_demand(self, 0)
+
     def watch(self, watcher: Watcher, now: float) -> None:
         """Wake the watcher when its state is reached, until it is forgotten."""
         self.watchers += (watcher,)
