@@ -80,7 +80,7 @@ def test_after_its_loop_was_closed_a_pool_forgets_its_resources_and_goes_on(how,
         async with pool:
             things = [await pool.acquire() for _ in range(2)]
             assert kept[0] not in things
-            with pytest.raises(PoolingError, match="not borrowed|is not out"):
+            with pytest.raises(PoolingError, match="is not out"):
                 await pool.release(kept[0])
             for thing in things:
                 await pool.release(thing)
