@@ -28,9 +28,12 @@ class PoolFactory(Generic[T]):
 
     Attributes:
         noun: What errors and warnings call a resource of this kind, such as "connection".
+        starts_resources: Whether a resource's own `start` is called after `create`. By default only for what comes from
+            a class, a callable or a binding: a `create` of a subclass returns a resource that is ready.
     """
 
     noun = "resource"
+    starts_resources = False
 
     def create(self) -> T | Awaitable[T]:
         """
@@ -154,6 +157,7 @@ class PoolFactory(Generic[T]):
             ConfigurationError: An argument is not callable.
         """
         factory: PoolFactory[R] = PoolFactory()
+        factory.starts_resources = True
         given = {
             "create": create,
             "destroy": destroy,
@@ -203,7 +207,9 @@ class Poolable(Protocol):
     """
     Methods that a resource may have, each optional. A hook of the factory for the same step is called instead.
 
-    `start` runs after `create`, `stop` before `destroy`; a factory has no hooks of these names.
+    `start` runs after the pool made the resource, from a class, a callable or a binding; a `PoolFactory` subclass with
+    its own `create` returns a resource that is ready. `stop` runs before `destroy`. A factory has no hooks of these
+    names.
     """
 
     def start(self) -> Any:

@@ -62,7 +62,7 @@ class Hooks:
                 acquire=overridden(self._factory, "acquire") or _own(kind, "acquire"),
                 release=_with_exc(release) if release else _own(kind, "release"),
                 destroy=overridden(self._factory, "destroy") or _own(kind, "destroy"),
-                start=_own(kind, "start"),
+                start=_own(kind, "start") if getattr(self._factory, "starts_resources", False) else None,
                 stop=_own(kind, "stop"),
             )
             if release is None and found.release is not None:

@@ -394,6 +394,21 @@ class Managed(PerContainer[T]):
             raise ConfigurationError(
                 f"{self.label!r} is made by a coroutine function; start the container with astart()"
             )
+        return self._checked(made)
+
+    def _checked(self, made: Any) -> T:
+        """
+        Note who made the object.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        if made is None:
+            raise ConfigurationError(
+                f"{self.label!r} has made nothing: its class or function returned None. Return the object; what only "
+                "has to happen at the start is start=..., of another object",
+                field="make",
+            )
         self._maker = os.getpid()
         return made  # type: ignore[no-any-return]
 
@@ -406,8 +421,7 @@ class Managed(PerContainer[T]):
         if self._object is None and self.last_overriding is None:
             made = self._make()
             made = await made if inspect.isawaitable(made) else made
-            self._maker = os.getpid()
-            self._keep(made)
+            self._keep(self._checked(made))
         await arun_step(self(), "start", self._start, self.label)
 
     def stop(self, timeout: float | None = None) -> None:

@@ -437,3 +437,40 @@ async def test_a_factory_without_create_is_refused_at_construction(side):
     for factory in (Forgetful(), PoolFactory()):
         with pytest.raises(ConfigurationError, match=r"must define create\(\)"):
             side.pool(factory)
+
+
+@on_both
+async def test_a_resources_own_start_runs_only_where_the_pool_makes_the_resource(side):
+    log = []
+
+    async def start(self):
+        log.append("start")
+
+    async def stop(self):
+        log.append("stop")
+
+    Service = type("Service", (), {"start": side.hook(start), "stop": side.hook(stop)})
+
+    class Ready(PoolFactory):
+        def create(self):
+            return Service()
+
+    class ReadyOnceStarted(Ready):
+        starts_resources = True
+
+    class Duck:
+        def create(self):
+            return Service()
+
+    for factory, expected in [
+        (Service, ["start", "stop"]),
+        (lambda: Service(), ["start", "stop"]),
+        (PoolFactory.of(Service), ["start", "stop"]),
+        (Ready(), ["stop"]),
+        (Duck(), ["stop"]),
+        (ReadyOnceStarted(), ["start", "stop"]),
+    ]:
+        log.clear()
+        pool = side.pool(factory)
+        await pool.destroy(await pool.acquire())
+        assert log == expected
