@@ -134,7 +134,7 @@ class HeldResources:
         """
         if self._is_closed:
             return
-        if self.may_need_loop and self._has_to_be_awaited():
+        if self.must_be_awaited:
             raise RequestContextError(
                 f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
                 "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
@@ -197,6 +197,18 @@ class HeldResources:
         self.resolved = NOTHING_RESOLVED
         if errors:
             raise_errors(errors, self, exc)
+
+    @property
+    def must_be_awaited(self) -> bool:
+        """Whether it holds or takes something that only `aclose` can give back."""
+        return self.may_need_loop and self._has_to_be_awaited()
+
+    def abandon(self) -> None:
+        """End the request without giving anything back, after the event loop that this would need was closed."""
+        self._is_closed = True
+        self._uses.clear()
+        self._flights.clear()
+        self.resolved = NOTHING_RESOLVED
 
     def _has_to_be_awaited(self) -> bool:
         uses, flights = tuple(self._uses.values()), tuple(self._flights.values())

@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
@@ -25,7 +25,7 @@ from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RequestContextError
 from ._answering import Answering, StreamedBody, aprepare_answer, check_container, checked_release, prepare_answer
 from .outcome import note_error, note_status
 
@@ -88,6 +88,8 @@ class RequestContextMiddleware:
         ctx = self._open(request)
         with Answering(ctx):
             response: Any = self.get_response(request)
+            if ctx.must_be_awaited:
+                _refuse_closed_loop(ctx)
             note_status(ctx, response.status_code)
             with _closed_on_error(response):
                 prepare_answer(ctx, response.status_code, self.release)
@@ -130,6 +132,21 @@ def _check_names(given: Mapping[str, Any]) -> None:
 
 def _imported(given: Any) -> Any:
     return import_string(given) if isinstance(given, str) else given
+
+
+def _refuse_closed_loop(ctx: RequestContext) -> NoReturn:
+    """
+    Give up values of an asyncio pool that an async view has taken under WSGI.
+
+    Raises:
+        RequestContextError: Always.
+    """
+    ctx.abandon()
+    raise RequestContextError(
+        f"{ctx} holds values of an asyncio pool under WSGI, where Django runs an async view in an event loop that is "
+        "closed when the view returns, so they cannot be committed or given back: serve the site with ASGI, or use "
+        "plain views and pools for threads"
+    )
 
 
 def _is_streamed(response: Any) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from typing import Any
 
 import django
 from django.conf import settings
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
 from pooling import RequestContext, di
@@ -128,6 +129,11 @@ async def aerror(request, repo: Repo = di.Inject[CallSite.repo]):
 
 
 @di.inject
+def file(request, repo: Repo = di.Inject[ThreadSite.repo]):
+    return FileResponse(io.BytesIO(b"a file"))
+
+
+@di.inject
 def act(request, what, status, n, connection=di.Inject[truth_sites.ThreadSite.connection]):
     truth_sites.act_in_thread(connection, what, n)
     return StreamingHttpResponse(truth_sites.parts(gate), status=status)
@@ -139,7 +145,7 @@ async def aact(request, what, status, n, connection=di.Inject[truth_sites.Site.c
     return StreamingHttpResponse(truth_sites.aparts(gate), status=status)
 
 
-PLAIN = (plain, stream, endless, untouched, error, known)
+PLAIN = (file, plain, stream, endless, untouched, error, known)
 ASYNC = (aplain, astream, aendless, async_view_plain_body, aerror, aknown)
 
 urlpatterns = [path(view.__name__, view) for view in PLAIN + ASYNC]
