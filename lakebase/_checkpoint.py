@@ -10,7 +10,7 @@ from psycopg.pq import TransactionStatus
 if TYPE_CHECKING:
     from ._steps import Steps
 
-__all__ = ["committing"]
+__all__ = ["committing", "has_to_commit"]
 
 
 def committing(connection: Any) -> Steps[None]:
@@ -22,17 +22,8 @@ def committing(connection: Any) -> Steps[None]:
         ProgrammingError: A `transaction()` block is open, so what is done in it would be committed later.
         Error: The server refuses the commit, as for a deferred constraint; or the connection is lost.
     """
-    if connection.closed and not connection.broken:  # the handler has closed it
+    if not has_to_commit(connection):
         return
-    status = connection.pgconn.transaction_status
-    if status == TransactionStatus.IDLE:
-        return
-    if status == TransactionStatus.INERROR:
-        raise psycopg.errors.InFailedSqlTransaction(
-            "a statement of this transaction failed, so the server keeps nothing of it, and the answer would say "
-            "otherwise. Raise the statement's error, or run a statement that may fail in its own block: "
-            "with connection.transaction(): ..."
-        )
     try:
         yield connection.commit
     except psycopg.ProgrammingError as error:
@@ -43,3 +34,22 @@ def committing(connection: Any) -> Steps[None]:
             "transaction is still open. End it before the handler returns; a FastAPI dependency with yield does so "
             "with Depends(..., scope='function')."
         ) from error
+
+
+def has_to_commit(connection: Any) -> bool:
+    """
+    Whether a transaction is open.
+
+    Raises:
+        InFailedSqlTransaction: A statement of it failed.
+    """
+    if connection.closed and not connection.broken:  # the handler has closed it
+        return False
+    status = connection.pgconn.transaction_status
+    if status == TransactionStatus.INERROR:
+        raise psycopg.errors.InFailedSqlTransaction(
+            "a statement of this transaction failed, so the server keeps nothing of it, and the answer would say "
+            "otherwise. Raise the statement's error, or run a statement that may fail in its own block: "
+            "with connection.transaction(): ..."
+        )
+    return bool(status != TransactionStatus.IDLE)

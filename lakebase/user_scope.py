@@ -10,21 +10,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool.abc import ACT, CT
 
 from pooling import RequestContext
 
+from ._checkpoint import has_to_commit
+from ._steps import arun, run
 from .errors import ConfigurationError, IdentityError
 from .identity import UserIdentity
+
+if TYPE_CHECKING:
+    from ._steps import Steps
 
 __all__ = ["AsyncUserScopedPool", "UserScopedPool"]
 
 P = TypeVar("P")
 
 _SET = "SELECT set_config(%s, %s, true)"
+_SETTINGS = "_lakebase_user_settings"  # of the connection: what its present block sets
 
 
 class _UserScope(Generic[P]):
@@ -56,6 +63,16 @@ class _UserScope(Generic[P]):
         settings = [] if self.setting is None else [(self.setting, user)]
         # The role last: it may not be allowed to set the other.
         return [*settings, ("role", user)] if self.as_role else settings
+
+    def _continuing(self, connection: Any) -> Steps[None]:
+        """Commit the user's transaction, and begin the next one of the same user: no statement runs without one."""
+        if not has_to_commit(connection):
+            return
+        yield partial(connection.execute, "COMMIT")  # not `commit()`, which the driver refuses inside the block
+        if connection.autocommit:
+            yield partial(connection.execute, "BEGIN")
+        for setting in connection.__dict__[_SETTINGS]:
+            yield partial(connection.execute, _SET, setting)
 
 
 class UserScopedPool(_UserScope[ConnectionPool[CT]], Generic[CT]):
@@ -92,9 +109,18 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], Generic[CT]):
         """
         settings = self._settings(identity)
         with self.pool.connection(timeout) as connection, connection.transaction():
+            setattr(connection, _SETTINGS, settings)
             for setting in settings:
                 connection.execute(_SET, setting)
             yield connection
+
+    def checkpoint(self, connection: CT) -> None:
+        """
+        Commit, before a request's answer goes out, and begin the user's next transaction.
+
+        That one is open, so a stream should give the connection back before: `Injected[App.connection, "handler"]`.
+        """
+        run(self._continuing(connection))
 
 
 class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], Generic[ACT]):
@@ -112,6 +138,11 @@ class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], Generic[ACT]):
         """As `UserScopedPool.connection`."""
         settings = self._settings(identity)
         async with self.pool.connection(timeout) as connection, connection.transaction():
+            setattr(connection, _SETTINGS, settings)
             for setting in settings:
                 await connection.execute(_SET, setting)
             yield connection
+
+    async def checkpoint(self, connection: ACT) -> None:
+        """As `UserScopedPool.checkpoint`."""
+        await arun(self._continuing(connection))

@@ -142,8 +142,8 @@ class ContextManagerAdapter(Adapter):
     """
     For a context manager around one use: `pool.connection()`, or the pool itself. Each use needs a new adapter.
 
-    At a checkpoint, a manager's `checkpoint()` is called if it has one. Else what `connection()` gave is committed, as
-    leaving the manager would do; of other managers it is not known what leaving them does.
+    At a checkpoint, a manager's `checkpoint()` is called if it has one, or the pool's `checkpoint(value)`. Else what
+    `connection()` gave is committed, as leaving the manager would do; of other managers it is not known what that does.
     """
 
     __slots__ = ("_manager",)
@@ -153,10 +153,13 @@ class ContextManagerAdapter(Adapter):
         return self._manager
 
     def find_checkpoint(self, pool: Any, value: Any) -> Callable[[], Any] | None:
-        found = getattr(self._manager, "checkpoint", None)
-        if found is None and self._manager is not pool:
-            found = getattr(value, "commit", None)
-        return found if callable(found) else None
+        if callable(found := getattr(self._manager, "checkpoint", None)):
+            return found  # type: ignore[no-any-return]
+        if self._manager is pool:
+            return None
+        if callable(found := getattr(pool, "checkpoint", None)):
+            return partial(found, value)
+        return found if callable(found := getattr(value, "commit", None)) else None
 
     def take(self, pool: Any, ctx: Context, options: dict[str, Any]) -> Any:
         return self._open(pool, options).__enter__()
