@@ -33,7 +33,12 @@ class BeforeAnswer(HeldResources):
     @property
     def has_checkpoint(self) -> bool:
         """Whether a value that it holds has something to do at a checkpoint."""
-        return bool((self._owner or self)._uses) and bool(self._find_checkpoints())
+        uses = (self._owner or self)._uses
+        if uses:
+            for adapter, pool, value in tuple(uses.values()):
+                if adapter.find_checkpoint(pool, value) is not None:
+                    return True
+        return False
 
     def checkpoint(self) -> None:
         """
@@ -68,6 +73,14 @@ class BeforeAnswer(HeldResources):
         uses = reversed(tuple(owner._uses.values()))
         found = [(adapter, adapter.find_checkpoint(pool, value)) for adapter, pool, value in uses]
         return [(adapter, run) for adapter, run in found if run is not None]
+
+    def has_to_prepare(self, default: Release) -> bool:
+        """Whether there is something to do before its answer, given when pooled values go back by default."""
+        if self._is_closed:
+            return False
+        if default == "handler" or self.may_release_early:
+            return True
+        return self.error is None and self.has_checkpoint
 
     # --- giving back early ---------------------------------------------------------------------------------------
 

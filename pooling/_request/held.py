@@ -134,7 +134,7 @@ class HeldResources:
         """
         if self._is_closed:
             return
-        if self.must_be_awaited:
+        if self.may_need_loop and self._has_to_be_awaited():
             raise RequestContextError(
                 f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
                 "`await`: end it with `await ctx.aclose()`, or open it with `async with`"

@@ -23,7 +23,6 @@ __all__ = [
     "aprepare_answer",
     "check_container",
     "checked_release",
-    "has_to_prepare",
     "prepare_answer",
 ]
 
@@ -70,13 +69,6 @@ def check_container(container: Any, name: str = "container") -> None:
         )
 
 
-def has_to_prepare(ctx: RequestContext, release: Release) -> bool:
-    """Whether there is something to do before the answer."""
-    if ctx.is_closed:
-        return False
-    return release == "handler" or ctx.may_release_early or (ctx.error is None and ctx.has_checkpoint)
-
-
 def prepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
     """
     Make durable what the handler did, and give back what only the handler needed, before the answer goes out.
@@ -87,7 +79,7 @@ def prepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
         Exception: That failed, so the answer must not go out. An answer of status 400 or more promises nothing; the
             failure is then only logged, and the request ends with it.
     """
-    if not has_to_prepare(ctx, release):
+    if not ctx.has_to_prepare(release):
         return
     with _failures_noted(ctx, status):
         if ctx.error is None:
@@ -98,7 +90,7 @@ def prepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
 
 async def aprepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
     """As `prepare_answer`."""
-    if not has_to_prepare(ctx, release):
+    if not ctx.has_to_prepare(release):
         return
     with _failures_noted(ctx, status):
         if ctx.error is None:

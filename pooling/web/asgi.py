@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._backends.offload import in_background
 from ..context import RequestContext
-from ._answering import aprepare_answer, check_container, checked_release, has_to_prepare
+from ._answering import aprepare_answer, check_container, checked_release
 from .outcome import note_status, note_unfinished
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class _Exchange:
             status = message.get("status")
             if status is not None:
                 note_status(self._ctx, status)
-            if has_to_prepare(self._ctx, self._release):
+            if self._ctx.has_to_prepare(self._release):
                 return self._prepare_and_send(message, status or 0)
             self._note_begun(message)
         elif kind in _BODIES:
