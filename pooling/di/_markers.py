@@ -53,7 +53,7 @@ class Marker(Generic[T]):
             )
         self.target = target
         self.owner = owner
-        self.release = release
+        self.release: Release | None = release
 
     async def __call__(self) -> T:
         ctx = RequestContext.current()

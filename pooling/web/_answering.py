@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .._request.answer import RELEASES, Release
 from .._request.current import Active
@@ -28,13 +28,10 @@ __all__ = [
 
 logger = logging.getLogger("pooling")
 
-R = TypeVar("R", bound=Release)
-
-
 # --- before the answer -----------------------------------------------------------------------------------------------
 
 
-def checked_release(release: R) -> R:
+def checked_release(release: Any) -> Release:
     """
     Check a `release` argument.
 
@@ -45,7 +42,7 @@ def checked_release(release: R) -> R:
         raise ConfigurationError(
             f"release={release!r}: expected {', '.join(map(repr, RELEASES[:-1]))} or {RELEASES[-1]!r}", field="release"
         )
-    return release
+    return release  # type: ignore[no-any-return]
 
 
 def check_container(container: Any, name: str = "container") -> None:

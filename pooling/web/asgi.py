@@ -80,7 +80,7 @@ class RequestContextMiddleware:
         self.app = app
         self.container = container
         self.values = values
-        self.release = checked_release(release)
+        self.release: Release = checked_release(release)
         self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+    from ._answering import Release
+
 __all__ = ["RequestContextMiddleware"]
 
 
@@ -63,7 +65,7 @@ class RequestContextMiddleware:
         if self.container is not None:
             check_container(self.container, "POOLING['CONTAINER']")
         self.values = _imported(given.get("VALUES"))
-        self.release = checked_release(given.get("RELEASE", "end"))
+        self.release: Release = checked_release(given.get("RELEASE", "end"))
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)

@@ -48,7 +48,7 @@ class Pooling:
     ) -> None:
         if container is not None:
             check_container(container)
-        self.container = container
+        self.container: Any = container
         self.values = values
         self.release: Release = checked_release(release)
         if app is not None:

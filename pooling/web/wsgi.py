@@ -58,7 +58,7 @@ class RequestContextMiddleware:
         self.app = app
         self.container = container
         self.values = values
-        self.release = checked_release(release)
+        self.release: Release = checked_release(release)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
