@@ -7,7 +7,8 @@ and `Injected[...]` is short for it; both run in the event loop, not in the fram
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastapi import Depends, FastAPI
@@ -18,7 +19,7 @@ from ..binding import is_provider
 from ..context import RequestContext
 from ..di import Inject
 from ..di._markers import Marker
-from ..errors import RequestContextError
+from ..errors import ConfigurationError, RequestContextError
 from . import starlette
 from .asgi import RequestContextMiddleware, headers
 from .starlette import lifespan
@@ -91,8 +92,54 @@ def install(
         release: When pooled values go back, as for `RequestContextMiddleware`.
     """
     starlette.install(app, container, values=values, timeout=timeout, release=release)
+    app.router.lifespan_context = _checking_routes(app, app.router.lifespan_context, release)
     app.dependency_overrides = _Overrides(app.dependency_overrides)
     app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, _is_a_refusal)
+
+
+# --- handlers that are generators ------------------------------------------------------------------------------------
+
+
+def _checking_routes(app: FastAPI, inner: Callable[[Any], Any], release: Release) -> Callable[[Any], Any]:
+    """Check the routes when the app starts, which has all of them then."""
+
+    def run(scope_app: Any) -> Any:
+        for route in app.routes:
+            _check_route(route, release)
+        return inner(scope_app)
+
+    return run
+
+
+def _check_route(route: Any, release: Release) -> None:
+    """
+    Refuse a generator as a handler that gives pooled values back when it has returned: its body runs only then.
+
+    Raises:
+        ConfigurationError: The route has one.
+    """
+    dependant = getattr(route, "dependant", None)
+    handler = inspect.unwrap(dependant.call) if dependant is not None and dependant.call is not None else None
+    if not (inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler)):
+        return
+    for marker in _markers_of(dependant):
+        if (marker.release or release) == "handler":
+            raise ConfigurationError(
+                f"{route.path}: the handler {handler.__qualname__} is a generator, whose body runs after it has "
+                f'returned, and the pooled values of {marker!r} would be given back before. Mark it "end", as in '
+                'Injected[App.repo, "end"], or take values inside with pooling.di.part',
+                field="release",
+            )
+
+
+def _markers_of(dependant: Any) -> Iterator[Marker[Any]]:
+    for part in dependant.dependencies:
+        if isinstance(part.call, Marker):
+            yield part.call
+        yield from _markers_of(part)
+
+
+# --- overrides -------------------------------------------------------------------------------------------------------
 
 
 class _Overrides(dict[Any, Any]):

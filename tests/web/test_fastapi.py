@@ -553,3 +553,34 @@ def test_a_value_outside_of_any_request_says_what_to_write():
     with TestClient(app) as client:
         with pytest.raises(RequestContextError, match=r"install.*after other middlewares.*Gradio"):
             client.get("/")
+
+
+@pytest.mark.parametrize(
+    ("release", "dependency", "is_refused"),
+    [
+        ("end", Injected[CallSite.repo, "handler"], True),
+        ("handler", Injected[CallSite.repo], True),
+        ("handler", Injected[CallSite.repo, "end"], False),
+        ("end", Injected[CallSite.repo], False),
+    ],
+)
+def test_a_handler_that_is_a_generator_cannot_have_a_value_until_it_returns(release, dependency, is_refused):
+    sse = pytest.importorskip("fastapi.sse", reason="this FastAPI has no handlers that are generators")
+    app, container = FastAPI(), CallSite()
+    install(app, container, release=release)
+
+    def between(repo=dependency):
+        return repo
+
+    @app.get("/events", response_class=sse.EventSourceResponse)
+    async def events(repo=Depends(between)):  # noqa: B008 - as its users write it
+        for _ in range(2):
+            yield {"out": repo.thing.is_out}
+
+    if is_refused:
+        with pytest.raises(ConfigurationError, match=r"/events: the handler .*events is a generator"), TestClient(app):
+            pass
+    else:
+        with TestClient(app) as client:
+            assert client.get("/events").text.count("true") == 2
+        assert container.factory().ends == [None]
