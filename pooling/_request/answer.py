@@ -74,11 +74,16 @@ class BeforeAnswer(HeldResources):
         found = [(adapter, adapter.find_checkpoint(pool, value)) for adapter, pool, value in uses]
         return [(adapter, run) for adapter, run in found if run is not None]
 
-    def has_to_prepare(self, default: Release) -> bool:
-        """Whether there is something to do before its answer, given when pooled values go back by default."""
+    def has_to_prepare(self, default: Release | None) -> bool:
+        """
+        Whether there is something to do before its answer.
+
+        Args:
+            default: When pooled values go back for which nothing was noted; `None` if no value does now.
+        """
         if self._is_closed:
             return False
-        if default == "handler" or self.may_release_early:
+        if default == "handler" or (self.may_release_early and default is not None):
             return True
         return self.error is None and self.has_checkpoint
 

@@ -85,13 +85,15 @@ def prepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
         ctx.give_back("handler", release)
 
 
-async def aprepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
-    """As `prepare_answer`."""
+async def aprepare_answer(ctx: RequestContext, status: int, release: Release | None) -> None:
+    """As `prepare_answer`; a `release` of `None` gives nothing back."""
     if not ctx.has_to_prepare(release):
         return
     with _failures_noted(ctx, status):
         if ctx.error is None:
             await ctx.acheckpoint()
+    if release is None:
+        return
     with _failures_noted(ctx, status):
         await ctx.agive_back("handler", release)
 

@@ -266,8 +266,10 @@ class _Exchange:
             status = message.get("status")
             if status is not None:
                 note_status(self._ctx, status)
-            if self._ctx.has_to_prepare(self._release):
-                return self._prepare_and_send(message, status or 0)
+            # A websocket's handler goes on after this, with its values.
+            release = None if kind == "websocket.accept" else self._release
+            if self._ctx.has_to_prepare(release):
+                return self._prepare_and_send(message, status or 0, release)
             self._note_begun(message)
         elif kind in _BODIES:
             if self._missing is not None:
@@ -283,10 +285,10 @@ class _Exchange:
                 return self._send_last(message)
         return self._send(message)
 
-    async def _prepare_and_send(self, message: Message, status: int) -> None:
+    async def _prepare_and_send(self, message: Message, status: int, release: Release | None) -> None:
         """Send the beginning of the answer, unless it would not be true."""
         try:
-            await aprepare_answer(self._ctx, status, self._release)
+            await aprepare_answer(self._ctx, status, release)
         except Exception as error:
             self.unanswered = error
             raise

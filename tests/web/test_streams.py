@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -218,6 +219,29 @@ def test_a_background_task_is_a_transaction_of_its_own(serve, database, n, relea
     assert [database.has(number) for number in (n, n + 1, n + 10, n + 11)] == [True, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("release", "asked", "held"), [("end", "response", 0), ("response", "end", 1), ("response", "response", 0)]
+)
+def test_a_dependency_says_whether_its_value_is_held_during_a_background_task(serve, gate, release, asked, held):
+    inside = threading.Event()
+
+    def routes(app):
+        @app.get("/")
+        async def home(tasks: BackgroundTasks, connection=Injected[App.connection, asked]):
+            async def later():
+                inside.set()
+                await gate.await_it()
+
+            tasks.add_task(later)
+
+    served = serve(routes, release=release)
+    assert served.client.get("/").status_code == 200
+    assert inside.wait(30)
+    assert served.borrowed == held
+    gate.event.set()
+    eventually(lambda: served.borrowed == 0)
+
+
 # --- blocks that are still open --------------------------------------------------------------------------------------
 
 
@@ -256,6 +280,27 @@ def test_what_was_done_before_a_websocket_is_accepted_is_committed(serve, databa
         ws.send("done")
     with pytest.raises(InvalidStatus, match="500"), served.websocket("/orphan"):
         pass
+    eventually(lambda: served.borrowed == 0)
+
+
+@pytest.mark.parametrize("is_for_all", [False, True])
+def test_a_websocket_handler_has_returned_when_the_socket_is_closed(serve, is_for_all):
+    def routes(app):
+        @app.websocket("/")
+        async def chat(
+            ws: WebSocket,
+            connection=Injected[App.connection] if is_for_all else Injected[App.connection, "handler"],
+        ):
+            await ws.accept()
+            async for text in ws.iter_text():
+                row = await (await connection.execute("select %s", [text])).fetchone()
+                await ws.send_text(f"{row} {served.borrowed}")
+
+    served = serve(routes, **({"release": "handler"} if is_for_all else {}))
+    with served.websocket("/") as ws:
+        for text in ("a", "b"):
+            ws.send(text)
+            assert ws.recv() == f"('{text}',) 1"
     eventually(lambda: served.borrowed == 0)
 
 
