@@ -2,7 +2,7 @@
 Per-user connection pools for Databricks Lakebase.
 
 Importing this package costs milliseconds: the driver is loaded with the first
-name that needs it, the Databricks SDK when a credential is minted.
+name that needs it, the Databricks SDK in the background when the app's own pool is built.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from ._pool_arguments import (
 )
 from ._pool_errors import LakebasePoolClosed, LakebasePoolTimeout, translated
 from ._session_reset import SessionReset, check_session_reset, clearing, noticing_discards, take_mark
+from ._warm_up import warm_up_for_pool
 from .config import LakebasePoolConfig
 from .credentials import credential_source
 from .drivers import LivePassword
@@ -160,7 +161,9 @@ class PoolBase(Generic[C]):
         options = self._options({**sizes, **times})
         if config is not None:
             note_unknown_host(config)
-            credentials = credentials or credential_source(config, is_async=self._is_async)
+            if credentials is None:
+                warm_up_for_pool(config)
+                credentials = credential_source(config, is_async=self._is_async)
         budget = service.get("budget")
         if on_crowded is None and budget is not None:
             on_crowded = budget.squeeze

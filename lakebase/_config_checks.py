@@ -32,7 +32,7 @@ _TEXTS = (
     "ssl_root_cert",
     "application_name",
 )
-_FLAGS = ("allow_plaintext", "pooled", "read_only", "transaction_mode_guard")
+_FLAGS = ("allow_plaintext", "pooled", "read_only", "transaction_mode_guard", "warm_up")
 _CONNECTION_STRING = re.compile(r"://[^/\s]*@|\bpassword\s*=", re.IGNORECASE)
 _NOT_ONE_HOST = re.compile(r"://|[,\s]")
 _ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+(/endpoints/[^/\s]+)?")

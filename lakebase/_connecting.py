@@ -20,6 +20,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory
 
+from ._checkpoint import committing
 from ._conninfo import conninfo_problem
 from ._driver_state import remember
 from ._settings import read_only_options
@@ -400,6 +401,10 @@ class Connector(_Connector):
         """As the pool's `check` sees it, and the socket after that."""
         return self.check is None or run(self.checking_one(value))
 
+    def checkpoint(self, value: Connection[Any]) -> None:
+        """Commit, before a request's answer goes out."""
+        run(committing(value))
+
     def ask_workspace(self) -> None:
         self.complete_settings()
 
@@ -430,6 +435,10 @@ class AsyncConnector(_Connector):
     async def validate(self, value: AsyncConnection[Any]) -> bool:
         """As `Connector.validate`."""
         return self.check is None or await arun(self.checking_one(value))
+
+    async def checkpoint(self, value: AsyncConnection[Any]) -> None:
+        """As `Connector.checkpoint`."""
+        await arun(committing(value))
 
     async def ask_workspace(self) -> None:
         await asyncio.to_thread(self.complete_settings)

@@ -192,11 +192,11 @@ def _identity_advice(facts: _Facts, error: BaseException) -> str:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    from databricks.sdk.errors import PermissionDenied, Unauthenticated
-
     # The SDK makes a ValueError of what the OAuth endpoint says, and of an address that is none.
     words = ("invalid_client", "invalid_grant", "invalid_request", "unauthorized_client", "access_denied")
-    return isinstance(error, (PermissionDenied, Unauthenticated)) or any(word in str(error) for word in words)
+    # By name, since the SDK's errors and those of a user's client have the same names.
+    is_refused = type(error).__name__ in ("PermissionDenied", "Unauthenticated")
+    return is_refused or any(word in str(error) for word in words)
 
 
 def _reason(error: BaseException) -> str:

@@ -55,7 +55,7 @@ def translated(error: PoolingError, *, title: str, renewal: str, doing: str) -> 
     return own
 
 
-def _of_connecting(cause: BaseException | None, facts: dict[str, object]) -> Exception | None:
+def _of_connecting(cause: BaseException | None, facts: dict[str, Any]) -> Exception | None:
     """
     What a connect failed with, as a new error; `None` if it is no error of this package.
 
@@ -65,7 +65,7 @@ def _of_connecting(cause: BaseException | None, facts: dict[str, object]) -> Exc
     if isinstance(cause, ConnectError):
         own = type(cause)(str(cause), failure=cause.failure, **facts)
     elif isinstance(cause, CredentialError):
-        own = type(cause)(str(cause), is_transient=cause.is_transient, **facts)
+        own = type(cause)(str(cause), is_transient=cause.is_transient, retry_after=cause.retry_after, **facts)
     elif isinstance(cause, ConfigurationError):
         own = ConfigurationError(str(cause), field=cause.field, **facts)
     else:

@@ -70,6 +70,7 @@ class SettingsDict(TypedDict, total=False):
     token: str | None
     workspace_client: WorkspaceClient | None
     workspace_url: str | None
+    warm_up: bool
     claims: tuple[Any, ...] | None
     ssl_mode: str
     ssl_root_cert: str | os.PathLike[str] | None
@@ -110,6 +111,7 @@ class Settings:
     token: str | None = None
     workspace_client: WorkspaceClient | None = field(default=None, hash=False)
     workspace_url: str | None = None
+    warm_up: bool = True
     claims: tuple[Any, ...] | None = field(default=None, hash=False)
     ssl_mode: str = "require"
     ssl_root_cert: str | os.PathLike[str] | None = None

@@ -1,7 +1,8 @@
 """
-Clients of the Databricks SDK: making one, telling its errors apart, and keeping tokens out of its log.
+Clients of the workspace: making one, telling its errors apart, and keeping tokens out of its log.
 
-The SDK is imported on first use, since that takes most of a second; it is synchronous, and every call of it blocks.
+The app's own client is the Databricks SDK's, a user's is a `UserClient`. The SDK is imported on first use, since that
+takes most of a second. Every call of a client blocks.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from ._http import HTTP_TIMEOUT
+from ._slow_imports import slow_import
+from ._user_client import UserClient, library_version, workspace_at
+from ._workspace_errors import WorkspaceError
 from .errors import CredentialError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
-#: Seconds for one request, and for a request with the SDK's own retries. Its defaults are 60 and 300.
-HTTP_TIMEOUT = 10.0
+#: Seconds for a request with the SDK's own retries. Its default is 300, and 60 for one request.
 RETRY_TIMEOUT = 10
 
 
@@ -28,8 +31,12 @@ def new_client(*, host: str | None = None, token: str | None = None) -> Workspac
     """
     A client with short time limits: the app's own by the SDK's authentication, or of the user whose token is given.
 
-    Blocks for one request, the SDK's discovery of the workspace.
+    The app's blocks for one request, the SDK's discovery of the workspace. So does a user's where only a profile of
+    the SDK names the workspace.
     """
+    if token is not None and (workspace := workspace_at(host)) is not None:
+        return cast("WorkspaceClient", UserClient(workspace, token))
+    load_sdk()
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.config import Config
 
@@ -39,7 +46,7 @@ def new_client(*, host: str | None = None, token: str | None = None) -> Workspac
         # Else `DATABRICKS_DEBUG_HEADERS` would write the token to the log.
         "debug_headers": False,
         "product": "lakebase-pooling",
-        "product_version": _version(),
+        "product_version": library_version(),
     }
     if host is not None:
         settings["host"] = host
@@ -50,16 +57,15 @@ def new_client(*, host: str | None = None, token: str | None = None) -> Workspac
         return WorkspaceClient(config=Config(**settings))
 
 
-def _version() -> str:
-    try:
-        return version("lakebase-pooling")
-    except PackageNotFoundError:  # run from a source tree
-        return "0.0.0"
+def load_sdk() -> None:
+    """Import the SDK. Blocks for a second, once in a process."""
+    with slow_import():
+        import databricks.sdk  # noqa: F401
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: no answer, throttled, or a failure inside the workspace."""
-    if isinstance(error, CredentialError):
+    if isinstance(error, (CredentialError, WorkspaceError)):
         return error.is_transient
     if isinstance(error, (TimeoutError, ConnectionError)):
         return True

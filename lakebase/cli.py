@@ -1,4 +1,4 @@
-"""The command line program `lakebase`: the demo, a local Lakebase to develop on, and a doctor for configurations."""
+"""The command line program `lakebase`: the demo, a local Lakebase, a doctor for configurations, a planner."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lakebase",
-        description="Per-user connection pools for Databricks Lakebase: a demo, a local Lakebase, and a doctor.",
+        description="Per-user connection pools for Databricks Lakebase: a demo, a local Lakebase, a doctor, a planner.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_local(commands)
     _add_doctor(commands)
+    _add_plan(commands)
     return parser
 
 
@@ -90,6 +91,20 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     doctor.add_arguments(parser)
     parser.set_defaults(run=doctor.main)
+
+
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from . import plan
+
+    parser = commands.add_parser(
+        "plan",
+        help="say how many connections a load needs, by simulating the pools",
+        description="Simulate the pools of all users under a virtual clock: requests per second, waits, logins, "
+        "connections, and the smallest max_total, max_size and compute with which the waits meet a goal. Opens no "
+        "connection.",
+    )
+    plan.add_arguments(parser)
+    parser.set_defaults(run=plan.main)
 
 
 def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

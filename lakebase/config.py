@@ -72,6 +72,8 @@ class LakebasePoolConfig(Settings):
         token: Workspace token of the user that the pool belongs to, as in `X-Forwarded-Access-Token`.
         workspace_client: A `databricks.sdk.WorkspaceClient` that mints. Its own time limits apply.
         workspace_url: Of the workspace, for the clients built here; `None` is the SDK's own, `DATABRICKS_HOST`.
+        warm_up: Load what minting needs in the background as soon as a pool or manager is built. `LAKEBASE_WARM_UP=0`
+            in the environment switches it off for all.
         claims: Unity Catalog tables to which the minted token is restricted, as the SDK's
             `RequestedClaims` or mappings of the same shape.
         ssl_mode: libpq's `sslmode`: `require` encrypts, `verify-full` also checks that the server is the one

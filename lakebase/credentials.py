@@ -17,7 +17,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from ._config_checks import check_claims
+from ._user_client import workspace_at
+from ._workers import run_alone
 from ._workspace import is_transient, new_client, quiet, without_secrets
+from ._workspace_errors import PermissionDenied
 from .endpoints import check_host_once, read_write_endpoint
 from .errors import ConfigurationError, CredentialError
 from .identity import token_fingerprint
@@ -118,9 +121,7 @@ def _mint_for_endpoint(
         endpoint = read_write_endpoint(client, endpoint)
     arguments: dict[str, Any] = {}
     if claims is not None:
-        from databricks.sdk.service.postgres import RequestedClaims
-
-        arguments["claims"] = [_claim(RequestedClaims, claim) for claim in claims]
+        arguments["claims"] = [_claim(claim) for claim in claims]
     if ttl is not None:
         from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 
@@ -134,15 +135,20 @@ def _mint_for_instance(
 ) -> tuple[str, datetime]:
     arguments: dict[str, Any] = {}
     if claims is not None:
-        from databricks.sdk.service.database import RequestedClaims
-
-        arguments["claims"] = [_claim(RequestedClaims, claim) for claim in claims]
+        arguments["claims"] = [_claim(claim) for claim in claims]
     answer = client.database.generate_database_credential(instance_names=[instance_name], **arguments)
     return _complete(answer.token, answer.expiration_time)
 
 
-def _claim(kind: Any, claim: Any) -> Any:
-    return kind.from_dict(dict(claim)) if isinstance(claim, Mapping) else claim
+class _Claim(dict[str, Any]):
+    """A claim that was given as a mapping, as clients want it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return self
+
+
+def _claim(claim: Any) -> Any:
+    return _Claim(claim) if isinstance(claim, Mapping) else claim
 
 
 def _complete(token: str | None, expires_at: Any) -> tuple[str, datetime]:
@@ -165,17 +171,22 @@ def aware(instant: Any) -> datetime:
 
 def _mint_failed(error: Exception, target: str, client: WorkspaceClient) -> CredentialError:
     transient = is_transient(error)
-    advice = (
-        "The workspace did not answer or is overloaded; it may work in a moment."
-        if transient
-        else "Check that the identity may use the endpoint, that its token is valid, and that the endpoint exists."
-    )
+    if transient:
+        advice = "The workspace did not answer or is overloaded; it may work in a moment."
+    elif isinstance(error, PermissionDenied):  # to a user: those of the app are the SDK's
+        advice = (
+            "A user's token mints only with the scope 'postgres': add it to the app's user API scopes, and have the "
+            "user agree to it. Check too that the token is valid, and that the user may use the endpoint."
+        )
+    else:
+        advice = "Check that the identity may use the endpoint, that its token is valid, and that the endpoint exists."
     words = without_secrets(client, " ".join(str(error).split()))
     words = words.partition(". Config: ")[0].rstrip(".")  # the SDK adds all of its settings
     words = words if len(words) <= 300 else f"{words[:300]}…"
     return CredentialError(
         f"no credential could be minted for {target}: {type(error).__name__}: {words}. {advice}",
         is_transient=transient,
+        retry_after=getattr(error, "retry_after", None),
         step="creating",
     )
 
@@ -204,6 +215,18 @@ class _Minter:
             self._latest = client
         return credential
 
+    def begin(self, mint: Callable[[], object]) -> None:
+        """
+        Have a mint run in the background: a user's on one of the threads of the workspace, the app's on its own.
+
+        The SDK sets no time limit on its OAuth requests: one that hangs must not keep users' from being made.
+        """
+        config = self._config
+        workspace = None
+        if config.token is not None and config.workspace_client is None:
+            workspace = workspace_at(config.workspace_url)
+        (run_alone if workspace is None else workspace.workers.run)(mint)
+
     def check_host(self) -> None:
         """Called once, after the first mint, when its callers have been served."""
         client, self._latest, self._checks_host = self._latest, None, False
@@ -228,7 +251,7 @@ class _Minter:
             ) from error
         if config.token is None:
             self._client = os.getpid(), client
-        # A user's client is let go with its sockets: thousands of users would keep one to the workspace each.
+        # A user's client is let go: thousands of users would keep one each.
         return client
 
 
@@ -263,6 +286,7 @@ def credential_source(config: LakebasePoolConfig, *, is_async: bool = False) -> 
         attempts=MINT_ATTEMPTS,
         longest=TOKEN_LIFETIME,
         after=minter.check_host,
+        begin=minter.begin,
     )
 
 

@@ -38,9 +38,9 @@ logger = logging.getLogger("lakebase")
 def read_write_endpoint(client: WorkspaceClient, branch: str) -> str:
     """The resource name of a branch's read-write endpoint. Blocks for one request or more."""
     for endpoint in client.postgres.list_endpoints(branch):
-        status = endpoint.status
-        kind = getattr(getattr(status, "endpoint_type", None), "value", "")
-        if endpoint.name and not kind.endswith("READ_ONLY"):
+        kind = getattr(endpoint.status, "endpoint_type", None) or ""
+        # An enumeration of the SDK's, or the text itself.
+        if endpoint.name and not getattr(kind, "value", kind).endswith("READ_ONLY"):
             return endpoint.name
     raise CredentialError(f"{branch} has no read-write endpoint; give endpoint={branch}/endpoints/…")
 
@@ -52,7 +52,7 @@ def endpoint_hosts(
     What the workspace says. Blocks for a request, or two for the name of a branch.
 
     Raises:
-        Exception: The SDK's own.
+        Exception: The client's own.
     """
     with quiet():
         if instance_name is not None:

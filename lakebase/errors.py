@@ -52,16 +52,20 @@ class CredentialError(LakebaseError, CreateError, psycopg.OperationalError):
     """
     There is no password: the workspace refused to mint one, did not answer, or the password callable failed.
 
-    `__cause__` is what the SDK or the callable raised. It is raised at once,
+    `__cause__` is what the client of the workspace or the callable raised. It is raised at once,
     since its own retries are behind it.
 
     Attributes:
         is_transient: Whether the same request may work later, with nothing changed.
+        retry_after: Seconds before which a workspace that throttles wants no other request; `None` if it did not say.
     """
 
-    def __init__(self, message: str, *, is_transient: bool = False, **facts: Any) -> None:
+    def __init__(
+        self, message: str, *, is_transient: bool = False, retry_after: float | None = None, **facts: Any
+    ) -> None:
         super().__init__(message, **facts)
         self.is_transient = is_transient
+        self.retry_after = retry_after
 
 
 class CallbackError(LakebaseError, CreateError, psycopg.OperationalError):

@@ -28,6 +28,7 @@ __all__ = [
     "direct_connections",
     "over_limit",
     "pooler_server_connections",
+    "smallest_compute",
     "warn_if_over_limit",
 ]
 
@@ -73,6 +74,11 @@ def direct_connections(compute_units: float) -> int:
     if (documented := _DOCUMENTED.get(compute_units)) is not None:
         return documented
     return min(_MOST, math.floor(compute_units * _BYTES_PER_UNIT / _BYTES_PER_CONNECTION))
+
+
+def smallest_compute(connections: int) -> float | None:
+    """The smallest documented compute size, in CU, that takes this many direct connections; `None` if none does."""
+    return next((size for size, limit in sorted(_DOCUMENTED.items()) if connections <= limit), None)
 
 
 def pooler_server_connections(compute_units: float) -> int:

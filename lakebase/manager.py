@@ -29,6 +29,7 @@ from pooling import (
 
 from ._connecting import Outage
 from ._pool_arguments import CALLBACKS, SharedArguments, check_callables
+from ._warm_up import warm_up_for_users
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
 from .identity import UserIdentity
@@ -165,6 +166,7 @@ class _Manager(Generic[C, P]):
         self._lock = threading.RLock()  # held while a pool is made or replaced; looking one up takes no lock
         self._rotations = 0
         _all.add(self)
+        warm_up_for_users(self._base)
 
     @property
     def budget(self) -> PoolBudget:

@@ -1,8 +1,8 @@
 """
 Passwords for new connections: fixed, minted, or fetched.
 
-A password is minted once for all callers that wait for it (a single flight), on its own thread: a caller that gives
-up, is cancelled, or belongs to an event loop that ends does not disturb the others.
+A password is minted once for all callers that wait for it (a single flight), on a background thread: a caller that
+gives up, is cancelled, or belongs to an event loop that ends does not disturb the others.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from pooling import SingleFlight, TaskFlight
 
 from ._credential import CachedCredential, DatabaseCredential, checked_credential, password_in
+from ._workers import run_alone
 from .errors import ConfigurationError, CredentialError
 
 __all__ = [
@@ -38,6 +39,8 @@ REFRESH_AHEAD = 480.0
 #: Seconds that a caller waits for a mint, all its attempts included.
 MINT_TIMEOUT = 30.0
 _BACKOFF = 0.25
+# A workspace that wants to be left alone for longer is asked by the next caller.
+_LONGEST_PAUSE = 5.0
 
 logger = logging.getLogger("lakebase")
 # A failure that took longer came after the SDK's own retries.
@@ -111,7 +114,7 @@ class MintedPassword(CredentialSource):
     by the next.
 
     Args:
-        mint: Runs on its own thread; not twice at once, unless the first is long overdue.
+        mint: Runs on a background thread; not twice at once, unless the first is long overdue.
         name: What it is for, in errors: `str()` of it.
         margin: Seconds.
         refresh_ahead: Seconds, before the margin.
@@ -119,6 +122,7 @@ class MintedPassword(CredentialSource):
         attempts: Calls of `mint` for failures that may pass and come quickly, with a growing pause between.
         longest: Seconds that a credential is believed to live at most, whatever it says.
         after: Called once, on the same thread, when the first mint has succeeded and its callers have been served.
+        begin: Has a function run on a background thread, by default one of its own.
         clock: Monotonic seconds.
 
     Attributes:
@@ -128,6 +132,7 @@ class MintedPassword(CredentialSource):
     __slots__ = (
         "_after",
         "_attempts",
+        "_begin",
         "_begun",
         "_cached",
         "_clock",
@@ -152,6 +157,7 @@ class MintedPassword(CredentialSource):
         attempts: int = 1,
         longest: float = float("inf"),
         after: Callable[[], object] | None = None,
+        begin: Callable[[Callable[[], object]], object] = run_alone,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mint = mint
@@ -159,6 +165,7 @@ class MintedPassword(CredentialSource):
         self._timeout = timeout
         self._attempts = attempts
         self._after = after
+        self._begin = begin
         self._lock = threading.Lock()
         self._cached = CachedCredential(margin=margin, ahead=refresh_ahead, longest=longest, clock=clock)
         self._clock = clock
@@ -222,7 +229,7 @@ class MintedPassword(CredentialSource):
                 flight = self._flight = begun = SingleFlight()
         if begun is not None:
             try:
-                threading.Thread(target=self._fly, args=(begun,), name="lakebase-mint", daemon=True).start()
+                self._begin(partial(self._fly, begun))
             except BaseException as error:
                 # Too many threads, or an interrupt: callers that joined must not wait for a thread that never began.
                 self._fail(begun, error)
@@ -252,9 +259,10 @@ class MintedPassword(CredentialSource):
                 got = self._mint()
             except CredentialError as error:
                 is_slow = time.monotonic() - begun > _QUICK
-                if attempt >= self._attempts or not error.is_transient or is_slow:
+                pause = max(_BACKOFF * 2 ** (attempt - 1), error.retry_after or 0.0)
+                if attempt >= self._attempts or not error.is_transient or is_slow or pause > _LONGEST_PAUSE:
                     raise
-                time.sleep(_BACKOFF * 2 ** (attempt - 1))
+                time.sleep(pause)
             except Exception as error:
                 raise CredentialError(f"the {self._name} raised {type(error).__name__}", step="creating") from error
             else:
@@ -363,6 +371,8 @@ def _outcome(flight: SingleFlight[str]) -> str:
     if error is None:
         return flight.result
     if isinstance(error, CredentialError):
-        own = CredentialError(*error.args, is_transient=error.is_transient, step=error.step)
+        own = CredentialError(
+            *error.args, is_transient=error.is_transient, retry_after=error.retry_after, step=error.step
+        )
         raise own from (error.__cause__ or error)
     raise CredentialError(f"no password could be had: {type(error).__name__}", step="creating") from error

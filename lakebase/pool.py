@@ -72,6 +72,10 @@ class Borrowed(Generic[CT]):
         self._since = monotonic()
         return conn.__enter__()
 
+    def checkpoint(self) -> None:
+        """Commit, before a request's answer goes out; the connection stays with its borrower."""
+        self._pool.service.checkpoint(self._held.value)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
@@ -116,6 +120,10 @@ class AsyncBorrowed(Generic[ACT]):
         held.note_loan()
         self._since = monotonic()
         return await conn.__aenter__()
+
+    async def checkpoint(self) -> None:
+        """As `Borrowed.checkpoint`."""
+        await self._pool.service.checkpoint(self._held.value)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None

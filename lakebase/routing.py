@@ -10,7 +10,9 @@ from psycopg_pool.abc import ACT, CT
 
 from pooling import RequestContext
 
+from ._checkpoint import committing
 from ._delegating import Delegating
+from ._steps import arun, run
 from .errors import ConfigurationError
 from .identity import UserIdentity
 
@@ -85,7 +87,7 @@ class Routed(Generic[CT]):
     A pool that was replaced just then, because its user has another token now, is looked up once more.
     """
 
-    __slots__ = ("_block", "_routing", "_timeout")
+    __slots__ = ("_block", "_conn", "_pool", "_routing", "_timeout")
 
     def __init__(self, routing: RoutingPool[CT], timeout: float | None) -> None:
         self._routing = routing
@@ -96,10 +98,16 @@ class Routed(Generic[CT]):
             pool = self._routing.current
             try:
                 self._block = pool.connection(self._timeout)
-                return self._block.__enter__()
+                self._pool, self._conn = pool, self._block.__enter__()
+                return self._conn
             except PoolClosed:
                 if not self._routing.closed_meanwhile(pool):
                     raise
+
+    def checkpoint(self) -> None:
+        """Commit, before a request's answer goes out; the connection stays with its borrower."""
+        own = getattr(self._pool, "checkpoint", None)
+        run(committing(self._conn)) if own is None else own(self._conn)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
@@ -110,7 +118,7 @@ class Routed(Generic[CT]):
 class AsyncRouted(Generic[ACT]):
     """`Routed` of an `AsyncRoutingPool`."""
 
-    __slots__ = ("_block", "_routing", "_timeout")
+    __slots__ = ("_block", "_conn", "_pool", "_routing", "_timeout")
 
     def __init__(self, routing: AsyncRoutingPool[ACT], timeout: float | None) -> None:
         self._routing = routing
@@ -121,10 +129,16 @@ class AsyncRouted(Generic[ACT]):
             pool = self._routing.current
             try:
                 self._block = pool.connection(self._timeout)
-                return await self._block.__aenter__()
+                self._pool, self._conn = pool, await self._block.__aenter__()
+                return self._conn
             except PoolClosed:
                 if not self._routing.closed_meanwhile(pool):
                     raise
+
+    async def checkpoint(self) -> None:
+        """As `Routed.checkpoint`."""
+        own = getattr(self._pool, "checkpoint", None)
+        await (arun(committing(self._conn)) if own is None else own(self._conn))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None

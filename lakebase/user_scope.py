@@ -19,6 +19,7 @@ from psycopg_pool.abc import ACT, CT
 
 from pooling import RequestContext
 
+from ._checkpoint import has_to_commit
 from ._delegating import Delegating
 from ._driver_state import sealing
 from ._session_reset import SessionReset, check_session_reset, ending_block, take_mark
@@ -36,6 +37,7 @@ __all__ = ["AsyncUserScopedPool", "UserScopedPool"]
 P = TypeVar("P", bound="ConnectionPool[Any] | AsyncConnectionPool[Any]")
 
 _SET = "SELECT set_config(%s, %s, true)"
+_SETTINGS = "_lakebase_user_settings"  # of the connection: what its present block sets
 
 
 class _UserScope(Delegating[P]):
@@ -88,8 +90,17 @@ class _UserScope(Delegating[P]):
             yield partial(connection.set_autocommit, False)
         for setting in settings:
             yield partial(connection.execute, _SET, setting)
+        setattr(connection, _SETTINGS, settings)
         sealing(connection, +1)
         return was_autocommit
+
+    def _continuing(self, connection: Any) -> Steps[None]:
+        """Commit the user's transaction, and begin the next one of the same user: no statement runs without one."""
+        if not has_to_commit(connection):
+            return
+        yield partial(connection.execute, "COMMIT")  # not `commit()`, which the driver refuses inside the block
+        for setting in connection.__dict__[_SETTINGS]:
+            yield partial(connection.execute, _SET, setting)
 
     def _ending(self, connection: Any, error: BaseException | None, *, was_autocommit: bool) -> Steps[bool]:
         """
@@ -177,6 +188,14 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
         """Refused, as `getconn`."""
         self._refuse_loan()
 
+    def checkpoint(self, connection: CT) -> None:
+        """
+        Commit, before a request's answer goes out, and begin the user's next transaction.
+
+        That one is open, so a stream should give the connection back before: `Injected[App.connection, "handler"]`.
+        """
+        run(self._continuing(connection))
+
 
 class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], AsyncConnectionPool[ACT]):
     """`UserScopedPool` for asyncio, a `psycopg_pool.AsyncConnectionPool`."""
@@ -214,3 +233,7 @@ class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], AsyncConnectionP
     async def putconn(self, conn: ACT) -> NoReturn:
         """As `UserScopedPool.putconn`."""
         self._refuse_loan()
+
+    async def checkpoint(self, connection: ACT) -> None:
+        """As `UserScopedPool.checkpoint`."""
+        await arun(self._continuing(connection))

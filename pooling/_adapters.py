@@ -56,6 +56,10 @@ class Adapter:
         """Give a value back; `exc` is what ended its use."""
         raise NotImplementedError
 
+    def find_checkpoint(self, pool: Any, value: Any) -> Callable[[], Any] | None:
+        """What to call to make durable what was done with a value, or `None` for nothing; awaited as `take` is."""
+        return None
+
     def give_in_loop(self, pool: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
         """Give a value back without blocking the event loop; returns what to await, or `None` if it is done."""
         if self.is_async:
@@ -81,6 +85,12 @@ class ServiceAdapter(Adapter):
             if isinstance(pool, PoolingService):  # its `on_error` decides what an error means for the value
                 return PooledValue(pool, value).__exit__(*_details(exc))
             return pool.release(value, exc=exc)
+
+    def find_checkpoint(self, pool: Any, value: Any) -> Callable[[], Any] | None:
+        if not getattr(pool, "has_checkpoint", True):  # a pool of this package whose factory has no such hook
+            return None
+        checkpoint = getattr(pool, "checkpoint", None)
+        return partial(checkpoint, value) if callable(checkpoint) else None
 
 
 class AsyncServiceAdapter(ServiceAdapter):
@@ -129,13 +139,27 @@ def _release_errors_logged() -> Iterator[None]:
 
 
 class ContextManagerAdapter(Adapter):
-    """For a context manager around one use: `pool.connection()`, or the pool itself. Each use needs a new adapter."""
+    """
+    For a context manager around one use: `pool.connection()`, or the pool itself. Each use needs a new adapter.
+
+    At a checkpoint, a manager's `checkpoint()` is called if it has one, or the pool's `checkpoint(value)`. Else what
+    `connection()` gave is committed, as leaving the manager would do; of other managers it is not known what that does.
+    """
 
     __slots__ = ("_manager",)
 
     def _open(self, pool: Any, options: dict[str, Any]) -> Any:
         self._manager = pool.connection(**options) if callable(getattr(pool, "connection", None)) else pool
         return self._manager
+
+    def find_checkpoint(self, pool: Any, value: Any) -> Callable[[], Any] | None:
+        if callable(found := getattr(self._manager, "checkpoint", None)):
+            return found  # type: ignore[no-any-return]
+        if self._manager is pool:
+            return None
+        if callable(found := getattr(pool, "checkpoint", None)):
+            return partial(found, value)
+        return found if callable(found := getattr(value, "commit", None)) else None
 
     def take(self, pool: Any, ctx: Context, options: dict[str, Any]) -> Any:
         return self._open(pool, options).__enter__()

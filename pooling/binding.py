@@ -41,6 +41,8 @@ def create_pooled_binding_factory(binding: Provider[T] | str, *, container: Any 
 class BindingFactory(PoolFactory[T]):
     """Makes resources by resolving a binding; see `create_pooled_binding_factory`."""
 
+    starts_resources = True
+
     def __init__(self, binding: Provider[T] | str, *, container: Any = None) -> None:
         if not isinstance(binding, str) and not is_provider(binding):
             raise ConfigurationError(

@@ -18,8 +18,9 @@ class PoolBudget:
     """
     The most resources that several pools may have together, those being created or destroyed included.
 
-    Give it to each pool as `budget=`. If the budget is spent and a borrower waits, an idle resource of another pool is
-    destroyed, of the one that lent a resource least recently. If no resource is idle, the pools take turns.
+    Give it to each pool as `budget=`. If the budget is spent, a pool without a resource gets the place of an idle one
+    elsewhere, of that which is missed least. A pool with resources waits for these first, about as long as a create
+    takes. If no resource is idle, the pools take turns.
     Pools for threads and pools for asyncio cannot share a budget.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
 from ._backends.offload import in_background, in_loop
+from ._request.answer import BeforeAnswer
 from ._request.current import NO_REQUEST, Active, get_current, leave, reset_current, set_current
 from ._request.pooled import PooledValues
 from ._request.values import RequestValues
@@ -41,7 +42,7 @@ class AsyncConnects(Protocol[T_co]):
         ...
 
 
-class RequestContext(RequestValues, PooledValues):
+class RequestContext(RequestValues, PooledValues, BeforeAnswer):
     """
     One request: its values, and one pooled value per pool until it ends.
 
@@ -77,8 +78,9 @@ class RequestContext(RequestValues, PooledValues):
         # Of `HeldResources`:
         self._uses = {}
         self._flights = {}
-        self._is_closed = self._is_shared = self.may_need_loop = False
+        self._is_closed = self._is_shared = self.may_need_loop = self.may_release_early = False
         self._owner = self._sharers = self.error = None
+        self.releases = {}
         self.resolved = {}
 
     @classmethod

@@ -33,11 +33,14 @@ class PoolFactory(Generic[T]):
         notes_borrowers: Whether the call site of each borrower is recorded, for errors, from the first one on; else
             from the first error on, since it takes half a microsecond.
         logs_failures: Whether `create` itself logs that it failed; else the pool does, once for a series of failures.
+        starts_resources: Whether a resource's own `start` is called after `create`. By default only for what comes from
+            a class, a callable or a binding: a `create` of a subclass returns a resource that is ready.
     """
 
     noun = "resource"
     notes_borrowers = False
     logs_failures = False
+    starts_resources = False
 
     def create(self) -> T | Awaitable[T]:
         """
@@ -64,6 +67,15 @@ class PoolFactory(Generic[T]):
         Reset a resource before the next borrower can get it. After a failure it is destroyed.
 
         A parameter named `exc` receives the exception that ended the use, or `None`.
+        """
+
+    def checkpoint(self, value: T, /) -> Any:
+        """
+        Make durable what the request has done so far: its answer is about to go out. A connection commits here.
+
+        Runs while the resource is out, before the first byte of a web request's answer. A failure ends the request with
+        an error, which the client gets instead of the answer. Without this hook, work that is completed by `release`
+        may fail, or be seen, only after the client was told of it.
         """
 
     def is_alive(self, value: T, /) -> bool:
@@ -94,6 +106,7 @@ class PoolFactory(Generic[T]):
         validate: Callable[[R], Any] | None = None,
         acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
+        checkpoint: Callable[[R], Any] | None = None,
         is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
     ) -> PoolFactory[R]: ...
@@ -106,6 +119,7 @@ class PoolFactory(Generic[T]):
         validate: Callable[[R], Any] | None = None,
         acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
+        checkpoint: Callable[[R], Any] | None = None,
         is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
     ) -> PoolFactory[R]: ...
@@ -118,6 +132,7 @@ class PoolFactory(Generic[T]):
         validate: Callable[[R], Any] | None = None,
         acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
+        checkpoint: Callable[[R], Any] | None = None,
         is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
     ) -> PoolFactory[R]: ...
@@ -129,6 +144,7 @@ class PoolFactory(Generic[T]):
         validate: Callable[[R], Any] | None = None,
         acquire: Callable[[R, Any], Any] | None = None,
         release: Callable[..., Any] | None = None,
+        checkpoint: Callable[[R], Any] | None = None,
         is_alive: Callable[[R], bool] | None = None,
         is_final: Callable[[BaseException], bool] | None = None,
     ) -> PoolFactory[R]:
@@ -141,6 +157,7 @@ class PoolFactory(Generic[T]):
             validate: As the method.
             acquire: As the method.
             release: As the method.
+            checkpoint: As the method.
             is_alive: As the method.
             is_final: As the method.
 
@@ -148,12 +165,14 @@ class PoolFactory(Generic[T]):
             ConfigurationError: An argument is not callable.
         """
         factory: PoolFactory[R] = PoolFactory()
+        factory.starts_resources = True
         given = {
             "create": create,
             "destroy": destroy,
             "validate": validate,
             "acquire": acquire,
             "release": release,
+            "checkpoint": checkpoint,
             "is_alive": is_alive,
             "is_final": is_final,
         }
@@ -169,6 +188,11 @@ class PoolFactory(Generic[T]):
 def as_factory(given: PoolFactory[T] | Callable[[], T] | type[T]) -> PoolFactory[T]:
     """Make a factory of a `factory` argument: a factory, an object with `create`, a class or a callable."""
     if isinstance(given, PoolFactory):
+        if getattr(given.create, "__func__", None) is PoolFactory.create:
+            raise ConfigurationError(
+                f"factory={given!r}: {type(given).__name__} must define create(), which returns a new resource",
+                field="create",
+            )
         return given
     if isinstance(given, type):
         if issubclass(given, PoolFactory):
@@ -191,7 +215,9 @@ class Poolable(Protocol):
     """
     Methods that a resource may have, each optional. A hook of the factory for the same step is called instead.
 
-    `start` runs after `create`, `stop` before `destroy`; a factory has no hooks of these names.
+    `start` runs after the pool made the resource, from a class, a callable or a binding; a `PoolFactory` subclass with
+    its own `create` returns a resource that is ready. `stop` runs before `destroy`. A factory has no hooks of these
+    names.
     """
 
     def start(self) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sys
 import time
 from asyncio import _get_running_loop
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from .stats import PoolStats
 
 __all__ = ["AsyncPoolingService", "PoolingService"]
+
+log = logging.getLogger("pooling")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -187,6 +190,11 @@ class _Service(Generic[T]):
     def is_borrowed(self, value: T) -> bool:
         """Whether this object, compared by identity, is out."""
         return id(value) in self._ledger.out
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the factory has a `checkpoint` hook."""
+        return self._hooks.checkpoint is not None
 
     # -- limits --------------------------------------------------------------
 
@@ -448,6 +456,18 @@ class PoolingService(_Service[T]):
         if not finish(self.engine.destroy(value)):
             self._refuse(value)
 
+    def checkpoint(self, value: T) -> None:
+        """
+        Make durable what was done with a borrowed resource, by the factory's `checkpoint` hook; it stays borrowed.
+
+        Runs the hook in the calling thread, and raises its error as it is. Does nothing without a hook.
+
+        Raises:
+            ReleaseError: The resource is not out.
+        """
+        if not finish(self.engine.checkpoint(value)):
+            self._refuse(value)
+
     def check(self, validate: Callable[[T], Any] | None = None) -> None:
         """
         Validate every idle resource now, destroy those that fail, and fill up to `min_size` again.
@@ -493,8 +513,9 @@ class AsyncPoolingService(_Service[T]):
     """
     A pool of resources for asyncio; `PoolingService`'s twin, whose hooks may be coroutine functions.
 
-    You may construct it before the loop. It belongs to the first loop that uses it, until it is stopped. Not
-    thread-safe, as usual for asyncio. A hook that is a plain function runs in the loop and blocks it meanwhile.
+    You may construct it before the loop. It belongs to the first loop that uses it, until it is stopped or that loop is
+    closed; what it has then is forgotten, not destroyed. Not thread-safe, as usual for asyncio. A hook that is a plain
+    function runs in the loop and blocks it meanwhile.
     """
 
     if TYPE_CHECKING:  # so that `T` of a coroutine function is what it returns when awaited
@@ -535,23 +556,35 @@ class AsyncPoolingService(_Service[T]):
         return True
 
     def _bind(self) -> None:
-        """Bind the pool to the running loop; raise if it has resources in another one."""
+        """Bind the pool to the running loop. Forgets the resources of one that was closed; raises for another one."""
         loop = asyncio.get_running_loop()
         bound = self._backend.loop
         if bound is loop:
             return
         if bound is not None and (self._ledger.slots or self._ledger.waiting):
-            state = "has been closed" if bound.is_closed() else "is not the running one"
-            count = len(self._ledger.slots)
-            raise PoolingError(
-                f"{messages.title(self._name, self._key)} has {count} {self._ledger.noun}{'s' * (count != 1)} of the "
-                f"event loop it was first used in, and that loop {state}. Stop the pool before its loop ends "
-                "(`async with pool:` does), or use one pool for each loop.",
-                pool=self._name,
-                counts=messages.counts_of(self._ledger),
-            )
+            self._leave(bound)
         self.engine.armed_at = float("inf")  # an alarm set in another loop, or without one, does not ring here
         self._backend.bind(loop)
+
+    def _leave(self, bound: asyncio.AbstractEventLoop) -> None:
+        """
+        Forget the resources of a loop that was closed: nothing can be awaited there any more.
+
+        Raises:
+            PoolingError: The loop was not closed.
+        """
+        count = len(self._ledger.slots)
+        holding = (
+            f"{messages.title(self._name, self._key)} has {count} {self._ledger.noun}{'s' * (count != 1)} of the event "
+            "loop it was first used in, and that loop "
+        )
+        advice = "Stop the pool before its loop ends (`async with pool:` does), or use one pool for each loop."
+        if not bound.is_closed():
+            raise PoolingError(
+                f"{holding}is not the running one. {advice}", pool=self._name, counts=messages.counts_of(self._ledger)
+            )
+        log.warning("%shas been closed: they are forgotten. %s", holding, advice)
+        self._ledger.forget_all()
 
     async def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """As `PoolingService.start`, without blocking the loop."""
@@ -622,6 +655,12 @@ class AsyncPoolingService(_Service[T]):
         """As `PoolingService.destroy`. A cancellation does not interrupt the destroy."""
         self._bind()
         if not await self.engine.destroy(value):
+            self._refuse(value)
+
+    async def checkpoint(self, value: T) -> None:
+        """As `PoolingService.checkpoint`. A cancellation is raised inside the hook."""
+        self._bind()
+        if not await self.engine.checkpoint(value):
             self._refuse(value)
 
     async def check(self, validate: Callable[[T], Any] | None = None) -> None:

@@ -44,6 +44,7 @@ QUICK = (
     "local/test_faults.py::test_a_fault_ends_after_its_count",
     "operations/test_every_await.py",
     "platform/test_loops.py",
+    "simulation/test_simulate.py",
     "web/test_asgi.py",
 )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -102,6 +103,17 @@ class Job:
         return self._result
 
 
+def starts(thread: threading.Thread) -> bool:
+    """Start a thread; whether that was possible. While the interpreter shuts down it raises, or before 3.12 hangs."""
+    if sys.is_finalizing():
+        return False
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
+
+
 class Workers:
     """Threads for background work: as many as there are jobs at the same time, and none without jobs."""
 
@@ -118,6 +130,9 @@ class Workers:
         If no thread can be started, as while the interpreter shuts down, `work` runs in the calling thread.
         """
         job = Job(work)
+        if sys.is_finalizing():  # an idle worker would not wake up any more
+            job.run()
+            return job
         with self._lock:
             self._jobs.append(job)
             # Each latch wakes one idle worker for one job, so a job never queues behind a busy worker.
@@ -125,10 +140,7 @@ class Workers:
         if latch is not None:
             latch.open()
             return job
-        try:
-            name = f"pooling-worker-{next(self._names)}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
-        except RuntimeError:
+        if not starts(threading.Thread(target=self._work, name=f"pooling-worker-{next(self._names)}", daemon=True)):
             with self._lock:
                 is_taken = job not in self._jobs  # by a worker that had just finished
                 if not is_taken:
@@ -177,7 +189,8 @@ class Timer:
                 # Made here, since gevent may have replaced `threading`'s locks meanwhile, also after a fork.
                 self._wake = Latch()
                 thread = self._thread = threading.Thread(target=self._run, name="pooling-timer", daemon=True)
-                thread.start()
+                if not starts(thread):  # nothing is done in time then, but no borrower waits longer than it said
+                    self._thread = None
             elif is_first:
                 self._wake.open()
         if is_to_be_reported:

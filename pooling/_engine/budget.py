@@ -2,54 +2,49 @@
 One budget for many ledgers: decides which of them may open one more slot, and which must make room for another.
 
 Pure and synchronous like the ledgers, and called under the lock that they all share. A place is a slot of any
-ledger. Rules:
+ledger. What costs is making a resource, not waiting for one that comes back soon. Rules:
 
 - The sum of all ledgers' places, those being opened or destroyed included, never exceeds the limit. The limit is
   `max_total`, or less for a while after a `squeeze`.
-- While a ledger is short (it has waiters, could grow by its own limits, and the budget is spent), every free place
-  is given by `share`: first to the ledgers that wait without a place, in the order in which they began to wait; then
-  to the ledger with the fewest places among those that wait for more.
-- For each missing place one idle resource is destroyed, of the ledger that lent one least recently. Where none is idle,
-  the next resource that comes back to a ledger with more than its share is destroyed.
-- A resource serves two borrowers of its own ledger before it is destroyed for another ledger. Otherwise two ledgers
-  that are short would swap places at each release, and every acquisition would cost a create.
-- While any ledger is short (`alert`), no ledger with places is `fast`, so that each release goes through the budget.
+- While places are free, whoever is short gets them, one at a time in the order of `_need`: ledgers without a place in
+  the order in which they began to wait, then the ledger with the most work for each of its places. Nothing is evicted.
+- A ledger without a place asks for one of another ledger at once. A ledger with resources waits for its own first: it
+  asks when its first waiter has waited as long as a create takes, and for the last resource of another ledger after
+  twice that. After a quarter of it, it may have what another ledger has too much of: a resource without which that one
+  still has clearly less work for each place.
+- It asks for one place at a time, and not while one is being opened for it. So its waiters share what it gets.
+- Taken is the idle resource that its ledger would miss least (`standing.py`).
+- Where none is idle, a resource that comes back to a ledger with waiters of its own goes on to serve them for one turn
+  before it is destroyed for a ledger that asks: as many as the time of a create allows. Against a ledger with far fewer
+  waiters than its own, a turn is `TURNS` borrowers, so that one waiter does not queue behind a thousand.
+- While any ledger asks (`alert`), and for a moment after, no ledger with places is `fast`, so that each release goes
+  through the budget.
 - The counts here follow each change of a ledger. An interrupt between two bytecodes may leave a count too high, never
   too low; the audit corrects it while a ledger is short.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .audit import AUDIT_EVERY
+from .standing import Age, Member, Spares, Standing
 
 if TYPE_CHECKING:
     from .slots import Slot
 
 EVICTED = "evicted"
-TURNS = 2  # borrowers that a resource serves while other ledgers are short
+TURNS = 2  # borrowers that a resource serves at least before it is given up for another ledger
+MOST_TURNS = 16  # and at most
+CALM_AFTER = 0.05  # seconds after the last ask until ledgers may be fast again
+MARGIN = 1.5  # how many times as much work for each place a ledger must have to get what another has too much of
 
-
-class Member(Protocol):
-    """What a budget needs of a ledger."""
-
-    slots: dict[Slot, None]
-    closing: dict[Slot, None]
-    out: dict[int, Slot]
-    idle: Any
-    fast: bool
-    owner: Any
-
-    @property
-    def queues(self) -> Iterable[Sized]: ...
-    @property
-    def live(self) -> int: ...
-    def settle(self, now: float) -> None: ...
-    def evict(self, now: float) -> bool: ...
-    def audit(self, now: float) -> None: ...
+#: When a ledger with resources may ask, in creates that its first waiter has waited: for what another ledger has too
+#: much of, for any resource but the last of a ledger, for any resource.
+SURPLUS, FURTHER, ANY = 0.25, 1.0, 2.0
+LONGEST_PATIENCE = 0.25  # part of a pool's timeout: the longest that counts as the time of a create
 
 
 class Budget:
@@ -62,20 +57,24 @@ class Budget:
 
     __slots__ = (
         "active",
+        "age",
         "alert",
         "audited_at",
+        "calm_at",
+        "changed",
+        "closing",
         "demand",
-        "served",
-        "served_at",
         "limit",
         "max_total",
         "outbox",
-        "waiting_for_more",
         "relax_at",
-        "has_idle",
-        "waiting_without",
-        "changed",
+        "served",
+        "served_at",
+        "spares",
+        "to_grant",
         "used",
+        "waiting_for_more",
+        "waiting_without",
     )
 
     def __init__(self, max_total: float) -> None:
@@ -83,14 +82,18 @@ class Budget:
         self.limit = max_total
         self.relax_at = inf  # when a squeeze ends and the limit is `max_total` again
         self.used = 0
-        self.active: dict[Member, None] = {}  # ledgers that have places; never more than `max_total`
+        self.age = Age()
+        self.active: dict[Member, Standing] = {}  # ledgers that have places; never more than `max_total`
+        self.closing: dict[Member, None] = {}  # ledgers that may have places which are being freed
         self.waiting_without: dict[Member, int] = {}  # short and without a place -> places wanted
         self.waiting_for_more: dict[Member, int] = {}  # short, with some places -> further places wanted
         self.demand = 0  # places wanted by all of them
         self.alert = False
-        self.has_idle: dict[Member, None] = {}  # while `alert`: ledgers that may have an idle resource to spare
+        self.calm_at = -inf  # when `alert` may end
+        self.spares = Spares(self.active)  # while `alert`
         self.served: Member | None = None
         self.served_at = -inf
+        self.to_grant = 0  # places that `served` may take now
         self.audited_at = -inf
         self.changed: list[Member] = []  # changed on behalf of another ledger: their timers have to be set again
         self.outbox: list[Any] = []
@@ -102,13 +105,35 @@ class Budget:
 
     # -- places ------------------------------------------------------------
 
-    def grant(self, ledger: Member) -> bool:
+    def grant(self, ledger: Member, now: float) -> bool:
         """Take a place for this ledger, if it may have one now; whether it was taken."""
-        if self.used >= self.limit or (self.is_short and self.served is not ledger):
+        if self.used >= self.limit:
             return False
+        if self.is_short:
+            if self.served is not ledger or not self.to_grant:
+                return False
+            self.to_grant -= 1
         self.used += 1
-        self.active[ledger] = None
+        standing = self.active.get(ledger)
+        if standing is None:
+            self.age.tick(now)
+            self.active[ledger] = Standing(ledger, self.age)
+        else:
+            standing.rank = None  # with more places it would lose less
         return True
+
+    def created(self, ledger: Member, seconds: float, now: float, *, is_late: bool) -> None:
+        """Note that a create of this ledger has succeeded after so many seconds; a late one is not typical."""
+        if not is_late:
+            ledger.pace.created(seconds)
+            self.age.pace.created(seconds)
+        if ledger in self.active:
+            self.active[ledger].gained_at = now
+
+    def came_back(self, ledger: Member, seconds: float) -> None:
+        """Note that a resource of this ledger was used for so many seconds."""
+        ledger.pace.used(seconds)
+        self.age.pace.used(seconds)
 
     def vacated(self, ledger: Member) -> None:
         """Count a place of this ledger as free."""
@@ -119,11 +144,9 @@ class Budget:
     def room_for(self, ledger: Member, now: float) -> float:
         """How many places this ledger could get before any borrower releases a resource."""
         limit = self.max_total if self.relax_at <= now else self.limit
-        active = list(self.active)
-        spare = sum(len(other.idle) for other in active if other is not ledger and not any(other.queues))
-        freed = sum(len(other.closing) for other in active)
+        spare = sum(len(other.idle) for other in list(self.active) if other is not ledger and not any(other.queues))
         others = self.demand - self.waiting_without.get(ledger, 0) - self.waiting_for_more.get(ledger, 0)
-        return limit - self.used + freed + spare - others
+        return limit - self.used + self._being_freed() + spare - others
 
     def set_demand(self, ledger: Member, places: int) -> None:
         """Record how many further places this ledger would open at once; 0 for none."""
@@ -137,11 +160,29 @@ class Budget:
             queue.pop(ledger, None)
             return
         queue[ledger] = places
-        if not self.alert:
-            self.alert = True
-            for member in list(self.active):
-                member.fast = False
-                self.has_idle[member] = None
+        if ledger.slots:
+            self._note_patience(ledger)
+
+    def _note_patience(self, ledger: Member) -> None:
+        """Note since when a ledger has waited for its own resources, and how long it does: never while it gets one."""
+        standing = self.active[ledger]
+        standing.patience = min(ledger.pace.create_time, ledger.options.timeout * LONGEST_PATIENCE)
+        if ledger.opening:
+            standing.waits_since = inf
+        elif standing.places:
+            standing.waits_since = max(ledger.waiting_since, standing.gained_at)
+        else:
+            standing.waits_since = -inf
+
+    def next_look(self, ledger: Member, now: float) -> float:
+        """When a ledger that is short of further places may ask for those that it may not ask for yet."""
+        if ledger not in self.waiting_for_more:
+            return inf
+        standing = self.active[ledger]
+        when = standing.waits_since + FURTHER * standing.patience
+        if when <= now:
+            when = standing.waits_since + ANY * standing.patience
+        return when if when > now else inf
 
     # -- sharing -----------------------------------------------------------
 
@@ -151,68 +192,137 @@ class Budget:
             self.limit, self.relax_at = self.max_total, inf
         if ledger is not None and self.served is ledger and now - self.served_at < AUDIT_EVERY:
             return  # called by `share`
-        if self.alert and ledger is not None and ledger.idle:
-            self.has_idle[ledger] = None
+        if self.alert:
+            self.age.tick(now)
+            if ledger in self.active:
+                self.spares.offer(self.active[ledger])
         if self.is_short or self.used > self.limit:
-            self._give_places(now)
-        if self.alert and not self.is_short:
-            self.alert = False
-            self.has_idle.clear()
+            if now - self.audited_at >= AUDIT_EVERY:
+                ledger = None
+                self.audit(now)
+            if self.used < self.limit:
+                ledger = None
+                self._give_places(now)
+            if ledger is None or self.used > self.limit or self._may_matter(ledger, now):
+                self._make_room(now)
+        if self.alert and now >= self.calm_at:
+            self._calm_down(now)
 
     def _give_places(self, now: float) -> None:
-        if now - self.audited_at >= AUDIT_EVERY:
-            self.audit(now)
         try:
             while self.is_short and self.used < self.limit:
                 used = self.used
                 self.served_at = now
-                self.served = ledger = self._neediest()
+                self.served = ledger = self._neediest(self.waiting_for_more, now)
                 places = self.waiting_without.pop(ledger, 0) or self.waiting_for_more.pop(ledger, 0)
                 self.demand -= places
+                self.to_grant = 1
                 ledger.settle(now)
                 self.changed.append(ledger)
                 if self.used == used and (ledger in self.waiting_without or ledger in self.waiting_for_more):
                     break
         finally:
             self.served = None
-        self._make_room(now)
 
-    def _neediest(self) -> Member:
+    def _neediest(self, further: Iterable[Member], now: float) -> Member:
+        """The ledger to get the next place: one without a place, else one of those that wait for more."""
         if self.waiting_without:
             return next(iter(self.waiting_without))
-        return min(self.waiting_for_more, key=lambda ledger: len(ledger.slots))
+        return min(further, key=lambda ledger: self._need(ledger, now))
+
+    def _need(self, ledger: Member, now: float) -> tuple[bool, float]:
+        """The order of ledgers that wait for more: those that may ask, then those with more work for each place."""
+        standing = self.active[ledger]
+        return not self._may_ask(ledger, FURTHER, now), -standing.load()
+
+    def _may_ask(self, ledger: Member, stage: float, now: float) -> bool:
+        """Whether a ledger with places has waited long enough for this stage."""
+        standing = self.active[ledger]
+        return standing.waits_since + stage * standing.patience <= now
+
+    def _may_matter(self, ledger: Member, now: float) -> bool:
+        """Whether an eviction may be due after a change of this ledger: it asks for a place, or has one to spare."""
+        if ledger in self.waiting_without:
+            return True
+        standing = self.active.get(ledger)
+        if standing is None:
+            return False
+        return (self.alert and standing.is_spare) or (
+            ledger in self.waiting_for_more and self._may_ask(ledger, SURPLUS, now)
+        )
+
+    def _raise_alert(self, now: float) -> None:
+        """Have each release go through the budget, and list what is idle already."""
+        self.calm_at = now + CALM_AFTER
+        if not self.alert:
+            self.alert = True
+            self.age.tick(now)
+            for ledger, standing in list(self.active.items()):
+                ledger.fast = False
+                self.spares.offer(standing)
+
+    def _calm_down(self, now: float) -> None:
+        """Let ledgers be fast again, unless one still asks."""
+        if self.waiting_without or any(self._may_ask(ledger, SURPLUS, now) for ledger in self.waiting_for_more):
+            self.calm_at = now + CALM_AFTER
+        else:
+            self.alert = False
+            self.spares.clear()
 
     def _make_room(self, now: float) -> None:
-        missing = self.demand + max(self.used - self.limit, 0) - self._being_freed()
-        if missing <= 0:
-            return
-        candidates = self.has_idle if self.alert else self.active
-        spare = [ledger for ledger in candidates if ledger.idle and not any(ledger.queues)]
-        if self.alert:
-            self.has_idle = dict.fromkeys(spare)
-        while missing > 0 and spare:
-            victim = min(spare, key=_last_taken)
-            if victim.evict(now):
-                self.changed.append(victim)
-                missing -= 1
-            if not victim.idle:
-                spare.remove(victim)
-                self.has_idle.pop(victim, None)
+        """Have idle resources destroyed: those above the limit, and one for each ledger that may have it."""
+        self._raise_alert(now)
+        free = self._being_freed() - max(self.used - self.limit, 0)
+        while (spare := self.spares.first()) is not None and (free < 0 or self._has_takers(spare, free, now)):
+            if not spare.ledger.evict(now):  # a borrower was faster
+                break
+            self.changed.append(spare.ledger)
+            free += 1
+
+    def _has_takers(self, spare: Standing, others: float, now: float) -> bool:
+        """Whether more than so many ledgers may have a place of the one that would miss it least."""
+        takers = len(self.waiting_without)
+        too_much = MARGIN * spare.load_on(spare.places - 1) if spare.places > 1 else inf
+        for ledger in self.waiting_for_more:
+            if takers > others:
+                break
+            if spare.places == 1:
+                takers += self._may_ask(ledger, ANY, now)
+            elif self._may_ask(ledger, SURPLUS, now):
+                takers += self._may_ask(ledger, FURTHER, now) or self.active[ledger].load() >= too_much
+        return takers > others
 
     def _being_freed(self) -> int:
-        return sum(len(ledger.closing) for ledger in self.active)
+        """Places that become free without an eviction."""
+        places = 0
+        for ledger in list(self.closing):
+            places += len(ledger.closing)
+            if not ledger.closing:
+                del self.closing[ledger]
+        return places
 
-    def must_yield(self, ledger: Member, slot: Slot) -> bool:
+    def must_yield(self, ledger: Member, slot: Slot, now: float) -> bool:
         """Whether a ledger, though it has waiters, must give up this returned resource for another ledger."""
         if not self.is_short:
             slot.turns = 0
             return False
         slot.turns += 1
-        if slot.turns <= TURNS or self._being_freed() >= self.demand:
+        further = [
+            other for other in self.waiting_for_more if other is not ledger and self._may_ask(other, FURTHER, now)
+        ]
+        if self._being_freed() >= len(self.waiting_without) + len(further):
             return False
-        if self.waiting_without:
-            return True
-        return any(len(other.slots) + 1 < len(ledger.slots) for other in self.waiting_for_more if other is not ledger)
+        other = self._neediest(further, now)
+        if slot.turns <= self._turn(ledger, other):
+            return False
+        return not other.slots or len(other.slots) + 1 < len(ledger.slots)
+
+    def _turn(self, ledger: Member, other: Member) -> float:
+        """How many borrowers a resource of `ledger` may serve while `other` asks for its place."""
+        pace = self.age.pace
+        most = min(max(pace.create_time / (pace.use_time or inf), TURNS), MOST_TURNS)
+        waiters, others = (sum(map(len, each.queues)) for each in (ledger, other))
+        return TURNS if waiters > most * others else most
 
     # -- limits ------------------------------------------------------------
 
@@ -242,8 +352,9 @@ class Budget:
         for ledger in [ledger for ledger in self.active if not ledger.slots]:
             del self.active[ledger]
         self.used = sum(len(ledger.slots) for ledger in self.active)
+        self.closing = dict.fromkeys(ledger for ledger in self.active if ledger.closing)
         self.demand = sum(self.waiting_without.values()) + sum(self.waiting_for_more.values())
-
-
-def _last_taken(ledger: Member) -> float:
-    return max((slot.taken_at for slot in ledger.slots), default=0.0)
+        self.spares.clear()
+        if self.alert:
+            for standing in self.active.values():
+                self.spares.offer(standing)

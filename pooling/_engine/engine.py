@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..stats import PoolStats
 from . import messages
 from .operations.background import CheckIdle, CheckSlot, CloseSlot, OnSlot, OpenSlot
+from .operations.checkpoint import Checkpoint
 from .operations.give_back import Destroy, GiveBack
 from .operations.start_stop import Start, Stop
 from .operations.take import Take
@@ -36,6 +37,10 @@ class Engine(Pool):
     def destroy(self, value: Any) -> Destroy:
         """Destroy a resource that is out."""
         return Destroy(self, value)
+
+    def checkpoint(self, value: Any) -> Checkpoint:
+        """Make durable what was done with a resource that is out."""
+        return Checkpoint(self, value)
 
     def check_idle(self, validate: Callable[[Any], Any] | None) -> CheckIdle:
         """Check all idle resources."""

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..factory import PoolFactory
 
-STEPS = ("create", "destroy", "validate", "acquire", "release")
+STEPS = ("create", "destroy", "validate", "acquire", "release", "checkpoint")
 
 Hook = Callable[..., Any] | None
 
@@ -38,6 +38,7 @@ class Hooks:
     __slots__ = (
         "_by_type",
         "_factory",
+        "checkpoint",
         "create",
         "is_alive",
         "is_final",
@@ -54,6 +55,7 @@ class Hooks:
         self.logs_failures: bool = getattr(factory, "logs_failures", PoolFactory.logs_failures)
         self.create: Callable[[], Any] = factory.create
         self.validate: Hook = overridden(factory, "validate")
+        self.checkpoint: Hook = overridden(factory, "checkpoint")
         self.is_alive: Callable[[Any], bool] | None = overridden(factory, "is_alive")
         self.is_final: Callable[[BaseException], bool] = getattr(factory, "is_final", None) or (PoolFactory().is_final)
         self._by_type: dict[type, ValueHooks] = {}
@@ -73,7 +75,7 @@ class Hooks:
                 acquire=overridden(self._factory, "acquire") or _own(kind, "acquire"),
                 release=_with_exc(release) if release else _own(kind, "release"),
                 destroy=overridden(self._factory, "destroy") or _own(kind, "destroy"),
-                start=_own(kind, "start"),
+                start=_own(kind, "start") if getattr(self._factory, "starts_resources", False) else None,
                 stop=_own(kind, "stop"),
             )
             if release is None and found.release is not None:

@@ -29,6 +29,7 @@ class LeasableService(Protocol):
     def acquire(self, request_ctx: Any = ..., *, timeout: float | None = ..., priority: int = ...) -> Any: ...
     def release(self, value: Any, exc: BaseException | None = ..., /) -> Any: ...
     def destroy(self, value: Any, /) -> Any: ...
+    def checkpoint(self, value: Any, /) -> Any: ...
 
 
 class _Lease(Generic[T]):
@@ -88,6 +89,10 @@ class Lease(_Lease[T]):
         self._value, self._loan = NOTHING, None
         return False
 
+    def checkpoint(self) -> None:
+        """Make durable what was done with the resource; see `PoolFactory.checkpoint`."""
+        self._service.checkpoint(self._value)
+
     def run(self, task: Callable[[T], R]) -> R:
         """Run the task with a resource and return its result. If the task raises, the resource is destroyed."""
         value = self.__enter__()
@@ -134,6 +139,10 @@ class AsyncLease(_Lease[T]):
         # After an interrupt before the release began, `__del__` gives the value up, unless it has been lent again.
         self._value, self._loan = NOTHING, None
         return False
+
+    async def checkpoint(self) -> None:
+        """As `Lease.checkpoint`."""
+        await self._service.checkpoint(self._value)
 
     async def run(self, task: Callable[[T], Any]) -> Any:
         """Run the task with a resource and return its result. If the task raises, the resource is destroyed."""

@@ -53,6 +53,7 @@ from .slots import (
     Watcher,
     Work,
 )
+from .standing import Pace
 
 SHORTEST_LOOK = 0.01  # least seconds between two sweeps for idle resources, however short their limits
 
@@ -86,6 +87,7 @@ class Ledger:
         watches: Whether to give up overdue hooks; `False` if the backend can interrupt them.
         budget: The limit it shares with other ledgers, or `None`.
         owner: The pool that carries out its work; needed with a budget, where all ledgers share one outbox.
+        pace: Under a budget, how long creates and uses take; shared by all pools of one kind, its own for `None`.
         noun: What messages call a resource.
     """
 
@@ -99,6 +101,7 @@ class Ledger:
         "max_size",
         "budget",
         "owner",
+        "pace",
         "noun",
         # Read and changed by the fast path, without the lock.
         "fast",
@@ -141,6 +144,7 @@ class Ledger:
         watches: bool = True,
         budget: Budget | None = None,
         owner: Any = None,
+        pace: Pace | None = None,
         noun: str = "resource",
     ) -> None:
         self.options = options
@@ -151,6 +155,7 @@ class Ledger:
         self.max_size: int = options.max_size
         self.budget = budget
         self.owner = owner
+        self.pace: Any = pace if pace is not None or budget is None else Pace()
         self.noun = noun
         self.fast = False
         #: Whether the fast path records borrowers, too: after an error of a borrower, since the next error names them;
@@ -193,6 +198,11 @@ class Ledger:
         return sum(map(len, self.queues))
 
     @property
+    def waiting_since(self) -> float:
+        """When the first of its waiters queued; `inf` without waiters."""
+        return min((next(iter(queue)).since for queue in self.queues if queue), default=inf)
+
+    @property
     def live(self) -> int:
         """How many resources exist and are not being destroyed."""
         return len(self.slots) - len(self.opening) - len(self.late) - len(self.closing)
@@ -233,6 +243,7 @@ class Ledger:
             self.queues = tuple(OrderedDict() for _ in range(self.options.priorities))
         queue = self.queues[waiter.priority]
         waiter.serial = self.serial
+        waiter.since = min(waiter.since, now)
         self.fast = False
         queue[waiter] = None
         self._look_at(now + AUDIT_EVERY, now)
@@ -296,6 +307,8 @@ class Ledger:
         if slot.state is CLOSING:
             return
         slot.state = LIVE
+        if self.budget is not None and not cold:
+            self.budget.came_back(self, now - slot.taken_at)
         if cold:
             slot.due = now + (self.options.validate_idle or inf)
         if cold and isinstance(self.idle, list):
@@ -328,6 +341,8 @@ class Ledger:
         """A create has succeeded, perhaps late."""
         slot.value, slot.hooks = value, hooks
         slot.operation = None
+        if self.budget is not None:
+            self.budget.created(self, now - slot.born_at, now, is_late=slot.state is LATE)
         slot.born_at = slot.idle_since = now
         options = self.options
         slot.due = inf
@@ -490,6 +505,27 @@ class Ledger:
         self._look_at(self._next_look_at_idle(now), now)
         self.settle(now)
 
+    def forget_all(self) -> None:
+        """
+        Free all places without destroying what is in them, and forget all waiters.
+
+        For a pool whose event loop was closed: what belongs to that loop can be used, awaited or woken no more.
+        """
+        self.fast = False
+        mine = self.slots.copy()
+        self.outbox[:] = [item for item in self.outbox if getattr(item, "slot", None) not in mine]
+        for container in (self.idle, self.out, self.opening, self.closing, self.returning, *self.queues):
+            container.clear()
+        self.late = self.watchers = ()
+        for slot in mine:
+            if slot.waiter is not None:
+                slot.waiter.slot = None
+            slot.state, slot.operation, slot.waiter = GONE, None, None
+            slot.reason = slot.reason or "forgotten"
+            self._retire(slot)
+        if self.budget is not None:
+            self.budget.set_demand(self, 0)
+
     def watch(self, watcher: Watcher, now: float) -> None:
         """Wake the watcher when its state is reached, until it is forgotten."""
         self.watchers += (watcher,)
@@ -542,7 +578,7 @@ class Ledger:
                 slot = self.pop_idle()
                 if slot is None:
                     return
-                if self.budget is not None and self.budget.must_yield(self, slot):
+                if self.budget is not None and self.budget.must_yield(self, slot, now):
                     self._close(slot, EVICTED, now)
                     continue
                 waiter = next(iter(queue))
@@ -575,7 +611,7 @@ class Ledger:
         room = min(self.options.max_creating - len(self.opening), self.max_size - len(self.slots))
         short = min(unserved, room)
         for _ in range(min(max(unserved, missing), room)):
-            if budget is not None and not budget.grant(self):
+            if budget is not None and not budget.grant(self, now):
                 break
             short -= 1
             self._open(now)
@@ -603,7 +639,9 @@ class Ledger:
             slot = self.idle[0]
         except IndexError:  # a borrower was faster
             return False
-        return self._close_idle(slot, EVICTED, now)
+        was_idle = self._close_idle(slot, EVICTED, now)
+        self._look_at(self._next_look_at_budget(now), now)
+        return was_idle
 
     def _close_outdated(self, now: float) -> None:
         """Destroy idle slots of an earlier generation; `mixed` ends with the last such slot."""
@@ -648,8 +686,13 @@ class Ledger:
             slot.due = now + self.options.destroy_timeout
             self._look_at(slot.due, now)
         if slot in self.slots:  # else its place was freed when it was overdue
-            self.closing[slot] = None
+            self._await_close(slot)
         self.outbox.append(Close(slot))
+
+    def _await_close(self, slot: Slot) -> None:
+        self.closing[slot] = None
+        if self.budget is not None:
+            self.budget.closing[self] = None
 
     # -- time --------------------------------------------------------------
 
@@ -695,7 +738,7 @@ class Ledger:
             self.outbox.append(Wake(slot.waiter))  # the first wake-up may be lost
         elif slot.state is CLOSING:
             if slot.operation is None:  # its work item was lost
-                self.closing[slot] = None
+                self._await_close(slot)
                 self.outbox.append(Close(slot))
             else:  # its destroy was interrupted: the hooks have been called
                 self.closing.pop(slot, None)
@@ -817,9 +860,13 @@ class Ledger:
         self.alarm = min(self.alarm, max(when, now + SHORTEST_ALARM))
 
     def _next_look_at_budget(self, now: float) -> float:
-        """When to check whether a spent budget has room for `min_size`; for that no idle resource is evicted."""
-        is_short = self.state is RUNNING and self.live + len(self.opening) < self.min_size
-        return now + REFILL_LOOK if is_short and self.budget is not None else inf
+        """When it may ask for more of a spent budget, or whether that has room for `min_size`, which evicts nothing."""
+        if self.budget is None:
+            return inf
+        when = self.budget.next_look(self, now)
+        if self.min_size and self.state is RUNNING and self.live + len(self.opening) < self.min_size:
+            when = min(when, now + REFILL_LOOK)
+        return when
 
     def _next_look_at_idle(self, now: float) -> float:
         """When to look for idle resources: after a quarter of the limit, since the fast path records no idle times."""

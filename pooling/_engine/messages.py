@@ -10,8 +10,8 @@ from .call_site import describe
 from .ledger import STOPPED, SUSPENDED, Ledger
 
 if TYPE_CHECKING:
-    from .budget import Member
     from .slots import Slot
+    from .standing import Member
 
 # In a URL, before the host; and after the name of one.
 _CREDENTIAL = re.compile(

@@ -114,13 +114,14 @@ class Slot:
 class Waiter:
     """One borrower in the queue. Exactly one of `slot` and `verdict` is set when it is woken."""
 
-    __slots__ = ("latch", "operation", "priority", "serial", "slot", "verdict")
+    __slots__ = ("latch", "operation", "priority", "serial", "since", "slot", "verdict")
 
     def __init__(self, latch: Any, priority: int = 0, operation: Operation | None = None) -> None:
         self.latch = latch
         self.priority = priority
         self.operation = operation
         self.serial = 0  # number of the last create ordered when it queued
+        self.since = inf  # when it queued first
         self.slot: Slot | None = None
         self.verdict: str | BaseException | None = None  # "closed", or a final create error
 

@@ -64,6 +64,8 @@ class HeldResources:
         "may_need_loop",  # whether giving back may have to be awaited; never reset
         "_owner",  # the owner context, if it is another; set before other code sees this one
         "_sharers",  # the contexts whose owner this is, if there are any
+        "releases",  # when values may go back, by id, as far as that was noted; see `answer`
+        "may_release_early",  # whether a value may go back before the end; never reset
         "resolved",
         "error",
     )
@@ -75,6 +77,8 @@ class HeldResources:
     may_need_loop: bool
     _owner: Self | None
     _sharers: weakref.WeakSet[HeldResources] | None
+    releases: dict[int, set[Any]]
+    may_release_early: bool
     resolved: dict[Any, Any]
     error: BaseException | None
 
@@ -193,6 +197,18 @@ class HeldResources:
         self.resolved = NOTHING_RESOLVED
         if errors:
             raise_errors(errors, self, exc)
+
+    @property
+    def must_be_awaited(self) -> bool:
+        """Whether it holds or takes something that only `aclose` can give back."""
+        return self.may_need_loop and self._has_to_be_awaited()
+
+    def abandon(self) -> None:
+        """End the request without giving anything back, after the event loop that this would need was closed."""
+        self._is_closed = True
+        self._uses.clear()
+        self._flights.clear()
+        self.resolved = NOTHING_RESOLVED
 
     def _has_to_be_awaited(self) -> bool:
         uses, flights = tuple(self._uses.values()), tuple(self._flights.values())

@@ -6,7 +6,7 @@ objects built on that; `inject` passes them to functions. See `docs/injection.md
 """
 
 from .container import Container
-from .inject import Inject, inject, task
+from .inject import Inject, inject, part, task
 from .providers import AsyncPool, Factory, Managed, Pool, Pooled
 
-__all__ = ["AsyncPool", "Container", "Factory", "Inject", "Managed", "Pool", "Pooled", "inject", "task"]
+__all__ = ["AsyncPool", "Container", "Factory", "Inject", "Managed", "Pool", "Pooled", "inject", "part", "task"]

@@ -10,12 +10,12 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from dependency_injector import errors, providers
+from dependency_injector import errors
 
 from ..binding import refuse_single
 from ..errors import ConfigurationError
-from ._plan import effective, path_to_pooled, reachable
-from ._scopes import PerContainer, PerRequest
+from ._captives import captives
+from ._plan import reachable
 from ._sources import PoolProvider
 from .inject import Spec, specs
 
@@ -25,7 +25,7 @@ __all__ = ["check"]
 def check(container: Any, injected: Iterable[Any]) -> None:
     """See `Container.check`."""
     findings = [
-        *_captive(container),
+        *captives(container.providers),
         *_members(container),
         *_undefined(container),
         *_markers(container, injected),
@@ -33,22 +33,6 @@ def check(container: Any, injected: Iterable[Any]) -> None:
     if findings:
         name = getattr(container.declarative_parent, "__name__", "the container")
         raise ConfigurationError(f"{name} cannot work:\n" + "\n".join(f"- {finding}" for finding in findings))
-
-
-def _captive(container: Any) -> Iterator[str]:
-    """An object that outlives requests must not hold a pooled value."""
-    names = _names(container)
-    for provider in reachable(container.providers.values()):
-        if not isinstance(provider, providers.BaseSingleton | providers.Resource | PerContainer):
-            continue
-        path = path_to_pooled(provider)
-        if path:
-            route = " -> ".join(_called(step, names) for step in path)
-            yield (
-                f"{_called(provider, names)} lives longer than a request and would keep a value that is given back at "
-                f"its end: {route}. Make it a providers.Factory, or give it the pooled provider itself "
-                f"({_called(path[-1], names)}.provider) to ask when it needs the value."
-            )
 
 
 def _members(container: Any) -> Iterator[str]:
@@ -102,19 +86,3 @@ def _inside(packages: Iterable[Any]) -> Iterator[str]:
         for found in pkgutil.walk_packages(getattr(module, "__path__", ()), module.__name__ + "."):
             if found.name in sys.modules:
                 yield found.name
-
-
-def _names(container: Any) -> dict[Any, str]:
-    names: dict[Any, str] = {}
-    for name, provider in container.providers.items():
-        names.setdefault(provider, name)
-        names.setdefault(effective(provider), name)
-    return names
-
-
-def _called(provider: Any, names: dict[Any, str]) -> str:
-    name = names.get(provider) or names.get(effective(provider))
-    kind = type(effective(provider)).__name__
-    if isinstance(effective(provider), PerRequest):
-        kind = "Pooled"
-    return f"{name} ({kind})" if name else kind

@@ -91,9 +91,18 @@ def container_for(target: Any, owner: Any, where: str) -> Any:
         )
     if is_provider(target) and _declaring_class(target) is None:
         return None
+    earlier = _earlier_definition(target)
+    if earlier is not None:
+        raise ConfigurationError(
+            f"{where}: {name} is of a class that was defined again after {name_of(earlier)} was started, as Streamlit "
+            "and notebooks do when they run the code again. Define the class in a module that is imported, or keep "
+            "class and container over the runs (st.cache_resource).",
+            field="container",
+        )
     raise ConfigurationError(
         f"{where}: no container that has {name} is in use here; start one (app.start(), `with app.running():`) or "
-        "open a request on it (`with app.request():`)",
+        "open a request on it (`with app.request():`). A web app is given its container by the `install` or the "
+        "middleware of pooling.web, such as pooling.web.fastapi.install(app, container).",
         field="container",
     )
 
@@ -117,6 +126,16 @@ def _containers_of_call() -> Iterator[Any]:
 def _declaring_class(provider: Any) -> Any:
     """The container class a provider was declared in, or `None`."""
     return next((kind for kind in list(_classes) if kind.knows(provider)), None)  # type: ignore[attr-defined]
+
+
+def _earlier_definition(target: Any) -> Any:
+    """The running container whose class was defined in the place of the target's, or `None`."""
+    kind = _declaring_class(target) if is_provider(target) else None
+    if kind is None:
+        return None
+    place = (kind.__module__, kind.__qualname__)
+    found = ((getattr(c.declarative_parent, "__module__", ""), name_of(c), c) for c in _all_running())
+    return next((c for module, name, c in found if (module, name) == (place[0], place[1].rpartition(".")[2])), None)
 
 
 def _declared_name(provider: Any) -> str:

@@ -7,8 +7,9 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable, Container
 from types import UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Self, TypeVar, Union, get_args, get_origin
 
+from .._request.answer import RELEASES, Release
 from .._request.current import get_current
 from ..binding import is_provider
 from ..context import RequestContext
@@ -21,6 +22,12 @@ __all__ = ["Marker", "markers_of", "plan_of", "without_marked"]
 T = TypeVar("T")
 
 
+_NOT_INJECTED = (
+    "decorate the function with @pooling.di.inject, below any decorator that registers it; in FastAPI you may write "
+    "pooling.web.fastapi.Injected[...] instead"
+)
+
+
 class Marker(Generic[T]):
     """
     Marks an argument to inject: `= Inject[App.repo]`, or `Annotated[Repo, Inject(App.repo)]`.
@@ -29,17 +36,24 @@ class Marker(Generic[T]):
     loop.
     """
 
-    __slots__ = ("owner", "target")
+    __slots__ = ("owner", "release", "target")
 
-    def __init__(self, target: Any, owner: Any = None) -> None:
+    def __init__(self, target: Any, owner: Any = None, release: Release | None = None) -> None:
         if not isinstance(target, str) and not is_provider(target):
             raise ConfigurationError(
                 f"Inject({target!r}): expected a provider of a container class, such as Inject[App.repo], or a key "
                 'such as Inject["services.audit"]',
                 field="Inject",
             )
+        if release is not None and release not in RELEASES:
+            raise ConfigurationError(
+                f"Inject[..., {release!r}]: expected {', '.join(map(repr, RELEASES[:-1]))} or {RELEASES[-1]!r}, "
+                "when the pooled values go back",
+                field="release",
+            )
         self.target = target
         self.owner = owner
+        self.release: Release | None = release
 
     async def __call__(self) -> T:
         ctx = RequestContext.current()
@@ -49,11 +63,20 @@ class Marker(Generic[T]):
             answering, plan = plan_of(self, repr(self))
             if container is not None and answering is container:
                 container.injection_plans[self] = plan
-        return await plan.aresolve(get_current())  # type: ignore[no-any-return]
+        value: T = await plan.aresolve(get_current())
+        if ctx is not None:
+            plan.note_release(ctx, self.release)
+        return value
+
+    def without_release(self) -> Marker[T]:
+        """The same marker without a mark when its pooled values go back."""
+        return self if self.release is None else Marker(self.target, self.owner)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Marker):
             return NotImplemented
+        if self.release != other.release:
+            return False
         if isinstance(self.target, str) or isinstance(other.target, str):
             return self.target == other.target and self.owner is other.owner
         return self.target is other.target
@@ -61,11 +84,19 @@ class Marker(Generic[T]):
     def __hash__(self) -> int:
         return hash(self.target) if isinstance(self.target, str) else id(self.target)
 
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self  # a framework copies the defaults of a handler that nothing injects
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        # A framework takes the argument for one that the client sends.
+        raise ConfigurationError(f"{self!r} is taken for a parameter of the request: {_NOT_INJECTED}", field="Inject")
+
     def __getattr__(self, name: str) -> Any:
         # Code that reads another attribute was passed the marker instead of the service.
+        if name in self.__slots__ or name.startswith("__"):  # it is being copied, or asked for a protocol
+            raise AttributeError(name)
         raise AttributeError(
-            f"{self!r} has no attribute {name!r}: this is the marker itself, not the service; decorate the function "
-            "with @pooling.di.inject, below any decorator that registers it"
+            f"{self!r} has no attribute {name!r}: this is the marker itself, not the service; {_NOT_INJECTED}"
         )
 
     def __repr__(self) -> str:

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from dependency_injector import providers
 
+from .._request.current import get_current
 from ..binding import is_provider
 from ._scopes import PerContainer, PerRequest, Watched
 
 if TYPE_CHECKING:
+    from .._request.answer import Release
     from ..context import RequestContext
 
     Step = Callable[[RequestContext], Any]
@@ -41,7 +43,8 @@ class Plan:
     What calling one provider will do: the pooled values it needs, and how to make its object.
 
     Overrides are followed: only the overriding provider is examined. Of a `Selector` only the
-    selected branch is, so that such a plan holds for one call only.
+    selected branch is, so that such a plan holds for one call only; if the choice needs pooled values, it is made when
+    the request has them.
 
     Args:
         root: The provider.
@@ -51,7 +54,17 @@ class Plan:
         resolve: `resolve(ctx)` returns what `root()` returns in this request, which must be the current one.
     """
 
-    __slots__ = ("__weakref__", "_changes", "_holds", "_plainly", "_pooled", "_root", "_unwatched", "resolve")
+    __slots__ = (
+        "__weakref__",
+        "_changes",
+        "_holds",
+        "_is_undecided",
+        "_plainly",
+        "_pooled",
+        "_root",
+        "_unwatched",
+        "resolve",
+    )
 
     resolve: Step
 
@@ -60,6 +73,7 @@ class Plan:
         self._plainly = plainly or root
         self._pooled: tuple[PerRequest[Any], ...] = ()
         self._unwatched: tuple[Any, ...] = ()  # providers that do not report overrides
+        self._is_undecided = False  # whether a choice waits for the values of `_pooled`
         self._holds = False  # whether the plan is valid as long as none of those is overridden
         self._changes = 0
         self._look()
@@ -72,12 +86,23 @@ class Plan:
 
     def take(self, ctx: RequestContext) -> Awaitable[None] | None:
         """Have a request take the pooled values needed now; returns what to await, or `None`."""
-        needed = self.pooled()
+        needed, is_undecided = self.pooled(), self._is_undecided
         for provider in needed:
             taking = provider.begin(ctx)
             if taking is not None:
-                return _take_rest(taking, needed, ctx)
-        return None
+                return self._take_rest(taking, needed, ctx)
+        return self.take(ctx) if is_undecided else None
+
+    async def _take_rest(self, taking: Awaitable[Any], needed: Iterable[PerRequest[Any]], ctx: RequestContext) -> None:
+        await taking
+        for provider in needed:  # `begin` does nothing for those already taken
+            begun = provider.begin(ctx)
+            if begun is not None:
+                await begun
+        if not self._holds:  # a choice that waited for these values may need others
+            rest = self.take(ctx)
+            if rest is not None:
+                await rest
 
     async def aresolve(self, ctx: RequestContext) -> Any:
         """As `resolve`, awaiting the pooled values first."""
@@ -86,6 +111,13 @@ class Plan:
             await taking
         value = self.resolve(ctx)
         return await value if isinstance(value, PENDING) else value
+
+    def note_release(self, ctx: RequestContext, release: Release | None) -> None:
+        """Note when a request may give back the pooled values of a call that was just made; see `keep_until`."""
+        resolved = ctx.resolved
+        for provider in self.pooled():
+            if provider in resolved:  # else it is overridden
+                ctx.keep_until(resolved[provider], release)
 
     def forget(self) -> None:
         """Make the plan again at the next call, after a change."""
@@ -96,7 +128,7 @@ class Plan:
         before = self._changes
         walk = _Walk(self)
         walk.visit(self._root)
-        self._pooled = tuple(walk.pooled)
+        self._pooled, self._is_undecided = tuple(walk.pooled), walk.is_undecided
         if walk.is_overridden:  # overrides are for tests, where speed does not matter: look at each call
             self.forget()
         elif walk.varies:
@@ -124,14 +156,6 @@ class Plan:
         return self._plainly()
 
 
-async def _take_rest(taking: Awaitable[Any], needed: Iterable[PerRequest[Any]], ctx: RequestContext) -> None:
-    await taking
-    for provider in needed:  # `begin` does nothing for those already taken
-        begun = provider.begin(ctx)
-        if begun is not None:
-            await begun
-
-
 class _Walk:
     """One walk over the providers that a call reaches."""
 
@@ -140,8 +164,13 @@ class _Walk:
         self.pooled: list[PerRequest[Any]] = []
         self.unwatched: list[Any] = []
         self.is_overridden = False
+        self.is_undecided = False
         self.varies = False
         self._seen: set[Any] = set()
+
+    def pooled_of(self, provider: Any) -> list[PerRequest[Any]]:
+        self.visit(provider)
+        return self.pooled
 
     def visit(self, provider: Any) -> None:
         if provider in self._seen:
@@ -169,6 +198,10 @@ class _Walk:
         selector: Any = provider.selector
         if is_provider(selector):
             self.visit(selector)
+            resolved = get_current().resolved
+            if any(pooled not in resolved for pooled in _Walk(self.plan).pooled_of(selector)):
+                self.is_undecided = True
+                return
         branch = provider.providers.get(selector())
         if branch is not None:
             self.visit(branch)
@@ -237,26 +270,34 @@ def _object_step(factory: Any) -> Step:
         else:
             by_name[name] = _argument_step(given)
     if by_place and by_name:
-        return lambda ctx: kind(
-            *[step(ctx) for step in by_place], **{name: step(ctx) for name, step in by_name.items()}
-        )
-    return _by_name_step(kind, by_name) if by_name else _by_place_step(kind, by_place)
+        return _mixed_step(kind, by_place, by_name)
+    if by_name:
+        return _by_name_step(kind, by_name)
+    given, named = by_place[: len(factory.args)], by_place[len(factory.args) :]
+    as_declared = _mixed_step(kind, given, dict(zip(factory.kwargs, named, strict=True)))
+    return _by_place_step(kind, by_place, as_declared)
+
+
+def _mixed_step(kind: Any, by_place: list[Step], by_name: dict[str, Step]) -> Step:
+    return lambda ctx: kind(*[step(ctx) for step in by_place], **{name: step(ctx) for name, step in by_name.items()})
 
 
 # Written out for few arguments, since that halves the time of a call.
 
 
-def _by_place_step(kind: Any, steps: list[Step]) -> Step:
+def _by_place_step(kind: Any, steps: list[Step], as_declared: Step) -> Step:
+    """By position, as long as the class has the constructor whose positions these are: a test may replace it."""
+    init = kind.__init__
     match steps:
         case []:
             return lambda _: kind()
         case [one]:
-            return lambda ctx: kind(one(ctx))
+            return lambda ctx: kind(one(ctx)) if kind.__init__ is init else as_declared(ctx)
         case [one, two]:
-            return lambda ctx: kind(one(ctx), two(ctx))
+            return lambda ctx: kind(one(ctx), two(ctx)) if kind.__init__ is init else as_declared(ctx)
         case [one, two, three]:
-            return lambda ctx: kind(one(ctx), two(ctx), three(ctx))
-    return lambda ctx: kind(*[step(ctx) for step in steps])
+            return lambda ctx: kind(one(ctx), two(ctx), three(ctx)) if kind.__init__ is init else as_declared(ctx)
+    return lambda ctx: kind(*[step(ctx) for step in steps]) if kind.__init__ is init else as_declared(ctx)
 
 
 def _by_name_step(kind: Any, steps: dict[str, Step]) -> Step:

@@ -92,6 +92,8 @@ class _Scoped(Watched, providers.Provider[T]):
         copied: Self | None = memo.get(id(self))
         if copied is not None:
             return copied
+        if any(other is self for other in memo.values()):  # `containers.copy` put it in the place of another one
+            return self
         copied = self.__class__()
         memo[id(self)] = copied
         self._copy_into(copied, memo)

@@ -7,7 +7,8 @@ The types here describe providers by what calling them returns. The library's `P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 from dependency_injector import providers
@@ -272,6 +273,10 @@ class _HasGetPool(Protocol[T_co]):
 HasPools: TypeAlias = "_HasPool[Lends[T]] | _HasGetPool[Lends[T]]"
 
 
+#: The options of `acquire` of this package's pools.
+_OPTIONS = ("timeout", "priority")
+
+
 class Source:
     """
     The pools of a pooled provider, of which each request uses one, chosen by its key or by `select`.
@@ -299,6 +304,25 @@ class Source:
         self._name = name
         self.is_fixed = select is None and key is None and name is None and isinstance(provider, PerContainer)
         self.declared: str | None = None
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """
+        Check the names of the options for the pool's `acquire`, as far as they are known before there is a pool.
+
+        Raises:
+            ConfigurationError: A pool of this package has no such option, or the name is almost that of one.
+        """
+        is_ours = isinstance(self.provider, PoolProvider) and self._select is None and self._key is None
+        for name in options:
+            if name in _OPTIONS:
+                continue
+            meant = get_close_matches(name, (*_OPTIONS, "select", "key", "name"), 1, 0.75)
+            if meant or is_ours:
+                raise ConfigurationError(
+                    f"Pooled: there is no option {name!r}"
+                    + (f"; did you mean {meant[0]!r}?" if meant else f"; acquire has {' and '.join(_OPTIONS)}"),
+                    field=name,
+                )
 
     def copied(self, memo: dict[Any, Any]) -> Source:
         """A copy for another container."""

@@ -299,6 +299,20 @@ class _Methods:
                 )
 
 
+def _refuse_hiding(container: str, name: str) -> None:
+    """
+    Check the name of a provider.
+
+    Raises:
+        ConfigurationError: A method or attribute of all containers has that name.
+    """
+    if hasattr(_Methods, name) and not name.startswith("__"):
+        raise ConfigurationError(
+            f"{container}.{name}: a provider of this name would hide {name!r} of the container; choose another name",
+            field=name,
+        )
+
+
 class RunningContainer(_Methods, containers.DynamicContainer):
     """The object that a `Container` class makes, with its own copy of every provider."""
 
@@ -311,6 +325,8 @@ class RunningContainer(_Methods, containers.DynamicContainer):
         self._is_running = False
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if is_provider(value):
+            _refuse_hiding(name_of(self), name)
         super().__setattr__(name, value)
         if is_provider(value) and name != "parent":
             self.injection_plans.clear()
@@ -332,6 +348,9 @@ class Container(_Methods, containers.DeclarativeContainer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name, value in vars(cls).items():
+            if is_provider(value):
+                _refuse_hiding(cls.__name__, name)
         declare(cls)
         for name, value in vars(cls).items():
             if isinstance(value, PerContainer | PerRequest):

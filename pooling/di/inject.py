@@ -1,5 +1,5 @@
 """
-`inject`, `Inject` and `task`: functions whose arguments come from a container.
+`inject`, `Inject`, `task` and `part`: functions whose arguments come from a container.
 
 A marker names a provider of a container *class* (or a key). The container is found at each call: the one that the
 current request was opened on, else the one that is running. Nothing is patched, so containers do not affect each other,
@@ -16,10 +16,13 @@ import inspect
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 from .._request.current import get_current
-from ..errors import ConfigurationError
+from ..binding import is_provider
+from ..context import RequestContext
+from ..errors import ConfigurationError, RequestContextError
 from ._lookup import the_running
 from ._markers import Marker, markers_of, plan_of, without_marked
 from ._plan import PENDING, Plan
@@ -27,33 +30,42 @@ from ._plan import PENDING, Plan
 if TYPE_CHECKING:
     from dependency_injector import containers, providers
 
-    from ..context import RequestContext
+    from .._request.answer import Release
 
-__all__ = ["Inject", "Spec", "inject", "specs", "task"]
+__all__ = ["Inject", "Spec", "inject", "part", "specs", "task"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _MakesMarkers:
-    """`Inject`: `Inject[provider]` is typed as what the provider returns, so that it can be a default."""
+    """
+    `Inject`: `Inject[provider]` is typed as what the provider returns, so that it can be a default.
+
+    In a web request, `Inject[provider, "handler"]` gives the pooled values it needs back when the handler has returned,
+    before the response goes out; see `pooling.web.asgi.RequestContextMiddleware`.
+    """
 
     @overload
-    def __getitem__(self, target: providers.Provider[T]) -> T: ...
+    def __getitem__(self, target: providers.Provider[T] | tuple[providers.Provider[T], Release]) -> T: ...
     @overload
-    def __getitem__(self, target: str | tuple[Any, str]) -> Any: ...
+    def __getitem__(self, target: str | tuple[Any, str] | tuple[Any, str, Release]) -> Any: ...
     def __getitem__(self, target: Any) -> Any:
+        if isinstance(target, tuple) and (isinstance(target[0], str) or is_provider(target[0])):
+            return self(*target)
+        if isinstance(target, tuple) and len(target) == 3:
+            return self(target[:2], target[2])
         return self(target)
 
     @overload
-    def __call__(self, target: providers.Provider[T]) -> Marker[T]: ...
+    def __call__(self, target: providers.Provider[T], release: Release | None = None) -> Marker[T]: ...
     @overload
-    def __call__(self, target: str | tuple[Any, str]) -> Marker[Any]: ...
-    def __call__(self, target: Any) -> Marker[Any]:
+    def __call__(self, target: str | tuple[Any, str], release: Release | None = None) -> Marker[Any]: ...
+    def __call__(self, target: Any, release: Release | None = None) -> Marker[Any]:
         if isinstance(target, tuple):
             owner, key = target
-            return Marker(key, owner)
-        return Marker(target)
+            return Marker(key, owner, release)
+        return Marker(target, release=release)
 
     def __repr__(self) -> str:
         return "pooling.di.Inject"
@@ -76,7 +88,7 @@ class Entry(NamedTuple):
 class Spec:
     """The injected arguments of a function."""
 
-    __slots__ = ("__weakref__", "_key", "function", "is_eager", "markers")
+    __slots__ = ("__weakref__", "_key", "_notes_releases", "function", "is_eager", "markers")
 
     def __init__(
         self, function: Callable[..., Any], markers: dict[str, tuple[int, Marker[Any]]], *, is_eager: bool
@@ -85,6 +97,7 @@ class Spec:
         self.markers = markers
         self.is_eager = is_eager
         self._key = id(self)
+        self._notes_releases = any(marker.release is not None for _, marker in markers.values())
         specs.add(self)
 
     def fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -94,6 +107,8 @@ class Spec:
         for name, place, plan in self._entries(ctx):
             if given <= place and name not in kwargs:
                 kwargs[name] = plan.resolve(ctx)
+                if self._notes_releases:
+                    plan.note_release(ctx, self.markers[name][1].release)
 
     async def afill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """As `fill`, after awaiting all pooled values."""
@@ -110,6 +125,8 @@ class Spec:
             if given <= place and name not in kwargs:
                 value = plan.resolve(ctx)
                 kwargs[name] = value if not isinstance(value, PENDING) else await value
+                if self._notes_releases:
+                    plan.note_release(ctx, self.markers[name][1].release)
 
     def _entries(self, ctx: RequestContext) -> tuple[Entry, ...]:
         """The injected arguments and their plans in this call's container."""
@@ -149,9 +166,9 @@ def inject(function: Any = None, /, *, eager: bool = True) -> Any:
     """
     Give a function its marked arguments from a container.
 
-    For functions, coroutine functions, generators of both kinds, methods and constructors.
-    An argument that the caller passes is left alone, and nothing is taken from a pool for it. The decorated function's
-    signature does not show the injected arguments, so frameworks do not look for them in requests.
+    For functions, coroutine functions, generators of both kinds and context managers made of them, methods and
+    constructors. An argument that the caller passes is left alone, and nothing is taken from a pool for it. The
+    decorated function's signature does not show the injected arguments, so frameworks do not look for them in requests.
 
     For an async function, the pooled values it needs are awaited first. A plain function takes them when its arguments
     are resolved, and blocks meanwhile.
@@ -170,9 +187,18 @@ def inject(function: Any = None, /, *, eager: bool = True) -> Any:
     return _inject(function, eager, sys._getframe(1))
 
 
+#: The decorators that make a context manager of a generator, by the code of the functions that they return.
+_MANAGER_MAKERS: Final[dict[Any, Any]] = {}
+for _make in (contextmanager, asynccontextmanager):
+    _MANAGER_MAKERS[_make(len).__code__] = _make  # type: ignore[arg-type]
+
+
 def _inject(function: Any, eager: bool, frame: Any) -> Any:
     if isinstance(function, staticmethod | classmethod):
         return type(function)(_inject(function.__func__, eager, frame))
+    remake = _MANAGER_MAKERS.get(getattr(function, "__code__", None))
+    if remake is not None:  # what is injected is the generator below, when the manager is entered
+        return remake(_inject(function.__wrapped__, eager, frame))
     if not inspect.isroutine(function):
         raise ConfigurationError(
             f"inject: expected a function or method, not {function!r}. Decorate the function that it calls.",
@@ -282,16 +308,50 @@ def _as_task(function: Any, container: Any, name: str | None, values: dict[str, 
     if isinstance(function, staticmethod | classmethod):
         return type(function)(_as_task(function.__func__, container, name, values))
     title = name or function.__qualname__
+
+    def request() -> RequestContext:
+        chosen = container if container is not None and not isinstance(container, type) else the_running(container)
+        return chosen.request(title, **values)  # type: ignore[no-any-return]
+
+    return _in_requests(function, request, "task", "with app.request(): ...")
+
+
+def part(function: F) -> F:
+    """
+    Run each call of a function as a part of the current request that takes its own pooled values.
+
+    For the messages of a websocket and the parts of a stream: the values go back when the call ends, so nothing is
+    held, and no transaction is open, while the next message is waited for. Values such as the user are the request's.
+    For functions, coroutine functions and methods. To inject arguments, put `inject` below it.
+
+    Raises:
+        ConfigurationError: It is a generator function, whose body runs after the call has ended.
+        RequestContextError: At a call: no request is open.
+    """
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(part(function.__func__))
+    title = function.__qualname__
+
+    def request() -> RequestContext:
+        ctx = RequestContext.current()
+        if ctx is None:
+            raise RequestContextError(
+                f"{title} is a part of a request, and no request is open here: call it inside `with app.request():` or "
+                "a web middleware of pooling.web; work that belongs to no request is a pooling.di.task"
+            )
+        return ctx.child(own=True)
+
+    return _in_requests(function, request, "part", "with RequestContext.current().child(own=True): ...")  # type: ignore[no-any-return]
+
+
+def _in_requests(function: Any, request: Callable[[], RequestContext], kind: str, instead: str) -> Any:
+    """Wrap a function so that each call runs in the request that `request()` returns, and ends it."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(
-            f"task: {title} is a generator function, whose body runs after the call has ended, and so outside of its "
-            "request. Open the request where it is iterated over: with app.request(): ...",
-            field="task",
+            f"{kind}: {function.__qualname__} is a generator function, whose body runs after the call has ended, and "
+            f"so outside of its request. Open the request where it is iterated over: {instead}",
+            field=kind,
         )
-
-    def request() -> Any:
-        chosen = container if container is not None and not isinstance(container, type) else the_running(container)
-        return chosen.request(title, **values)
 
     if inspect.iscoroutinefunction(function):
 

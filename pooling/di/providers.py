@@ -20,6 +20,7 @@ from .._request.current import NO_REQUEST, get_current
 from ..binding import is_provider
 from ..errors import ConfigurationError, RequestContextError
 from ..service import AsyncPoolingService, PoolingService
+from ._captives import refuse_captors
 from ._lifecycle import WHERE_IT_HAS_ONE, arun_step, discards_awaitable, run_step
 from ._plan import FACTORIES, Plan
 from ._scopes import PerContainer, PerRequest, Watched
@@ -160,7 +161,7 @@ class Pooled(PerRequest[T]):
     if not TYPE_CHECKING:
         # `__call__` is a function of each instance, replaced when the provider is overridden, so that a second use in a
         # request, the most frequent call, is one look-up.
-        __slots__ = ("__call__", "_is_fixed", "_options", "_source")
+        __slots__ = ("__call__", "_is_checked", "_is_fixed", "_options", "_origin", "_source")
 
     @overload
     def __init__(
@@ -202,7 +203,10 @@ class Pooled(PerRequest[T]):
     ) -> None:
         super().__init__()
         self._source = Source(source_provider(source), select, key, name)
+        self._source.check_options(options)
         self._options = options
+        self._origin: Pooled[T] = self  # the provider that it is a copy of
+        self._is_checked = False  # whether no longer-lived provider depends on it
         self.changed()
 
     # --- resolving -----------------------------------------------------------------------------------------------
@@ -241,6 +245,8 @@ class Pooled(PerRequest[T]):
         """A request's value, on its first use; errors as for calling the provider."""
         if ctx is NO_REQUEST:
             raise self._no_request()
+        if not self._is_checked:
+            self._check()
         if self._is_fixed:
             pool = self._source.provider.ready or self._source.provider()
             value = ctx.take(pool, id(pool), self._options)
@@ -263,6 +269,8 @@ class Pooled(PerRequest[T]):
             return over.begin(ctx) if isinstance(over, Pooled) else None
         if ctx is NO_REQUEST:
             raise self._no_request()
+        if not self._is_checked:
+            self._check()
         if not self._is_fixed:
             return self._source.atake(ctx, self._options, self)
         pool = self._source.provider.ready or self._source.provider()
@@ -282,10 +290,17 @@ class Pooled(PerRequest[T]):
         ctx = get_current()
         return self.begin(ctx) or _at_hand(ctx.resolved[self])
 
+    def _check(self) -> None:
+        """Refuse a provider that would keep the value; before the first value is taken."""
+        refuse_captors(self._origin)
+        self._is_checked = True
+
     def _no_request(self) -> RequestContextError:
         return RequestContextError(
             f"{self._source.label} is one value per request, and no request is open here: use it inside "
-            "`with app.request():`, a web middleware of pooling.web, or a function decorated with pooling.di.task"
+            "`with app.request():`, a web middleware of pooling.web, or a function decorated with pooling.di.task. In "
+            "a web app, call pooling.web's `install` after other middlewares were added; what runs outside of the HTTP "
+            "request, such as an event of Gradio, is a task of its own."
         )
 
     # --- being a provider ----------------------------------------------------------------------------------------
@@ -304,6 +319,7 @@ class Pooled(PerRequest[T]):
 
     def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
         copied._source, copied._options = self._source.copied(memo), self._options
+        copied._origin = self._origin
 
 
 async def _at_hand(value: T) -> T:
@@ -378,6 +394,21 @@ class Managed(PerContainer[T]):
             raise ConfigurationError(
                 f"{self.label!r} is made by a coroutine function; start the container with astart()"
             )
+        return self._checked(made)
+
+    def _checked(self, made: Any) -> T:
+        """
+        Note who made the object.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        if made is None:
+            raise ConfigurationError(
+                f"{self.label!r} has made nothing: its class or function returned None. Return the object; what only "
+                "has to happen at the start is start=..., of another object",
+                field="make",
+            )
         self._maker = os.getpid()
         return made  # type: ignore[no-any-return]
 
@@ -390,8 +421,7 @@ class Managed(PerContainer[T]):
         if self._object is None and self.last_overriding is None:
             made = self._make()
             made = await made if inspect.isawaitable(made) else made
-            self._maker = os.getpid()
-            self._keep(made)
+            self._keep(self._checked(made))
         await arun_step(self(), "start", self._start, self.label)
 
     def stop(self, timeout: float | None = None) -> None:

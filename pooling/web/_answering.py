@@ -1,18 +1,116 @@
-"""What the integrations for WSGI and Django share: a request that is open until its response is complete."""
+"""What the integrations share: what happens before an answer, and a request that is open until its end."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .._request.answer import RELEASES, Release
 from .._request.current import Active
 from ..context import RequestContext
-from .outcome import note_unfinished
+from ..errors import ConfigurationError
+from .outcome import note_error, note_unfinished
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Answering", "StreamedBody"]
+__all__ = [
+    "Answering",
+    "Release",
+    "StreamedBody",
+    "aprepare_answer",
+    "check_container",
+    "checked_release",
+    "prepare_answer",
+]
+
+logger = logging.getLogger("pooling")
+
+# --- before the answer -----------------------------------------------------------------------------------------------
+
+
+def checked_release(release: Any) -> Release:
+    """
+    Check a `release` argument.
+
+    Raises:
+        ConfigurationError: It is none of the known points.
+    """
+    if release not in RELEASES:
+        raise ConfigurationError(
+            f"release={release!r}: expected {', '.join(map(repr, RELEASES[:-1]))} or {RELEASES[-1]!r}", field="release"
+        )
+    return release  # type: ignore[no-any-return]
+
+
+def check_container(container: Any, name: str = "container") -> None:
+    """
+    Check a `container` argument.
+
+    Raises:
+        ConfigurationError: It is a class, or nothing that can serve requests.
+    """
+    if isinstance(container, type):
+        raise ConfigurationError(
+            f"{name}={container.__name__}: expected a container, got its class; write {container.__name__}()",
+            field=name,
+        )
+    if not all(hasattr(container, needed) for needed in ("request", "running", "injection_plans")):
+        kind = getattr(container, "declarative_parent", None) or type(container)
+        raise ConfigurationError(
+            f"{name}: a {kind.__name__} cannot be started and stopped with an app; derive its class from "
+            "pooling.di.Container, which is a DeclarativeContainer that can",
+            field=name,
+        )
+
+
+def prepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
+    """
+    Make durable what the handler did, and give back what only the handler needed, before the answer goes out.
+
+    After an error nothing is made durable: the values are reset when they go back.
+
+    Raises:
+        Exception: That failed, so the answer must not go out. An answer of status 400 or more promises nothing; the
+            failure is then only logged, and the request ends with it.
+    """
+    if not ctx.has_to_prepare(release):
+        return
+    with _failures_noted(ctx, status):
+        if ctx.error is None:
+            ctx.checkpoint()
+    with _failures_noted(ctx, status):
+        ctx.give_back("handler", release)
+
+
+async def aprepare_answer(ctx: RequestContext, status: int, release: Release | None) -> None:
+    """As `prepare_answer`; a `release` of `None` gives nothing back."""
+    if not ctx.has_to_prepare(release):
+        return
+    with _failures_noted(ctx, status):
+        if ctx.error is None:
+            await ctx.acheckpoint()
+    if release is None:
+        return
+    with _failures_noted(ctx, status):
+        await ctx.agive_back("handler", release)
+
+
+@contextmanager
+def _failures_noted(ctx: RequestContext, status: int) -> Iterator[None]:
+    """Have the request end with an error of the block. If the answer is an error already, it is only logged."""
+    try:
+        yield
+    except Exception as error:
+        note_error(error, ctx)
+        if status < 400:
+            raise
+        logger.warning("%s was answered with status %s; what it did is not kept: %s", ctx, status, error)
+
+
+# --- a request in several steps --------------------------------------------------------------------------------------
 
 
 class Answering(Active[RequestContext]):

@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .._backends.offload import in_background
 from ..context import RequestContext
-from ..errors import ConfigurationError
+from ._answering import aprepare_answer, check_container, checked_release
 from .outcome import note_status, note_unfinished
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ._answering import Release
 
 __all__ = ["ContainerLifespan", "RequestContextMiddleware", "headers"]
 
@@ -26,6 +28,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Values = Callable[[Scope], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+#: Answers a connection whose answer could not be given because of an error, or returns `False`.
+Answer = Callable[[Scope, Receive, Send, Exception], Awaitable[bool]]
 
 
 #: Codes with which a websocket's client closes in good order: done, going away, or no code (RFC 6455).
@@ -34,13 +38,19 @@ _FAREWELLS = {1000, 1001, 1005}
 #: Messages with a body or a part of one; also those of the extensions for sending files.
 _BODIES = {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
 
+#: Messages with which an answer begins.
+_STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+
 
 class RequestContextMiddleware:
     """
     Opens a `RequestContext` around each HTTP request and websocket, and ends it after the last use.
 
-    That is when the app returns: after a streamed body and after background tasks, when a websocket closes, on an
-    error or a cancellation, which is passed to the pools' release hooks. If the client disconnects, the request
+    Before the first byte of the answer goes out, the checkpoint of each pooled value runs, such as a commit. If that
+    fails, the error is raised in place of the answer, and the server answers with 500.
+
+    The request ends when the app returns: after a streamed body and after background tasks, when a websocket closes, on
+    an error or a cancellation, which is passed to the pools' release hooks. If the client disconnects, the request
     ends when the code that serves it ends. A response that was not sent to its end counts as an error, and so does one
     of status 500 or more. A websocket that its client closes in good order does not.
 
@@ -49,8 +59,11 @@ class RequestContextMiddleware:
         container: The container that serves the requests. Without one, injected functions use the one that runs.
         values: Returns the request's values, such as the user, given the ASGI scope; may be a coroutine
             function. An exception of it goes to the server, or to an error middleware outside of this one.
-        release: `"end"` gives pooled values back when the app returns, `"response"` as soon as the last part
-            of the response was sent; background tasks then cannot use them.
+        release: `"end"` gives pooled values back when the app returns; `"response"` ends the request as soon as the
+            last part of the response was sent, so background tasks cannot use it; `"handler"` gives pooled values back
+            before the response begins, so a stream and background tasks take others. `Inject[App.repo, "handler"]`
+            says so for one dependency.
+        answer: Answers in place of the server when the answer could not be given; returns whether it did.
     """
 
     def __init__(
@@ -59,14 +72,16 @@ class RequestContextMiddleware:
         container: Any = None,
         *,
         values: Values | None = None,
-        release: Literal["end", "response"] = "end",
+        release: Release = "end",
+        answer: Answer | None = None,
     ) -> None:
-        if release not in {"end", "response"}:
-            raise ConfigurationError(f"release={release!r}: expected 'end' or 'response'", field="release")
+        if container is not None:
+            check_container(container)
         self.app = app
         self.container = container
         self.values = values
-        self.release = release
+        self.release: Release = checked_release(release)
+        self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -78,11 +93,21 @@ class RequestContextMiddleware:
             values = await values
         title = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
-        exchange = _Exchange(ctx, receive, send, may_be_cut=scope.get("method") == "HEAD")
-        sends = exchange.send if self.release == "end" else exchange.send_and_end
+        exchange = _Exchange(ctx, receive, send, release=self.release, may_be_cut=scope.get("method") == "HEAD")
         with ctx.active():
             async with exchange:
-                await self.app(scope, exchange.receive, sends)
+                try:
+                    await self.app(scope, exchange.receive, exchange.send)
+                except Exception:
+                    if exchange.unanswered is None:
+                        raise
+                if exchange.unanswered is not None:
+                    await self._answer(scope, exchange, exchange.unanswered)
+
+    async def _answer(self, scope: Scope, exchange: _Exchange, failure: Exception) -> None:
+        """Have a failure answered that the app inside did not answer."""
+        if self.answer is None or not await self.answer(scope, exchange.receive, exchange.send, failure):
+            raise failure
 
 
 class ContainerLifespan:
@@ -99,6 +124,7 @@ class ContainerLifespan:
     """
 
     def __init__(self, app: App, container: Any, *, timeout: float | None = None) -> None:
+        check_container(container)
         self.app = app
         self.container = container
         self.timeout = timeout
@@ -190,21 +216,41 @@ class _Exchange:
     Follows the messages of a request and its response, to know how it ends.
 
     Args:
+        release: When pooled values go back.
         may_be_cut: Whether the response may end early without an error.
+
+    Attributes:
+        unanswered: Why the answer could not be given, as long as no other one has been given; else `None`.
     """
 
-    __slots__ = ("_ctx", "_ending", "_is_begun", "_is_whole", "_left", "_missing", "_receive", "_send", "is_complete")
+    __slots__ = (
+        "_ctx",
+        "_ending",
+        "_is_begun",
+        "_is_complete",
+        "_is_whole",
+        "_left",
+        "_missing",
+        "_receive",
+        "_release",
+        "_send",
+        "unanswered",
+    )
 
-    def __init__(self, ctx: RequestContext, receive: Receive, send: Send, *, may_be_cut: bool) -> None:
+    def __init__(
+        self, ctx: RequestContext, receive: Receive, send: Send, *, release: Release, may_be_cut: bool
+    ) -> None:
         self._ctx = ctx
         self._receive = receive
         self._send = send
+        self._release: Release = release
         self._is_begun = False
         self._is_whole = may_be_cut  # whether the response is complete, or counts as complete
         self._missing: int | None = None  # bytes of the body still to come, if its length is known
         self._left: int | None = None  # the code with which a websocket's client closed
         self._ending: asyncio.Future[None] | None = None
-        self.is_complete = False
+        self._is_complete = False
+        self.unanswered: Exception | None = None
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -216,23 +262,52 @@ class _Exchange:
 
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
-        if kind == "http.response.start":
-            self._is_begun = True
-            self._missing = _length(message.get("headers", ()))
-            note_status(self._ctx, message["status"])
+        if kind in _STARTS:
+            status = message.get("status")
+            if status is not None:
+                note_status(self._ctx, status)
+            # A websocket's handler goes on after this, with its values.
+            release = None if kind == "websocket.accept" else self._release
+            if self._ctx.has_to_prepare(release):
+                return self._prepare_and_send(message, status or 0, release)
+            self._note_begun(message)
         elif kind in _BODIES:
             if self._missing is not None:
                 self._missing -= len(message.get("body", b""))
-            self.is_complete = not message.get("more_body", False)
-            if self.is_complete or (self._missing is not None and self._missing <= 0):
+            self._is_complete = not message.get("more_body", False)
+            if self._is_complete or (self._missing is not None and self._missing <= 0):
                 self._is_whole = True
+            if self._is_complete and (self._release == "response" or self._ctx.may_release_early):
+                return self._send_last(message)
+        elif kind == "websocket.close":
+            self.unanswered = None
+            if self._release == "response":
+                return self._send_last(message)
         return self._send(message)
 
-    async def send_and_end(self, message: Message) -> None:
-        """Send a message, and end the request with the last one."""
-        await self.send(message)
-        if self.is_complete or message["type"] == "websocket.close":
+    async def _prepare_and_send(self, message: Message, status: int, release: Release | None) -> None:
+        """Send the beginning of the answer, unless it would not be true."""
+        try:
+            await aprepare_answer(self._ctx, status, release)
+        except Exception as error:
+            self.unanswered = error
+            raise
+        self._note_begun(message)
+        await self._send(message)
+
+    def _note_begun(self, message: Message) -> None:
+        self.unanswered = None
+        if message["type"] == "http.response.start":
+            self._is_begun = True
+            self._missing = _length(message.get("headers", ()))
+
+    async def _send_last(self, message: Message) -> None:
+        """Send the last message, and give back what is not needed afterwards."""
+        await self._send(message)
+        if self._release == "response" and not self._ctx.keeps_values:
             await self.end(None)
+        else:
+            await self._ctx.agive_back("response", self._release)
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,14 +7,17 @@ In the settings::
     POOLING = {"CONTAINER": "shop.pools.app", "VALUES": "shop.pools.values"}
 
 `CONTAINER` is a container or the path to import it from; `VALUES` returns the request's values, given the
-`HttpRequest`, or is the path of such a function. Both are optional.
+`HttpRequest`, or is the path of such a function; `RELEASE` says when pooled values go back, as for
+`pooling.web.wsgi.RequestContextMiddleware`. All are optional.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
@@ -22,21 +25,29 @@ from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
-from ._answering import Answering, StreamedBody
+from ..errors import ConfigurationError, RequestContextError
+from ._answering import Answering, StreamedBody, aprepare_answer, check_container, checked_release, prepare_answer
 from .outcome import note_error, note_status
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+    from ._answering import Release
+
 __all__ = ["RequestContextMiddleware"]
+
+
+_NAMES = ("CONTAINER", "VALUES", "RELEASE")
 
 
 class RequestContextMiddleware:
     """
     Opens a `RequestContext` around each request.
 
-    It ends when the view has answered; with a streamed response, when its content is complete or given up.
+    It ends when the view has answered, before the response goes out; with a streamed response, when its content is
+    complete or given up, and what the view did is made durable before the response goes out. If that fails, as a commit
+    can, the error is raised in place of the response.
     Under ASGI use async views with asyncio pools; under WSGI plain views with pools for threads.
 
     Args:
@@ -49,8 +60,12 @@ class RequestContextMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
         given: Mapping[str, Any] = getattr(settings, "POOLING", {})
+        _check_names(given)
         self.container = _imported(given.get("CONTAINER"))
+        if self.container is not None:
+            check_container(self.container, "POOLING['CONTAINER']")
         self.values = _imported(given.get("VALUES"))
+        self.release: Release = checked_release(given.get("RELEASE", "end"))
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
@@ -75,27 +90,80 @@ class RequestContextMiddleware:
         ctx = self._open(request)
         with Answering(ctx):
             response: Any = self.get_response(request)
-        note_status(ctx, response.status_code)
-        if response.streaming:
-            _keep_open(request, response, ctx, None)
-        else:
-            ctx.close()
+            if ctx.must_be_awaited:
+                _refuse_closed_loop(ctx)
+            note_status(ctx, response.status_code)
+            with _closed_on_error(response):
+                prepare_answer(ctx, response.status_code, self.release)
+                if not _is_streamed(response):
+                    ctx.close()
+                    return response
+        _keep_open(request, response, ctx, None)
         return response
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
         ctx = self._open(request)
         async with Answering(ctx):
             response: Any = await self.get_response(request)
-        note_status(ctx, response.status_code)
-        if response.streaming:
-            _keep_open(request, response, ctx, asyncio.get_running_loop())
-        else:
-            await ctx.aclose()
+            note_status(ctx, response.status_code)
+            with _closed_on_error(response):
+                await aprepare_answer(ctx, response.status_code, self.release)
+                if not _is_streamed(response):
+                    await ctx.aclose()
+                    return response
+        _keep_open(request, response, ctx, asyncio.get_running_loop())
         return response
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    """
+    Check the keys of the setting `POOLING`.
+
+    Raises:
+        ConfigurationError: One is not known.
+    """
+    for name in given:
+        if name not in _NAMES:
+            meant = get_close_matches(str(name).upper(), _NAMES, 1)
+            raise ConfigurationError(
+                f"POOLING[{name!r}]: the keys of this setting are {', '.join(_NAMES)}"
+                + (f"; did you mean {meant[0]}?" if meant else ""),
+                field=str(name),
+            )
 
 
 def _imported(given: Any) -> Any:
     return import_string(given) if isinstance(given, str) else given
+
+
+def _refuse_closed_loop(ctx: RequestContext) -> NoReturn:
+    """
+    Give up values of an asyncio pool that an async view has taken under WSGI.
+
+    Raises:
+        RequestContextError: Always.
+    """
+    ctx.abandon()
+    raise RequestContextError(
+        f"{ctx} holds values of an asyncio pool under WSGI, where Django runs an async view in an event loop that is "
+        "closed when the view returns, so they cannot be committed or given back: serve the site with ASGI, or use "
+        "plain views and pools for threads"
+    )
+
+
+def _is_streamed(response: Any) -> bool:
+    """Whether code of the app makes the content; a server may send a file by itself, and has to recognize it."""
+    return response.streaming and getattr(response, "file_to_stream", None) is None
+
+
+@contextmanager
+def _closed_on_error(response: Any) -> Iterator[None]:
+    """If the block raises, close a response that the framework will not see."""
+    try:
+        yield
+    except BaseException:
+        response.close()
+        raise
 
 
 def _keep_open(request: Any, response: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:

@@ -7,14 +7,19 @@ and `Injected[...]` is short for it; both run in the event loop, not in the fram
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.params import Depends as DependsParameter
 
+from ..binding import is_provider
 from ..context import RequestContext
 from ..di import Inject
-from ..errors import RequestContextError
+from ..di._markers import Marker
+from ..errors import ConfigurationError, RequestContextError
 from . import starlette
 from .asgi import RequestContextMiddleware, headers
 from .starlette import lifespan
@@ -22,6 +27,7 @@ from .starlette import lifespan
 if TYPE_CHECKING:
     from dependency_injector import providers
 
+    from ._answering import Release
     from .asgi import Values
 
 __all__ = ["CurrentRequest", "Injected", "RequestContextMiddleware", "headers", "install", "lifespan"]
@@ -30,14 +36,19 @@ T = TypeVar("T")
 
 
 class _Injected:
-    """`Injected[App.repo]` is `Depends(Inject(App.repo))`, typed as the value: for defaults and for `Annotated`."""
+    """
+    `Injected[App.repo]` is `Depends(Inject[App.repo])`, typed as the value: for defaults and for `Annotated`.
+
+    `Injected[App.repo, "handler"]` gives the pooled values it needs back when the handler has returned, so a stream
+    does not keep them. If another dependency of the request needs one for longer, it stays as long.
+    """
 
     @overload
-    def __getitem__(self, target: providers.Provider[T]) -> T: ...
+    def __getitem__(self, target: providers.Provider[T] | tuple[providers.Provider[T], Release]) -> T: ...
     @overload
-    def __getitem__(self, target: str | tuple[Any, str]) -> Any: ...
+    def __getitem__(self, target: str | tuple[Any, str] | tuple[Any, str, Release]) -> Any: ...
     def __getitem__(self, target: Any) -> Any:
-        return Depends(Inject(target))
+        return Depends(Inject[target])
 
     def __repr__(self) -> str:
         return "pooling.web.fastapi.Injected"
@@ -59,7 +70,14 @@ async def _current() -> RequestContext:
 CurrentRequest = Depends(_current)
 
 
-def install(app: FastAPI, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
+def install(
+    app: FastAPI,
+    container: Any,
+    *,
+    values: Values | None = None,
+    timeout: float | None = None,
+    release: Release = "end",
+) -> None:
     """
     Start and stop a container with an app, and open a request for each connection.
 
@@ -71,9 +89,102 @@ def install(app: FastAPI, container: Any, *, values: Values | None = None, timeo
         container: The container that serves its requests.
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
+        release: When pooled values go back, as for `RequestContextMiddleware`.
     """
-    starlette.install(app, container, values=values, timeout=timeout)
+    starlette.install(app, container, values=values, timeout=timeout, release=release)
+    app.router.lifespan_context = _checking_routes(app, app.router.lifespan_context, release)
+    app.dependency_overrides = _Overrides(app.dependency_overrides)
     app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, _is_a_refusal)
+
+
+# --- handlers that are generators ------------------------------------------------------------------------------------
+
+
+def _checking_routes(app: FastAPI, inner: Callable[[Any], Any], release: Release) -> Callable[[Any], Any]:
+    """Check the routes when the app starts, which has all of them then."""
+
+    def run(scope_app: Any) -> Any:
+        for route in app.routes:
+            _check_route(route, release)
+        return inner(scope_app)
+
+    return run
+
+
+def _check_route(route: Any, release: Release) -> None:
+    """
+    Refuse a generator as a handler that gives pooled values back when it has returned: its body runs only then.
+
+    Raises:
+        ConfigurationError: The route has one.
+    """
+    dependant = getattr(route, "dependant", None)
+    handler = inspect.unwrap(dependant.call) if dependant is not None and dependant.call is not None else None
+    if not (inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler)):
+        return
+    for marker in _markers_of(dependant):
+        if (marker.release or release) == "handler":
+            raise ConfigurationError(
+                f"{route.path}: the handler {handler.__qualname__} is a generator, whose body runs after it has "
+                f'returned, and the pooled values of {marker!r} would be given back before. Mark it "end", as in '
+                'Injected[App.repo, "end"], or take values inside with pooling.di.part',
+                field="release",
+            )
+
+
+def _markers_of(dependant: Any) -> Iterator[Marker[Any]]:
+    for part in dependant.dependencies:
+        if isinstance(part.call, Marker):
+            yield part.call
+        yield from _markers_of(part)
+
+
+# --- overrides -------------------------------------------------------------------------------------------------------
+
+
+class _Overrides(dict[Any, Any]):
+    """
+    An app's `dependency_overrides`, whose keys may also be `Injected[App.repo]`, `Inject[App.repo]` or `App.repo`.
+
+    They replace each dependency on the provider, also one that is marked with when its values go back.
+    """
+
+    def __init__(self, given: Mapping[Any, Any]) -> None:
+        super().__init__({_plain(key): value for key, value in given.items()})
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(_plain(key), value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(_plain(key))
+
+    def __delitem__(self, key: Any) -> None:
+        super().__delitem__(_plain(key))
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(_plain(key))
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(_plain(key), default)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        return super().pop(_plain(key), *default)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        return super().setdefault(_plain(key), default)
+
+    def update(self, *given: Any, **named: Any) -> None:
+        for key, value in dict(*given, **named).items():
+            self[key] = value
+
+
+def _plain(key: Any) -> Any:
+    """The marker that a key means, without when its values go back; other keys as they are."""
+    if isinstance(key, DependsParameter):
+        key = key.dependency
+    if is_provider(key):
+        return Inject(key)
+    return key.without_release() if isinstance(key, Marker) else key
 
 
 def _is_a_refusal(error: Exception) -> bool:

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException
 
-from .outcome import note_error
+from ..context import RequestContext
+from ._answering import check_container, checked_release, prepare_answer
+from .outcome import note_error, note_status
 from .wsgi import RequestContextMiddleware
 
 if TYPE_CHECKING:
     from flask import Flask
+
+    from ._answering import Release
 
 __all__ = ["Pooling"]
 
@@ -23,13 +27,15 @@ class Pooling:
     `Pooling(app, container)`, or `Pooling(container=container)` and later `init_app(app)`.
 
     The request ends when the server closes the body, not in the framework's teardown, which comes before a
-    streamed body is sent, and twice with `stream_with_context`.
+    streamed body is sent, and twice with `stream_with_context`. If an answer cannot be given because a checkpoint of
+    the pools failed, as a commit can, the app's error handlers answer that error.
 
     Args:
         app: The app, or `None` to call `init_app` later.
         container: The container that serves the requests. Pools that were not started start at their first use. If the
             container is running when the process ends, it is stopped.
         values: Returns a request's values, given the WSGI environ.
+        release: When pooled values go back, as for `pooling.web.wsgi.RequestContextMiddleware`.
     """
 
     def __init__(
@@ -38,9 +44,13 @@ class Pooling:
         container: Any = None,
         *,
         values: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
+        release: Release = "end",
     ) -> None:
-        self.container = container
+        if container is not None:
+            check_container(container)
+        self.container: Any = container
         self.values = values
+        self.release: Release = checked_release(release)
         if app is not None:
             self.init_app(app)
 
@@ -48,7 +58,7 @@ class Pooling:
         """Serve the requests of this app; may be called for several."""
         app.extensions["pooling"] = self
         app.wsgi_app = RequestContextMiddleware(  # type: ignore[method-assign]
-            app.wsgi_app, self.container, values=self.values
+            app.wsgi_app, self.container, values=self.values, release=self.release
         )
         answer = app.handle_user_exception
 
@@ -59,6 +69,23 @@ class Pooling:
             return answer(error)
 
         app.handle_user_exception = answer_noted  # type: ignore[method-assign,assignment]
+        respond = app.full_dispatch_request
+
+        @functools.wraps(respond)
+        def respond_truly() -> Any:
+            # Here, and not only in the middleware outside, so that the app's error handlers answer a failure.
+            response = respond()
+            ctx = RequestContext.current()
+            if ctx is None:
+                return response
+            note_status(ctx, response.status_code)
+            try:
+                prepare_answer(ctx, response.status_code, self.release)
+            except Exception as error:  # noqa: BLE001 - raised again, unless the app has a handler for it
+                return app.finalize_request(app.handle_user_exception(error))
+            return response
+
+        app.full_dispatch_request = respond_truly  # type: ignore[method-assign]
         if self.container is not None:
             atexit.register(self._stop)
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from litestar.exceptions import HTTPException
 from litestar.middleware import DefineMiddleware
 from litestar.plugins import InitPlugin
+from litestar.utils.scope.state import ScopeState
 
+from ._answering import check_container, checked_release
 from .asgi import RequestContextMiddleware, headers
 from .outcome import note_error
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from litestar import Litestar
     from litestar.config.app import AppConfig
 
+    from ._answering import Release
     from .asgi import Values
 
 __all__ = ["PoolingPlugin", "RequestContextMiddleware", "headers"]
@@ -30,12 +33,22 @@ class PoolingPlugin(InitPlugin):
         container: The container that serves the requests.
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
+        release: When pooled values go back, as for `RequestContextMiddleware`.
     """
 
-    def __init__(self, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        container: Any,
+        *,
+        values: Values | None = None,
+        timeout: float | None = None,
+        release: Release = "end",
+    ) -> None:
+        check_container(container)
         self.container = container
         self.values = values
         self.timeout = timeout
+        self.release: Release = checked_release(release)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Called by the framework."""
@@ -47,9 +60,20 @@ class PoolingPlugin(InitPlugin):
 
         app_config.lifespan.insert(0, lifespan)
         middleware: Any = RequestContextMiddleware  # its types are those of any ASGI app, not of this framework
-        app_config.middleware.insert(0, DefineMiddleware(middleware, container=self.container, values=self.values))
+        app_config.middleware.insert(
+            0,
+            DefineMiddleware(
+                middleware, container=self.container, values=self.values, release=self.release, answer=_have_answered
+            ),
+        )
         app_config.after_exception.append(_note)
         return app_config
+
+
+async def _have_answered(scope: Any, _receive: Any, _send: Any, failure: Exception) -> bool:
+    """Have the app's exception handlers answer, which refuse to once a response was begun: this one was not sent."""
+    ScopeState.from_scope(scope).response_started = False
+    raise failure
 
 
 def _note(error: Exception, _scope: Any) -> None:

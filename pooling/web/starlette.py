@@ -11,33 +11,51 @@ from typing import TYPE_CHECKING, Any
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware.exceptions import ExceptionMiddleware
 
+from ._answering import check_container
 from .asgi import RequestContextMiddleware, headers
 from .outcome import note_error
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from .asgi import Values
+    from ._answering import Release
+    from .asgi import Receive, Scope, Send, Values
 
 __all__ = ["RequestContextMiddleware", "headers", "install", "lifespan"]
 
 
-def install(app: Starlette, container: Any, *, values: Values | None = None, timeout: float | None = None) -> None:
+def install(
+    app: Starlette,
+    container: Any,
+    *,
+    values: Values | None = None,
+    timeout: float | None = None,
+    release: Release = "end",
+) -> None:
     """
     Start and stop a container with an app, and open a request for each connection.
 
     An exception of a handler counts as an error for the pools' release hooks, also if an exception handler turns it
-    into a response. A mounted app has separate exception handlers: call `install` for it, too.
+    into a response. A mounted app has separate exception handlers: call `install` for it, too. If an answer cannot be
+    given because a checkpoint of the pools failed, as a commit can, the app's exception handlers answer that error.
 
     Args:
         app: The app, before it serves.
         container: The container that serves its requests.
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
+        release: When pooled values go back, as for `RequestContextMiddleware`.
     """
+    check_container(container)
     inner = app.router.lifespan_context
     app.router.lifespan_context = lifespan(container, inner, timeout=timeout)
-    app.add_middleware(RequestContextMiddleware, container=container, values=values)
+    app.add_middleware(
+        RequestContextMiddleware,
+        container=container,
+        values=values,
+        release=release,
+        answer=functools.partial(_answer, app),
+    )
     own = ExceptionMiddleware(app.router)
     app.exception_handlers.setdefault(HTTPException, own.http_exception)
     app.exception_handlers.setdefault(WebSocketException, own.websocket_exception)
@@ -61,6 +79,7 @@ def lifespan(
         inner: The app's lifespan, which runs while the container is running.
         timeout: As for `Container.stop`.
     """
+    check_container(container)
 
     @asynccontextmanager
     async def run(app: Starlette) -> AsyncIterator[Any]:
@@ -73,6 +92,17 @@ def lifespan(
                 yield state
 
     return run
+
+
+async def _answer(app: Starlette, scope: Scope, receive: Receive, send: Send, failure: Exception) -> bool:
+    """Have the app's exception handlers answer, as if the handler had raised the error; raises it if there is none."""
+
+    async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise failure
+
+    handlers = {key: handler for key, handler in app.exception_handlers.items() if key not in (500, Exception)}
+    await ExceptionMiddleware(fail, handlers)(scope, receive, send)
+    return True
 
 
 class NotingHandlers(dict[Any, Any]):

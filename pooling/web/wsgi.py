@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from ..context import RequestContext
-from ._answering import Answering, StreamedBody
+from ._answering import Answering, StreamedBody, check_container, checked_release, prepare_answer
 from .outcome import note_status
+
+if TYPE_CHECKING:
+    from ._answering import Release
 
 __all__ = ["RequestContextMiddleware"]
 
@@ -23,63 +27,120 @@ class RequestContextMiddleware:
     """
     Opens a `RequestContext` around each request, and ends it when the server closes the body.
 
-    So a body that is made while it is sent can use pooled values. A response of status 500 or more counts as an
+    When the app has returned, before the first byte of the answer goes out, the checkpoint of each pooled value runs,
+    such as a commit. If that fails, the error is raised in place of the answer, and the server answers with 500.
+
+    A body that is made while it is sent can use pooled values. A response of status 500 or more counts as an
     error for the pools' release hooks; so does a body that is closed between its first part and
     its end, as when the client disconnects. The request is current while the app runs and
     while each part of the body is made, but not in between: a server may make parts of several bodies by turns
-    in one thread, or the parts of one body in several threads.
+    in one thread, or the parts of one body in several threads. A file that the server sends by itself
+    (`wsgi.file_wrapper`) uses no pooled value, so its request ends before it is sent.
 
     Args:
         app: The WSGI app inside.
         container: The container that serves the requests. Without one, injected functions use the one that runs.
         values: Returns the request's values, such as the user, given the environ.
+        release: `"end"`, or the same `"response"`, gives pooled values back when the body is closed; `"handler"` does
+            so before the response begins. `Inject[App.repo, "handler"]` says so for one dependency.
     """
 
     def __init__(
-        self, app: App, container: Any = None, *, values: Callable[[Environ], Mapping[str, Any]] | None = None
+        self,
+        app: App,
+        container: Any = None,
+        *,
+        values: Callable[[Environ], Mapping[str, Any]] | None = None,
+        release: Release = "end",
     ) -> None:
+        if container is not None:
+            check_container(container)
         self.app = app
         self.container = container
         self.values = values
+        self.release: Release = checked_release(release)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         values = self.values(environ) if self.values is not None else {}
         title = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
-        head = _Head()
+        head = _Head(ctx, self.release)
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any, **named: Any) -> Any:
             head.note(int(status[:3]) if status[:3].isdigit() else 0, headers)
-            note_status(ctx, head.status)
-            return start_response(status, headers, *rest, **named)
+            write = start_response(status, headers, *rest, **named)
+
+            def write_prepared(part: bytes) -> Any:
+                head.prepare()
+                return write(part)
+
+            return write_prepared
 
         with Answering(ctx):
             body = self.app(environ, start)
+            is_file = _is_file(body, environ)
+            if head.status or is_file:
+                with _closing_on_error(body):
+                    head.prepare()
+                    if is_file:
+                        ctx.close()
+        if is_file:
+            return body
         may_be_cut = environ.get("REQUEST_METHOD") == "HEAD"
         return (SizedBody if hasattr(body, "__len__") else ClosingBody)(body, ctx, head, may_be_cut=may_be_cut)
 
 
+def _is_file(body: Any, environ: Environ) -> bool:
+    """Whether the server sends this body itself: it uses no pooled value, and the server has to recognize it."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
+
+
+@contextmanager
+def _closing_on_error(body: Any) -> Iterator[None]:
+    """If the block raises, close a body that the server will not see."""
+    try:
+        yield
+    except BaseException:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+        raise
+
+
 class _Head:
     """
-    What the status and headers of a response say about its body.
+    The status and headers of a response: what they say about its body, and what has to happen before they go out.
 
     Attributes:
         status: The status of the response; `0` before it has begun.
         missing: Bytes of the body still to come, if its length is known.
     """
 
-    __slots__ = ("missing", "status")
+    __slots__ = ("_ctx", "_is_prepared", "_release", "missing", "status")
 
-    def __init__(self) -> None:
+    def __init__(self, ctx: RequestContext, release: Release) -> None:
+        self._ctx = ctx
+        self._release: Release = release
+        self._is_prepared = False
         self.status = 0
         self.missing: int | None = None
 
     def note(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        """Note what the app gave; it may do so again after an error."""
         self.status = status
+        note_status(self._ctx, status)
         for name, value in headers:
             if name.lower() == "content-length" and value.isdigit():
                 self.missing = int(value)
+
+    def prepare(self) -> None:
+        """See `prepare_answer`; once for each response."""
+        if not self._is_prepared:
+            self._is_prepared = True
+            with self._ctx.active():
+                prepare_answer(self._ctx, self.status, self._release)
 
 
 class ClosingBody(StreamedBody):
@@ -125,8 +186,11 @@ class ClosingBody(StreamedBody):
     def _make(self) -> bytes:
         try:
             part: bytes = self._next_part()
+            if part:
+                self._head.prepare()  # unless the app had given status and headers before
         except StopIteration:
             self._is_whole = True
+            self._head.prepare()
             self.close()  # some test clients do not close the body
             raise
         except BaseException as error:

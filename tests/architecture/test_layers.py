@@ -14,8 +14,17 @@ LAYERS = [
     ("vocabulary", ("errors", "events", "factory", "options", "stats")),
     (
         "ledger",
-        ("_engine/slots", "_engine/audit", "_engine/backoff", "_engine/budget", "_engine/ledger", "_engine/lru"),
+        (
+            "_engine/slots",
+            "_engine/audit",
+            "_engine/backoff",
+            "_engine/budget",
+            "_engine/ledger",
+            "_engine/lru",
+            "_engine/standing",
+        ),
     ),
+    ("simulation", ("simulation/",)),  # the ledger under a virtual clock; nothing of the engine imports it
     (
         "operations",  # with what they ask of a backend
         (
@@ -46,6 +55,7 @@ OPTIONAL = {
     "asgiref": ("pooling/web/django", "lakebase/django"),
     "litestar": ("pooling/web/litestar",),
     "sqlalchemy": ("lakebase/sqlalchemy",),
+    "matplotlib": ("lakebase/plan", "lakebase/_plan_report"),
     "uvicorn": ("lakebase/demo",),
     "httpx": ("lakebase/demo",),
     "rich": ("lakebase/demo",),

@@ -4,6 +4,7 @@ Compares the pools with their peers, all in one run.
     python -m tests.benchmarks                     everything, a few minutes; writes benchmarks.png
     python -m tests.benchmarks --quick             about twenty seconds
     python -m tests.benchmarks --only threads,lease
+    python -m tests.benchmarks appkit              side by side with AppKit on Node
     python -m tests.benchmarks --json figures.json --plot docs/benchmarks.png
 """
 
@@ -13,12 +14,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from . import contended, footprint, plot, postgres, report, requests, uncontended
-from .measure import FULL, QUICK, TINY, Race, Result, Scale, run_race
+from . import appkit, budget, contended, footprint, plot, postgres, report, requests, uncontended
+from .measure import FULL, QUICK, TINY, BenchmarkError, Race, Result, Scale, run_race
 
 Builder = Callable[[Scale], AbstractContextManager[Race]]
 
@@ -39,10 +40,19 @@ RACES: dict[str, Builder] = {
     "getconn": postgres.lakebase_pool,
     "select": postgres.select,
     "users": postgres.users,
+    "budget": budget.budget,
+}
+# Side by side with AppKit. They run only when asked for: they need Node, and install AppKit.
+APPKIT_RACES: dict[str, Builder] = {
+    "first": appkit.first,
+    "first-later": appkit.first_later,
+    "steady": appkit.steady,
+    "crowded": appkit.crowded,
+    "budget": budget.budget,
 }
 
 
-def chosen(only: Sequence[str]) -> Iterator[str]:
+def chosen(races: Mapping[str, Builder], only: Sequence[str]) -> Iterator[str]:
     """
     The races whose name, or the beginning of it, was given; all if none was.
 
@@ -50,10 +60,10 @@ def chosen(only: Sequence[str]) -> Iterator[str]:
         SystemExit: A name that fits none.
     """
     for wanted in only:
-        if not any(name.startswith(wanted) for name in RACES):
-            raise SystemExit(f"--only {wanted}: no such race; there are {', '.join(RACES)}")
-    for name in RACES:
-        if not only or name in only or any(name.startswith(wanted) for wanted in only if wanted not in RACES):
+        if not any(name.startswith(wanted) for name in races):
+            raise SystemExit(f"--only {wanted}: no such race; there are {', '.join(races)}")
+    for name in races:
+        if not only or name in only or any(name.startswith(wanted) for wanted in only if wanted not in races):
             yield name
 
 
@@ -90,7 +100,10 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description=(__doc__ or "").strip().partition("\n")[0],
-        epilog=f"Races: {', '.join(RACES)}",
+        epilog=f"Races: {', '.join(RACES)}. Races of appkit: {', '.join(APPKIT_RACES)}.",
+    )
+    found.add_argument(
+        "suite", nargs="?", choices=["appkit"], help="side by side with AppKit; needs Node, and installs AppKit"
     )
     found.add_argument("--quick", action="store_true", help="about twenty seconds; the spread is wide")
     found.add_argument("--smoke", action="store_true", help="a few repetitions of everything: the figures mean nothing")
@@ -113,10 +126,22 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the races; 0 whatever the targets say, for a loaded machine proves nothing."""
     given = parser().parse_args(argv)
+    try:
+        return run(given)
+    except BenchmarkError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Tables above are complete; no picture and no figures were written.", file=sys.stderr)
+        return 130
+
+
+def run(given: argparse.Namespace) -> int:
+    races = APPKIT_RACES if given.suite == "appkit" else RACES
     scale = TINY if given.smoke else QUICK if given.quick else FULL
     if given.rounds is not None:
         scale = Scale(given.rounds, scale.turn, scale.quick, scale.tiny)
-    names = list(chosen([part for only in given.only for part in only.split(",") if part]))
+    names = list(chosen(races, [part for only in given.only for part in only.split(",") if part]))
     facts = report.machine()
     heading = report.heading(facts, scale)
     print(heading, flush=True)
@@ -125,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     for name in names:
         progress.race(name)
-        with RACES[name](scale) as race:
+        with races[name](scale) as race:
+            race.rounds = race.rounds if given.rounds is None else given.rounds
             result = run_race(race, scale, progress.round)
         progress.clear()
         if result.samples:

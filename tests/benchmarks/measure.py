@@ -18,6 +18,10 @@ from dataclasses import dataclass, field
 Figures = Mapping[str, float]
 
 
+class BenchmarkError(Exception):
+    """A benchmark cannot be run here; the message says what to do about it."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """How long a run takes: rounds of each race, and seconds of each racer's turn."""
@@ -45,6 +49,7 @@ class Metric:
     title: str
     unit: str
     scale: float = 1.0
+    more_is_better: bool = False
 
 
 PER_USE = Metric("seconds", "per use", "µs", 1e6)
@@ -72,7 +77,8 @@ class Target:
 
     Args:
         ours, peer: Racers. Without a peer the limit is one of the figure itself.
-        limit: For ours divided by the peer's; with `times_faster`, for the peer's divided by ours.
+        limit: For ours divided by the peer's; with `times_faster`, for the peer's divided by ours. It is the least
+            that is wanted if more is better, and the most otherwise.
         aim: Better than the limit, and what is hoped for.
     """
 
@@ -98,6 +104,7 @@ class Race:
         repetitions: Of one turn; calibrated to last `turn` seconds if `None`.
         rounds, turn: By default the scale's.
         drawn: Metric for the picture, as it is; by default the first one, as ratio to the reference.
+        in_order: Whether the racers are shown in their order; by default the best is first.
         is_exact: Whether a figure does not vary, so that one round does.
         missing: Contenders that are not installed or cannot run here, and why.
     """
@@ -113,8 +120,13 @@ class Race:
     rounds: int | None = None
     turn: float | None = None
     drawn: str | None = None
+    in_order: bool = False
     is_exact: bool = False
     missing: Sequence[str] = ()
+
+    def metric(self, key: str) -> Metric:
+        """The metric of that key."""
+        return next(metric for metric in self.metrics if metric.key == key)
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,10 @@ class Spread:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
+
+    def times(self, factor: float) -> Spread:
+        """The same in another unit."""
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
 
 
 @dataclass
@@ -158,10 +174,19 @@ class Result:
             spread = self.figure(target.ours, target.metric)
         elif target.times_faster:
             spread = self.ratio(target.peer, target.ours, target.metric)
-            return spread, spread.median >= target.limit
         else:
             spread = self.ratio(target.ours, target.peer, target.metric)
+        if target.times_faster or self.race.metric(target.metric).more_is_better:
+            return spread, spread.median >= target.limit
         return spread, spread.median <= target.limit
+
+    def in_order(self) -> list[str]:
+        """The racers as they are to be shown."""
+        names = list(self.samples)
+        if self.race.in_order:
+            return names
+        first = self.race.metrics[0]
+        return sorted(names, key=lambda name: self.figure(name, first.key).median, reverse=first.more_is_better)
 
 
 def timed(loop: Callable[[int], object]) -> Callable[[int], Figures]:

@@ -8,35 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from .measure import Metric, Result, Spread
-from .report import number
+from .report import arrow, column, number, relation
 
 OURS, THEIRS, LIMIT = "#1f6fb4", "#b8bec6", "#c0392b"
 ROW, GAP = 0.26, 0.95  # inches for a bar, and for a panel's title and axis
 
 
 def bars(result: Result) -> tuple[list[tuple[str, Spread, str]], str]:
-    """Name, length and label of each bar, best first, and what the length is."""
+    """Name, length and label of each bar, and what the length is."""
     race = result.race
-    metric: Metric = next((metric for metric in race.metrics if metric.key == race.drawn), race.metrics[0])
+    metric = drawn(result)
     rows = []
-    for name in result.samples:
-        figure = result.figure(name, metric.key)
-        shown = Spread(figure.median * metric.scale, figure.low * metric.scale, figure.high * metric.scale)
+    for name in result.in_order():
+        if metric.key not in result.samples[name]:
+            continue
+        shown = result.figure(name, metric.key).times(metric.scale)
         length = result.ratio(name, race.reference, metric.key) if race.reference and not race.drawn else shown
-        rows.append((name, length, f"{number(shown.median)} {metric.unit}"))
-    rows.sort(key=lambda row: row[1].median)
-    unit = f" ({metric.unit})" if metric.unit else ""
-    return rows, f"÷ {race.reference}" if race.reference and not race.drawn else f"{metric.title}{unit}"
+        rows.append((name, length, f"{number(shown.median)} {metric.unit}".rstrip()))
+    if not race.in_order:
+        rows.sort(key=lambda row: row[1].median, reverse=metric.more_is_better)
+    return rows, f"÷ {race.reference}{arrow(metric)}" if race.reference and not race.drawn else column(metric)
+
+
+def drawn(result: Result) -> Metric:
+    """What the bars show."""
+    return result.race.metric(result.race.drawn) if result.race.drawn else result.race.metrics[0]
 
 
 def limit(result: Result) -> float | None:
-    """Where to draw the line of a target, if there is one in the terms of the picture."""
+    """Where to draw the line of the first target that is in the terms of the picture."""
     race = result.race
     for target in race.targets:
         if race.drawn is None and target.peer is not None and target.peer == race.reference and not target.times_faster:
             return target.limit
         if race.drawn is not None and target.peer is None and target.metric == race.drawn:
-            return target.limit * next(metric.scale for metric in race.metrics if metric.key == target.metric)
+            return target.limit * race.metric(target.metric).scale
     return None
 
 
@@ -106,7 +112,7 @@ def panel(axes: Any, result: Result) -> None:
     if at is not None:
         axes.axvline(at, color=LIMIT, linewidth=0.9, linestyle="--")
         axes.annotate(
-            f"target ≤ {at:g}",
+            f"target {relation(drawn(result))} {at:g}",
             (at, 1),
             xycoords=("data", "axes fraction"),
             xytext=(2, 2),

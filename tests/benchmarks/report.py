@@ -64,21 +64,20 @@ def heading(facts: dict[str, Any], scale: Scale) -> str:
     return (
         f"{facts['implementation']} {facts['python']}, {facts['system']}, {facts['cores']} cores{load}; "
         f"up to {scale.rounds} rounds\n{installed}\n"
-        "Median [quartiles]; a ratio is taken within each round. Lower is better."
+        "Median [quartiles]; a ratio is taken within each round. Lower is better, except in a column with ↑."
     )
 
 
 def table(result: Result) -> str:
-    """One race: a row a racer, best first, and what became of its targets."""
+    """One race: a row a racer, and what became of its targets."""
     race = result.race
     first = race.metrics[0]
-    names = sorted(result.samples, key=lambda name: result.figure(name, first.key).median)
-    columns = ["", *(f"{metric.title}{f' ({metric.unit})' if metric.unit else ''}" for metric in race.metrics)]
+    columns = ["", *(column(metric) for metric in race.metrics)]
     if race.reference is not None:
-        columns.append(f"÷ {race.reference}")
+        columns.append(f"÷ {race.reference}{arrow(first)}")
     rows = [columns]
     ours = {racer.name for racer in race.racers if racer.is_ours}
-    for name in names:
+    for name in result.in_order():
         row = [f"{'▸ ' if name in ours else '  '}{name}"]
         row += [cell(result, name, metric) for metric in race.metrics]
         if race.reference is not None:
@@ -100,8 +99,21 @@ def table(result: Result) -> str:
 def cell(result: Result, name: str, metric: Metric) -> str:
     if metric.key not in result.samples[name]:
         return ""
-    spread = result.figure(name, metric.key)
-    return times(Spread(spread.median * metric.scale, spread.low * metric.scale, spread.high * metric.scale))
+    return times(result.figure(name, metric.key).times(metric.scale))
+
+
+def column(metric: Metric) -> str:
+    """A metric's head of the column."""
+    return f"{metric.title}{f' ({metric.unit})' if metric.unit else ''}{arrow(metric)}"
+
+
+def arrow(metric: Metric) -> str:
+    return " ↑" if metric.more_is_better else ""
+
+
+def relation(metric: Metric) -> str:
+    """A figure's relation to its limit where the target is met."""
+    return "≥" if metric.more_is_better else "≤"
 
 
 def wrapped(text: str, width: int = 100) -> list[str]:
@@ -121,9 +133,9 @@ def verdicts(result: Result) -> list[str]:
         if reached is None:
             continue
         spread, is_met = reached
-        metric = next(metric for metric in result.race.metrics if metric.key == target.metric)
+        metric = result.race.metric(target.metric)
         if target.peer is None:
-            spread = Spread(spread.median * metric.scale, spread.low * metric.scale, spread.high * metric.scale)
+            spread = spread.times(metric.scale)
         lines.append(f"  {'✓' if is_met else '✗'} {wanted(target, metric)}: {times(spread)}")
     return lines
 
@@ -132,11 +144,11 @@ def wanted(target: Target, metric: Metric) -> str:
     """A target in words."""
     if target.peer is None:
         limit = f"{number(target.limit * metric.scale)} {target.unit or metric.unit}".rstrip()
-        return f"{target.ours}: {metric.title} ≤ {limit}"
+        return f"{target.ours}: {metric.title} {relation(metric)} {limit}"
     if target.times_faster:
         return f"{target.ours} at least {target.limit:g} × faster than {target.peer}"
     aim = f" (aim {target.aim:g})" if target.aim is not None else ""
-    return f"{target.ours} ≤ {target.limit:g} × {target.peer}{aim}"
+    return f"{target.ours} {relation(metric)} {target.limit:g} × {target.peer}{aim}"
 
 
 def as_json(results: Iterable[Result], facts: dict[str, Any], scale: Scale) -> dict[str, Any]:
@@ -156,7 +168,7 @@ def as_json(results: Iterable[Result], facts: dict[str, Any], scale: Scale) -> d
             "missing": list(race.missing),
             "targets": [
                 {
-                    "target": wanted(target, next(m for m in race.metrics if m.key == target.metric)),
+                    "target": wanted(target, race.metric(target.metric)),
                     "value": reached[0].median,
                     "met": reached[1],
                 }

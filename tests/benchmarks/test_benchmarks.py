@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.benchmarks import __main__ as program
-from tests.benchmarks.measure import Race, Racer, Result, Scale, Target, run_race
+from tests.benchmarks.measure import Metric, Race, Racer, Result, Scale, Target, run_race
 from tests.benchmarks.report import table
 
 
@@ -74,4 +74,30 @@ def test_targets_are_judged_by_the_median_and_those_of_missing_peers_not_at_all(
 
 def test_a_race_that_does_not_exist_is_named_with_those_that_do():
     with pytest.raises(SystemExit, match="--only nonsense: no such race; there are threads,"):
-        list(program.chosen(["nonsense"]))
+        list(program.chosen(program.RACES, ["nonsense"]))
+
+
+def test_rounds_that_are_asked_for_are_those_of_each_race(tmp_path):
+    figures = tmp_path / "figures.json"
+    program.main(["--smoke", "--no-plot", "--only", "contention", "--rounds", "3", "--json", str(figures)])
+    samples = json.loads(figures.read_text())["races"]["contention"]["samples"]
+    assert {len(racer["seconds"]) for racer in samples.values()} == {3}
+
+
+def rates(**samples):
+    metric = Metric("rate", "uses per second", "", more_is_better=True)
+    targets = [Target("rate", "ours", 0.8, "peer"), Target("rate", "ours", 5)]
+    racers = [Racer(name, lambda repetitions: {}) for name in samples]
+    race = Race("race", "", "", racers, metrics=[metric], reference="peer", targets=targets)
+    return Result(race, {name: {"rate": values} for name, values in samples.items()})
+
+
+def test_where_more_is_better_the_most_is_first_and_a_target_is_the_least():
+    met, missed = rates(ours=[8.0], peer=[10.0]), rates(ours=[4.0], peer=[10.0])
+    assert met.in_order() == ["peer", "ours"]
+    assert "uses per second ↑" in table(met)
+    assert "÷ peer ↑" in table(met)
+    assert "✓ ours ≥ 0.8 × peer: 0.80" in table(met)
+    assert "✓ ours: uses per second ≥ 5.00: 8.00" in table(met)
+    assert "✗ ours ≥ 0.8 × peer: 0.40" in table(missed)
+    assert "✗ ours: uses per second ≥ 5.00: 4.00" in table(missed)

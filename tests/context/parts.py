@@ -119,6 +119,12 @@ class Request:
     async def close(self, exc=None) -> None:
         await self.ctx.aclose(exc) if self.is_async else self.ctx.close(exc)
 
+    async def checkpoint(self) -> None:
+        await self.ctx.acheckpoint() if self.is_async else self.ctx.checkpoint()
+
+    async def give_back(self, at, default) -> None:
+        await self.ctx.agive_back(at, default) if self.is_async else self.ctx.give_back(at, default)
+
     def child(self, **options) -> Request:
         return Request(self.side, self.ctx.child(**options))
 

@@ -62,6 +62,9 @@ class PoolDriver:
     async def release(self, *args: Any, **kwargs: Any) -> None:
         await self._call("release", *args, **kwargs)
 
+    async def checkpoint(self, value: Any) -> None:
+        await self._call("checkpoint", value)
+
     async def destroy(self, value: Any) -> None:
         await self._call("destroy", value)
 

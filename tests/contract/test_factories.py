@@ -100,17 +100,6 @@ def test_a_hook_that_cannot_be_called_is_refused_by_its_name(name):
 
 
 @on_both
-async def test_a_factory_without_create_says_so_at_once(side):
-    class Empty(PoolFactory):
-        pass
-
-    pool = side.pool(Empty())
-    with pytest.raises(Exception, match="create failed") as caught:
-        await pool.acquire()
-    assert "Empty must define create()" in str(caught.value.__cause__)
-
-
-@on_both
 async def test_each_step_runs_its_hook_in_order(side):
     factory = Counted()
     pool = side.pool(factory, max_size=1, validate_on_acquire=True, validate_on_release=True)
@@ -437,3 +426,51 @@ async def test_a_coroutine_that_a_plain_hook_returns_is_not_taken_for_a_result(s
     if name != "destroy":  # that one is in the log
         assert "returned a coroutine" in texts[0]
     assert pool.borrowed == 0
+
+
+@on_both
+async def test_a_factory_without_create_is_refused_at_construction(side):
+    class Forgetful(PoolFactory):
+        def destroy(self, value):
+            pass
+
+    for factory in (Forgetful(), PoolFactory()):
+        with pytest.raises(ConfigurationError, match=r"must define create\(\)"):
+            side.pool(factory)
+
+
+@on_both
+async def test_a_resources_own_start_runs_only_where_the_pool_makes_the_resource(side):
+    log = []
+
+    async def start(self):
+        log.append("start")
+
+    async def stop(self):
+        log.append("stop")
+
+    Service = type("Service", (), {"start": side.hook(start), "stop": side.hook(stop)})
+
+    class Ready(PoolFactory):
+        def create(self):
+            return Service()
+
+    class ReadyOnceStarted(Ready):
+        starts_resources = True
+
+    class Duck:
+        def create(self):
+            return Service()
+
+    for factory, expected in [
+        (Service, ["start", "stop"]),
+        (lambda: Service(), ["start", "stop"]),
+        (PoolFactory.of(Service), ["start", "stop"]),
+        (Ready(), ["stop"]),
+        (Duck(), ["stop"]),
+        (ReadyOnceStarted(), ["start", "stop"]),
+    ]:
+        log.clear()
+        pool = side.pool(factory)
+        await pool.destroy(await pool.acquire())
+        assert log == expected

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from dependency_injector import providers
+from dependency_injector import containers, providers
 
 from pooling import (
     ConfigurationError,
+    RequestContext,
     create_pooled_binding_factory,
     di,
 )
@@ -144,3 +145,65 @@ def test_all_findings_come_at_once():
     with pytest.raises(ConfigurationError) as caught:
         Wrong().start()
     assert str(caught.value).count("\n- ") == 2
+
+
+# --- containers of dependency-injector, which have no start ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [providers.Singleton, providers.ThreadSafeSingleton, providers.Resource])
+def test_a_plain_container_whose_singleton_would_keep_a_value_is_refused_at_first_use(kind):
+    class Plain(containers.DeclarativeContainer):
+        users = di.Pool(User)
+        user = di.Pooled(users)
+        service = providers.Factory(Repo, user)
+        holder = kind(Repo, service)
+
+    plain = Plain()
+    for use in (plain.holder, plain.service, plain.user, plain.user):
+        with (
+            RequestContext(),
+            pytest.raises(ConfigurationError, match=r"Plain cannot work: holder \(.*user \(Pooled\)"),
+        ):
+            use()
+    assert plain.users().size == 0
+
+
+async def test_a_plain_container_is_checked_when_its_value_is_awaited():
+    class Plain(containers.DeclarativeContainer):
+        users = di.AsyncPool(User)
+        user = di.Pooled(users)
+        holder = providers.Singleton(Repo, user)
+
+    async with RequestContext():
+        with pytest.raises(ConfigurationError, match="Plain cannot work"):
+            await Plain().user.aget()
+
+
+def test_a_plain_container_that_keeps_no_value_can_be_used():
+    class Plain(containers.DeclarativeContainer):
+        users = di.Pool(User)
+        user = di.Pooled(users)
+        asking = providers.Singleton(Repo, user.provider)
+        service = providers.Factory(Repo, user)
+
+    plain = Plain()
+    with RequestContext():
+        assert plain.service().user is plain.user() is plain.asking().user()
+    plain.users().stop()
+
+
+def test_another_container_with_such_a_mistake_does_not_matter():
+    class Mistaken(containers.DeclarativeContainer):
+        users = di.Pool(User)
+        user = di.Pooled(users)
+        holder = providers.Singleton(Repo, user)
+
+    class Plain(containers.DeclarativeContainer):
+        users = di.Pool(User)
+        user = di.Pooled(users)
+
+    plain = Plain()
+    with RequestContext():
+        assert isinstance(plain.user(), User)
+    plain.users().stop()
+    assert Mistaken is not None

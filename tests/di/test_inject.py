@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import gc
 import inspect
 import weakref
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Optional
 
 import pytest
@@ -741,3 +743,110 @@ async def test_what_is_handed_on_as_it_is_has_nothing_taken_and_may_be_kept(hand
     async with Handing().running() as app, app.request():
         await function()
         assert app.users().borrowed == 0
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_context_manager_made_of_an_async_generator_is_injected_when_it_is_entered():
+    @di.inject
+    @asynccontextmanager
+    async def opened(number, repo: Repo = di.Inject[App.areport]):
+        yield number, repo
+
+    async with App().running() as app, app.request():
+        async with opened(1) as (number, repo):
+            assert (number, repo.user) == (1, await app.report.aget())
+        mine = Repo(None)
+        async with opened(2, mine) as given:
+            assert given == (2, mine)
+
+
+def test_a_context_manager_made_of_a_generator_is_injected_as_well():
+    @di.inject
+    @contextmanager
+    def opened(repo: Repo = di.Inject[Threaded.repo]):
+        yield repo
+
+    with Threaded().running() as app, app.request():
+        with opened() as repo:
+            assert repo.user is app.user()
+
+
+def test_a_marker_that_nothing_injects_says_so_and_can_be_copied():
+    marker = di.Inject[Threaded.repo]
+    assert copy.deepcopy(marker) is marker
+    assert copy.copy(marker) == marker
+    with pytest.raises(AttributeError, match=r"the marker itself.*@pooling\.di\.inject"):
+        _ = marker.user
+
+
+def test_a_class_that_was_defined_again_is_told_from_one_that_is_not_running():
+    def run():
+        class Rerun(di.Container):
+            users = di.Pool(User)
+            user = di.Pooled(users)
+
+        @di.inject
+        def page(user: User = di.Inject[Rerun.user]):
+            return user
+
+        return Rerun(), page
+
+    (first, _), (_, page) = run(), run()
+    with first.running(), first.request(), pytest.raises(ConfigurationError, match=r"defined again.*Streamlit"):
+        page()
+
+
+def test_a_part_of_a_request_has_its_own_value_for_each_call():
+    @di.part
+    @di.inject
+    def step(number, user: User = di.Inject[Threaded.user]):
+        return number, user, RequestContext.current()["tenant"]
+
+    app = Threaded()
+    with app.running(), app.request(tenant="acme"):
+        mine = app.user()
+        number, value, tenant = step(1)
+        assert (number, tenant) == (1, "acme")
+        assert value is not mine
+        assert app.users().borrowed == 1
+    with pytest.raises(RequestContextError, match="step is a part of a request, and no request is open"):
+        step(1)
+
+
+async def test_an_async_part_and_a_method_can_be_one():
+    class Chat:
+        @di.part
+        @di.inject
+        async def read(self, user: User = di.Inject[App.user]):
+            assert RequestContext.current().parent is not None
+            return user
+
+        @di.part
+        @staticmethod
+        def plain():
+            return RequestContext.current().parent
+
+    async with App().running() as app:
+        async with app.request() as ctx:
+            assert isinstance(await Chat().read(), User)
+            assert Chat.plain() is ctx
+            assert app.users().borrowed == 0
+
+
+def test_a_generator_is_no_part():
+    def steps():
+        yield 1
+
+    with pytest.raises(ConfigurationError, match=r"part: .*steps is a generator function"):
+        di.part(steps)
+
+
+def test_when_a_value_goes_back_is_part_of_a_marker():
+    brief, plain = di.Inject[Threaded.user, "handler"], di.Inject[Threaded.user]
+    assert brief != plain
+    assert brief == di.Inject(Threaded.user, "handler")
+    assert di.Inject[Threaded, "user", "handler"].release == di.Inject["user", "handler"].release == "handler"
+    with pytest.raises(ConfigurationError, match="expected 'handler', 'response' or 'end'"):
+        di.Inject[Threaded.user, "handlers"]

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from dependency_injector import providers
+from dependency_injector import containers, providers
 
 from pooling import ConfigurationError, CreateError, PoolFactory, di
 from tests.di.parts import App, Threaded, User
@@ -417,3 +417,32 @@ def test_the_timeout_of_stop_reaches_the_pools(caplog):
     app.stop(timeout=0)
     assert not app.users().is_running
     app.users().release(value)
+
+
+@pytest.mark.parametrize("name", ["check", "request", "stop", "running", "get"])
+def test_a_provider_that_would_hide_a_method_of_the_container_is_refused(name):
+    with pytest.raises(ConfigurationError, match=f"Hiding.{name}: .*would hide '{name}'"):
+        type("Hiding", (di.Container,), {name: providers.Object(1)})
+    app = type("App", (di.Container,), {})()
+    with pytest.raises(ConfigurationError, match=f"App.{name}: "):
+        app.bind(name, 1)
+    app.bind(f"services.{name}", 1)
+
+
+def test_a_copied_container_takes_from_the_pool_that_replaces_the_other():
+    class Base(di.Container):
+        users = di.Pool(User, max_size=2)
+        user = di.Pooled(users)
+
+    @containers.copy(Base)
+    class Copied(Base):
+        users = di.Pool(User, max_size=5)
+
+    @di.inject
+    def value(user: User = di.Inject[Copied.user]):
+        return user
+
+    app = Copied()
+    with app.running(), app.request():
+        assert value() is app.user()
+        assert (app.users().borrowed, app.users().options.max_size) == (1, 5)

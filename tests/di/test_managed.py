@@ -83,3 +83,19 @@ async def test_a_function_given_as_a_step_may_be_a_coroutine_function_or_block(l
     async with Stepped().running():
         assert log == ["start second"]
     assert log == ["start second", "close first"]
+
+
+async def test_a_managed_that_makes_nothing_says_so():
+    async def make_later():
+        pass
+
+    class Empty(di.Container):
+        nothing = di.Managed(lambda: None)
+
+    class EmptyLater(di.Container):
+        nothing = di.Managed(make_later)
+
+    with pytest.raises(ConfigurationError, match=r"'nothing' has made nothing: .* returned None"):
+        Empty().start()
+    with pytest.raises(ConfigurationError, match="'nothing' has made nothing"):
+        await EmptyLater().astart()

@@ -9,6 +9,7 @@ import sys
 from abc import ABC
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 from dependency_injector import providers
@@ -367,3 +368,56 @@ def test_a_constructor_that_fails_leaves_the_request_its_value():
             assert isinstance(app.user(), User)
             assert app.users().borrowed == 1
         assert app.users().borrowed == 0
+
+
+# --- a choice that needs a pooled value ------------------------------------------------------------------------------
+
+
+async def test_a_selector_may_choose_by_a_pooled_value():
+    class Account:
+        kind = "big"
+
+    class Choosing(di.Container):
+        accounts = di.AsyncPool(Account)
+        account = di.Pooled(accounts)
+        users = di.AsyncPool(User)
+        user = di.Pooled(users)
+        kind = di.Factory(lambda account: account.kind, account)
+        inner = providers.Selector(kind, big=di.Factory(Repo, user), small=providers.Object(None))
+        repo = di.Factory(Repo, user=inner)
+
+    @di.inject
+    async def use(repo: Repo = di.Inject[Choosing.repo]):
+        return repo
+
+    async with Choosing().running() as app:
+        for _ in range(2):
+            async with app.request():
+                repo = await use()
+                assert repo.user.user is await app.user.aget()
+                assert (app.accounts().borrowed, app.users().borrowed) == (1, 1)
+        Account.kind = "small"
+        async with app.request():
+            assert (await use()).user is None
+            assert (app.accounts().borrowed, app.users().borrowed) == (1, 0), "only what is needed is taken"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_constructor_that_a_test_replaces_gets_what_was_declared(count):
+    names = ["a", "b", "c", "d"][:count]
+
+    class Made:
+        def __init__(self, a=None, b=None, c=None, d=None):
+            self.given = [a, b, c, d][:count]
+
+    class App(di.Container):
+        made = di.Factory(Made, **{name: providers.Object(name) for name in names})
+
+    def other(self, **given):
+        self.given = given
+
+    app = App()
+    assert app.made().given == names
+    with mock.patch.object(Made, "__init__", other):
+        assert app.made().given == {name: name for name in names}
+    assert app.made().given == names

@@ -513,3 +513,16 @@ async def test_a_pool_chosen_again_after_it_was_closed_is_an_error():
         async with app.request():
             with pytest.raises(PoolClosedError):
                 await app.value.aget()
+
+
+@pytest.mark.parametrize("option", ["timout", "priorty", "time_out", "selct"])
+def test_a_misspelt_option_is_told_at_construction(option):
+    for source in (di.Pool(User), PoolingService(User), di.Managed(dict)):
+        with pytest.raises(ConfigurationError, match=f"there is no option '{option}'; did you mean"):
+            di.Pooled(source, **{option: 3})
+
+
+def test_an_option_that_no_pool_of_this_package_has_is_told_at_construction():
+    with pytest.raises(ConfigurationError, match="no option 'deadline'; acquire has timeout and priority"):
+        di.Pooled(di.Pool(User), deadline=3)
+    di.Pooled(di.Managed(dict), deadline=3)  # another pool may have it

@@ -10,9 +10,9 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from pooling._engine.budget import Budget
+from pooling._engine.budget import ANY, FURTHER, LONGEST_PATIENCE, Budget
 from pooling._engine.ledger import REFILL_LOOK, RUNNING, SUSPENDED, Ledger
-from pooling._engine.slots import LIVE
+from pooling._engine.slots import LIVE, OPENING
 from pooling.options import PoolingServiceOptions
 from tests.core.model import Borrower, Model, promise
 
@@ -43,6 +43,13 @@ class Member(Model):
         ledger, due = self.ledger, super()._due()
         if ledger.state == RUNNING and ledger.live + len(ledger.opening) < ledger.min_size:
             due.append((self.now + REFILL_LOOK, "a look whether a spent budget has room for min_size"))
+        if ledger in self.budget_model.budget.waiting_for_more:
+            standing = self.budget_model.budget.active[ledger]
+            due += [
+                (when, f"a borrower has waited for {stage:g} creates")
+                for stage in (FURTHER, ANY)
+                if self.now < (when := standing.waits_since + stage * standing.patience)
+            ]
         return due
 
     def _check_idleness(self) -> None:
@@ -130,23 +137,41 @@ class BudgetModel:
         )
         promise(all(places > 0 for places in short.values()), "a ledger that is short is short of a place", short)
         promise(budget.is_short == bool(short), "the budget is short while a ledger is short")
-        promise(budget.alert == budget.is_short, "the alert is on while a ledger is short", budget.alert)
         promise(budget.served is None, "no ledger is being served between two calls")
         if not short:
             return
         promise(budget.used >= budget.limit, "no ledger is short while a place is free", budget.used)
+        asking = [member for member in self.members if self._asks(member)]
+        if not asking:
+            return
+        promise(budget.alert, "the alert is on while a ledger asks for a place", asking)
         fast = [member.ledger for member in self.members if member.ledger.fast and member.ledger.slots]
-        promise(not fast, "no ledger with places is fast while one is short", fast)
+        promise(not fast, "no ledger with places is fast while one asks", fast)
         closing = sum(len(member.ledger.closing) for member in self.members)
-        missing = budget.demand + max(budget.used - budget.limit, 0) - closing
+        excess = max(budget.used - budget.limit, 0) if budget.relax_at == inf else 0  # a squeeze takes effect later
+        missing = len(asking) + excess - closing
         spare = [
             member
             for member in self.members
             if member.ledger.idle and not member.ledger.waiting and not member.rechecking
         ]
+        promise(missing <= 0 or not spare, "no ledger asks while another has an idle resource to spare", missing, spare)
+
+    def _asks(self, member: Member) -> bool:
+        """Whether a ledger may have any resource of another: it has none, or its first waiter has waited for long."""
+        ledger = member.ledger
+        if ledger in self.budget.waiting_without:
+            return True
+        if ledger not in self.budget.waiting_for_more or ledger.opening or member.ledger.alarm <= self.now:
+            return False
+        if ledger.live + len(ledger.late) == 0:
+            return True
+        gained_at = max((slot.born_at for slot in ledger.slots if slot.state is not OPENING), default=-inf)
+        patience = self.budget.active[ledger].patience
         promise(
-            missing <= 0 or not spare, "no ledger is short while another has an idle resource to spare", missing, spare
+            patience <= LONGEST_PATIENCE * member.options.timeout, "patience ends long before the timeout", patience
         )
+        return self.now > max(ledger.waiting_since, gained_at) + ANY * patience
 
     # -- the end -------------------------------------------------------------
 
@@ -162,7 +187,7 @@ class BudgetModel:
         self._rest(gives_back=True)
         for member in self.members:
             promise(not member.queue and not member.waiting, "all waiters are served", member.waiting)
-            promise(len(member.ledger.idle) == len(member.ledger.slots), "all resources are idle")
+            promise(len(member.ledger.idle) == len(member.ledger.slots), "all resources are idle", member)
         promise(not budget.is_short, "no ledger is short any more")
         # Then as few members as possible take the whole budget at once.
         if self.now < budget.relax_at < inf:
@@ -182,6 +207,8 @@ class BudgetModel:
     def _rest(self, *, gives_back: bool) -> None:
         for _ in range(3000):
             self.check()
+            for member in self.members:
+                member.ledger.pace.create_time = 0.0  # nobody waits for long, though the clock jumped during a create
             steps = [member._step_towards_calm(gives_back=gives_back) for member in self.members]
             if not any(steps):
                 return

@@ -69,10 +69,10 @@ TestBudget = BudgetMachine.TestCase
 
 
 class OneTooMany(Budget):
-    def grant(self, ledger):
+    def grant(self, ledger, now):
         self.limit += 1
         try:
-            return super().grant(ledger)
+            return super().grant(ledger, now)
         finally:
             self.limit -= 1
 

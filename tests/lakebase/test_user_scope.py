@@ -135,6 +135,23 @@ def test_the_block_is_the_transaction_and_cannot_end_inside(config) -> None:
             assert connection.execute(OWNERS).fetchall() == []
 
 
+def test_a_checkpoint_commits_and_goes_on_as_the_same_user(config) -> None:
+    with create_lakebase_pool(config) as pool:
+        scoped = UserScopedPool(pool)
+        with pytest.raises(ZeroDivisionError), RequestContext(identity=ANN) as ctx:
+            connection = ctx.acquire(scoped)
+            connection.execute("INSERT INTO scoped_notes VALUES (%s, 'kept')", [ANN.user])
+            ctx.checkpoint()
+            assert connection.execute(OWNERS).fetchall() == [(ANN.user,)]
+            connection.execute("INSERT INTO scoped_notes VALUES (%s, 'lost')", [ANN.user])
+            1 / 0  # noqa: B018
+        with scoped.connection(identity=ANN) as connection:
+            seen = connection.execute("SELECT DISTINCT body FROM scoped_notes WHERE body <> 'x'").fetchall()
+            assert seen == [("kept",)]
+        with pool.connection() as connection:
+            assert connection.execute(OWNERS).fetchall() == []
+
+
 @pytest.mark.parametrize("identity", [None, "ann@scope.example", UserIdentity("ann@scope.example", from_request=True)])
 def test_without_a_proven_identity_no_connection_is_taken(shop: Shop, identity) -> None:
     with create_lakebase_pool(shop.config) as pool:

@@ -122,3 +122,31 @@ def test_a_process_with_unclosed_pools_ends_within_a_second_and_says_nothing(pro
         if seconds < 1:
             break
     assert min(took) < 1
+
+
+@pytest.mark.parametrize("is_while_finalizing", [True, False])
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_code_that_runs_at_the_end_of_the_process_can_still_take_and_create(is_while_finalizing, is_idle):
+    outcome, _ = exit_of(
+        f"""
+        import atexit, sys, pooling
+        pool = pooling.PoolingService(dict, max_size=2, timeout=2.0, max_idle=1.0)
+        value = pool.acquire() if {is_idle} else None
+        if value is not None:
+            pool.release(value)
+        class Late:
+            def save(self):
+                first, second = pool.acquire(), pool.acquire()
+                pool.destroy(first)
+                pool.release(second)
+                print("saved", sys.is_finalizing())
+        class AtTeardown(Late):
+            __del__ = Late.save
+        if {is_while_finalizing}:
+            late = AtTeardown()
+        else:
+            atexit.register(Late().save)
+        """
+    )
+    assert (outcome.status, outcome.err) == (0, "")
+    assert f"saved {is_while_finalizing}" in outcome.out

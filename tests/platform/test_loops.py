@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pooling import AsyncPoolingService, PoolFactory, PoolingError
+from pooling import AsyncKeyedPoolingService, AsyncPoolingService, PoolFactory, PoolingError, di
 
 
 class Thing:
@@ -63,23 +63,115 @@ def test_after_a_stop_a_pool_works_in_a_second_run():
     assert len(set(map(id, seen))) == 3
 
 
-def test_a_second_run_without_a_stop_says_what_to_do():
-    pool = pool_of(name="orders")
-    asyncio.run(use(pool))
-    for attempt in (use, AsyncPoolingService.start, AsyncPoolingService.stop, AsyncPoolingService.acquire_nowait):
+@pytest.mark.parametrize("how", ["use", "start", "stop", "acquire_nowait", "check"])
+def test_after_its_loop_was_closed_a_pool_forgets_its_resources_and_goes_on(how, caplog):
+    pool = pool_of(name="orders", max_size=2)
+    kept = []
 
-        async def main(attempt=attempt):
-            await attempt(pool)
+    async def first():
+        kept.append(await pool.acquire())
+        await use(pool)
 
-        with pytest.raises(PoolingError) as caught:
-            asyncio.run(main())
-        for text in (
-            "pool 'orders'",
-            "has been closed",
-            "Stop the pool before its loop ends",
-            "one pool for each loop",
-        ):
-            assert text in str(caught.value)
+    async def second():
+        if how == "use":
+            await use(pool)
+        else:
+            await getattr(pool, how)()
+        async with pool:
+            things = [await pool.acquire() for _ in range(2)]
+            assert kept[0] not in things
+            with pytest.raises(PoolingError, match="is not out"):
+                await pool.release(kept[0])
+            for thing in things:
+                await pool.release(thing)
+        assert pool.size == 0
+
+    asyncio.run(first())
+    assert pool.size == 2
+    asyncio.run(second() if how != "acquire_nowait" else third(pool))
+    (warning,) = caplog.records
+    for text in (
+        "pool 'orders' has 2 resources",
+        "has been closed: they are forgotten",
+        "Stop the pool before its loop",
+    ):
+        assert text in warning.message
+    assert pool.stats().destroyed_by["forgotten"] == 2
+
+
+async def third(pool):
+    value = await pool.acquire_nowait()
+    await pool.release(value)
+    await pool.stop()
+
+
+def test_a_pool_whose_loop_was_closed_keeps_min_size_in_the_next():
+    pool = pool_of(min_size=2, max_size=2)
+
+    async def main(stops):
+        await pool.start()
+        assert pool.available == 2
+        await use(pool)
+        if stops:
+            await pool.stop()
+
+    for stops in (False, False, True):
+        asyncio.run(main(stops))
+    assert pool.size == 0
+
+
+def test_borrowers_that_waited_in_a_closed_loop_are_forgotten():
+    pool = pool_of(max_size=1)
+    loop = asyncio.new_event_loop()
+
+    async def waiting():
+        await pool.acquire()
+        task = asyncio.ensure_future(pool.acquire())
+        while not pool.pending:
+            await asyncio.sleep(0)
+        return task
+
+    task = loop.run_until_complete(waiting())
+    loop.close()  # as after a crash: nothing was cancelled
+    asyncio.run(third(pool))
+    assert (pool.pending, pool.size) == (0, 0)
+    task.get_coro().close()
+    assert (pool.pending, pool.size) == (0, 0)
+
+
+def test_a_budget_gets_back_the_places_of_a_closed_loop():
+    keyed = AsyncKeyedPoolingService(lambda key: PoolFactory.of(make), max_size=2, max_total=2)
+
+    async def main(keys):
+        for key in keys:
+            async with keyed.lease(key) as thing:
+                assert thing.loop is asyncio.get_running_loop()
+
+    for keys in ("ab", "ab", "cd", "ba"):
+        asyncio.run(main(keys))
+    asyncio.run(keyed.stop())
+    assert keyed.budget.used == 0
+
+
+def test_a_container_whose_loop_was_closed_is_stopped_and_started_in_the_next():
+    class App(di.Container):
+        things = di.AsyncPool(PoolFactory.of(make), min_size=1)
+        thing = di.Pooled(things)
+
+    app = App()
+
+    async def serve():
+        await app.astart()
+        async with app.request():
+            assert (await app.thing.aget()).loop is asyncio.get_running_loop()
+
+    async def end():
+        await app.astop()
+        assert not app.is_running
+
+    for run in (serve, serve, end, serve, end):
+        asyncio.run(run())
+    assert app.things().size == 0
 
 
 def test_use_from_another_loop_that_runs_at_the_same_time_says_so():

@@ -228,6 +228,9 @@ def markers() -> None:
     assert_type(di.Inject[App.worker], Worker)
     assert_type(Injected[App.repo], Repo)
     assert_type(Injected[App.sessions], PoolingService[Session])
+    assert_type(di.Inject[App.repo, "handler"], Repo)
+    assert_type(Injected[App.session, "handler"], Session)
+    assert_type(Injected[App.repo, "end"], Repo)
 
 
 async def awaited_marker() -> None:
@@ -276,6 +279,12 @@ def plain_job(number: int) -> str:
     return str(number)
 
 
+@di.part
+@di.inject
+async def step(number: int, repo: Repo = di.Inject[App.repo]) -> str:
+    return str(number)
+
+
 @di.task()
 def called_job(number: int) -> str:
     return str(number)
@@ -288,6 +297,7 @@ async def functions() -> None:
     assert_type(await async_job(1), str)
     assert_type(plain_job(1), str)
     assert_type(called_job(1), str)
+    assert_type(await step(1), str)
 
 
 def lifecycle() -> None:

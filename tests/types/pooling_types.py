@@ -95,6 +95,7 @@ assert_type(PoolFactory.of(make, destroy=lambda session: session.close()), PoolF
 assert_type(
     PoolFactory.of(lambda: Session("db2"), validate=lambda session: session.host == "db2"), PoolFactory[Session]
 )
+assert_type(PoolFactory.of(Session, checkpoint=lambda session: session.host), PoolFactory[Session])
 assert_type(PoolFactory.of(amake), PoolFactory[Session])
 assert_type(PoolFactory.of(amake, destroy=Session.aclose), PoolFactory[Session])
 assert_type(PoolFactory.of(amake, destroy=lambda session: session.aclose()), PoolFactory[Session])

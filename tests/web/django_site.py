@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
+from typing import Any
 
 import django
 from django.conf import settings
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
 from pooling import RequestContext, di
+from tests.web import truth_sites
 from tests.web.apps import CallSite, Repo, ThreadSite
 
 threads = ThreadSite()
 loop = CallSite()
 
 
-def configure(container) -> None:
+gate: Any = None
+
+
+def configure(container, **pooling) -> None:
     """Serve the requests from this container; Django has one set of settings per process."""
-    given = {"CONTAINER": container, "VALUES": lambda request: {"user": request.headers.get("x-user")}}
+    given = {"CONTAINER": container, "VALUES": lambda request: {"user": request.headers.get("x-user")}, **pooling}
     if not settings.configured:
         settings.configure(
             DEBUG=False,
@@ -122,7 +128,25 @@ async def aerror(request, repo: Repo = di.Inject[CallSite.repo]):
     raise LookupError("in the view")
 
 
-PLAIN = (plain, stream, endless, untouched, error, known)
+@di.inject
+def file(request, repo: Repo = di.Inject[ThreadSite.repo]):
+    return FileResponse(io.BytesIO(b"a file"))
+
+
+@di.inject
+def act(request, what, status, n, connection=di.Inject[truth_sites.ThreadSite.connection]):
+    truth_sites.act_in_thread(connection, what, n)
+    return StreamingHttpResponse(truth_sites.parts(gate), status=status)
+
+
+@di.inject
+async def aact(request, what, status, n, connection=di.Inject[truth_sites.Site.connection]):
+    await truth_sites.act(connection, what, n)
+    return StreamingHttpResponse(truth_sites.aparts(gate), status=status)
+
+
+PLAIN = (file, plain, stream, endless, untouched, error, known)
 ASYNC = (aplain, astream, aendless, async_view_plain_body, aerror, aknown)
 
 urlpatterns = [path(view.__name__, view) for view in PLAIN + ASYNC]
+urlpatterns += [path("<what>/<int:status>/<int:n>", act), path("async/<what>/<int:status>/<int:n>", aact)]

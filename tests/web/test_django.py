@@ -8,9 +8,11 @@ import warnings
 import httpx
 import pytest
 
+from pooling import ConfigurationError, RequestContextError
 from pooling.web.asgi import ContainerLifespan
 from pooling.web.outcome import ResponseError
 from tests.web import django_site
+from tests.web.apps import CallSite
 from tests.web.servers import Uvicorn, eventually, waitress_server
 
 
@@ -119,3 +121,46 @@ def test_a_head_of_a_streamed_response_is_no_error(request, side, view):
 
 def ends(container):
     return [type(end) for end in container.factory().ends]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"container": None}, "did you mean CONTAINER"),
+        ({"CONTAINERS": None}, "did you mean CONTAINER"),
+        ({"TIMEOUT": 3}, "the keys of this setting are CONTAINER, VALUES, RELEASE"),
+        ({"CONTAINER": type(django_site.loop)}, "expected a container"),
+        ({"CONTAINER": type(django_site.threads)}, "expected a container"),
+        ({"RELEASE": "late"}, "'handler', 'response' or 'end'"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_told_at_construction(given, says):
+    from pooling.web.django import RequestContextMiddleware
+
+    django_site.configure(None)
+    from django.conf import settings
+
+    settings.POOLING = given
+    with pytest.raises(ConfigurationError, match=says):
+        RequestContextMiddleware(lambda request: None)
+
+
+def test_a_value_of_an_asyncio_pool_under_wsgi_says_what_to_do(caplog):
+    site = CallSite()
+    django_site.configure(site)
+    from django.core.handlers.wsgi import WSGIHandler
+
+    with waitress_server(WSGIHandler()) as url:
+        for _ in range(2):
+            assert get(url, "aplain").status_code == 500
+    errors = [record.exc_info[1] for record in caplog.records if record.name == "django.request"]
+    assert [type(error) for error in errors] == [RequestContextError] * 2
+    assert "serve the site with ASGI, or use plain views" in str(errors[0])
+    asyncio.run(site.things().stop())
+    assert site.things().size == 0
+
+
+def test_a_file_is_sent_by_the_server_itself(wsgi_url):
+    assert get(wsgi_url, "file").text == "a file"
+    eventually(lambda: django_site.threads.things().borrowed == 0)
+    assert ends(django_site.threads) == [type(None)]

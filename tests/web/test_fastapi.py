@@ -8,15 +8,17 @@ from typing import Annotated
 
 import httpx
 import pytest
+from dependency_injector.containers import DeclarativeContainer
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket, WebSocketException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.testclient import TestClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from pooling import RequestContext, di
+from pooling import ConfigurationError, RequestContext, RequestContextError, di
 from pooling.web import asgi
-from pooling.web.fastapi import CurrentRequest, Injected, install
+from pooling.web.fastapi import CurrentRequest, Injected, install, lifespan
 from pooling.web.outcome import ResponseError
 from tests.web.apps import CallSite, Repo, ThreadSite
 from tests.web.servers import Uvicorn, eventually
@@ -480,3 +482,105 @@ def test_a_server_shut_down_with_a_request_under_way_lets_it_end_and_leaves_noth
     assert served.log == ["out=True"]
     assert served.ends == [None]
     assert served.pool.size == 0
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spelling", ["marker", "injected", "brief", "provider"])
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_a_dependency_is_overridden_however_it_is_written(spelling, comes_first):
+    key = {
+        "marker": di.Inject[CallSite.repo],
+        "injected": Injected[CallSite.repo],
+        "brief": Injected[CallSite.repo, "handler"],
+        "provider": CallSite.repo,
+    }[spelling]
+    app = FastAPI()
+    if comes_first and spelling == "marker":  # before `install` the framework knows no other spelling
+        app.dependency_overrides[key] = lambda: "fake"
+    install(app, CallSite())
+    app.dependency_overrides.update({key: lambda: "fake"})
+
+    @app.get("/")
+    async def home(repo: Annotated[Repo, Injected[CallSite.repo]], brief=Injected[CallSite.repo, "handler"]):
+        return [repo, brief]
+
+    with TestClient(app) as client:
+        assert client.get("/").json() == ["fake", "fake"]
+        assert key in app.dependency_overrides
+        assert app.dependency_overrides.pop(key)() == "fake"
+        assert key not in app.dependency_overrides
+
+
+@pytest.mark.parametrize("give", [lambda: CallSite, lambda: type("Plain", (DeclarativeContainer,), {})(), object])
+def test_what_is_no_container_is_refused(give):
+    with pytest.raises(ConfigurationError, match=r"write CallSite\(\)|pooling\.di\.Container"):
+        install(FastAPI(), give())
+
+
+def test_an_argument_that_nothing_injects_is_told(served, client):
+    with pytest.raises(ConfigurationError, match=r"decorate the function with @pooling\.di\.inject.*Injected"):
+
+        @served.app.get("/forgotten")
+        async def forgotten(repo: Annotated[Repo, di.Inject(CallSite.repo)]):
+            pass
+
+    said = []
+
+    @served.app.get("/bare")
+    async def bare(repo=di.Inject[CallSite.repo]):
+        try:
+            return repo.thing
+        except AttributeError as error:
+            said.append(str(error))
+
+    assert client.get("/bare").status_code == 200
+    assert "decorate the function with @pooling.di.inject" in said[0]
+
+
+def test_a_value_outside_of_any_request_says_what_to_write():
+    app = FastAPI()
+
+    @app.get("/")
+    async def home(repo: Annotated[Repo, Injected[CallSite.repo]]):
+        pass
+
+    with TestClient(app) as client:
+        with pytest.raises(ConfigurationError, match=r"pooling\.web\.fastapi\.install\(app, container\)"):
+            client.get("/")
+    app.router.lifespan_context = lifespan(CallSite())
+    with TestClient(app) as client:
+        with pytest.raises(RequestContextError, match=r"install.*after other middlewares.*Gradio"):
+            client.get("/")
+
+
+@pytest.mark.parametrize(
+    ("release", "dependency", "is_refused"),
+    [
+        ("end", Injected[CallSite.repo, "handler"], True),
+        ("handler", Injected[CallSite.repo], True),
+        ("handler", Injected[CallSite.repo, "end"], False),
+        ("end", Injected[CallSite.repo], False),
+    ],
+)
+def test_a_handler_that_is_a_generator_cannot_have_a_value_until_it_returns(release, dependency, is_refused):
+    sse = pytest.importorskip("fastapi.sse", reason="this FastAPI has no handlers that are generators")
+    app, container = FastAPI(), CallSite()
+    install(app, container, release=release)
+
+    def between(repo=dependency):
+        return repo
+
+    @app.get("/events", response_class=sse.EventSourceResponse)
+    async def events(repo=Depends(between)):  # noqa: B008 - as its users write it
+        for _ in range(2):
+            yield {"out": repo.thing.is_out}
+
+    if is_refused:
+        with pytest.raises(ConfigurationError, match=r"/events: the handler .*events is a generator"), TestClient(app):
+            pass
+    else:
+        with TestClient(app) as client:
+            assert client.get("/events").text.count("true") == 2
+        assert container.factory().ends == [None]

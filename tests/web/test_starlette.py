@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from pooling import di
+from pooling import PoolFactory, di
 from pooling.web import asgi, starlette
 from tests.web.apps import CallSite, Repo, SlowSite
 from tests.web.servers import Uvicorn, eventually
@@ -90,3 +90,34 @@ def test_starlette_can_be_given_its_container_with_all_that_belongs_to_it(own):
         eventually(lambda: container.things().borrowed == 0)
         assert [type(end) for end in container.factory().ends] == [type(None), StarletteHTTPException]
     assert not container.is_running
+
+
+@pytest.mark.parametrize("error", [TimeoutError("at commit"), LookupError("at commit")])
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_a_checkpoint_that_fails_is_answered_whatever_the_error_is_taken_for(error, is_streamed):
+    """A framework takes an `OSError` of a stream for a client that has disconnected, and keeps silent."""
+
+    async def fail(value):
+        raise error
+
+    class Site(di.Container):
+        things = di.AsyncPool(PoolFactory.of(object, checkpoint=fail))
+        thing = di.Pooled(things)
+
+    container, answered = Site(), []
+
+    async def home(request):
+        await container.thing.aget()
+        return StreamingResponse(iter([b"never"])) if is_streamed else PlainTextResponse("never")
+
+    async def failed(request, error):
+        answered.append(error)
+        return PlainTextResponse("mine", 500)
+
+    app = Starlette(routes=[Route("/", home)], exception_handlers={500: failed})
+    starlette.install(app, container)
+    with Uvicorn(app) as server:
+        answer = httpx.get(server.url)
+        assert (answer.status_code, answer.text) == (500, "mine")
+        eventually(lambda: container.things().borrowed == 0)
+    assert answered == [error]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import io
 import threading
+import wsgiref.util
 
 import pytest
 
@@ -266,3 +268,28 @@ def test_values_may_have_any_name():
     wrapped = wsgi.RequestContextMiddleware(app, values=lambda environ: {"name": "ann", "parent": "bob"})
     body = wrapped({"REQUEST_METHOD": "GET"}, lambda status, headers: None)
     assert list(body) == []
+
+
+def test_a_server_recognizes_a_file_that_it_can_send_by_itself(container, tmp_path):
+    (tmp_path / "file").write_bytes(b"a file")
+    closed = []
+
+    class Opened(io.FileIO):
+        def close(self):
+            closed.append(container.things().borrowed)
+            super().close()
+
+    def app(environ, start_response):
+        container.thing()
+        start_response("200 OK", [("Content-Length", "6")])
+        return environ["wsgi.file_wrapper"](Opened(tmp_path / "file"))
+
+    wrapped = wsgi.RequestContextMiddleware(app, container)
+    body = wrapped({"wsgi.file_wrapper": wsgiref.util.FileWrapper}, lambda *_: None)
+    assert type(body) is wsgiref.util.FileWrapper
+    assert container.things().borrowed == 0
+    body.close()
+    with waitress_server(wrapped) as url:
+        assert get(url).content == b"a file"
+    assert set(closed) == {0}
+    assert container.factory().ends == [None, None]

@@ -1,0 +1,196 @@
+"""A plan as a table, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pooling import Histogram
+
+from .limits import direct_connections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ._planning import Candidate, Plan
+
+COMPUTES = (0.5, 1, 2, 4, 8, 16, 32)  # CU
+WAIT, LOGINS, LIMIT, CHOSEN = "#1f6fb4", "#d98a1f", "#8a8f98", "#c0392b"
+
+
+def as_text(plan: Plan) -> str:
+    """The plan for a terminal."""
+    lines = [_question(plan), "", *_table(plan), "", *_answer(plan)]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(plan: Plan) -> str:
+    """The plan for a program."""
+    chosen = plan.chosen
+    answer = {
+        "meets_goal": plan.meets_goal,
+        "max_total": chosen.max_total,
+        "max_size": chosen.max_size,
+        "replicas": plan.deployment.replicas,
+        "connections": plan.connections,
+        "connection_limit": plan.deployment.connection_limit,
+        "compute_units": plan.compute_units,
+        "binding": plan.binding,
+        "goal": {"share": plan.goal.share, "seconds": plan.goal.seconds},
+        "result": chosen.result.as_dict(),
+        "others": [
+            {"max_total": one.max_total, "max_size": one.max_size, "result": one.result.as_dict()}
+            for one in plan.others
+        ],
+    }
+    return json.dumps(answer, indent=2) + "\n"
+
+
+def seconds(value: float) -> str:
+    """A duration as people write it."""
+    if value >= 100:
+        return f"{value:.0f} s"
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def percentile(share: float) -> str:
+    """The name of a share: p99 for 0.99."""
+    return f"p{share * 100:g}"
+
+
+def _question(plan: Plan) -> str:
+    workload, deployment = plan.workload, plan.deployment
+    if workload.rate is not None:
+        arrivals = f"{workload.rate:g} requests/s"
+    elif workload.workers is not None:
+        arrivals = f"{workload.workers} requests at a time"
+    else:
+        arrivals = f"each waits {_duration(workload.think_time)} between requests"
+    processes = "1 process" if deployment.replicas == 1 else f"{deployment.replicas} processes"
+    use, login = _duration(workload.use_time), _duration(workload.create_time)
+    share, wait = f"{plan.goal.share * 100:g} %", seconds(plan.goal.seconds)
+    return (
+        f"{workload.users:,} users, {arrivals}; a request uses its connection for {use}, a login takes {login}; "
+        f"{processes}.\n"
+        f"Goal: {share} of the requests wait at most {wait} for a connection ({percentile(plan.goal.share)})."
+    )
+
+
+def _duration(value: float | Histogram | None) -> str:
+    if isinstance(value, Histogram):
+        return f"{seconds(value.mean)} (mean of {value.count:,} measured)"
+    return seconds(value or 0.0)
+
+
+def _rows(plan: Plan) -> list[Candidate]:
+    return sorted([plan.chosen, *plan.others], key=lambda one: one.max_total)
+
+
+def _table(plan: Plan) -> Iterator[str]:
+    share = plan.goal.share
+    yield f"  max_total  connections  requests/s  logins/request  median wait  {percentile(share):>8} wait"
+    for one in _rows(plan):
+        result = one.result
+        mark = ">" if one is plan.chosen else " "
+        limits = f"{mark} {one.max_total:9}  {one.max_total * plan.deployment.replicas:11}"
+        if result.is_complete:
+            waits = f"{seconds(result.wait(0.5)):>11}  {seconds(result.wait(share)):>13}"
+            yield f"{limits}  {result.throughput:10.1f}  {result.creates_per_request:14.4f}  {waits}"
+        else:
+            yield f"{limits}  overloaded"
+
+
+def _answer(plan: Plan) -> Iterator[str]:
+    chosen, result, deployment = plan.chosen, plan.chosen.result, plan.deployment
+    each = "" if deployment.replicas == 1 else " in each process"
+    verdict = "meets" if result.meets(plan.goal) else "misses"
+    wait = seconds(result.wait(plan.goal.share)) if result.is_complete else "longer than can be simulated"
+    yield (
+        f"max_total={chosen.max_total} and max_size={chosen.max_size}{each} {verdict} the goal: "
+        f"{percentile(plan.goal.share)} is {wait}, "
+        f"{result.mean_size:.1f} connections exist on average, {result.mean_in_use:.1f} of them in use."
+    )
+    yield _compute_line(plan)
+    yield _binding_line(plan)
+
+
+def _compute_line(plan: Plan) -> str:
+    connections, deployment = plan.connections, plan.deployment
+    if deployment.pooled:
+        size = "no compute" if plan.compute_units is None else f"{plan.compute_units:g} CU"
+        return (
+            f"{connections} of {deployment.connection_limit:,} {deployment.limit_name}; at most "
+            f"{plan.chosen.result.peak_in_use} transactions at once, for which {size} has the connections."
+        )
+    if plan.compute_units is None:
+        return f"No compute takes {connections} direct connections; the largest take {deployment.connection_limit}."
+    found = f"The smallest compute that takes {connections} direct connections has {plan.compute_units:g} CU"
+    return f"{found} and takes {direct_connections(plan.compute_units)}."
+
+
+def _binding_line(plan: Plan) -> str:
+    if plan.binding:
+        return f"Requests wait because of: {', '.join(plan.binding)}."
+    return (
+        "No limit makes requests wait: what they wait for are logins."
+        if plan.chosen.result.mean_wait
+        else ("No request waits.")
+    )
+
+
+def draw(plan: Plan, path: Path) -> None:
+    """
+    Draw waits and logins over `max_total`, with the limits of the compute sizes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    figure, (waits, logins) = plt.subplots(2, 1, figsize=(8, 6.5), sharex=True, layout="constrained")
+    rows = [one for one in _rows(plan) if one.result.is_complete]
+    totals = [one.max_total for one in rows]
+    for share, style in ((0.5, ":"), (plan.goal.share, "-")):
+        label = f"{percentile(share)} wait"
+        heights = [one.result.wait(share) * 1e3 for one in rows]
+        waits.plot(totals, heights, style, marker="o", markersize=4, color=WAIT, label=label)
+    waits.axhline(plan.goal.seconds * 1e3, color=CHOSEN, linewidth=1, linestyle="--", label="goal")
+    waits.set_ylabel("wait for a connection (ms)")
+    logins.plot(
+        totals, [one.result.creates_per_request * 100 for one in rows], "-", marker="o", markersize=4, color=LOGINS
+    )
+    logins.set_ylabel("logins per 100 requests")
+    logins.set_xlabel("max_total" if plan.deployment.replicas == 1 else "max_total of each process")
+    for axes in (waits, logins):
+        axes.set_ylim(bottom=0)
+        axes.set_xscale("log")
+        axes.axvline(plan.chosen.max_total, color=CHOSEN, linewidth=1, label="chosen")
+        for edge in ("top", "right"):
+            axes.spines[edge].set_visible(False)
+    logins.xaxis.set_major_locator(FixedLocator(totals))
+    logins.xaxis.set_major_formatter("{x:g}")
+    logins.xaxis.set_minor_locator(NullLocator())
+    if not plan.deployment.pooled:
+        _draw_computes(waits, plan)
+    waits.legend(frameon=False, fontsize=8)
+    figure.suptitle(_question(plan), fontsize=8, x=0.02, ha="left")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _draw_computes(axes: Any, plan: Plan) -> None:
+    """A line where each compute size takes no more connections, within what is drawn."""
+    left, right = axes.get_xlim()
+    for size in COMPUTES:
+        place = direct_connections(size) / plan.deployment.replicas
+        if left <= place <= right:
+            axes.axvline(place, color=LIMIT, linewidth=0.8, linestyle="-.")
+            axes.annotate(
+                f"{size:g} CU", (place, 1), xycoords=("data", "axes fraction"), xytext=(3, -9),
+                textcoords="offset points", fontsize=7, color=LIMIT,
+            )  # fmt: skip

@@ -1,0 +1,294 @@
+"""Finds the smallest limits with which the waits for a connection meet a goal, by simulating the pools."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import inf
+from typing import TYPE_CHECKING
+
+from pooling.errors import ConfigurationError
+from pooling.simulation import SimulationResult, WaitGoal, Workload, simulate
+
+from .limits import POOLER_CLIENT_CONNECTIONS, direct_connections, smallest_compute
+
+if TYPE_CHECKING:
+    from pooling import PoolingServiceOptions
+
+#: The values of `max_size` among which the smallest is searched.
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
+#: Multiples of the chosen `max_total` that the table and the picture show beside it.
+SHOWN = (0.25, 0.5, 0.75, 1.5, 2.0)
+UNLIMITED = 1_000_000_000  # connections
+SAMPLE = 20_000  # most requests of a simulation of the search
+CORRECTIONS, CORRECTION = 2, 0.04  # how often, and by what share, to raise what a sample found too low
+FILL = 20  # a warm-up of a sample has at most so many requests for each connection,
+SHORTEST_WARM_UP = 500  # but not fewer than these
+LARGEST = 32.0  # CU; larger ones take no more connections
+BETTER = 0.95  # a limit binds if the mean wait without it is below this share
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployment:
+    """
+    Where the pools run, and which of their limits are given.
+
+    Args:
+        replicas: Processes that have pools.
+        sticky: Whether all requests of a user go to one of them.
+        compute_units: Upper end of the endpoint's range; `None` to find the smallest.
+        pooled: Whether connections go through the built-in pooler.
+        max_total: Most connections of one process; `None` to find the smallest.
+        max_size: Most connections of a user in one process; `None` to find the smallest.
+        options: The other settings of each user's pool.
+        seed: Of the random numbers.
+    """
+
+    replicas: int = 1
+    sticky: bool = False
+    compute_units: float | None = None
+    pooled: bool = False
+    max_total: int | None = None
+    max_size: int | None = None
+    options: PoolingServiceOptions
+    seed: int = 1
+
+    @property
+    def connection_limit(self) -> int:
+        """Most connections that the endpoint takes from all processes."""
+        if self.pooled:
+            return POOLER_CLIENT_CONNECTIONS
+        return direct_connections(self.compute_units or LARGEST)
+
+    @property
+    def limit_name(self) -> str:
+        """What `connection_limit` is, in words."""
+        if self.pooled:
+            return "clients of the built-in pooler"
+        return f"direct connections at {self.compute_units or LARGEST:g} CU"
+
+    @property
+    def connections_of_one(self) -> int:
+        """Most connections that one process may have."""
+        return self.connection_limit // self.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Limits, and what the pools did with them."""
+
+    max_total: int
+    max_size: int
+    result: SimulationResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """
+    What was found.
+
+    Args:
+        deployment, workload, goal: What was asked.
+        chosen: The smallest limits that meet the goal, or those that come nearest.
+        others: Other values of `max_total`, in ascending order, with what the pools did with them.
+        compute_units: The smallest compute that takes the connections; `None` if none does.
+        binding: The limits that make requests wait: `max_total`, `max_size`, or what bounds `max_total`.
+    """
+
+    deployment: Deployment
+    workload: Workload
+    goal: WaitGoal
+    chosen: Candidate
+    others: list[Candidate]
+    compute_units: float | None
+    binding: list[str]
+
+    @property
+    def meets_goal(self) -> bool:
+        """Whether the chosen limits meet the goal and the endpoint takes the connections."""
+        return self.chosen.result.meets(self.goal) and self.connections <= self.deployment.connection_limit
+
+    @property
+    def connections(self) -> int:
+        """Most connections of all processes together."""
+        return self.chosen.max_total * self.deployment.replicas
+
+
+def make_plan(workload: Workload, deployment: Deployment, goal: WaitGoal, progress: Progress | None = None) -> Plan:
+    """
+    Find the smallest `max_size`, then the smallest `max_total`, then the smallest compute.
+
+    The search simulates at most `SAMPLE` requests each time and stops where the goal is missed; what it chose is then
+    simulated with all requests, on all processors if these are more.
+
+    Args:
+        workload: What is asked of the pools.
+        deployment: Where they run.
+        goal: What the waits should be.
+        progress: Is called now and then with what is being simulated, and how many requests of how many have ended.
+
+    Raises:
+        ConfigurationError: There are more processes than connections.
+    """
+    if deployment.connections_of_one < 1:
+        raise ConfigurationError(
+            f"replicas={deployment.replicas}: more than the {deployment.connection_limit} {deployment.limit_name}",
+            field="replicas",
+        )
+    search = Search(workload, deployment, goal, progress)
+    roomy = search.find_size(deployment.max_total or deployment.connections_of_one)
+    if deployment.max_total is None:
+        chosen = search.confirm(search.find_total(roomy), roomy.max_size)
+    else:
+        chosen = search.simulate_all(deployment.max_total, roomy.max_size)
+    return Plan(
+        deployment=deployment,
+        workload=workload,
+        goal=goal,
+        chosen=chosen,
+        others=list(search.find_others(chosen)),
+        compute_units=_smallest_compute(chosen, deployment),
+        binding=search.find_binding(chosen),
+    )
+
+
+def _smallest_compute(chosen: Candidate, deployment: Deployment) -> float | None:
+    if deployment.pooled:  # the pooler opens a server connection for each transaction that is under way
+        return smallest_compute(chosen.result.peak_in_use)
+    return smallest_compute(chosen.max_total * deployment.replicas)
+
+
+class Search:
+    """The simulations of one plan."""
+
+    def __init__(self, workload: Workload, deployment: Deployment, goal: WaitGoal, progress: Progress | None) -> None:
+        self.workload = workload
+        self.deployment = deployment
+        self.goal = goal
+        self.progress = progress
+        # Where the goal is missed by far, how far does not matter.
+        self.lenient = WaitGoal(goal.share, max(10 * goal.seconds, 1.0))
+        self.samples: dict[tuple[int, int], Candidate] = {}
+
+    def simulate(self, max_total: int, max_size: int, workload: Workload, *, jobs: int = 1) -> Candidate:
+        """Simulate these limits, until the goal is missed by far."""
+        deployment, report = self.deployment, self.progress
+        what = f"max_total={max_total if max_total < UNLIMITED else 'unlimited'} max_size={max_size}"
+        result = simulate(
+            workload,
+            deployment.options,
+            max_size=max_size,
+            max_total=max_total,
+            replicas=deployment.replicas,
+            sticky=deployment.sticky,
+            seed=deployment.seed,
+            jobs=jobs,
+            goal=self.lenient,
+            progress=None if report is None else lambda ended, total: report(what, ended, total),
+        )
+        return Candidate(max_total, max_size, result)
+
+    def simulate_all(self, max_total: int, max_size: int) -> Candidate:
+        """Simulate these limits with all requests."""
+        if self.sample_of(max_total) == self.workload:
+            return self.simulate_sample(max_total, max_size)
+        jobs = (os.cpu_count() or 1) if self.workload.requests > SAMPLE else 1
+        return self.simulate(max_total, max_size, self.workload, jobs=jobs)
+
+    def confirm(self, max_total: int, max_size: int) -> Candidate:
+        """Simulate with all requests the limits that were found by samples; slightly more, if these fall just short."""
+        for _ in range(CORRECTIONS):
+            chosen = self.simulate_all(max_total, max_size)
+            is_just_short = self.meets(max_total, max_size) and not chosen.result.meets(self.goal)
+            if not is_just_short or max_total >= self.deployment.connections_of_one:
+                return chosen
+            max_total = min(max_total + max(round(max_total * CORRECTION), 1), self.deployment.connections_of_one)
+        return self.simulate_all(max_total, max_size)
+
+    def simulate_sample(self, max_total: int, max_size: int) -> Candidate:
+        """Simulate these limits with some of the requests, once."""
+        limits = max_total, max_size
+        if limits not in self.samples:
+            self.samples[limits] = self.simulate(max_total, max_size, self.sample_of(max_total))
+        return self.samples[limits]
+
+    def simulate_unlimited(self, max_size: int) -> Candidate:
+        """A sample without a limit; `max_total` of the result is how many connections there were."""
+        sample = self.simulate_sample(UNLIMITED, max_size)
+        return replace(sample, max_total=sample.result.peak_size_of_one)
+
+    def sample_of(self, max_total: int) -> Workload:
+        """Some of the requests; few pools are soon full, and need a short warm-up."""
+        workload = self.workload
+        share = min(SAMPLE / (workload.requests + workload.warm_up), 1.0)
+        until_full = max(FILL * max_total * self.deployment.replicas, SHORTEST_WARM_UP)
+        return replace(
+            workload,
+            requests=max(round(workload.requests * share), 1),
+            warm_up=min(round(workload.warm_up * share), until_full),
+        )
+
+    def find_size(self, max_total: int) -> Candidate:
+        """The smallest `max_size` that meets the goal with this `max_total`; else the one with the shortest waits."""
+        given = self.deployment.max_size
+        candidates = []
+        for size in SIZES if given is None else [given]:
+            candidates.append(self.simulate_sample(max_total, size))
+            if candidates[-1].result.meets(self.goal):
+                return candidates[-1]
+        return min(candidates, key=lambda one: (one.result.wait(self.goal.share), one.max_size))
+
+    def find_total(self, roomy: Candidate) -> int:
+        """The smallest `max_total` that meets the goal with the `max_size` of this candidate, which has room enough."""
+        most = max(min(roomy.max_total, roomy.result.peak_size_of_one), 1)
+        if not roomy.result.meets(self.goal):
+            return most
+        too_few = 0
+        enough = min(most, max(round(roomy.result.mean_in_use / self.deployment.replicas), 1))  # no fewer can be
+        while enough < most and not self.meets(enough, roomy.max_size):
+            too_few, enough = enough, min(enough * 2, most)
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            if self.meets(middle, roomy.max_size):
+                enough = middle
+            else:
+                too_few = middle
+        return enough
+
+    def meets(self, max_total: int, max_size: int) -> bool:
+        """Whether a sample meets the goal with these limits."""
+        return self.simulate_sample(max_total, max_size).result.meets(self.goal)
+
+    def find_others(self, chosen: Candidate) -> Iterator[Candidate]:
+        """Smaller and larger values of `max_total`, for comparison; the last is as many as are ever used."""
+        most = self.deployment.connections_of_one
+        unlimited = self.simulate_unlimited(chosen.max_size)
+        shown = {round(chosen.max_total * times) for times in SHOWN} - {0, chosen.max_total}
+        for max_total in sorted(shown):
+            if max_total < min(unlimited.max_total, most):
+                yield self.simulate_sample(max_total, chosen.max_size)
+        if unlimited.max_total > chosen.max_total:
+            yield unlimited
+
+    def find_binding(self, chosen: Candidate) -> list[str]:
+        """The limits without which requests would wait less: one of them, or both together."""
+        deployment, size = self.deployment, chosen.max_size
+        most = _mean_wait(self.simulate_sample(chosen.max_total, size)) * BETTER
+        is_at_limit = chosen.max_total >= deployment.connections_of_one
+        total = deployment.limit_name if is_at_limit else "max_total"
+        names = []
+        if _mean_wait(self.simulate_unlimited(size)) < most:
+            names.append(total)
+        if _mean_wait(self.simulate_sample(chosen.max_total, size * 2)) < most:
+            names.append("max_size")
+        if not names and _mean_wait(self.simulate_unlimited(size * 2)) < most:
+            return [total, "max_size"]
+        return names
+
+
+def _mean_wait(candidate: Candidate) -> float:
+    """The mean wait; infinite if the goal was missed by far."""
+    return candidate.result.mean_wait if candidate.result.is_complete else inf

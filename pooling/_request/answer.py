@@ -1,0 +1,164 @@
+"""What a request does before its answer goes out: make its work durable, and give back what is not needed later."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeAlias
+
+from .._adapters import Adapter, CallbackAdapter
+from .._backends.fork import snapshot as members
+from .._backends.offload import in_worker
+from ..errors import RequestContextError
+from .current import NOTHING_RESOLVED
+from .ending import ended_error, raise_errors
+from .held import HeldResources, Use
+
+__all__ = ["RELEASES", "BeforeAnswer", "Release"]
+
+#: When a pooled value goes back: when the handler has returned, after the response, or at the end of the request.
+Release: TypeAlias = Literal["handler", "response", "end"]
+RELEASES: Final[tuple[Release, ...]] = ("handler", "response", "end")  # the earliest first
+
+_RANKS: Final[dict[Release, int]] = {release: rank for rank, release in enumerate(RELEASES)}
+
+
+class BeforeAnswer(HeldResources):
+    """The part of a request that deals with its answer."""
+
+    __slots__ = ()
+
+    # --- checkpoint ----------------------------------------------------------------------------------------------
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a value that it holds has something to do at a checkpoint."""
+        uses = (self._owner or self)._uses
+        if uses:
+            for adapter, pool, value in tuple(uses.values()):
+                if adapter.find_checkpoint(pool, value) is not None:
+                    return True
+        return False
+
+    def checkpoint(self) -> None:
+        """
+        Make durable what was done with the pooled values, before an answer tells of it.
+
+        Runs the checkpoint hook of each value, the last taken first, and stops at the first that fails. The values stay
+        with the request. The integrations of `pooling.web` call this before the first byte of an answer; call it
+        yourself before you tell a client something in the middle of a stream.
+
+        Raises:
+            RequestContextError: The request has ended, or a hook must be awaited: use `acheckpoint`.
+        """
+        checkpoints = self._find_checkpoints()
+        if any(adapter.is_async for adapter, _ in checkpoints):
+            raise RequestContextError(
+                f"{self} holds values of an asyncio pool, whose checkpoint must be awaited: `await ctx.acheckpoint()`"
+            )
+        for _, run in checkpoints:
+            run()
+
+    async def acheckpoint(self) -> None:
+        """As `checkpoint`, awaiting what has to be awaited. What blocks runs on a worker thread."""
+        for adapter, run in self._find_checkpoints():
+            result = run() if adapter.is_async else in_worker(run)
+            if inspect.isawaitable(result):
+                await result
+
+    def _find_checkpoints(self) -> list[tuple[Adapter, Callable[[], Any]]]:
+        owner = self._owner or self
+        if owner._is_closed:
+            raise ended_error(self)
+        uses = reversed(tuple(owner._uses.values()))
+        found = [(adapter, adapter.find_checkpoint(pool, value)) for adapter, pool, value in uses]
+        return [(adapter, run) for adapter, run in found if run is not None]
+
+    def has_to_prepare(self, default: Release | None) -> bool:
+        """
+        Whether there is something to do before its answer.
+
+        Args:
+            default: When pooled values go back for which nothing was noted; `None` if no value does now.
+        """
+        if self._is_closed:
+            return False
+        if default == "handler" or (self.may_release_early and default is not None):
+            return True
+        return self.error is None and self.has_checkpoint
+
+    # --- giving back early ---------------------------------------------------------------------------------------
+
+    def keep_until(self, value: Any, release: Release | None) -> None:
+        """Note when a pooled value may go back; `None` is the default. The latest of all notes counts."""
+        owner = self._owner or self
+        owner.releases.setdefault(id(value), set()).add(release)
+        if release is not None:
+            owner.may_release_early = True
+
+    def give_back(self, at: Release, default: Release) -> None:
+        """
+        Give back the pooled values that are not needed after this point. The request goes on, and may take others.
+
+        Args:
+            at: The point that the request has reached.
+            default: When values go back for which nothing was noted.
+        """
+        owner = self._owner or self
+        errors: list[BaseException] = []
+        for adapter, pool, value in owner._take_due(at, default, may_await=False):
+            try:
+                adapter.give(pool, value, owner.error)
+            except BaseException as error:  # noqa: BLE001 - raised below, after the others were given back
+                errors.append(error)
+        if errors:
+            raise_errors(errors, self, owner.error)
+
+    async def agive_back(self, at: Release, default: Release) -> None:
+        """As `give_back`, awaiting what has to be awaited. After a cancellation it still gives back the rest."""
+        owner = self._owner or self
+        errors: list[BaseException] = []
+        for adapter, pool, value in owner._take_due(at, default, may_await=True):
+            try:
+                ending = adapter.give_in_loop(pool, value, owner.error)
+                if ending is not None:
+                    await ending
+            except BaseException as error:  # noqa: BLE001 - raised below, after the others were given back
+                errors.append(error)
+        if errors:
+            raise_errors(errors, self, owner.error)
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether a value that it holds was noted to stay until the end."""
+        return any("end" in noted for noted in self.releases.values())
+
+    def _take_due(self, at: Release, default: Release, *, may_await: bool) -> list[Use]:
+        """Remove what goes back at this point from what is held, the last taken first."""
+        due = [
+            (key, use)
+            for key, use in reversed(tuple(self._uses.items()))
+            if not isinstance(use[0], CallbackAdapter) and self._is_due(use[2], at, default)
+        ]
+        if not may_await and any(adapter.is_async for _, (adapter, _, _) in due):
+            raise RequestContextError(
+                f"{self} holds values of an asyncio pool, and its answer was given without `await`: use an async view"
+            )
+        taken = [use for key, use in due if self._uses.pop(key, None) is not None]
+        for ctx in (self, *(() if self._sharers is None else members(self._sharers))):
+            ctx._forget([value for _, _, value in taken])
+        return taken
+
+    def _is_due(self, value: Any, at: Release, default: Release) -> bool:
+        noted = self.releases.get(id(value), (None,))
+        return max(_RANKS[release or default] for release in noted) <= _RANKS[at]
+
+    def _forget(self, values: list[Any]) -> None:
+        """Have the providers of these values take others when they are asked again."""
+        gone = {id(value) for value in values}
+        for value in gone:
+            self.releases.pop(value, None)
+        if self.resolved is not NOTHING_RESOLVED:
+            for provider, value in tuple(self.resolved.items()):
+                if id(value) in gone:
+                    self.resolved.pop(provider, None)

@@ -1,0 +1,13 @@
+"""
+What pools would do under a load, found out without the load.
+
+`simulate` runs the rules of the pools and of their budget under a virtual clock: no threads, no resources, no waiting.
+"""
+
+from __future__ import annotations
+
+from .result import SimulationResult, WaitGoal
+from .simulator import simulate
+from .workload import Workload
+
+__all__ = ["SimulationResult", "WaitGoal", "Workload", "simulate"]

@@ -1,0 +1,134 @@
+"""When the requests of a workload come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from .workload import Workload, sampler_of, weights_of
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from .events import Events
+
+
+class Target(Protocol):
+    """What requests arrive at."""
+
+    events: Events
+
+    def arrive(self, user: int) -> None:
+        """A request of this user arrives."""
+
+
+class Arrivals(Protocol):
+    """Says when requests come."""
+
+    def begin(self, target: Target) -> None:
+        """Let the first requests arrive."""
+
+    def ended(self, target: Target, user: int) -> None:
+        """A request of this user has ended."""
+
+
+class Workers:
+    """
+    As many requests under way all the time, each of any user.
+
+    Args:
+        count: How many.
+        next_user: Gives the user of the next request.
+    """
+
+    def __init__(self, count: int, next_user: Callable[[], int]) -> None:
+        self.count = count
+        self.next_user = next_user
+
+    def begin(self, target: Target) -> None:
+        """Let each worker send its first request."""
+        for _ in range(self.count):
+            target.arrive(self.next_user())
+
+    def ended(self, target: Target, user: int) -> None:
+        """Let the worker send its next request."""
+        target.arrive(self.next_user())
+
+
+class Poisson:
+    """
+    Requests that do not depend on each other.
+
+    Args:
+        rate: How many per second.
+        next_user: Gives the user of the next request.
+        random: Random numbers.
+    """
+
+    def __init__(self, rate: float, next_user: Callable[[], int], random: Random) -> None:
+        self.rate = rate
+        self.next_user = next_user
+        self.random = random
+
+    def begin(self, target: Target) -> None:
+        """Let the next request arrive after a random while."""
+        target.events.at(target.events.now + self.random.expovariate(self.rate), self._arrive, target)
+
+    def _arrive(self, target: Target) -> None:
+        self.begin(target)
+        target.arrive(self.next_user())
+
+    def ended(self, target: Target, user: int) -> None:
+        """No other request waits for the end of this one."""
+
+
+class Thinkers:
+    """
+    Users of whom each waits for a while before the next request.
+
+    Args:
+        users: How many.
+        think_time: Gives the time a user of average activity waits.
+        weights: The share of each user in all requests; `None` if they are equal.
+        random: Random numbers.
+    """
+
+    def __init__(
+        self,
+        users: int,
+        think_time: Callable[[], float],
+        weights: list[float] | None,
+        random: Random,
+    ) -> None:
+        self.users = users
+        self.think_time = think_time
+        self.weights = weights
+        self.random = random
+
+    def begin(self, target: Target) -> None:
+        """Let the first request of each user come at a random instant of the first wait."""
+        for user in range(self.users):
+            self._think(target, user, self.random.random())
+
+    def ended(self, target: Target, user: int) -> None:
+        """Let the user think about the next one."""
+        self._think(target, user, 1.0)
+
+    def _think(self, target: Target, user: int, share: float) -> None:
+        seconds = self.think_time() * share
+        if self.weights is not None:
+            weight = self.weights[user] * self.users
+            if not weight:
+                return  # never asks
+            seconds /= weight
+        target.events.at(target.events.now + seconds, target.arrive, user)
+
+
+def arrivals_of(workload: Workload, next_user: Callable[[], int], random: Random) -> Arrivals:
+    """When the requests of this workload come."""
+    if workload.workers is not None:
+        return Workers(workload.workers, next_user)
+    if workload.rate is not None:
+        return Poisson(workload.rate, next_user, random)
+    assert workload.think_time is not None
+    return Thinkers(workload.users, sampler_of(workload.think_time, random), weights_of(workload), random)

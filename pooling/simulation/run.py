@@ -1,0 +1,198 @@
+"""Runs a workload on simulated pools."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable
+from math import fsum, inf
+from typing import TYPE_CHECKING
+
+from .arrivals import Arrivals, arrivals_of
+from .result import SimulationResult
+from .workload import Workload, sampler_of, user_sampler_of
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from .._engine.slots import Slot, Waiter
+    from .events import Events
+    from .pools import SimulatedPools
+    from .result import WaitGoal
+
+PROGRESS_STEPS = 100  # how often progress is reported
+
+
+class Request:
+    """One request: waits for a resource, uses it, gives it back."""
+
+    __slots__ = ("arrived_at", "is_counted", "pools", "served_at", "simulation", "slot", "user", "waiter")
+
+    def __init__(
+        self, simulation: Simulation, user: int, pools: SimulatedPools, now: float, *, is_counted: bool
+    ) -> None:
+        self.simulation = simulation
+        self.user = user
+        self.pools = pools
+        self.arrived_at = now
+        self.served_at = inf
+        self.is_counted = is_counted  # else it is of the warm-up
+        self.waiter: Waiter | None = None
+        self.slot: Slot | None = None
+
+    def served(self) -> None:
+        """Begin to use the resource."""
+        self.simulation.begin_use(self)
+
+    def timed_out(self) -> None:
+        """End without a resource."""
+        self.simulation.time_out(self)
+
+
+class Simulation:
+    """
+    A workload on the pools of some processes.
+
+    Args:
+        workload: What to run.
+        processes: The pools of each process.
+        random: All random numbers.
+        events: The clock.
+        sticky: Whether all requests of a user go to one process.
+        goal: Stop when it is missed.
+        progress: Is told how many requests have ended, and of how many.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        processes: list[SimulatedPools],
+        random: Random,
+        events: Events,
+        *,
+        sticky: bool = False,
+        goal: WaitGoal | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.events = events
+        self.processes = processes
+        self.total = workload.warm_up + workload.requests
+        self.arrived = 0
+        self.ended = 0
+        self.timeouts = 0
+        self.waits = array("d")
+        self._warm_up = workload.warm_up
+        self._sticky = sticky
+        self._progress = progress
+        self._random = random
+        self._use_time = sampler_of(workload.use_time, random)
+        self._arrivals: Arrivals = arrivals_of(workload, user_sampler_of(workload, random), random)
+        self._goal = goal
+        self._may_be_late = inf if goal is None else int(workload.requests * (1 - goal.share))
+        self._late = 0
+        self._unjudged: deque[Request] = deque()  # requests of which it is not known whether they are late
+        self._used_for = 0.0
+        self._in_use = self._peak_in_use = 0
+        self._began_at = events.now  # when requests began to be counted
+        self._before = (0, 0, 0.0)
+
+    def run(self) -> SimulationResult:
+        """Run until all requests have ended."""
+        self._arrivals.begin(self)
+        step = self.events.step
+        while self.ended < self.total and self._late <= self._may_be_late:
+            step()
+        return self._result()
+
+    # -- requests --------------------------------------------------------------
+
+    def arrive(self, user: int) -> None:
+        """A request of this user arrives, unless all have."""
+        if self.arrived >= self.total:
+            return
+        if self.arrived == self._warm_up:
+            self._begin_to_count()
+        self.arrived += 1
+        pools = self._process_of(user)
+        request = Request(self, user, pools, self.events.now, is_counted=self.arrived > self._warm_up)
+        if self._goal is not None and request.is_counted:
+            self._unjudged.append(request)
+            self._judge(self._goal.seconds)
+        pools.acquire(user, request)
+
+    def _judge(self, seconds: float) -> None:
+        """Count the requests that have waited for longer than the goal allows."""
+        unjudged, now = self._unjudged, self.events.now
+        while unjudged[0].arrived_at + seconds < now:
+            request = unjudged.popleft()
+            self._late += request.served_at - request.arrived_at > seconds
+
+    def _process_of(self, user: int) -> SimulatedPools:
+        processes = self.processes
+        if len(processes) == 1:
+            return processes[0]
+        return processes[user % len(processes) if self._sticky else int(self._random.random() * len(processes))]
+
+    def begin_use(self, request: Request) -> None:
+        """A request has got its resource."""
+        now = request.served_at = self.events.now
+        seconds = self._use_time()
+        self._in_use += 1
+        self._peak_in_use = max(self._peak_in_use, self._in_use)
+        if request.is_counted:
+            self.waits.append(now - request.arrived_at)
+            self._used_for += seconds
+        self.events.at(now + seconds, self._end_use, request)
+
+    def _end_use(self, request: Request) -> None:
+        self._in_use -= 1
+        request.pools.release(request)
+        self._end(request)
+
+    def time_out(self, request: Request) -> None:
+        """A request got no resource in time."""
+        self.timeouts += request.is_counted
+        self._end(request)
+
+    def _end(self, request: Request) -> None:
+        self.ended += 1
+        if self._progress is not None and self.ended * PROGRESS_STEPS % self.total < PROGRESS_STEPS:
+            self._progress(self.ended, self.total)
+        self._arrivals.ended(self, request.user)
+
+    # -- numbers -----------------------------------------------------------------
+
+    def _begin_to_count(self) -> None:
+        self._began_at = self.events.now
+        self._before = self._counts()
+
+    def _counts(self) -> tuple[int, int, float]:
+        """Creates, evictions, and the seconds of all places."""
+        return (
+            sum(pools.created for pools in self.processes),
+            sum(pools.evicted for pools in self.processes),
+            sum(pools.used_seconds() for pools in self.processes),
+        )
+
+    def _result(self) -> SimulationResult:
+        created, evicted, used = (after - before for after, before in zip(self._counts(), self._before, strict=True))
+        seconds = self.events.now - self._began_at
+        served = len(self.waits)
+        requests = served + self.timeouts
+        return SimulationResult(
+            is_complete=self.ended >= self.total,
+            requests=requests,
+            timeouts=self.timeouts,
+            seconds=seconds,
+            throughput=served / seconds if seconds else inf,
+            created=int(created),
+            creates_per_request=created / requests if requests else 0.0,
+            evicted=int(evicted),
+            mean_size=used / seconds if seconds else 0.0,
+            peak_size=sum(pools.peak_used for pools in self.processes),
+            peak_size_of_one=max(pools.peak_used for pools in self.processes),
+            mean_in_use=self._used_for / seconds if seconds else 0.0,
+            peak_in_use=self._peak_in_use,
+            mean_wait=fsum(self.waits) / served if served else 0.0,
+            waits=array("d", sorted(self.waits)),
+        )
