@@ -17,6 +17,7 @@ from tests.dropin.parts import PASSWORD, ROLE, Pools, ask, connection, enter, on
 async def test_times_and_limits_can_be_set_at_any_time(side, lakebase_local):
     async with Pools(side, lakebase_local) as pools:
         pool = await pools.open(max_size=1)
+        await pid(pool)
         pool.timeout, pool.max_waiting = 0.05, 3
         assert (pool.timeout, pool.max_waiting) == (0.05, 3)
         async with connection(pool):
