@@ -85,13 +85,13 @@ def test_three_open_streams_of_a_user_leave_the_fourth_request_its_connection(se
 
     served = serve(routes, **({"release": "handler"} if is_for_all else {}))
     with ExitStack() as open_streams:
-        for _ in range(3):
-            stream = open_streams.enter_context(served.client.stream("GET", "/events"))
-            assert next(stream.iter_raw()) == b"one"
+        bodies = [open_streams.enter_context(served.client.stream("GET", "/events")).iter_raw() for _ in range(3)]
+        assert [next(body) for body in bodies] == [b"one"] * 3
         assert served.borrowed == 0
         assert served.client.get("/now").status_code == 200
         assert database.transactions() == []
         gate.event.set()
+        assert [b"".join(body) for body in bodies] == [b"two"] * 3, "they were open until now"
 
 
 def test_a_value_that_another_dependency_needs_longer_stays_until_the_end(serve, gate, n):
@@ -109,9 +109,11 @@ def test_a_value_that_another_dependency_needs_longer_stays_until_the_end(serve,
     for path in ("/one", "/in/other/order"):
         gate.event.clear()
         with served.client.stream("GET", path) as stream:
-            assert next(stream.iter_raw()) == b"one"
+            body = stream.iter_raw()  # a body that is collected closes the stream
+            assert next(body) == b"one"
             assert served.borrowed == 1
             gate.event.set()
+            assert list(body) == [b"two"]
         eventually(lambda: served.borrowed == 0)
 
 
@@ -147,9 +149,11 @@ def test_an_injected_function_may_ask_for_its_value_until_the_handler_returns(se
 
     served = serve(routes)
     with served.client.stream("GET", "/") as stream:
-        assert next(stream.iter_raw()) == b"one"
+        body = stream.iter_raw()
+        assert next(body) == b"one"
         assert served.borrowed == 0
         gate.event.set()
+        assert list(body) == [b"two"]
 
 
 def test_a_stream_takes_a_connection_for_each_part_and_holds_none_in_between(serve, gate, database, n):
