@@ -274,6 +274,8 @@ def test_sizes_and_times_are_the_pools(lakebase_user) -> None:
 
 def test_an_exhausted_pool_is_sqlalchemys_timeout(lakebase_user) -> None:
     with create_lakebase_pool(lakebase_user.config(max_size=1)) as pool:
+        with pool.connection():
+            pass  # connecting may take longer than that
         engine = create_lakebase_engine(pool, pool_timeout=0.05)
         with engine.connect(), pytest.raises(sqlalchemy.exc.TimeoutError, match=r"timeout=0\.05 s"):
             engine.connect()
@@ -281,6 +283,8 @@ def test_an_exhausted_pool_is_sqlalchemys_timeout(lakebase_user) -> None:
 
 async def test_so_it_is_in_asyncio(lakebase_user) -> None:
     async with create_async_lakebase_pool(lakebase_user.config(max_size=1)) as pool:
+        async with pool.connection():
+            pass
         engine = create_async_lakebase_engine(pool, pool_timeout=0.05)
         async with engine.connect():
             with pytest.raises(sqlalchemy.exc.TimeoutError):
