@@ -11,7 +11,7 @@ from .._backends.fork import snapshot as members
 from .._backends.offload import in_worker
 from ..errors import RequestContextError
 from .current import NOTHING_RESOLVED
-from .ending import ended_error, raise_errors
+from .ending import CollectedErrors, ended_error, raise_errors
 from .held import HeldResources, Use
 
 __all__ = ["RELEASES", "BeforeAnswer", "Release"]
@@ -105,26 +105,22 @@ class BeforeAnswer(HeldResources):
             default: When values go back for which nothing was noted.
         """
         owner = self._owner or self
-        errors: list[BaseException] = []
+        errors = CollectedErrors()
         for adapter, pool, value in owner._take_due(at, default, may_await=False):
-            try:
+            with errors:
                 adapter.give(pool, value, owner.error)
-            except BaseException as error:  # noqa: BLE001 - raised below, after the others were given back
-                errors.append(error)
         if errors:
             raise_errors(errors, self, owner.error)
 
     async def agive_back(self, at: Release, default: Release) -> None:
         """As `give_back`, awaiting what has to be awaited. After a cancellation it still gives back the rest."""
         owner = self._owner or self
-        errors: list[BaseException] = []
+        errors = CollectedErrors()
         for adapter, pool, value in owner._take_due(at, default, may_await=True):
-            try:
+            with errors:
                 ending = adapter.give_in_loop(pool, value, owner.error)
                 if ending is not None:
                     await ending
-            except BaseException as error:  # noqa: BLE001 - raised below, after the others were given back
-                errors.append(error)
         if errors:
             raise_errors(errors, self, owner.error)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import RequestContextError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 logger = logging.getLogger("pooling")
 
@@ -54,6 +57,24 @@ def raise_errors(errors: list[BaseException], ctx: Any, exc: BaseException | Non
     if len(failures) == 1:
         raise failures[0]
     raise ExceptionGroup(f"{ctx}: {len(failures)} errors at its end", failures)
+
+
+class CollectedErrors(list[BaseException]):
+    """
+    The errors of several blocks, each of which runs whatever happened in the others.
+
+    `with errors:` around a block keeps what it raises, an interrupt too, for `raise_errors`.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> bool:
+        if exc is not None:
+            self.append(exc)
+        return True
 
 
 def _name(pool: Any) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answering",
+    "ClosedOnError",
     "Release",
     "StreamedBody",
     "aprepare_answer",
@@ -108,6 +109,23 @@ def _failures_noted(ctx: RequestContext, status: int) -> Iterator[None]:
         if status < 400:
             raise
         logger.warning("%s was answered with status %s; what it did is not kept: %s", ctx, status, error)
+
+
+class ClosedOnError:
+    """Closes a response, or the body of one, if the block raises: the framework or server will not see it."""
+
+    __slots__ = ("_response",)
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        close = getattr(self._response, "close", None)
+        if exc is not None and close is not None:
+            close()
 
 
 # --- a request in several steps --------------------------------------------------------------------------------------

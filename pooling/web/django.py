@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,7 +25,15 @@ from django.utils.module_loading import import_string
 from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
 from ..errors import ConfigurationError, RequestContextError
-from ._answering import Answering, StreamedBody, aprepare_answer, check_container, checked_release, prepare_answer
+from ._answering import (
+    Answering,
+    ClosedOnError,
+    StreamedBody,
+    aprepare_answer,
+    check_container,
+    checked_release,
+    prepare_answer,
+)
 from .outcome import note_error, note_status
 
 if TYPE_CHECKING:
@@ -93,7 +100,7 @@ class RequestContextMiddleware:
             if ctx.must_be_awaited:
                 _refuse_closed_loop(ctx)
             note_status(ctx, response.status_code)
-            with _closed_on_error(response):
+            with ClosedOnError(response):
                 prepare_answer(ctx, response.status_code, self.release)
                 if not _is_streamed(response):
                     ctx.close()
@@ -106,7 +113,7 @@ class RequestContextMiddleware:
         async with Answering(ctx):
             response: Any = await self.get_response(request)
             note_status(ctx, response.status_code)
-            with _closed_on_error(response):
+            with ClosedOnError(response):
                 await aprepare_answer(ctx, response.status_code, self.release)
                 if not _is_streamed(response):
                     await ctx.aclose()
@@ -154,16 +161,6 @@ def _refuse_closed_loop(ctx: RequestContext) -> NoReturn:
 def _is_streamed(response: Any) -> bool:
     """Whether code of the app makes the content; a server may send a file by itself, and has to recognize it."""
     return response.streaming and getattr(response, "file_to_stream", None) is None
-
-
-@contextmanager
-def _closed_on_error(response: Any) -> Iterator[None]:
-    """If the block raises, close a response that the framework will not see."""
-    try:
-        yield
-    except BaseException:
-        response.close()
-        raise
 
 
 def _keep_open(request: Any, response: Any, ctx: RequestContext, loop: asyncio.AbstractEventLoop | None) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..context import RequestContext
-from ._answering import Answering, StreamedBody, check_container, checked_release, prepare_answer
+from ._answering import Answering, ClosedOnError, StreamedBody, check_container, checked_release, prepare_answer
 from .outcome import note_status
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class RequestContextMiddleware:
             body = self.app(environ, start)
             is_file = _is_file(body, environ)
             if head.status or is_file:
-                with _closing_on_error(body):
+                with ClosedOnError(body):
                     head.prepare()
                     if is_file:
                         ctx.close()
@@ -95,18 +94,6 @@ def _is_file(body: Any, environ: Environ) -> bool:
     """Whether the server sends this body itself: it uses no pooled value, and the server has to recognize it."""
     wrapper = environ.get("wsgi.file_wrapper")
     return isinstance(wrapper, type) and isinstance(body, wrapper)
-
-
-@contextmanager
-def _closing_on_error(body: Any) -> Iterator[None]:
-    """If the block raises, close a body that the server will not see."""
-    try:
-        yield
-    except BaseException:
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
-        raise
 
 
 class _Head:
