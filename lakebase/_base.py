@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
 from psycopg.pq import TransactionStatus
@@ -46,7 +47,6 @@ logger = logging.getLogger("lakebase")
 
 IDLE = TransactionStatus.IDLE
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-_NO_STATS: dict[str, int] = {}
 
 
 def _adjustable(name: str, *, unlimited: Any = None) -> property:
@@ -101,7 +101,6 @@ class PoolBase(Generic[C]):
     max_lifetime: float
     max_idle: float
     service: Any
-    usage: float
     session_reset: SessionReset | None
     check_handles: bool
     _check: Any
@@ -109,6 +108,13 @@ class PoolBase(Generic[C]):
     _reset: Any
     _reconnect_failed: Any
     _renewal = "create another one"  # how the user of a closed pool gets an open one
+
+    # Class attributes until something happens: most pools of many users are looked up and never used.
+    usage: float = 0.0
+    _closed = True
+    _opened = False
+    _returned_bad = 0
+    _base_stats: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self,
@@ -152,41 +158,22 @@ class PoolBase(Generic[C]):
         self.check_handles = check_handles
         self._looks_closer = self._keeps_none or reset is not None or session_reset is not None
         self._reconnect_failed = reconnect_failed
-        if renewal is not None:
-            self._renewal = renewal
-        self._check_arguments(conninfo, kwargs, service.get("budget"))
-        self.config = config = None if config is None else LakebasePoolConfig.of(config).resolved()
+        self._renewal = renewal or self._renewal
+        budget = service.get("budget")
+        self._check_arguments(conninfo, kwargs, budget)
+        self.config = None if config is None else LakebasePoolConfig.of(config).resolved()
         sizes = {"min_size": min_size, "max_size": max_size, "max_waiting": max_waiting}
         times = {"timeout": timeout, "max_lifetime": max_lifetime, "max_idle": max_idle}
         options = self._options({**sizes, **times})
-        if config is not None:
-            note_unknown_host(config)
-            if credentials is None:
-                warm_up_for_pool(config)
-                credentials = credential_source(config, is_async=self._is_async)
-        budget = service.get("budget")
         if on_crowded is None and budget is not None:
             on_crowded = budget.squeeze
-        connector = self._connector_class(
-            self.connection_class,
-            conninfo,
-            kwargs,
-            credentials=credentials,
-            configure=configure,
-            settings=config,
-            check=check,
-            owner=weakref.ref(self),
-            is_guarded=config is not None and config.transaction_mode_guard,
-            patience=reconnect_timeout,
-            on_crowded=on_crowded,
-            outage=outage,
+        connector = self._make_connector(
+            conninfo, kwargs, credentials, patience=reconnect_timeout, on_crowded=on_crowded, outage=outage
         )
         make_service = service_class or self._service_class
         self.service = make_service(connector, options=options, name=name, key=key, **service)
         self.name = self.service.name
         self._key = key
-        self._closed = True
-        self._opened = False
         if open is None or open:
             self._open()
 
@@ -222,11 +209,28 @@ class PoolBase(Generic[C]):
         if self._check is not None:
             changes["validate_on_acquire"] = True
         changed = changed_options if isinstance(options.validate_on_acquire, bool) else PoolingServiceOptions.replaced
-        options = changed(options, inline_hooks=not self._is_async, **changes)
-        self._base_stats = _NO_STATS
-        self.usage = 0.0
-        self._returned_bad = 0
-        return options
+        return changed(options, inline_hooks=not self._is_async, **changes)
+
+    def _make_connector(self, conninfo: Any, kwargs: Any, credentials: Any, **given: Any) -> Any:
+        """What makes this pool's connections; with a configuration it needs no other credentials."""
+        config = self.config
+        if config is not None:
+            note_unknown_host(config)
+            if credentials is None:
+                warm_up_for_pool(config)
+                credentials = credential_source(config, is_async=self._is_async)
+        return self._connector_class(
+            self.connection_class,
+            conninfo,
+            kwargs,
+            credentials=credentials,
+            configure=self._configure,
+            check=self._check,
+            settings=config,
+            owner=weakref.ref(self),
+            is_guarded=config is not None and config.transaction_mode_guard,
+            **given,
+        )
 
     if not TYPE_CHECKING:  # there, they are psycopg_pool's
         # Attributes there, and read and set at any time.
