@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 from pooling import PoolingError, PoolingServiceOptions, ReleaseError
 
 from ._connecting import left_open
-from ._driver_state import has_changed, restoring
+from ._driver_state import has_changed, lender_of, noticing_discards, restoring
 from ._pool_arguments import (
     CALLBACKS,
     ServiceArguments,
@@ -25,7 +25,7 @@ from ._pool_arguments import (
     checked_sizes,
 )
 from ._pool_errors import LakebasePoolClosed, LakebasePoolTimeout, translated
-from ._session_reset import SessionReset, check_session_reset, clearing, noticing_discards, take_mark
+from ._session_reset import SessionReset, check_session_reset, clearing, take_mark
 from ._warm_up import warm_up_for_pool
 from .config import LakebasePoolConfig
 from .credentials import credential_source
@@ -382,7 +382,7 @@ class PoolBase(Generic[C]):
     def _returning(self, conn: Any) -> Steps[None]:
         """Give back a connection that is not as it was left: it is made so first, and closed if that is impossible."""
         service = self.service
-        if conn.__dict__.get("_in_reset"):  # `reset` closes it, where `close_returns`
+        if conn.__dict__.get("lakebase_is_in_reset"):  # `reset` closes it, where `close_returns`
             yield conn.close
             return
         is_clean = False
@@ -436,12 +436,12 @@ class PoolBase(Generic[C]):
             return False
         if self._reset is None:
             return True
-        conn._in_reset = True
+        conn.lakebase_is_in_reset = True
         try:
             with noticing_discards(conn):
                 yield from self._connector.calling(self._reset, conn)
         finally:
-            del conn._in_reset
+            del conn.lakebase_is_in_reset
         if conn.pgconn.transaction_status != IDLE:
             logger.warning("%s", left_open(conn, "reset", self._reset))
             return False
@@ -477,7 +477,7 @@ class PoolBase(Generic[C]):
         Raises:
             ValueError: Always.
         """
-        pool = getattr(conn, "_pool", None)
+        pool = lender_of(conn)
         if pool:
             where = f"it comes from {pool._title if isinstance(pool, PoolBase) else f'pool {pool.name!r}'}"
         else:

@@ -22,7 +22,7 @@ from pooling import PoolFactory
 
 from ._checkpoint import committing
 from ._conninfo import conninfo_problem
-from ._driver_state import remember
+from ._driver_state import note_lender, remember
 from ._settings import read_only_options
 from ._steps import Steps, arun, run
 from .endpoints import completed, is_incomplete
@@ -216,7 +216,7 @@ class _Connector(PoolFactory[Any]):
 
     def preparing(self, connection: Any) -> Steps[None]:
         """Make a new connection ready for its first borrower; one that cannot be is closed."""
-        connection._pool = None  # a pool's, and idle: the driver does not mind if it is dropped with the pool
+        note_lender(connection, None)
         try:
             if self.begins_read_only:
                 yield partial(self.begin_read_only, connection)
@@ -269,11 +269,11 @@ class _Connector(PoolFactory[Any]):
         Meanwhile the connection refers to its pool, so that `with connection:` ends a transaction and does not close
         the connection. Idle connections hold no reference to their pool, so an unused pool can be collected.
         """
-        connection._pool = self.owner()
+        note_lender(connection, self.owner())
         try:
             result = yield partial(callback, connection)
         finally:
-            connection._pool = None
+            note_lender(connection, None)
         self.check_result(callback, result)
 
     def is_final(self, error: BaseException) -> bool:
@@ -294,14 +294,14 @@ class _Connector(PoolFactory[Any]):
         """
         pgconn = value.pgconn
         if pgconn.status == _OK:
-            poll = value.__dict__.get("_idle_poll")
+            poll = value.__dict__.get("lakebase_poll")
             if poll is None:
                 if _POLL is None:  # Windows
                     poll = _SelectPoll(pgconn.socket)
                 else:
                     poll = _POLL()
                     poll.register(pgconn.socket, select.POLLIN)
-                value._idle_poll = poll
+                value.lakebase_poll = poll
             # An end that arrived together with a last message shows at the second look only.
             if not poll.poll(0) or _reads_on(pgconn, poll):
                 return True
@@ -421,7 +421,7 @@ class Connector(_Connector):
 
     def destroy(self, value: Connection[Any]) -> None:
         """Say goodbye to the server and close the socket; does not wait for the server."""
-        value._pool = None  # what the driver asks before it warns of a connection left open
+        note_lender(value, None)
         value.close()
 
 
@@ -451,5 +451,5 @@ class AsyncConnector(_Connector):
 
     async def destroy(self, value: AsyncConnection[Any]) -> None:
         """As `Connector.destroy`."""
-        value._pool = None
+        note_lender(value, None)
         await value.close()

@@ -1,18 +1,49 @@
-"""What the driver keeps with a connection: each borrower finds it as `configure` left it."""
+"""
+What the driver keeps with a connection: each borrower finds it as `configure` left it.
+
+This is the file for psycopg's private attributes, where it has no public way to the same end:
+
+- `_autocommit` and others of `_SETTINGS`: properties that take three times as long to read, once for each borrower.
+- `_notice_handlers`, `_notify_handlers`, `_notifies_backlog`: what a borrower added stays there and cannot be listed.
+- `_num_transactions`, `_pipeline`, `_tpc`: blocks that were entered and not left.
+- `_prepared`: which statements the driver takes for prepared.
+- `_adapters`: it has a property to read only.
+- `_closed`: tells a connection that was closed from one that broke.
+- `_pool`: psycopg's pools write there which of them lends a connection. Ours do so as they lend it and take it back;
+  elsewhere, `note_lender` and `lender_of` are meant.
+
+What pools themselves note on a connection begins with `lakebase_`.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psycopg.adapt import AdaptersMap
+
     from ._steps import Steps
 
-__all__ = ["has_changed", "is_under_way", "remember", "restoring", "sealing"]
+__all__ = [
+    "drop_socket",
+    "has_changed",
+    "is_under_way",
+    "lender_of",
+    "note_lender",
+    "noticing_discards",
+    "put_adapters_back",
+    "remember",
+    "replace_adapters",
+    "restoring",
+    "sealing",
+]
 
-# The public names, and where the driver keeps the values: a property would take three times as long.
+# The public names, and where the driver keeps the values.
 _SETTINGS = {
     "autocommit": "_autocommit",
     "isolation_level": "_isolation_level",
@@ -37,12 +68,12 @@ _look_under_way = attrgetter(*_UNDER_WAY)
 def remember(connection: Any) -> None:
     """Take a new, configured connection's state as the one that each of its borrowers finds."""
     setattr(connection, _ARRIVED, deque())
-    connection._lakebase_left = tuple(value.copy() if isinstance(value, list) else value for value in _look(connection))
+    connection.lakebase_left = tuple(value.copy() if isinstance(value, list) else value for value in _look(connection))
 
 
 def has_changed(connection: Any) -> bool:
     """Whether a connection that comes back is not as it was left."""
-    return _look(connection) != connection._lakebase_left  # type: ignore[no-any-return]
+    return _look(connection) != connection.lakebase_left  # type: ignore[no-any-return]
 
 
 def is_under_way(connection: Any) -> bool:
@@ -63,7 +94,7 @@ def restoring(connection: Any) -> Steps[bool]:
     """Put an idle connection's state back, without a round trip; whether that was possible."""
     if is_under_way(connection):
         return False
-    left = connection._lakebase_left
+    left = connection.lakebase_left
     for name, value in zip(_SETTINGS, left, strict=False):
         if getattr(connection, name) == value:
             continue
@@ -75,3 +106,50 @@ def restoring(connection: Any) -> Steps[bool]:
         getattr(connection, name)[:] = handlers
     setattr(connection, _ARRIVED, deque())
     return True
+
+
+def replace_adapters(connection: Any, adapters: AdaptersMap) -> None:
+    """Have a connection convert values by these, until `put_adapters_back`."""
+    connection.lakebase_adapters, connection._adapters = connection._adapters, adapters
+
+
+def put_adapters_back(connection: Any) -> None:
+    """Undo `replace_adapters`, if it was called."""
+    if "lakebase_adapters" in connection.__dict__:
+        connection._adapters = connection.__dict__.pop("lakebase_adapters")
+
+
+@contextmanager
+def noticing_discards(connection: Any) -> Iterator[None]:
+    """
+    Meanwhile, have the driver notice each `DISCARD ALL` and `DEALLOCATE ALL`.
+
+    It looks at the outcome of a query when it counts it for the first time only; later ones would leave it with
+    names of prepared statements that the server has forgotten.
+    """
+    prepared = connection._prepared
+    counts, prepared._counts = prepared._counts, OrderedDict()
+    try:
+        yield
+    finally:
+        prepared._counts = counts
+
+
+def drop_socket(connection: Any) -> None:
+    """Close a connection without a word to the server; its pool sees that it was meant."""
+    connection._closed = True
+    connection.pgconn.finish()
+
+
+def note_lender(connection: Any, pool: Any) -> None:
+    """
+    Have a connection belong to a pool.
+
+    Of `None` the driver takes it for a pool's as well, and idle: it does not mind if it is dropped with the pool.
+    """
+    connection._pool = pool
+
+
+def lender_of(connection: Any) -> Any:
+    """The pool that lends a connection, or `None`."""
+    return getattr(connection, "_pool", None)

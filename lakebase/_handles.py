@@ -11,7 +11,7 @@ __all__ = ["lend", "lent", "revoke"]
 
 C = TypeVar("C")
 
-_LENT = "_lakebase_lent"
+_LENT = "lakebase_lent"
 # What a pool and the interpreter ask of a handle that came back.
 _ANSWERED = {"__class__": object.__getattribute__, "__dict__": object.__getattribute__, "_pool": lambda *_: None}
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -18,7 +15,7 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from ._steps import Steps
 
-__all__ = ["SessionReset", "check_session_reset", "clearing", "ending_block", "noticing_discards", "take_mark"]
+__all__ = ["SessionReset", "check_session_reset", "clearing", "ending_block", "take_mark"]
 
 logger = logging.getLogger("lakebase")
 
@@ -98,7 +95,7 @@ def clearing(connection: Any, *, end: Literal["COMMIT", "ROLLBACK"]) -> Steps[No
     if deallocations := [cursor.pgresult.get_value(row, 0).decode() for row in range(cursor.pgresult.ntuples)]:
         yield partial(connection.set_autocommit, True)
         yield partial(cursor.execute, "; ".join(deallocations), prepare=False)
-    connection._lakebase_is_cleared = True
+    connection.lakebase_is_cleared = True
 
 
 def _plain_cursor(connection: Any) -> Any:
@@ -109,20 +106,4 @@ def _plain_cursor(connection: Any) -> Any:
 
 def take_mark(connection: Any) -> bool:
     """Whether the session has just been cleared; forgets it."""
-    return connection.__dict__.pop("_lakebase_is_cleared", False)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def noticing_discards(connection: Any) -> Iterator[None]:
-    """
-    Meanwhile, have the driver notice each `DISCARD ALL` and `DEALLOCATE ALL`.
-
-    It looks at the outcome of a query when it counts it for the first time only; later ones would leave it with
-    names of prepared statements that the server has forgotten.
-    """
-    prepared = connection._prepared
-    counts, prepared._counts = prepared._counts, OrderedDict()
-    try:
-        yield
-    finally:
-        prepared._counts = counts
+    return connection.__dict__.pop("lakebase_is_cleared", False)  # type: ignore[no-any-return]

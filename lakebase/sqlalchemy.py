@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectA
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
-from ._driver_state import remember, restoring
+from ._driver_state import drop_socket, lender_of, put_adapters_back, remember, replace_adapters, restoring
 from ._pool_errors import LakebasePoolTimeout, LakebaseTooManyRequests
 from ._steps import arun, run
 from .errors import ConfigurationError
@@ -138,19 +138,20 @@ def _borrowing(pool: Any, timeout: float | None, pings: bool) -> Steps[Any]:
                 raise
             raise exc.TimeoutError(str(error)) from error
         if not pings or (yield from _answers(connection)):
-            if _is_foreign(connection._pool):
+            if _is_foreign(lender_of(connection)):
                 remember(connection)
             return connection
 
 
 def _answers(connection: Any) -> Steps[bool]:
     """Whether the server answers on a connection; one on which it does not is given back, closed."""
-    kind = ConnectionPool if isinstance(connection._pool, ConnectionPool) else AsyncConnectionPool
+    pool = lender_of(connection)
+    kind = ConnectionPool if isinstance(pool, ConnectionPool) else AsyncConnectionPool
     try:
         yield partial(kind.check_connection, connection)
     except Exception:  # noqa: BLE001 - whatever it is, another one is tried
-        _end(connection)
-        yield partial(connection._pool.putconn, connection)
+        drop_socket(connection)
+        yield partial(pool.putconn, connection)
         return False
     return True
 
@@ -158,12 +159,6 @@ def _answers(connection: Any) -> Steps[bool]:
 def _is_foreign(pool: Any) -> bool:
     """Whether a pool, such as the app's behind a `RoutingPool`, is one that does not put the driver's state back."""
     return pool is not None and not isinstance(pool, (LakebasePool, AsyncLakebasePool))
-
-
-def _end(driver: Any) -> None:
-    """Close a connection without a word to the server; its pool sees that it was meant."""
-    driver._closed = True
-    driver.pgconn.finish()
 
 
 def _log_notice(diagnostic: Any) -> None:
@@ -175,6 +170,10 @@ class _OnPool:
 
     supports_statement_cache = True
     _hstore: Any = None
+    # Of SQLAlchemy's dialect, from the engine's options
+    _native_inet_types: Any
+    _json_deserializer: Any
+    _json_serializer: Any
 
     def on_connect(self) -> Any:
         """What SQLAlchemy calls with each connection that it was given."""
@@ -190,30 +189,28 @@ class _OnPool:
 
     def _adapt(self, driver: Any) -> None:
         """Have a connection convert values as the engine's options say, on top of what the pool's `configure` did."""
-        dialect: Any = self
-        is_plain = dialect._native_inet_types is not False and self._hstore is None
-        if is_plain and not dialect._json_deserializer and not dialect._json_serializer:
+        is_plain = self._native_inet_types is not False and self._hstore is None
+        if is_plain and not self._json_deserializer and not self._json_serializer:
             return
-        driver._lakebase_adapters = driver._adapters
         adapters = AdaptersMap(driver.adapters)
-        if dialect._native_inet_types is False:
+        if self._native_inet_types is False:
             from psycopg.types.string import TextLoader
 
             adapters.register_loader("inet", TextLoader)
             adapters.register_loader("cidr", TextLoader)
-        if dialect._json_deserializer:
+        if self._json_deserializer:
             from psycopg.types.json import set_json_loads
 
-            set_json_loads(dialect._json_deserializer, adapters)
-        if dialect._json_serializer:
+            set_json_loads(self._json_deserializer, adapters)
+        if self._json_serializer:
             from psycopg.types.json import set_json_dumps
 
-            set_json_dumps(dialect._json_serializer, adapters)
+            set_json_dumps(self._json_serializer, adapters)
         if self._hstore is not None:
             from psycopg.types.hstore import register_hstore
 
             register_hstore(self._hstore, adapters)
-        driver._adapters = adapters
+        replace_adapters(driver, adapters)
 
     def _type_info_fetch(self, connection: Any, name: str) -> Any:
         info = super()._type_info_fetch(connection, name)  # type: ignore[misc]
@@ -224,8 +221,8 @@ class _OnPool:
 
 def _giving_back(driver: Any) -> Steps[None]:
     """Give a connection back to the pool that lent it."""
-    driver._adapters = driver.__dict__.pop("_lakebase_adapters", driver._adapters)
-    pool = getattr(driver, "_pool", None)
+    put_adapters_back(driver)
+    pool = lender_of(driver)
     if _is_foreign(pool) and not driver.closed:
         yield driver.rollback
         yield from restoring(driver)
@@ -243,7 +240,7 @@ class _LakebaseDialect(_OnPool, PGDialect_psycopg):
         run(_giving_back(dbapi_connection))
 
     def do_terminate(self, dbapi_connection: Any) -> None:
-        _end(dbapi_connection)
+        drop_socket(dbapi_connection)
         self.do_close(dbapi_connection)
 
 
@@ -260,7 +257,7 @@ class _AsyncLakebaseDialect(_OnPool, PGDialectAsync_psycopg):
             await_only(arun(_giving_back(driver)))
         else:
             # The garbage collector found it. Nothing can be awaited here: close it, and free its place soon.
-            _end(driver)
+            drop_socket(driver)
             _give_back_later(driver)
 
 

@@ -37,7 +37,7 @@ __all__ = ["AsyncUserScopedPool", "UserScopedPool"]
 P = TypeVar("P", bound="ConnectionPool[Any] | AsyncConnectionPool[Any]")
 
 _SET = "SELECT set_config(%s, %s, true)"
-_SETTINGS = "_lakebase_user_settings"  # of the connection: what its present block sets
+_SETTINGS = "lakebase_user_settings"  # of the connection: what its present block sets
 
 
 class _UserScope(Delegating[P]):
