@@ -18,7 +18,7 @@ def container():
         yield container
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # tests of other modules count the server's connections
 def owner(lakebase_local):
     """A pool of the tables' owner."""
     with create_lakebase_pool(lakebase_local.config(), max_size=1, name="owner") as pool:

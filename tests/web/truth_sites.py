@@ -22,8 +22,8 @@ from pooling.web import asgi, wsgi
 from tests.web.servers import Uvicorn, waitress_server
 
 SCHEMA = """
-create table items (n int primary key);
-create table children (n int references items deferrable initially deferred);
+create table if not exists items (n int primary key);
+create table if not exists children (n int references items deferrable initially deferred);
 grant all on items, children to public;
 """
 
