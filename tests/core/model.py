@@ -622,9 +622,12 @@ class Model:
         elif self.ledger.state == STOPPED:  # it was retiring before
             self.ledger.start(self.now)
         elif self.waiting or self.lost or len(self.ledger.slots) < self.ledger.min_size:
-            if self.ledger.alarm == inf:
+            if self.ledger.alarm < inf:
+                self.jump(max(0.0, self.ledger.alarm - self.now))
+            elif self.lost:  # found when somebody waits, or at the next sweep, for which nothing has set an alarm
+                self.jump(AUDIT_EVERY)
+            else:
                 return False
-            self.jump(max(0.0, self.ledger.alarm - self.now))
             self.sweep()
         else:
             return False

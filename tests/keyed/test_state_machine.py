@@ -83,9 +83,9 @@ class ClosesNothingForOthers(Budget):
 
 
 class LeavesOthersFast(Budget):
-    def set_demand(self, ledger, places):
-        self.alert = self.alert or bool(places)
-        super().set_demand(ledger, places)
+    def _raise_alert(self, now):
+        self.alert = True
+        super()._raise_alert(now)
 
 
 class GrantsNothing(Budget):
