@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncPoolingService", "PoolingService"]
 
-log = logging.getLogger("pooling")
+log: logging.Logger = logging.getLogger("pooling")
 
 T = TypeVar("T")
 R = TypeVar("R")

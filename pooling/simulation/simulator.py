@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Unpack
 from .._engine.budget import Budget
 from ..errors import ConfigurationError
 from ..options import PoolingServiceOptions, PoolingServiceOptionsDict
-from .events import Events
-from .pools import SimulatedPools
+from ._events import Events
+from ._pools import SimulatedPools
+from ._run import Simulation
 from .result import SimulationResult, WaitGoal, merged
-from .run import Simulation
 from .workload import Workload, check_whole, sampler_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import pytest
 from pooling import PoolingServiceOptions
 from pooling._engine.budget import ANY, FURTHER, LONGEST_PATIENCE, MOST_TURNS, SURPLUS
 from pooling.simulation import Workload, simulate
-from pooling.simulation.events import Events
-from pooling.simulation.pools import SimulatedPools
+from pooling.simulation._events import Events
+from pooling.simulation._pools import SimulatedPools
 
 CREATE = 1.0
 

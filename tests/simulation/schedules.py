@@ -9,8 +9,8 @@ from random import Random
 from pooling import PoolingServiceOptions
 from pooling._engine.budget import Budget
 from pooling._engine.slots import Slot, Waiter
-from pooling.simulation.events import Events
-from pooling.simulation.pools import SimulatedPools
+from pooling.simulation._events import Events
+from pooling.simulation._pools import SimulatedPools
 from tests.core.model import promise
 
 TIMES = (0.0, 0.001, 0.005, 0.02, 0.05, 0.3)  # seconds of a use, a create, a destroy, a pause

@@ -8,8 +8,8 @@ import pytest
 
 from pooling import PoolingServiceOptions
 from pooling._engine.budget import TURNS
-from pooling.simulation.events import Events
-from pooling.simulation.pools import SimulatedPools
+from pooling.simulation._events import Events
+from pooling.simulation._pools import SimulatedPools
 
 CREATE, USE = 0.05, 0.005
 

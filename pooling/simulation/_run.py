@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import fsum, inf
 from typing import TYPE_CHECKING
 
-from .arrivals import Arrivals, arrivals_of
+from ._arrivals import Arrivals, arrivals_of
 from .result import SimulationResult
 from .workload import Workload, sampler_of, user_sampler_of
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from random import Random
 
     from .._engine.slots import Slot, Waiter
-    from .events import Events
-    from .pools import SimulatedPools
+    from ._events import Events
+    from ._pools import SimulatedPools
     from .result import WaitGoal
 
 PROGRESS_STEPS = 100  # how often progress is reported

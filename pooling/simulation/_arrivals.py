@@ -10,7 +10,7 @@ from .workload import Workload, sampler_of, weights_of
 if TYPE_CHECKING:
     from random import Random
 
-    from .events import Events
+    from ._events import Events
 
 
 class Target(Protocol):

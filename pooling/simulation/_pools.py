@@ -19,7 +19,7 @@ from .._engine.slots import CLOSING, LATE, OPENING, Check, Close, Open, Slot, Wa
 
 if TYPE_CHECKING:
     from ..options import PoolingServiceOptions
-    from .events import Events
+    from ._events import Events
 
 #: Most keys without a resource whose ledgers are kept. A service keeps each until it was unused for `max_key_idle`; a
 #: million of them would take more than a gigabyte.
