@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from pooling.simulation import Workload, simulate
-from pooling.simulation import pools as simulated
+from pooling.simulation import _pools as simulated
 
 
 @pytest.mark.parametrize("most", [0, 10])
