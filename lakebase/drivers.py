@@ -107,7 +107,7 @@ def lakebase_orm_config(
         CredentialError: The workspace could not be asked for the host.
     """
     resolved = _resolved(config, overrides)
-    parameters = _psycopg_arguments(resolved)
+    parameters = resolved.connect_kwargs()
     parts = {name: parameters.pop(libpq) for name, libpq in _URL_PARTS.items()}
     for name in _OF_PSYCOPG:
         parameters.pop(name, None)
@@ -126,10 +126,6 @@ _OF_PSYCOPG = ("prepare_threshold", "cursor_factory")  # no parts of a URL, and 
 def _resolved(config: LakebasePoolConfig | Mapping[str, Any] | None, overrides: dict[str, Any]) -> LakebasePoolConfig:
     resolved = LakebasePoolConfig.of(config, **overrides).resolved()
     return completed(resolved) if is_incomplete(resolved) else resolved
-
-
-def _psycopg_arguments(config: LakebasePoolConfig) -> dict[str, Any]:
-    return config.connect_kwargs()
 
 
 def _psycopg2_arguments(config: LakebasePoolConfig) -> dict[str, Any]:
@@ -197,7 +193,7 @@ def _texts(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 _ARGUMENTS: Mapping[Driver, Callable[[LakebasePoolConfig], dict[str, Any]]] = {
-    "psycopg": _psycopg_arguments,
+    "psycopg": LakebasePoolConfig.connect_kwargs,
     "psycopg2": _psycopg2_arguments,
     "asyncpg": _asyncpg_arguments,
 }
