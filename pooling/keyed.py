@@ -23,7 +23,7 @@ from ._backends.fork import snapshot as members
 from ._engine import messages
 from ._engine.lease import NOTHING, AsyncLease, Lease
 from ._engine.lru import Entry, LeastRecentlyUsed
-from ._engine.standing import Pace
+from ._engine.standing import Average
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict, checked_seconds, is_seconds
@@ -163,7 +163,7 @@ class _Keyed(Generic[K, T, S]):
         self._lock = threading.RLock()  # for changes of the map; looking up a key takes no lock
         #: The pool of each existing resource, by the resource's id; the engine writes it.
         self._owners: dict[int, Any] = {}
-        self._pace = Pace()
+        self._create_time = Average()
         self._created_before = 0
         self._armed_at = math.inf
         self._arm_again_at = -math.inf if self._max_key_idle < math.inf else math.inf
@@ -300,7 +300,7 @@ class _Keyed(Generic[K, T, S]):
             **options_as_keywords,
         )
         made.engine.owners = self._owners
-        made.engine.ledger.pace = self._pace
+        made.engine.ledger.create_time = self._create_time
         return made
 
     def add_pool(self, key: K, pool: S, data: Any = None) -> S:

@@ -30,7 +30,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .audit import AUDIT_EVERY
-from .standing import Age, Member, Spares, Standing
+from .standing import Age, Average, Member, Spares, Standing
 
 if TYPE_CHECKING:
     from .slots import Slot
@@ -72,6 +72,7 @@ class Budget:
         "served_at",
         "spares",
         "to_grant",
+        "use_time",
         "used",
         "waiting_for_more",
         "waiting_without",
@@ -83,6 +84,7 @@ class Budget:
         self.relax_at = inf  # when a squeeze ends and the limit is `max_total` again
         self.used = 0
         self.age = Age()
+        self.use_time = Average()  # of all ledgers; of resources that came back without the fast path
         self.active: dict[Member, Standing] = {}  # ledgers that have places; never more than `max_total`
         self.closing: dict[Member, None] = {}  # ledgers that may have places which are being freed
         self.waiting_without: dict[Member, int] = {}  # short and without a place -> places wanted
@@ -125,15 +127,10 @@ class Budget:
     def created(self, ledger: Member, seconds: float, now: float, *, is_late: bool) -> None:
         """Note that a create of this ledger has succeeded after so many seconds; a late one is not typical."""
         if not is_late:
-            ledger.pace.created(seconds)
-            self.age.pace.created(seconds)
+            ledger.create_time.add(seconds)
+            self.age.create_time.add(seconds)
         if ledger in self.active:
             self.active[ledger].gained_at = now
-
-    def came_back(self, ledger: Member, seconds: float) -> None:
-        """Note that a resource of this ledger was used for so many seconds."""
-        ledger.pace.used(seconds)
-        self.age.pace.used(seconds)
 
     def vacated(self, ledger: Member) -> None:
         """Count a place of this ledger as free."""
@@ -166,7 +163,7 @@ class Budget:
     def _note_patience(self, ledger: Member) -> None:
         """Note since when a ledger has waited for its own resources, and how long it does: never while it gets one."""
         standing = self.active[ledger]
-        standing.patience = min(ledger.pace.create_time, ledger.options.timeout * LONGEST_PATIENCE)
+        standing.patience = min(ledger.create_time.value, ledger.options.timeout * LONGEST_PATIENCE)
         if ledger.opening:
             standing.waits_since = inf
         elif standing.places:
@@ -319,8 +316,7 @@ class Budget:
 
     def _turn(self, ledger: Member, other: Member) -> float:
         """How many borrowers a resource of `ledger` may serve while `other` asks for its place."""
-        pace = self.age.pace
-        most = min(max(pace.create_time / (pace.use_time or inf), TURNS), MOST_TURNS)
+        most = min(max(self.age.create_time.value / (self.use_time.value or inf), TURNS), MOST_TURNS)
         waiters, others = (sum(map(len, each.queues)) for each in (ledger, other))
         return TURNS if waiters > most * others else most
 

@@ -53,7 +53,7 @@ from .slots import (
     Watcher,
     Work,
 )
-from .standing import Pace
+from .standing import Average
 
 SHORTEST_LOOK = 0.01  # least seconds between two sweeps for idle resources, however short their limits
 
@@ -87,7 +87,7 @@ class Ledger:
         watches: Whether to give up overdue hooks; `False` if the backend can interrupt them.
         budget: The limit it shares with other ledgers, or `None`.
         owner: The pool that carries out its work; needed with a budget, where all ledgers share one outbox.
-        pace: Under a budget, how long creates and uses take; shared by all pools of one kind, its own for `None`.
+        create_time: Under a budget, how long a create takes; shared by all pools of one kind, its own for `None`.
         noun: What messages call a resource.
     """
 
@@ -101,7 +101,7 @@ class Ledger:
         "max_size",
         "budget",
         "owner",
-        "pace",
+        "create_time",
         "noun",
         # Read and changed by the fast path, without the lock.
         "fast",
@@ -144,7 +144,7 @@ class Ledger:
         watches: bool = True,
         budget: Budget | None = None,
         owner: Any = None,
-        pace: Pace | None = None,
+        create_time: Average | None = None,
         noun: str = "resource",
     ) -> None:
         self.options = options
@@ -155,7 +155,7 @@ class Ledger:
         self.max_size: int = options.max_size
         self.budget = budget
         self.owner = owner
-        self.pace: Any = pace if pace is not None or budget is None else Pace()
+        self.create_time: Any = create_time if create_time is not None or budget is None else Average()
         self.noun = noun
         self.fast = False
         #: Whether the fast path records borrowers, too: after an error of a borrower, since the next error names them;
@@ -308,7 +308,7 @@ class Ledger:
             return
         slot.state = LIVE
         if self.budget is not None and not cold:
-            self.budget.came_back(self, now - slot.taken_at)
+            self.budget.use_time.add(now - slot.taken_at)
         if cold:
             slot.due = now + (self.options.validate_idle or inf)
         if cold and isinstance(self.idle, list):

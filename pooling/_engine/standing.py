@@ -24,27 +24,18 @@ LAST = 10.0  # how many times as much as another resource the last one of a ledg
 BLEND = 0.25  # weight of the newest sample in an average
 
 
-class Pace:
-    """How long creates and uses take on average, in seconds; one for all pools of one kind. 0 until one was seen."""
+class Average:
+    """How many seconds something takes, by its latest durations; 0 until one was seen."""
 
-    __slots__ = ("create_time", "use_time")
+    __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.create_time = 0.0
-        self.use_time = 0.0
+        self.value = 0.0
 
-    def created(self, seconds: float) -> None:
-        """Count a create."""
-        self.create_time = _blend(self.create_time, seconds)
-
-    def used(self, seconds: float) -> None:
-        """Count a use."""
-        self.use_time = _blend(self.use_time, seconds)
-
-
-def _blend(average: float, sample: float) -> float:
-    sample = max(sample, 0.0)  # a test's clock may go back
-    return average + BLEND * (sample - average) if average else sample
+    def add(self, seconds: float) -> None:
+        """Count one more; its share in the average fades as others come."""
+        sample = max(seconds, 0.0)  # the clock of a pool may be set back
+        self.value = self.value + BLEND * (sample - self.value) if self.value else sample
 
 
 class Member(Protocol):
@@ -57,7 +48,7 @@ class Member(Protocol):
     idle: Any
     fast: bool
     owner: Any
-    pace: Pace
+    create_time: Average
     options: Any
 
     @property
@@ -76,18 +67,18 @@ class Member(Protocol):
 class Age:
     """How old a budget is in half-lives, whose length follows the average create."""
 
-    __slots__ = ("half_life", "now", "pace", "value")
+    __slots__ = ("create_time", "half_life", "now", "value")
 
     def __init__(self) -> None:
         self.now = -inf
         self.value = 0.0
-        self.pace = Pace()  # of all ledgers
+        self.create_time = Average()  # of all ledgers
         self.half_life = SHORTEST_HALF_LIFE
 
     def tick(self, now: float) -> None:
         """Let it be `now`."""
         if now > self.now:
-            self.half_life = max(HALF_LIFE * self.pace.create_time, SHORTEST_HALF_LIFE)
+            self.half_life = max(HALF_LIFE * self.create_time.value, SHORTEST_HALF_LIFE)
             if self.now > -inf:
                 self.value += (now - self.now) / self.half_life
             self.now = now
@@ -133,7 +124,7 @@ class Standing:
         """The logarithm of what it would lose with one resource."""
         self._look()
         others = self.places - 1
-        return self.heat + log2(self.ledger.pace.create_time or 1e-9) - (log2(LAST * others) if others > 0 else 0.0)
+        return self.heat + log2(self.ledger.create_time.value or 1e-9) - (log2(LAST * others) if others > 0 else 0.0)
 
     def _look(self) -> None:
         """Count the uses since the last look, as of the last of them."""

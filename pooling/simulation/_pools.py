@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .._engine.budget import Budget
 from .._engine.ledger import RUNNING, Ledger
 from .._engine.slots import CLOSING, LATE, OPENING, Check, Close, Open, Slot, Waiter, Wake
+from .._engine.standing import Average
 
 if TYPE_CHECKING:
     from ..options import PoolingServiceOptions
@@ -112,6 +113,7 @@ class SimulatedPools:
         self.peak_used = 0
         self._max_key_idle = max_key_idle
         self._create_time = create_time
+        self._average_create_time = Average()  # as in a keyed service, of all its pools
         self._destroy_time = destroy_time
         self._jitter = jitter
         self._empty: OrderedDict[Any, None] = OrderedDict()  # keys without resources and borrowers, in that order
@@ -203,7 +205,15 @@ class SimulatedPools:
         pool = SimulatedPool(key)
         options = self.options
         plain = options.max_uses == inf and options.leak_timeout is None and not options.use_times
-        pool.ledger = SimulatedLedger(options, self._jitter, plain=plain, watches=False, budget=self.budget, owner=pool)
+        pool.ledger = SimulatedLedger(
+            options,
+            self._jitter,
+            plain=plain,
+            watches=False,
+            budget=self.budget,
+            owner=pool,
+            create_time=self._average_create_time,
+        )
         pool.ledger.state = RUNNING  # as `start` does; an empty ledger has nothing to settle
         self.pools[key] = pool
         return pool

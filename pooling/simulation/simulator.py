@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from math import inf
-from multiprocessing import get_context
 from random import Random
 from typing import TYPE_CHECKING, Unpack
 
@@ -123,6 +121,9 @@ def _simulate_in_parts(
     setup: _Setup, workload: Workload, seed: int, jobs: int, progress: Progress | None
 ) -> SimulationResult:
     """Simulate the first part here, so that its progress is seen, and each other part in a process of its own."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     sizes = [workload.requests // jobs + (number < workload.requests % jobs) for number in range(jobs)]
     parts = [replace(workload, requests=size) for size in sizes]
     seeds = [seed + number * SEEDS_APART for number in range(jobs)]

@@ -208,7 +208,7 @@ class BudgetModel:
         for _ in range(3000):
             self.check()
             for member in self.members:
-                member.ledger.pace.create_time = 0.0  # nobody waits for long, though the clock jumped during a create
+                member.ledger.create_time.value = 0.0  # nobody waits for long, though the clock jumped during a create
             steps = [member._step_towards_calm(gives_back=gives_back) for member in self.members]
             if not any(steps):
                 return
