@@ -26,7 +26,7 @@ PACKAGES = ("pooling", "lakebase")
 OTHER_PYTHONS = ("3.12", "3.13", "3.14")
 # What the engine promises, on one front end and the other; these need neither Postgres nor a web framework.
 ENGINE_TESTS = ("tests/operations", "tests/contract", "tests/interrupts")
-ENGINE_NEEDS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
+ENGINE_NEEDS = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis")
 # What pyright cannot know are classes built on untyped ones, of dependency-injector and of web frameworks.
 KNOWN_TYPES = 0.9
 
@@ -183,7 +183,8 @@ def engine(session: nox.Session) -> None:
     """Run the engine's tests on the other supported Pythons that this machine has."""
     session.install("-q", "-e", f"{ROOT}[binary]", *requirements("test", ENGINE_NEEDS))
     env = {"CI": None}  # the samples that a developer runs, also in CI: `tests` runs more
-    session.run("python", "-m", "pytest", "-q", *(session.posargs or filter(os.path.exists, ENGINE_TESTS)), env=env)
+    tests = session.posargs or filter(os.path.exists, ENGINE_TESTS)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *tests, env=env)
 
 
 # -- parts of the above ----------------------------------------------------------------
