@@ -187,6 +187,19 @@ def engine(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *tests, env=env)
 
 
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/ with warnings as errors; `-- serve` shows it while you write."""
+    session.install("-q", *extra("docs"))
+    if session.posargs[:1] == ["serve"]:
+        session.run("zensical", *session.posargs)
+        return
+    printed = session.run("zensical", "build", "--clean", "--strict", silent=True)
+    # What is wrong in a docstring is printed, and does not fail the build.
+    if warnings := [line for line in printed.splitlines() if line.startswith("griffe:")]:
+        session.error("docstrings that the reference cannot show as meant:\n" + "\n".join(warnings))
+
+
 # -- parts of the above ----------------------------------------------------------------
 
 
@@ -196,7 +209,11 @@ def the_wheel() -> Path:
     return found
 
 
-def requirements(extra: str, names: tuple[str, ...]) -> list[str]:
+def extra(name: str) -> list[str]:
+    """The requirements of an extra."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"][name]
+
+
+def requirements(name: str, distributions: tuple[str, ...]) -> list[str]:
     """The requirements of an extra that are of these distributions, with their versions."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return [line for line in project["optional-dependencies"][extra] if line.startswith(tuple(f"{n}>" for n in names))]
+    return [line for line in extra(name) if line.startswith(tuple(f"{each}>" for each in distributions))]

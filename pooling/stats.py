@@ -94,7 +94,9 @@ class PoolStats:
         dismissed: Borrowers that got another error: the pool was stopped, no resource can be created, the
             acquire hook failed.
         waited_in_vain: Seconds that borrowers queued without getting a resource.
-        created, create_failures, destroyed: Resources created, creates that failed, resources destroyed.
+        created: Resources created.
+        create_failures: Creates that failed.
+        destroyed: Resources destroyed.
         destroyed_by: `destroyed` by reason: `max_idle`, `max_lifetime`, `max_uses`, `invalid`, `broken`,
             `expired`, `resized`, `stopped`, ….
         wait_time: Seconds waited by the borrowers that had to wait and were served.

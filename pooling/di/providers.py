@@ -53,9 +53,9 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
         factory: A `PoolFactory`, a class or a callable, as for `PoolingService`; or a provider of a `PoolFactory`; or
             a provider that is called for each resource and returns it, with its dependencies injected.
         options: `PoolingServiceOptions`, or a provider of them.
-        group: Decides when it is started; see `Container.start_order`.
-        name: The pool's name; by default its key in the container.
-        settings: Options by name; values may be providers, such as options of a `providers.Configuration`.
+        **settings: Options by name; values may be providers, such as options of a `providers.Configuration`. `name` is
+            the pool's name, by default its key in the container. `group` decides when it is started; see
+            `Container.start_order`.
     """
 
     __slots__ = ()
@@ -338,10 +338,11 @@ class Managed(PerContainer[T]):
     Args:
         make: A class, a callable, or a provider of the object. With a coroutine function, start the container by
             `astart()`.
-        args, kwargs: Arguments of `make`; providers are replaced by what they provide.
-        start, stop: What to call when the container starts and stops: the name of a method, a function of the
-            object, or `None` for nothing. By default the methods `start` and `stop`, if the object has them. May be
-            coroutine functions.
+        *args: Arguments of `make`; providers are replaced by what they provide.
+        **kwargs: The same, by name.
+        start: What to call when the container starts: the name of a method, a function of the object, or `None` for
+            nothing. By default the method `start`, if the object has it. May be a coroutine function.
+        stop: The same for when it stops; by default `stop`.
         group: Decides when it is started; see `Container.start_order`.
     """
 

@@ -52,7 +52,8 @@ class SimulationResult:
         mean_size: Resources at an instant, on average; those being created or destroyed included.
         peak_size: Most resources of all processes; the peak of each, in the warm-up, too, added up.
         peak_size_of_one: The peak of the process that had most.
-        mean_in_use, peak_in_use: Resources that were lent at an instant, on average and at most.
+        mean_in_use: Resources that were lent at an instant, on average.
+        peak_in_use: At most.
         mean_wait: Seconds that a served request waited for its resource, on average.
         waits: Seconds that each served request waited, in ascending order.
     """
