@@ -75,6 +75,7 @@ class Storm:
         self.keys = keys
         self.changes = changes
         self.is_over = False
+        self.is_calm = False  # no more errors are thrown
         self.uses = 0
         self.wrong: list[str] = []
         Held.wrong = self.wrong
@@ -106,7 +107,16 @@ class Storm:
         self.pool.destroy(value)
 
     def borrow(self) -> None:
-        while not self.is_over:
+        # As long as errors are thrown at this thread it has to live: else its identifier is soon that of a worker of
+        # the pool, which would get them while it starts. An error may come where another one is handled.
+        while not self.is_calm:
+            try:
+                self.borrow_on()
+            except SoftLimitError:
+                continue
+
+    def borrow_on(self) -> None:
+        while not self.is_calm:
             try:
                 self.try_to_use(threading.get_ident())
             except SoftLimitError:
@@ -141,7 +151,7 @@ class Storm:
             time.sleep(0.003)  # sleeps: between two errors
 
     def rage(self, kind: type[BaseException]) -> None:
-        # A thread may get an error where it handles another, and ends then.
+        # The last error may come when a thread is about to end.
         hook, threading.excepthook = threading.excepthook, lambda _: None
         borrowers = [threading.Thread(target=self.borrow, daemon=True) for _ in range(BORROWERS)]
         others = [threading.Thread(target=self.change, daemon=True), threading.Thread(target=self.destroy, daemon=True)]
@@ -155,7 +165,10 @@ class Storm:
                     signals.interrupt(lambda: self.try_to_use("main"))
         finally:
             self.is_over = True
-            for thread in (*others, *borrowers):
+            for thread in others:
+                thread.join(LIMIT)
+            self.is_calm = True
+            for thread in borrowers:
                 thread.join(LIMIT)
             threading.excepthook = hook
         assert not any(thread.is_alive() for thread in (*others, *borrowers))
