@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ QUICK = (
 
 PLUGIN = "lakebase.local.pytest_plugin"
 ENTRY_POINT = "lakebase_local"
+TEMPLATES = "LAKEBASE_LOCAL_TEMPLATES"
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -62,6 +64,14 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     missing = importlib.util.find_spec(PLUGIN.rpartition(".")[0]) is None or importlib.util.find_spec(PLUGIN) is None
     if not missing and not pluginmanager.has_plugin(ENTRY_POINT) and not pluginmanager.is_blocked(ENTRY_POINT):
         pluginmanager.import_plugin(PLUGIN)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have all processes of this run, xdist's workers too, copy one data directory instead of running `initdb`."""
+    if not hasattr(config, "workerinput") and TEMPLATES not in os.environ:
+        directory = tempfile.mkdtemp(prefix="lakebase-templates-")
+        os.environ[TEMPLATES] = directory
+        config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -18,6 +18,7 @@ import psycopg
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
 from .extensions import preloaded_libraries
+from .template import fill_from_template
 
 if TYPE_CHECKING:
     from .processes import ServerProcesses
@@ -138,8 +139,10 @@ class OwnPostgres:
         """Run it. Blocks until it accepts connections, usually well under a second."""
         if (self._data / "PG_VERSION").exists():
             self._check_data_version()
-        else:
+        elif self._processes.identity == "nobody":  # who owns the data directory, and could not read a copy
             self._initialise()
+        else:
+            fill_from_template(self._data, self._binaries / "initdb", self._initialise)
         self._launch()
 
     def restart(self, *, crash: bool) -> None:
