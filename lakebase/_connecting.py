@@ -23,6 +23,7 @@ from pooling import PoolFactory
 from ._checkpoint import committing
 from ._conninfo import conninfo_problem
 from ._driver_state import note_lender, remember
+from ._secrets import WithoutLocals
 from ._settings import read_only_options
 from ._steps import Steps, arun, run
 from .endpoints import completed, is_incomplete
@@ -185,7 +186,8 @@ class _Connector(PoolFactory[Any]):
     def creating(self) -> Steps[Any]:
         """`create`."""
         try:
-            connection = yield from self.logging_in()
+            with WithoutLocals():
+                connection = yield from self.logging_in()
             yield from self.preparing(connection)
         except Exception as error:
             if self.is_impatient(error) and (pool := self.owner()) is not None:
@@ -251,6 +253,11 @@ class _Connector(PoolFactory[Any]):
 
     def resolving(self) -> Steps[dict[str, Any]]:
         """The driver's arguments of this moment, with the password."""
+        with WithoutLocals():
+            return (yield from self.finding_all_arguments())
+
+    def finding_all_arguments(self) -> Steps[dict[str, Any]]:
+        """`resolving`, apart: an error keeps the variables of this frame from showing."""
         _, kwargs = yield from self.finding_arguments()
         if (source := self.credentials) is not None:
             kwargs["password"] = yield partial(self.password, source)

@@ -9,6 +9,7 @@ This is the file for psycopg's private attributes, where it has no public way to
 - `_prepared`: which statements the driver takes for prepared.
 - `_adapters`: it has a property to read only.
 - `_closed`: tells a connection that was closed from one that broke.
+- `_pgconn` of an error: a connection that was never made, with its password.
 - `_pool`: psycopg's pools write there which of them lends a connection. Ours do so as they lend it and take it back;
   elsewhere, `note_lender` and `lender_of` are meant.
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "drop_socket",
+    "forget_connection",
     "has_changed",
     "is_under_way",
     "lender_of",
@@ -139,6 +141,12 @@ def drop_socket(connection: Any) -> None:
     """Close a connection without a word to the server; its pool sees that it was meant."""
     connection._closed = True
     connection.pgconn.finish()
+
+
+def forget_connection(error: BaseException) -> None:
+    """Take the connection that could not be made out of the driver's error: it has the password."""
+    if getattr(error, "_pgconn", None) is not None:
+        error._pgconn = None  # type: ignore[attr-defined]
 
 
 def note_lender(connection: Any, pool: Any) -> None:

@@ -24,31 +24,37 @@ Steps = Generator[Callable[[], Any], Any, R]
 
 def run(steps: Steps[R]) -> R:
     """Make the calls one after the other; return what the generator returns."""
+    call: Callable[[], Any] | None
     try:
         call = next(steps)
         while True:
             try:
-                result = call()
+                results = [call()]
             except BaseException as error:  # noqa: BLE001 - raised again unless the steps handle it
+                call = None
                 call = steps.throw(error)
             else:
-                call = steps.send(result)
+                call = None
+                call = steps.send(results.pop())
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
 
 
 async def arun(steps: Steps[R]) -> R:
     """As `run`, awaiting what a call returns if that can be awaited. A cancellation is raised inside the steps."""
+    call: Callable[[], Any] | None
     try:
         call = next(steps)
         while True:
             try:
-                result = call()
-                if isawaitable(result):
-                    result = await result
+                results = [call()]
+                if isawaitable(results[0]):
+                    results = [await results[0]]
             except BaseException as error:  # noqa: BLE001 - raised again unless the steps handle it
+                call = None
                 call = steps.throw(error)
             else:
-                call = steps.send(result)
+                call = None
+                call = steps.send(results.pop())
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]

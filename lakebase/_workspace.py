@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from ._http import HTTP_TIMEOUT
+from ._secrets import HiddenText, WithoutLocals
 from ._slow_imports import slow_import
 from ._user_client import UserClient, library_version, workspace_at
 from ._workspace_errors import WorkspaceError
@@ -34,6 +35,7 @@ def new_client(*, host: str | None = None, token: str | None = None) -> Workspac
     The app's blocks for one request, the SDK's discovery of the workspace. So does a user's where only a profile of
     the SDK names the workspace.
     """
+    token = None if token is None else HiddenText(token)
     if token is not None and (workspace := workspace_at(host)) is not None:
         return cast("WorkspaceClient", UserClient(workspace, token))
     load_sdk()
@@ -138,10 +140,11 @@ _REDACTING = _Redacting()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep tokens out of what the SDK logs on this thread meanwhile."""
+    """Keep tokens out of what the SDK logs on this thread meanwhile, and out of the frames of what it raises."""
     logging.getLogger("databricks.sdk").addFilter(_REDACTING)  # has no effect a second time
     _scope.depth = getattr(_scope, "depth", 0) + 1
     try:
-        yield
+        with WithoutLocals():
+            yield
     finally:
         _scope.depth -= 1

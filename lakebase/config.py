@@ -12,6 +12,7 @@ from typing import Any, Self, Unpack
 from pooling.errors import ConfigurationError
 
 from ._config_checks import check_names, check_pooler_has_password, check_values
+from ._secrets import HiddenText
 from ._settings import NOTHING, SECRET_FIELDS, PasswordCallable, Settings, SettingsDict
 from .hosts import direct_host
 from .limits import warn_if_over_limit
@@ -133,6 +134,9 @@ class LakebasePoolConfig(Settings):
         if isinstance(self.ssl_root_cert, os.PathLike):
             object.__setattr__(self, "ssl_root_cert", os.fspath(self.ssl_root_cert))
         check_values(self)
+        for name in SECRET_FIELDS:
+            if type(value := getattr(self, name)) is str:
+                object.__setattr__(self, name, HiddenText(value))
         if self.claims is not None:
             object.__setattr__(self, "claims", tuple(self.claims))
         for name in ("libpq_params", "pool_options"):

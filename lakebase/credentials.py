@@ -88,14 +88,12 @@ def generate_database_credential(
         )
     check_claims(claims)
     try:
-        token, expires_at = mint(
-            workspace_client, endpoint=endpoint, instance_name=instance_name, claims=claims, ttl=ttl
-        )
+        minted = mint(workspace_client, endpoint=endpoint, instance_name=instance_name, claims=claims, ttl=ttl)
     except CredentialError:
         raise
     except Exception as error:
         raise _mint_failed(error, endpoint or instance_name or "", workspace_client) from error
-    return DatabaseCredential(token, expires_at)
+    return DatabaseCredential(*minted)
 
 
 def mint(

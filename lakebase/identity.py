@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from ._secrets import HiddenText
 from .errors import IdentityError
 
 __all__ = ["UserIdentity", "token_fingerprint"]
@@ -167,7 +168,7 @@ class UserIdentity:
             IdentityError: The identity came from headers without a token.
         """
         user = self.pool_key()
-        return {"user": user} if self.token is None else {"user": user, "token": self.token}
+        return {"user": user} if self.token is None else {"user": user, "token": HiddenText(self.token)}
 
 
 def _relevant(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:

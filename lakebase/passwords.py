@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from pooling import SingleFlight, TaskFlight
 
 from ._credential import CachedCredential, DatabaseCredential, checked_credential, password_in
+from ._secrets import WithoutLocals, forget_locals
 from ._workers import run_alone
 from .errors import ConfigurationError, CredentialError
 
@@ -285,6 +286,7 @@ class MintedPassword(CredentialSource):
             )
 
     def _fail(self, flight: SingleFlight[str], error: BaseException) -> None:
+        forget_locals(error)  # a function that fetches passwords may have one in hand
         with self._lock:
             self._ended(flight)
             self._cached.postpone(_REFRESH_AGAIN)
@@ -341,8 +343,9 @@ class AsyncCallablePassword(CredentialSource):
 
     async def _fetch(self) -> str:
         try:
-            async with asyncio.timeout(self._timeout):
-                got = checked_credential(await self._call(), "password callable")
+            with WithoutLocals():  # a function that fetches passwords may have one in hand
+                async with asyncio.timeout(self._timeout):
+                    got = checked_credential(await self._call(), "password callable")
         except CredentialError:
             raise
         except TimeoutError as error:
