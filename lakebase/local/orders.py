@@ -69,6 +69,8 @@ class OrderServer:
         }
         if request.path not in orders:
             return Response(404, {"message": "no such order"})
+        if request.method != "POST":
+            return Response(405, {"message": "an order is a POST"})
         try:
             # In another thread, since the lake's methods block until its own loop has done the work.
             return Response(200, await asyncio.to_thread(orders[request.path], request.json()))
@@ -87,10 +89,10 @@ class OrderServer:
         }
 
     def _token(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {"token": self._lake.add_user(str(body["user"]))}
+        return {"token": self._lake.add_user(_user(body))}
 
     def _password(self, body: dict[str, Any]) -> dict[str, Any]:
-        user = str(body["user"])
+        user = _user(body)
         try:
             self._lake.token(user)
         except LocalLakebaseError:
@@ -98,12 +100,19 @@ class OrderServer:
         return {"password": self._lake.mint(user)}
 
     def _suspend(self, body: dict[str, Any]) -> dict[str, Any]:
-        self._lake.suspend(float(body.get("wake_after", 0.3)))
+        self._lake.suspend(body.get("wake_after", 0.3))
         return {"state": self._lake.state}
 
     def _resume(self, _: dict[str, Any]) -> dict[str, Any]:
         self._lake.resume()
         return {"state": self._lake.state}
+
+
+def _user(body: dict[str, Any]) -> str:
+    user = body.get("user")
+    if not isinstance(user, str):
+        raise ValueError(f"user={user!r}: expected the name of a user")  # noqa: TRY004
+    return user
 
 
 def send_order(address: str, token: str, what: str, **arguments: Any) -> dict[str, Any]:

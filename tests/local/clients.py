@@ -47,14 +47,15 @@ def refusal(settings, **changes):
 
 
 @contextlib.contextmanager
-def raw_connection(lake, user):
-    """A socket with TLS on which the startup packet was sent."""
+def raw_connection(lake, user="", *, body=None):
+    """A socket with TLS on which the startup packet was sent, for that user or with these parameters."""
     with socket.create_connection((lake.host, lake.port), timeout=10) as plain:
         plain.sendall(struct.pack("!II", 8, 80877103))
         assert plain.recv(1) == b"S"
         context = ssl.create_default_context(cafile=str(lake.ca_file))
         with context.wrap_socket(plain, server_hostname=lake.host) as sock:
-            body = b"user\0" + user.encode() + b"\0database\0databricks_postgres\0\0"
+            if body is None:
+                body = b"user\0" + user.encode() + b"\0database\0databricks_postgres\0\0"
             sock.sendall(struct.pack("!II", len(body) + 8, 196608) + body)
             yield sock
 

@@ -9,13 +9,13 @@ import psutil
 
 
 class Up:
-    """A `lakebase local up` that has started."""
+    """A `lakebase local up` that has started; its errors go to a pipe, or to a file for those that may be many."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, errors=subprocess.PIPE):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lakebase", "local", "up", *arguments],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             text=True,
             start_new_session=True,
         )
@@ -42,7 +42,8 @@ class Up:
         if self.process.poll() is None:
             self.end()
         self.process.stdout.close()
-        self.process.stderr.close()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
 
 def lakebase(*arguments):

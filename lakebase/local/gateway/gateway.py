@@ -8,9 +8,9 @@ copied between two transports without being looked at again.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import math
 import socket
-import struct
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "Route"]
 
 _DROP_TIMEOUT = 5.0
+_CANCEL_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 2.0
 
 
@@ -62,7 +63,12 @@ class _Session:
     user: str
     wire: Wire
     route: Route
-    pid: int = 0
+    pid_and_key: bytes = b""
+
+    @property
+    def pid(self) -> int:
+        """Of its server process; 0 before it is known."""
+        return int.from_bytes(self.pid_and_key[:4], "big")
 
     def live_wires(self) -> list[Wire]:
         """Both sides, without those that are lost."""
@@ -160,7 +166,7 @@ class Gateway:
             await self._suffer(self.faults.strike("reset", "delay", "hang"), wire)
             greeting = await self._login.greet(wire)
             if greeting.is_cancellation:
-                await self._cancel(route, greeting.packet)
+                await self._cancel(route, greeting)
                 return
             user = greeting.user
             await self._suffer(self.faults.strike("reset", "delay", "hang", user=user, named=True), wire)
@@ -190,11 +196,22 @@ class Gateway:
         if wire.lost:
             raise ConnectionResetError
 
-    async def _cancel(self, route: Route, packet: bytes) -> None:
+    async def _cancel(self, route: Route, greeting: Greeting) -> None:
+        """Pass a request on to the backend if it names an open session of this route, with that session's own key."""
+        named = any(
+            session.route is route and hmac.compare_digest(session.pid_and_key, greeting.body)
+            for session in self._sessions
+        )
+        if not named:
+            return  # without a word, as Postgres does
         backend = await self._dial(route.backend)
-        backend.write(packet)
-        # The server closes the connection when it has sent the signal, and the client waits for that.
-        await backend.read_to_end()
+        try:
+            backend.write(greeting.packet)
+            # The server closes the connection when it has sent the signal, and the client waits for that.
+            async with asyncio.timeout(_CANCEL_TIMEOUT):
+                await backend.read_to_end()
+        finally:
+            backend.close()
 
     async def _wake_compute(self, wire: Wire) -> None:
         if self.compute.wake():
@@ -222,7 +239,7 @@ class Gateway:
     async def _connect(self, route: Route, wire: Wire, greeting: Greeting) -> None:
         """Log in at the backend as the client's role, which the backend trusts, and join the two connections."""
         user = greeting.user
-        packet = greeting.packet if not route.settings else greeting.packet_with(route.settings)
+        packet = greeting.packet_with(route.settings)
         try:
             backend = await self._dial(route.backend)
         except OSError as error:
@@ -236,7 +253,7 @@ class Gateway:
                     raise Refusal(*STARTING_UP)  # the compute was suspended during the login
                 wire.write(message(kind, body))
                 if kind == b"K":
-                    session.pid = struct.unpack_from("!I", body)[0]
+                    session.pid_and_key = body
                 elif kind == b"E":
                     self.counters.add_refusal(user)
                     return

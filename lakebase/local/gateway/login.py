@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,7 +15,6 @@ from .wire import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Wire, message, st
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
 
     from ..postgres import LoginQueries
     from ..workspace import Issuer
@@ -43,10 +43,18 @@ class Refusal(Exception):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The first packet of a client: a request to log in, or to cancel a running statement."""
+    """
+    The first packet of a client: a request to log in, or to cancel a running statement.
+
+    Attributes:
+        code: The version of the protocol, or what else is asked for.
+        body: The rest of the packet.
+        parameters: User, database, and other settings of a session.
+    """
 
     code: int
     body: bytes
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_cancellation(self) -> bool:
@@ -59,19 +67,33 @@ class Greeting:
         return struct.pack("!II", len(self.body) + 8, self.code) + self.body
 
     @property
-    def parameters(self) -> dict[str, str]:
-        """User, database, and other settings that the client asks for."""
-        words = self.body.rstrip(b"\0").decode("utf-8", "replace").split("\0")
-        return dict(zip(words[::2], words[1::2], strict=False))
-
-    @property
     def user(self) -> str:
         """The role; empty if there is none."""
         return self.parameters.get("user", "")
 
     def packet_with(self, settings: Mapping[str, str]) -> bytes:
-        """The whole packet, with further parameters."""
+        """A packet with the parameters as they were understood here, and further ones."""
         return startup_packet(self.code, {**self.parameters, **settings})
+
+
+def _parse_parameters(body: bytes) -> dict[str, str]:
+    """
+    The parameters of a startup packet.
+
+    Raises:
+        Refusal: They can be read in more than one way, so that the backend might see another user.
+    """
+    # https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-STARTUPMESSAGE
+    try:
+        words = body.decode().split("\0")
+    except UnicodeDecodeError as error:
+        raise Refusal("22021", 'invalid byte sequence for encoding "UTF8" in startup packet') from error
+    names, values = words[:-2:2], words[1:-2:2]
+    if words[-2:] != ["", ""] or len(names) != len(values) or "" in names:
+        raise Refusal("08P01", "invalid startup packet layout: expected terminator as last byte")
+    if len(set(names)) != len(names):
+        raise Refusal("08P01", "invalid startup packet: a parameter is given twice")
+    return dict(zip(names, values, strict=True))
 
 
 class Login:
@@ -82,9 +104,13 @@ class Login:
         issuer: Says whether a password is a valid credential.
         queries: Answers questions about roles.
         tls: The server's side of TLS.
+        timeout: Seconds for the client to send its first packet, and then its password.
     """
 
-    def __init__(self, issuer: Issuer, queries: LoginQueries, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, issuer: Issuer, queries: LoginQueries, tls: ssl.SSLContext, *, timeout: float = _TIMEOUT
+    ) -> None:
+        self._timeout = timeout
         self._issuer = issuer
         self._queries = queries
         self._tls = tls
@@ -99,12 +125,13 @@ class Login:
             OSError: The client went away, or is no Postgres client.
             TimeoutError: The client sent nothing for a minute.
         """
-        async with asyncio.timeout(_TIMEOUT):
-            encrypted = False
+        async with asyncio.timeout(self._timeout):
+            encrypted = refused_gss = False
             while True:
                 code, body = await wire.read_startup()
-                if code == GSSENC_REQUEST:
+                if code == GSSENC_REQUEST and not refused_gss:
                     wire.write(b"N")
+                    refused_gss = True
                 elif code == SSL_REQUEST and not encrypted:
                     if wire.has_unread:
                         raise ConnectionResetError("sent before TLS")  # CVE-2021-23214: it was not encrypted
@@ -112,12 +139,12 @@ class Login:
                     encrypted = True
                 else:
                     break
-        greeting = Greeting(code, body)
-        if greeting.is_cancellation:
-            return greeting
+        if code == CANCEL_REQUEST:
+            return Greeting(code, body)
         if code >> 16 != 3:
             wanted = f"{code >> 16}.{code & 0xFFFF}"
             raise Refusal("0A000", f"unsupported frontend protocol {wanted}: server supports 3.0 to 3.2")
+        greeting = Greeting(code, body, _parse_parameters(body))
         if not encrypted:
             insecure = "connection is insecure (try using `sslmode=require`)"
             raise Refusal("28000", insecure, user=greeting.user)
@@ -148,7 +175,7 @@ class Login:
         Raises:
             Refusal: The password is wrong.
         """
-        async with asyncio.timeout(_TIMEOUT):
+        async with asyncio.timeout(self._timeout):
             wire.write(_CLEARTEXT_PASSWORD)
             kind, body = await wire.read_message()
         if kind != b"p":

@@ -14,6 +14,9 @@ SSL_REQUEST = 80877103
 GSSENC_REQUEST = 80877104
 CANCEL_REQUEST = 80877102
 
+# Bytes that wait to be read. No message of a login is longer; asyncio hands over a quarter of this at a time.
+_MOST_UNREAD = 1_048_576
+
 
 def message(kind: bytes, body: bytes) -> bytes:
     """A protocol message."""
@@ -65,8 +68,10 @@ class Wire(asyncio.Protocol):
             self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Keep the bytes until `read` asks for them."""
+        """Keep the bytes until `read` asks for them; drop a client that sends more than a login has."""
         self._buffer += data
+        if len(self._buffer) > _MOST_UNREAD:
+            self.abort()
         self._wake()
 
     def eof_received(self) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LocalLakebaseError
 from ..fork import OwnerProcess, close_in_forked_children
-from .address import environment_without_libpq
 
 if TYPE_CHECKING:
     import signal
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["ServerProcesses"]
 
 _SCRIPT = Path(__file__).with_name("supervisor.py")
+# What servers find programs, libraries, places and messages by. SQL can show a server's environment, and PgBouncer and
+# Postgres take defaults from it, as the port from PGPORT: so they inherit neither tokens nor libpq's variables.
+_INHERITED = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "ICU_DATA")
 
 
 class ServerProcesses:
@@ -44,8 +46,7 @@ class ServerProcesses:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            # Servers take defaults from libpq's variables too, as the port from PGPORT.
-            env=environment_without_libpq(os.environ),
+            env=_environment_for_servers(os.environ),
             text=True,
             bufsize=1,
         )
@@ -135,3 +136,7 @@ class ServerProcesses:
         """The pipe by which the supervisor notices the end of this process; none once it is closed."""
         pipe = self._process.stdin
         return [] if pipe is None or pipe.closed else [pipe.fileno()]
+
+
+def _environment_for_servers(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name in _INHERITED or name.startswith("LC_")}

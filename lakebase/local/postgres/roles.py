@@ -55,21 +55,14 @@ def check_role_name(name: Any) -> None:
         why = "is no name of a role or user: expected text"
     elif name in _RESERVED or name.startswith("pg_"):
         why = "is a name that Postgres or the local Lakebase keeps to itself: choose another"
-    elif "\0" in name or not _is_text(name):
-        why = "is no name of a role or user: it has characters that Postgres does not take"
+    elif not name.isprintable():
+        # Among them are the zero byte, which Postgres does not take, and a terminal's bytes that are not UTF-8.
+        why = "is no name of a role or user: it has control or other invisible characters"
     elif len(name.encode()) > _LONGEST_NAME:
         why = f"is too long for a role: Postgres takes {_LONGEST_NAME} bytes"
     else:
         return
     raise LocalLakebaseError(f"{name!r} {why}")
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # the result of a terminal's bytes that are not UTF-8
-        return False
-    return True
 
 
 class Roles:

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
-from tests.local.clients import connect
+from lakebase.local.gateway.wire import message
+from tests.local.clients import connect, raw_connection, receive
 
 ACTIVE = "select 1 from pg_stat_activity where usename = %s and state = 'active'"
 
@@ -26,6 +29,37 @@ def test_a_running_statement_can_be_cancelled(connection, user, admin):
         connection.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
             running.result(60)
+
+
+def test_only_the_sessions_own_key_at_its_own_host_cancels_a_statement(lake, user, admin):
+    def ask_to_cancel(host, pid_and_key):
+        with socket.create_connection((host, lake.port), timeout=60) as sock:
+            sock.sendall(struct.pack("!II", 8 + len(pid_and_key), 80877102) + pid_and_key)
+            assert sock.recv(1) == b""
+
+    with raw_connection(lake, user) as sock:
+        assert receive(sock)[0] == b"R"
+        sock.sendall(message(b"p", lake.mint(user).encode() + b"\0"))
+        found = {}
+        while (answer := receive(sock))[0] != b"Z":
+            found[answer[0]] = answer[1]
+        key = found[b"K"]
+        sock.sendall(message(b"Q", b"select pg_sleep(60)\0"))
+        while not admin.execute(ACTIVE, (user,)).fetchone():
+            pass
+        for host, wrong in (
+            (lake.host, key[:4] + bytes(len(key) - 4)),
+            (lake.host, key[:4]),
+            (lake.host, b""),
+            (lake.host, bytes(100)),
+            (lake.read_only_host, key),
+        ):
+            ask_to_cancel(host, wrong)
+        assert admin.execute(ACTIVE, (user,)).fetchone()
+        ask_to_cancel(lake.host, key)
+        while (answer := receive(sock))[0] != b"E":
+            pass
+        assert b"C57014" in answer[1].split(b"\0")
 
 
 def test_large_results_and_large_parameters_pass_unchanged(connection):

@@ -153,6 +153,50 @@ def test_a_client_that_sends_junk_is_disconnected_and_the_next_one_connects(lake
     psycopg.connect(**settings).close()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        (b"user\0USER\0user\0postgres\0\0", b"C08P01"),
+        (b"user\0USER\0\0user\0postgres\0\0", b"C08P01"),
+        (b"user\0USER\0database\0", b"C08P01"),
+        (b"user\0USER\0database\0x", b"C08P01"),
+        (b"user\0USER\0database\0\xff\0\0", b"C22021"),
+        (b"database\0postgres\0\0", b"C28000"),
+        (b"\0", b"C28000"),
+    ],
+)
+def test_a_startup_packet_that_can_be_read_in_two_ways_is_refused(lake, user, parameters, code):
+    with raw_connection(lake, body=parameters.replace(b"USER", user.encode())) as sock:
+        kind, body = receive(sock)
+    assert (kind, code in body.split(b"\0")) == (b"E", True)
+
+
+def test_a_client_that_sends_no_end_of_data_before_the_login_is_dropped(lake, user, settings):
+    with raw_connection(lake, user) as sock, pytest.raises(OSError):
+        while True:
+            sock.sendall(b"x" * 1_000_000)
+    psycopg.connect(**settings).close()
+
+
+async def test_a_client_that_sends_nothing_has_a_limited_time(lake):
+    import asyncio
+    import ssl
+
+    from lakebase.local.gateway.login import Login
+    from lakebase.local.gateway.wire import Wire
+
+    login = Login(None, None, ssl.create_default_context(), timeout=0.05)
+    mine, its = socket.socketpair()
+    with its:
+        _, wire = await asyncio.get_running_loop().create_connection(Wire, sock=mine)
+        its.sendall(struct.pack("!I", 8))
+        with pytest.raises(TimeoutError):
+            await login.greet(wire)
+        with pytest.raises(TimeoutError):
+            await login.check_password(wire, "ann", is_pooled=False)
+        wire.abort()
+
+
 def test_a_client_that_leaves_during_the_login_is_forgotten(lake, user, settings):
     for _ in range(20):
         with raw_connection(lake, user) as sock:

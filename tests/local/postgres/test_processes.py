@@ -1,12 +1,14 @@
 """The servers end with the process that owns them, however it ends; and the user that they run as."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from lakebase.local.postgres import ServerProcesses
 from tests.local.owner import ROOT, assert_gone, start_owner
 
 
@@ -26,6 +28,20 @@ def test_a_process_that_does_not_stop_it_ends_at_once_and_leaves_nothing(short_p
     _, errors = process.communicate(timeout=60)
     assert errors == "" or then == "1 / 0"
     assert_gone(started, short_path)
+
+
+def test_servers_inherit_no_tokens_and_no_settings_for_libpq(short_path, monkeypatch):
+    for name in ("DATABRICKS_TOKEN", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "a secret")
+    monkeypatch.setenv("LC_MESSAGES", "C")
+    processes = ServerProcesses([short_path], [])
+    try:
+        assert processes.run([shutil.which("env")], log=short_path / "log", env={"OF_ITS_OWN": "1"}) == 0
+    finally:
+        processes.close()
+    lines = (short_path / "log").read_text().splitlines()
+    assert {f"PATH={os.environ['PATH']}", "LC_MESSAGES=C", "OF_ITS_OWN=1"} < set(lines)
+    assert not [line for line in lines if "a secret" in line]
 
 
 AS = """

@@ -15,8 +15,8 @@ from lakebase.local import LocalLakebaseError
         ("public", "'public' is a name that"),
         ("postgres", "'postgres' is a name that"),
         ("databricks_superuser", "'databricks_superuser' is a name that"),
-        ("a\0b", "has characters that Postgres does not take"),
-        ("\udcff", "has characters that Postgres does not take"),
+        ("a\0b", "has control or other invisible characters"),
+        ("\udcff", "has control or other invisible characters"),
         ("é" * 32, "is too long for a role: Postgres takes 63 bytes"),
     ],
 )
