@@ -78,6 +78,7 @@ def direct_connections(compute_units: float) -> int:
 
 def smallest_compute(connections: int) -> float | None:
     """The smallest documented compute size, in CU, that takes this many direct connections; `None` if none does."""
+    _check_whole("connections", connections, 0)
     return next((size for size, limit in sorted(_DOCUMENTED.items()) if connections <= limit), None)
 
 
@@ -87,7 +88,7 @@ def pooler_server_connections(compute_units: float) -> int:
 
 
 def over_limit(
-    budget: int,
+    budget: float,
     *,
     compute_units: float | None = None,
     replicas: int = 1,
@@ -98,12 +99,22 @@ def over_limit(
     Why the connections of all replicas cannot be had, or `None` if they can, or if the size is not known.
 
     Args:
-        budget: Most connections of one process: `max_total` of a manager, `max_size` of a single pool.
+        budget: Most connections of one process: `max_total` of a manager, `max_size` of a single pool. `math.inf` for
+            no limit.
         compute_units: Upper end of the endpoint's range.
         replicas: Processes that open as many each: replicas of the app times workers of each.
         pooled: Through the built-in pooler, whose clients are counted instead.
         provisioned: To an instance of provisioned Lakebase.
+
+    Raises:
+        ConfigurationError: A number is none, or no endpoint has this size.
     """
+    if budget != math.inf:
+        _check_whole("budget", budget, 0)
+    _check_whole("replicas", replicas, 1)
+    for name, value in (("pooled", pooled), ("provisioned", provisioned)):
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"{name}={value!r}: expected True or False", field=name)
     total = budget * replicas
     if pooled:
         limit, what = POOLER_CLIENT_CONNECTIONS, "clients of the built-in pooler"
@@ -115,7 +126,12 @@ def over_limit(
         return None
     if total <= limit:
         return None
-    times = f"{replicas} replicas of {budget} connections are {total}" if replicas != 1 else f"{total} connections"
+    if total == math.inf:
+        times = "Any number of connections"
+    elif replicas != 1:
+        times = f"{replicas} replicas of {budget} connections are {total}"
+    else:
+        times = f"{total} connections"
     return (
         f"{times}, more than the {limit} {what}: at the peak, some are refused with SQLSTATE 53300. Lower max_total= "
         f"(or max_size=) to {limit // replicas}, run fewer replicas, or enlarge the compute."
@@ -148,6 +164,11 @@ def warn_if_over_limit(config: Settings, budget: int | None = None) -> None:
             ConnectionBudgetWarning,
             stacklevel=_outside(),
         )
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(f"{name}={value!r}: expected a whole number, {least} or more", field=name)
 
 
 def _outside() -> int:

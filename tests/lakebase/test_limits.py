@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import pytest
@@ -15,6 +16,7 @@ from lakebase.limits import (
     direct_connections,
     over_limit,
     pooler_server_connections,
+    smallest_compute,
     warn_if_over_limit,
 )
 
@@ -66,6 +68,32 @@ def test_a_budget_is_weighed_against_the_limit_that_applies(budget: int, given: 
     if reason is not None:
         assert "max_total=" in reason
         assert "53300" in reason
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"budget": "100"}, "budget='100': expected a whole number, 0 or more"),
+        ({"budget": None}, "budget=None"),
+        ({"budget": 2.5}, "budget=2.5"),
+        ({"budget": float("nan")}, "budget=nan"),
+        ({"replicas": 0}, "replicas=0: expected a whole number, 1 or more"),
+        ({"replicas": "4"}, "replicas='4'"),
+        ({"replicas": True}, "replicas=True"),
+        ({"compute_units": [1]}, "compute_units"),
+        ({"pooled": "no"}, "pooled='no': expected True or False"),
+        ({"provisioned": 1}, "provisioned=1"),
+    ],
+)
+def test_a_question_that_makes_no_sense_names_the_argument(wrong: dict, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        over_limit(**{"budget": 100, **wrong})
+    with pytest.raises(ConfigurationError, match="connections='5'"):
+        smallest_compute("5")  # type: ignore[arg-type]
+
+
+def test_no_limit_at_all_is_more_than_there_is() -> None:
+    assert (over_limit(math.inf, compute_units=1) or "").startswith("Any number of connections, more than the 209")
 
 
 def test_the_advice_names_a_budget_that_fits() -> None:
