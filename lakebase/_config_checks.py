@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pooling.errors import ConfigurationError
 from pooling.options import PoolingServiceOptions
 
+from ._role_names import role_name_problem
 from ._settings import LIBPQ_FIELDS, NOTHING, OPTION_FIELDS, SECRET_FIELDS
 from .hosts import EndpointHosts, is_local_pooler, is_pooled_host, pooled_host
 from .limits import direct_connections
@@ -67,6 +68,8 @@ def check_values(config: Settings) -> None:
     for name in _FLAGS:
         if not isinstance(getattr(config, name), bool):
             raise _refused(name, getattr(config, name), "True or False")
+    if config.user is not None and (problem := role_name_problem(config.user)):
+        raise ConfigurationError(f"user={config.user!r} cannot be a Postgres role: {problem}", field="user")
     _check_host(config.host)
     if config.endpoint_hosts is not None and not isinstance(config.endpoint_hosts, EndpointHosts):
         raise _refused(

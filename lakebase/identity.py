@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from ._role_names import role_name_problem
 from ._secrets import HiddenText
 from .errors import IdentityError
 
@@ -57,7 +58,7 @@ class UserIdentity:
     A user, and what proves it.
 
     Args:
-        user: The Postgres role: the e-mail address, else the user id.
+        user: The Postgres role: the e-mail address, else the user id. At most 63 bytes in UTF-8.
         token: The user's workspace token, with which credentials are minted. Never shown.
         email: As the headers had it.
         user_id: As the headers had it.
@@ -92,6 +93,8 @@ class UserIdentity:
 
     def __post_init__(self) -> None:
         _check("user", self.user, _LONGEST_OTHERS)
+        if problem := role_name_problem(self.user):
+            raise IdentityError(f"{self.user!r} cannot be the Postgres role of a user: {problem}")
         if self.token is not None:
             _check("token", self.token, _LONGEST[_TOKEN], printable=True)
 
@@ -202,7 +205,19 @@ def _pairs(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Iterable[t
 
 
 def _text(value: Any) -> Any:
-    return value.decode("latin-1") if isinstance(value, (bytes, bytearray)) else value
+    """
+    A name or value of a header as text.
+
+    Proxies send UTF-8, which most frameworks read as Latin-1: what can be read anew as UTF-8, is.
+    """
+    if isinstance(value, (bytes, bytearray)):
+        value = value.decode("latin-1")
+    if not isinstance(value, str) or value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:  # it is Latin-1, or the framework has read it as UTF-8
+        return value
 
 
 def _check(name: str, value: object, longest: int, *, printable: bool = False) -> None:
@@ -213,10 +228,15 @@ def _check(name: str, value: object, longest: int, *, printable: bool = False) -
         raise IdentityError(f"{shown} is empty or has spaces around it", header=shown)
     if len(value) > longest:
         raise IdentityError(f"{shown} has {len(value)} characters, more than {longest}", header=shown)
-    if any(ord(c) < 32 or ord(c) == 127 for c in value) or (printable and (" " in value or not value.isascii())):
+    if any(map(_is_control, value)) or (printable and (" " in value or not value.isascii())):
         raise IdentityError(f"{shown} has characters that cannot be in it", header=shown)
     if "," in value and name in _UNIQUE:
         raise IdentityError(f"{shown} has a comma in it, as when two headers of that name were joined", header=shown)
+
+
+def _is_control(character: str) -> bool:
+    """Whether it is a control character, or half of one from bytes that are not UTF-8."""
+    return character < " " or "\x7f" <= character <= "\x9f" or "\ud800" <= character <= "\udfff"
 
 
 def _title(name: str) -> str:

@@ -202,13 +202,24 @@ class _InnerLifespan:
 
 
 def headers(scope: Scope) -> dict[str, str]:
-    """The headers of a request, names in lower case; the values of a repeated header are joined by commas."""
+    """
+    The headers of a request, names in lower case; the values of a repeated header are joined by commas.
+
+    A value is read as UTF-8 where it is, else as Latin-1.
+    """
     found: dict[str, str] = {}
     pairs: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
     for raw_name, raw_value in pairs:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        name, value = raw_name.decode("latin-1").lower(), _text(raw_value)
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 class _Exchange:

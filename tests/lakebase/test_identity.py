@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebase import IdentityError, UserIdentity, token_fingerprint
+from lakebase import ConfigurationError, IdentityError, LakebasePoolConfig, UserIdentity, token_fingerprint
 
 TOKEN = "dapi-0123456789abcdef"
 HEADERS = {
@@ -88,6 +88,70 @@ def test_two_different_values_of_one_header_are_refused() -> None:
         UserIdentity.from_headers(pairs)
     with pytest.raises(IdentityError, match="comma"):
         UserIdentity.from_headers({"X-Forwarded-Email": "ann@corp, eve@corp"})
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-Access-Token", "X-Forwarded-Email", "X-Forwarded-User"])
+def test_two_values_that_a_proxy_has_joined_are_refused(header: str) -> None:
+    one = HEADERS[header]
+    with pytest.raises(IdentityError, match=f"{header} has a comma"):
+        UserIdentity.from_headers({**HEADERS, header: f"{one},{one}"})
+
+
+JEROME = "jérôme@corp.example"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [JEROME.encode(), JEROME.encode().decode("latin-1"), JEROME, JEROME.encode("latin-1")],
+    ids=["the bytes", "read as Latin-1", "read as UTF-8", "Latin-1"],
+)
+def test_a_name_outside_of_ascii_arrives_as_it_was_sent(value: str | bytes) -> None:
+    headers = [("x-forwarded-email", value), ("x-forwarded-preferred-username", value)]
+    identity = UserIdentity.from_headers(headers)
+    assert (identity.user, identity.display_name) == (JEROME, JEROME)
+    assert UserIdentity.from_headers({"REQUEST_METHOD": "GET", "HTTP_X_FORWARDED_EMAIL": value}).user == JEROME
+
+
+def test_a_name_that_latin_1_does_not_have_arrives_too() -> None:
+    for value in ("李@corp.example", "李@corp.example".encode(), "李@corp.example".encode().decode("latin-1")):
+        assert UserIdentity.from_headers({"X-Forwarded-Email": value}).user == "李@corp.example"
+
+
+@pytest.mark.parametrize("value", ["ann\udce9@corp", "ann\x85@corp", b"ann\xc2\x85@corp"])
+def test_a_name_with_halves_of_characters_or_control_characters_is_refused(value: str | bytes) -> None:
+    with pytest.raises(IdentityError, match="characters that cannot be in it"):
+        UserIdentity.from_headers({"X-Forwarded-Email": value})
+
+
+# Which of them Postgres takes for what is in `tests/lakebase/test_user_scope.py`.
+NO_ROLES = {
+    "none": "keeps this name",
+    "NONE": "keeps this name",
+    "public": "keeps this name",
+    "current_user": "keeps this name",
+    "session_user": "keeps this name",
+    "Current_Role": "keeps this name",
+    "pg_monitor": "keeps this name",
+    "a" * 64: "64 bytes",
+    "é" * 32: "64 bytes",
+    "ann\udce9": "UTF-8|cannot be in it",
+}
+
+
+@pytest.mark.parametrize("name", NO_ROLES)
+def test_a_name_that_is_no_role_of_its_own_is_refused_wherever_a_user_is_named(name: str) -> None:
+    with pytest.raises(IdentityError, match=NO_ROLES[name]):
+        UserIdentity(name)
+    with pytest.raises(IdentityError, match=NO_ROLES[name]):
+        UserIdentity.from_headers({**HEADERS, "X-Forwarded-Email": name})
+    with pytest.raises(ConfigurationError, match=NO_ROLES[name]) as caught:
+        LakebasePoolConfig(database="db").merged({"user": name, "token": TOKEN})
+    assert caught.value.field == "user"
+
+
+def test_the_longest_name_that_is_a_role_of_its_own_is_taken() -> None:
+    for name in ("a" * 63, "é" * 31, "PG_Adams", "user"):
+        assert LakebasePoolConfig(user=UserIdentity(name).user).user == name
 
 
 def test_an_environs_spelling_among_headers_is_ignored() -> None:

@@ -74,6 +74,16 @@ async def test_inside_a_users_request_it_is_the_users_pool_and_outside_the_apps(
 
 
 @on_both
+async def test_a_name_outside_of_ascii_is_the_role_of_its_user(side, lakebase_local):
+    async with Routing(side, lakebase_local) as routing:
+        pool = routing.route()
+        ann = identity(lakebase_local, f"jérôme {side.name}@corp.example")
+        headers = {"X-Forwarded-Email": ann.user.encode().decode("latin-1"), "X-Forwarded-Access-Token": ann.token}
+        async with request(side, identity=UserIdentity.from_headers(headers)):
+            assert await who(pool) == ann.user
+
+
+@on_both
 async def test_a_connection_goes_back_to_the_pool_it_came_from(side, lakebase_local):
     async with Routing(side, lakebase_local) as routing:
         pool = routing.route()

@@ -184,6 +184,11 @@ def test_headers_are_lower_case_and_repeated_ones_are_joined():
     assert asgi.headers(scope) == {"x-user": "ann", "accept": "a, b"}
 
 
+def test_a_header_is_read_as_utf_8_and_one_that_is_not_as_latin_1():
+    scope = {"headers": [(b"x-user", "jérôme".encode()), (b"x-city", "Genève".encode("latin-1"))]}
+    assert asgi.headers(scope) == {"x-user": "jérôme", "x-city": "Genève"}
+
+
 @pytest.mark.parametrize("has_lifespan", [True, False])
 def test_the_asgi_lifespan_runs_a_container_around_any_app(has_lifespan):
     container, log = CallSite(), []
