@@ -15,7 +15,7 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from ._steps import Steps
 
-__all__ = ["SessionReset", "check_session_reset", "clearing", "ending_block", "take_mark"]
+__all__ = ["SessionReset", "check_session_reset", "clearing", "ending_block", "plain_cursor", "take_mark"]
 
 logger = logging.getLogger("lakebase")
 
@@ -88,7 +88,7 @@ def clearing(connection: Any, *, end: Literal["COMMIT", "ROLLBACK"]) -> Steps[No
         yield partial(connection.set_autocommit, True)
     else:
         text = f"{end}; {_CLEAR}"
-    cursor = _plain_cursor(connection)
+    cursor = plain_cursor(connection)
     yield partial(cursor.execute, text, prepare=False)
     while cursor.nextset():
         pass
@@ -98,7 +98,7 @@ def clearing(connection: Any, *, end: Literal["COMMIT", "ROLLBACK"]) -> Steps[No
     connection.lakebase_is_cleared = True
 
 
-def _plain_cursor(connection: Any) -> Any:
+def plain_cursor(connection: Any) -> Any:
     """A cursor of the driver's own class: the connection's may be guarded, or its borrower's."""
     kind: Any = psycopg.AsyncCursor if isinstance(connection, psycopg.AsyncConnection) else psycopg.Cursor
     return kind(connection)

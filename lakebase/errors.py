@@ -328,11 +328,20 @@ def connect_error(error: BaseException, *, user: str | None = None, target: str 
     failure = classify_connect_error(error)
     who = f" as {user!r}" if user else ""
     where = f" to {target}" if target else ""
-    message = f"could not connect{where}{who}: {_first_lines(error)} {failure.value}."
+    message = f"could not connect{where}{who}: {_first_lines(error)} {failure.value}.{_case_advice(failure, user)}"
     if failure is ConnectFailure.TOO_MANY_CONNECTIONS:
         return TooManyConnectionsError(message, failure=failure, step="creating")
     kind = LoginError if failure.is_final else ConnectError
     return kind(message, failure=failure, step="creating")
+
+
+def _case_advice(failure: ConnectFailure, user: str | None) -> str:
+    """What to say of a role that is an e-mail address, which a header and the database may write differently."""
+    if failure not in (ConnectFailure.LOGIN_REJECTED, ConnectFailure.NO_ROLE) or user is None or "@" not in user:
+        return ""
+    lower = user.lower()
+    how = "as the header has it" if user == lower else f"{user!r}, and not {lower!r}"
+    return f" Postgres tells upper from lower case: check that the role is spelled {how}."
 
 
 def _first_lines(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from psycopg_pool.abc import ACT, CT
 
 from pooling import RequestContext
 
+from ._acting import acting_for, role_refusal
 from ._checkpoint import has_to_commit
 from ._delegating import Delegating
 from ._driver_state import sealing
@@ -36,8 +37,7 @@ __all__ = ["AsyncUserScopedPool", "UserScopedPool"]
 
 P = TypeVar("P", bound="ConnectionPool[Any] | AsyncConnectionPool[Any]")
 
-_SET = "SELECT set_config(%s, %s, true)"
-_SETTINGS = "lakebase_user_settings"  # of the connection: what its present block sets
+_USER = "lakebase_user"  # of the connection: for whom its present block acts
 
 
 class _UserScope(Delegating[P]):
@@ -69,7 +69,8 @@ class _UserScope(Delegating[P]):
     def _pool_behind(self) -> P:  # type: ignore[override] # theirs can be set
         return self.pool
 
-    def _settings(self, identity: UserIdentity | None) -> list[tuple[str, str]]:
+    def _user(self, identity: UserIdentity | None) -> str:
+        """The user for whom a transaction is to act."""
         if identity is None:
             context = RequestContext.current()
             identity = None if context is None else context.get("identity")
@@ -78,19 +79,26 @@ class _UserScope(Delegating[P]):
                 "the transaction has no user: there is no request with an identity (a UserIdentity) here. Open one, "
                 "give identity=, or use the app's own pool for work that belongs to no user."
             )
-        user = identity.pool_key()
-        settings = [] if self.setting is None else [(self.setting, user)]
-        # The role last: it may not be allowed to set the other.
-        return [*settings, ("role", user)] if self.as_role else settings
+        return identity.pool_key()
 
-    def _beginning(self, connection: Any, settings: list[tuple[str, str]]) -> Steps[bool]:
+    def _beginning(self, connection: Any, user: str) -> Steps[bool]:
         """Begin the user's transaction, which only its block can end; whether the connection was in autocommit."""
         was_autocommit: bool = connection.autocommit
         if was_autocommit:
             yield partial(connection.set_autocommit, False)
-        for setting in settings:
-            yield partial(connection.execute, _SET, setting)
-        setattr(connection, _SETTINGS, settings)
+        try:
+            yield from acting_for(connection, user, setting=self.setting, as_role=self.as_role)
+        except Exception as error:
+            if connection.closed:
+                raise
+            yield connection.rollback
+            refusal = (yield from role_refusal(connection, user, error)) if self.as_role else None
+            yield connection.rollback
+            yield partial(connection.set_autocommit, was_autocommit)
+            if refusal is None:
+                raise
+            raise refusal from error
+        setattr(connection, _USER, user)
         sealing(connection, +1)
         return was_autocommit
 
@@ -98,9 +106,13 @@ class _UserScope(Delegating[P]):
         """Commit the user's transaction, and begin the next one of the same user: no statement runs without one."""
         if not has_to_commit(connection):
             return
-        yield partial(connection.execute, "COMMIT")  # not `commit()`, which the driver refuses inside the block
-        for setting in connection.__dict__[_SETTINGS]:
-            yield partial(connection.execute, _SET, setting)
+        try:
+            yield partial(connection.execute, "COMMIT")  # not `commit()`, which the driver refuses inside the block
+            user = connection.__dict__[_USER]
+            yield from acting_for(connection, user, setting=self.setting, as_role=self.as_role)
+        except BaseException:
+            connection.pgconn.finish()  # what its borrower does next would be done as the app
+            raise
 
     def _ending(self, connection: Any, error: BaseException | None, *, was_autocommit: bool) -> Steps[bool]:
         """
@@ -168,10 +180,11 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
 
         Raises:
             IdentityError: There is none, or it proves nothing. No connection is taken.
+            LoginError: The database has no such role, or the app's role may not act as it.
         """
-        settings = self._settings(identity)
+        user = self._user(identity)
         with self.pool.connection(timeout) as connection:
-            was_autocommit = run(self._beginning(connection, settings))
+            was_autocommit = run(self._beginning(connection, user))
             try:
                 yield connection
             except BaseException as error:
@@ -215,9 +228,9 @@ class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], AsyncConnectionP
         self, timeout: float | None = None, *, identity: UserIdentity | None = None
     ) -> AsyncIterator[ACT]:
         """As `UserScopedPool.connection`."""
-        settings = self._settings(identity)
+        user = self._user(identity)
         async with self.pool.connection(timeout) as connection:
-            was_autocommit = await arun(self._beginning(connection, settings))
+            was_autocommit = await arun(self._beginning(connection, user))
             try:
                 yield connection
             except BaseException as error:

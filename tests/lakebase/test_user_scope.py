@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 import psycopg_pool
@@ -16,6 +18,7 @@ from lakebase import (
     ConfigurationError,
     IdentityError,
     LakebasePoolConfig,
+    LoginError,
     UserIdentity,
     UserScopedPool,
     create_async_lakebase_pool,
@@ -37,14 +40,21 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(lakebase_local) -> Iterator[Shop]:
+def owner(lakebase_local) -> dict[str, Any]:
+    """How the tables' owner connects."""
     lake = lakebase_local
-    admin = {**lake.config().connect_kwargs(), "password": lake.mint(lake.admin_user), "autocommit": True}
+    return {**lake.config().connect_kwargs(), "password": lake.mint(lake.admin_user), "autocommit": True}
+
+
+@pytest.fixture(scope="module")
+def shop(lakebase_local, owner) -> Iterator[Shop]:
+    lake, admin = lakebase_local, owner
     lake.add_password_role("scope_app", PASSWORD)
     with psycopg.connect(**admin) as connection:
         for user in (ANN.user, BOB.user):
             connection.execute(f'CREATE ROLE "{user}" LOGIN')
             connection.execute(f'GRANT "{user}" TO scope_app')
+        connection.execute('CREATE ROLE "pay@scope.example" LOGIN')
         connection.execute("CREATE TABLE scoped_notes (owner text, body text)")
         connection.execute(
             "INSERT INTO scoped_notes SELECT o, 'x' FROM unnest(%s::text[]) o, generate_series(1, 3)",
@@ -167,6 +177,120 @@ def test_without_a_proven_identity_no_connection_is_taken(shop: Shop, identity) 
 def test_a_setting_that_cannot_be_is_refused(given) -> None:
     with pytest.raises(ConfigurationError, match="setting"):
         UserScopedPool(None, **given)  # type: ignore[arg-type]
+
+
+def named(user: str) -> UserIdentity:
+    """An identity with a name that none may have."""
+    identity = UserIdentity("ann")
+    object.__setattr__(identity, "user", user)
+    return identity
+
+
+LONG = "l" * 63
+
+
+@pytest.mark.parametrize("name", ["none", LONG + "x"])
+def test_a_name_that_is_no_role_of_its_own_acts_for_no_one(shop: Shop, owner, name: str) -> None:
+    with pytest.raises(IdentityError):
+        UserIdentity(name)
+    with psycopg.connect(**owner) as connection:
+        connection.execute(f'CREATE ROLE "{LONG}"')
+        connection.execute(f'GRANT "{LONG}" TO scope_app')
+    try:
+        with create_lakebase_pool(shop.config, max_size=1) as pool:
+            with pool.connection() as connection:  # what the check is for
+                taken = connection.execute("SELECT set_config('role', %s, true), current_user", [name]).fetchone()
+                assert taken == (("none", "scope_app") if name == "none" else (LONG, LONG))
+            scoped = UserScopedPool(pool, as_role=True)
+            with pytest.raises(psycopg.OperationalError, match="in place of"), scoped.connection(identity=named(name)):
+                pytest.fail("the block must not run")
+            with scoped.connection(identity=ANN) as connection:
+                assert connection.execute("SELECT current_user").fetchone() == (ANN.user,)
+    finally:
+        with psycopg.connect(**owner) as connection:
+            connection.execute(f'DROP ROLE "{LONG}"')
+
+
+CASES = {
+    "Ann@Scope.example": (LoginError, "It has 'ann@scope.example': Postgres tells upper from lower case"),
+    "eve@scope.example": (LoginError, "has no role 'eve@scope.example'. Create it, and grant it"),
+    "pay@scope.example": (LoginError, 'It may after GRANT "pay@scope.example" TO "scope_app"'),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_role_that_cannot_be_taken_on_is_told_with_the_likely_cause(shop: Shop, name: str) -> None:
+    error, words = CASES[name]
+    with psycopg_pool.ConnectionPool(
+        kwargs={**shop.config.connect_kwargs(), "password": PASSWORD, "autocommit": True}, max_size=1, min_size=1
+    ) as pool:
+        scoped = UserScopedPool(pool, as_role=True)
+        with pytest.raises(error, match=re.escape(words)), scoped.connection(identity=UserIdentity(name)):
+            pytest.fail("the block must not run")
+        with pool.connection() as connection:
+            assert connection.autocommit, "as it was"
+            assert connection.execute("SELECT current_user").fetchone() == ("scope_app",)
+
+
+async def test_it_is_told_in_asyncio_too(shop: Shop) -> None:
+    async with create_async_lakebase_pool(shop.config, max_size=1) as pool:
+        scoped = AsyncUserScopedPool(pool, as_role=True)
+        with pytest.raises(LoginError, match="upper from lower case"):
+            async with scoped.connection(identity=UserIdentity("ANN@scope.example")):
+                pytest.fail("the block must not run")
+        async with scoped.connection(identity=BOB) as connection:
+            assert await (await connection.execute("SELECT current_user")).fetchone() == (BOB.user,)
+
+
+ACTS_FOR = "SELECT coalesce(current_setting('app.user', true), ''), current_user"
+
+
+@pytest.mark.parametrize(("setting", "as_role"), [("app.user", False), ("app.user", True), (None, True)])
+def test_the_user_ends_with_the_transaction_even_if_nothing_clears_the_session(shop: Shop, setting, as_role) -> None:
+    with create_lakebase_pool(shop.config, max_size=1) as pool:
+        scoped = UserScopedPool(pool, setting=setting, as_role=as_role, session_reset=None)
+        for error in (None, psycopg.Rollback()):
+            with scoped.connection(identity=ANN) as connection:
+                acts_for = connection.execute(ACTS_FOR).fetchone()
+                assert acts_for == (ANN.user if setting else "", ANN.user if as_role else "scope_app")
+                if error:
+                    raise error
+            with pool.connection() as connection:
+                assert connection.execute(ACTS_FOR).fetchone() == ("", "scope_app")
+        with scoped.connection(identity=ANN) as connection:
+            connection.execute("COMMIT")  # which the driver does not see
+            assert connection.execute(ACTS_FOR).fetchone() == ("", "scope_app")
+
+
+async def test_nor_does_it_last_longer_in_asyncio(shop: Shop) -> None:
+    async with create_async_lakebase_pool(shop.config, max_size=1) as pool:
+        scoped = AsyncUserScopedPool(pool, as_role=True, session_reset=None)
+        async with scoped.connection(identity=ANN) as connection:
+            assert await (await connection.execute(ACTS_FOR)).fetchone() == (ANN.user, ANN.user)
+        async with pool.connection() as connection:
+            assert await (await connection.execute(ACTS_FOR)).fetchone() == ("", "scope_app")
+
+
+@pytest.mark.parametrize("fails", ["the commit", "acting on"])
+def test_after_a_failed_checkpoint_nothing_more_is_done_as_the_app(shop: Shop, owner, fails: str) -> None:
+    with create_lakebase_pool(shop.config, max_size=1) as pool, pytest.raises(ZeroDivisionError):
+        with UserScopedPool(pool, as_role=True).connection(identity=BOB) as connection:
+            connection.execute("SELECT 1")
+            if fails == "the commit":
+                connection.execute("CREATE TEMP TABLE later (n int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)")
+                connection.execute("INSERT INTO later VALUES (1), (1)")
+            else:
+                with psycopg.connect(**owner) as other:
+                    other.execute(f'REVOKE "{BOB.user}" FROM scope_app')
+            try:
+                with pytest.raises(psycopg.Error):
+                    UserScopedPool(pool, as_role=True).checkpoint(connection)
+            finally:
+                with psycopg.connect(**owner) as other:
+                    other.execute(f'GRANT "{BOB.user}" TO scope_app')
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+            raise ZeroDivisionError
 
 
 LEFT = {

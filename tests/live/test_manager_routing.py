@@ -8,6 +8,7 @@ import pytest
 from lakebase import (
     AsyncRoutingPool,
     IdentityError,
+    LoginError,
     RoutingPool,
     UserIdentity,
     create_async_lakebase_pool,
@@ -81,6 +82,17 @@ async def test_a_name_outside_of_ascii_is_the_role_of_its_user(side, lakebase_lo
         headers = {"X-Forwarded-Email": ann.user.encode().decode("latin-1"), "X-Forwarded-Access-Token": ann.token}
         async with request(side, identity=UserIdentity.from_headers(headers)):
             assert await who(pool) == ann.user
+
+
+@on_both
+async def test_an_address_written_with_capitals_is_told_as_the_likely_cause(side, lakebase_local):
+    async with Routing(side, lakebase_local) as routing:
+        pool = routing.route()
+        ann = identity(lakebase_local)
+        async with request(side, identity=UserIdentity(ann.user.title(), ann.token)):
+            with pytest.raises(LoginError) as refused:
+                await who(pool)
+        assert f"the role is spelled {ann.user.title()!r}, and not {ann.user!r}" in str(refused.value)
 
 
 @on_both
