@@ -153,6 +153,28 @@ async def test_an_unused_key_is_evicted_and_one_in_use_is_not(side):
     await pool.release(held)
 
 
+@pytest.mark.parametrize("how", ["unused", "one too many"])
+@on_both
+async def test_a_key_without_resources_is_not_evicted_while_a_borrower_waits(side, how):
+    clock = Clock()
+    pool = keyed(side, Workshop(side), max_total=1, max_keys=2, max_key_idle=10.0, clock=clock, max_idle=1e9)
+    held = await pool.acquire("busy")
+    waiter = side.go(pool.acquire, "waits")
+    await side.until(lambda: pool.pending == 1)
+    waited_for = pool.of("waits").service
+    assert waited_for.size == 0, "the budget is spent"
+    clock.move(11, pool)
+    if how == "one too many":
+        with raising(PoolExhaustedError, "max_keys=2"):
+            pool.of("third")
+    else:
+        clock.move(11, pool)
+    assert pool.keys() == ["busy", "waits"]
+    assert pool.of("waits").service is waited_for
+    await pool.release(held)
+    await pool.release(await waiter.result())
+
+
 @on_both
 async def test_a_callback_for_dropped_keys_that_fails_harms_no_borrower(side, caplog):
     dropped = []

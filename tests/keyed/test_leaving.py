@@ -111,20 +111,46 @@ async def test_a_waiter_of_a_closed_and_stopped_key_looks_the_key_up_again(side,
     await old.release(held)
 
 
+@pytest.mark.parametrize("how", ["acquire", "lease"])
 @on_both
-async def test_a_look_up_after_a_closed_key_does_not_start_the_clock_again(side):
+async def test_a_look_up_after_a_closed_key_does_not_start_the_clock_again(side, how):
     clock = Clock()
     pool = keyed(side, Workshop(side), max_size=1, max_total=1, clock=clock)
     old = pool.of("key")
     held = await old.acquire()
-    waiter = side.go(pool.acquire, "key", timeout=20.0)
+
+    async def borrow():
+        if how == "lease":
+            async with pool.lease("key", timeout=20.0):
+                pass
+        else:
+            await pool.acquire("key", timeout=20.0)
+
+    waiter = side.go(borrow)
     await side.until(lambda: old.pending == 1)
-    clock.move(20.0)
+    clock.move(19.99)
     pool.close_key("key")
     await old.stop(0.0)
-    with pytest.raises(PoolTimeoutError):
+    with pytest.raises(PoolTimeoutError) as late:
         await waiter.result()
+    assert 0 < late.value.timeout < 0.1, "what was left of its 20 seconds"
     await old.release(held)
+
+
+@pytest.mark.parametrize("closes", [1, 3])
+@on_both
+async def test_a_borrower_follows_its_key_through_any_number_of_closed_pools(side, closes):
+    pool = keyed(side, Workshop(side), max_size=1, max_total=1)
+    held = await pool.acquire("other")
+    waiter = side.go(pool.acquire, "key")
+    for _ in range(closes):
+        await side.until(lambda: pool.pending == 1)
+        old = pool.of("key")
+        pool.close_key("key")
+        await old.stop(0.0)
+    await side.until(lambda: pool.of("key").pending == 1)
+    await pool.release(held)
+    await pool.release(await waiter.result())
 
 
 @on_both
