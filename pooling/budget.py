@@ -7,6 +7,7 @@ import threading
 
 from ._backends.fork import Survivors
 from ._engine.budget import Budget
+from ._engine.nested import NestedBudget
 from .errors import ConfigurationError
 
 __all__ = ["PoolBudget"]
@@ -25,13 +26,17 @@ class PoolBudget:
 
     Args:
         max_total: A whole number, or `math.inf`.
+        within: Another budget, in which each resource counts as well: its pools then have two limits, one of them in
+            common with further pools.
 
     Raises:
-        ConfigurationError: `max_total` is neither a whole number of at least 1 nor `math.inf`.
+        ConfigurationError: `max_total` is neither a whole number of at least 1 nor `math.inf`, or `within` is no
+            budget, or one that is within another itself.
     """
 
-    def __init__(self, max_total: float) -> None:
+    def __init__(self, max_total: float, *, within: PoolBudget | None = None) -> None:
         self._max_total = _checked(max_total)
+        self._within = _checked_outer(within)
         self._kind: type | None = None
         self.renew()
         _budgets.add(self)
@@ -40,9 +45,17 @@ class PoolBudget:
         """Begin without pools in a forked child."""
         self._lock = threading.Lock()
         self._budget = Budget(self._max_total)
+        self._nested: NestedBudget | None = None
 
-    def join(self, kind: type) -> tuple[threading.Lock, Budget]:
+    @property
+    def within(self) -> PoolBudget | None:
+        """The budget in which each resource counts as well."""
+        return self._within
+
+    def join(self, kind: type) -> tuple[threading.Lock, Budget | NestedBudget]:
         """Add a pool; returns what it shares with the others."""
+        if self._within is not None:
+            return self._join_within(self._within, kind)
         if self._kind is not None and self._kind is not kind:
             raise ConfigurationError(
                 "budget is shared with a pool of the other kind: pools for threads and pools for asyncio need one each",
@@ -50,6 +63,15 @@ class PoolBudget:
             )
         self._kind = kind
         return self._lock, self._budget
+
+    def _join_within(self, within: PoolBudget, kind: type) -> tuple[threading.Lock, NestedBudget]:
+        lock, outer = within.join(kind)
+        assert isinstance(outer, Budget)
+        with lock:
+            if self._nested is None:
+                self._nested = NestedBudget(self._budget, outer)
+                self._lock = lock
+            return lock, self._nested
 
     @property
     def max_total(self) -> float:
@@ -83,7 +105,7 @@ class PoolBudget:
             if not members:
                 budget.max_total = budget.limit = self._max_total
                 return
-            budget.resize(self._max_total, members[0].owner.backend.now())
+            (self._nested or budget).resize(self._max_total, members[0].owner.backend.now())
         members[0].owner.dispatch()
 
     def squeeze(self, seconds: float = 30.0) -> None:
@@ -104,6 +126,16 @@ class PoolBudget:
 
     def __repr__(self) -> str:
         return f"<PoolBudget {self.used} of max_total={self.max_total} used>"
+
+
+def _checked_outer(within: PoolBudget | None) -> PoolBudget | None:
+    if within is not None and not isinstance(within, PoolBudget):
+        raise ConfigurationError(f"within={within!r}: expected a PoolBudget", field="within")
+    if within is not None and within.within is not None:
+        raise ConfigurationError(
+            f"within={within!r}: that budget is within another itself; give the outermost one", field="within"
+        )
+    return within
 
 
 def _checked(max_total: float) -> float:

@@ -72,6 +72,8 @@ log: logging.Logger = logging.getLogger("pooling")
 _numbers = itertools.count(1)
 #: Most keys that the timer evicts in one call, so that it does not delay other pools.
 BATCH = 500
+#: Most provisional keys that no borrower uses. With one more, the least recently used is evicted.
+MOST_PROVISIONAL = 1000
 LATE = 5.0  # seconds after which a timer that has not called counts as gone, as when its event loop has ended
 
 _keyed_services: Survivors[_Keyed[Any, Any, Any]] = Survivors()
@@ -156,6 +158,7 @@ class _Keyed(Generic[K, T, S]):
         self._now = clock
         self._is_stopped = False
         self._entries: dict[K, Entry[S]] = {}
+        self._provisional: dict[K, Entry[S]] = {}  # those of them that do not count in `max_keys`
         self._lru = LeastRecentlyUsed(self._entries)
         self._removed: weakref.WeakSet[Any] = (
             weakref.WeakSet()
@@ -236,6 +239,11 @@ class _Keyed(Generic[K, T, S]):
         entry = self._used(key)
         return None if entry is None else entry.data
 
+    def last_used(self, key: K) -> float:
+        """When the key was used last, by the service's clock; `-inf` if it has no pool. Does not count as a use."""
+        entry = self._entries.get(key)
+        return -math.inf if entry is None else entry.touched
+
     def all_data(self) -> dict[K, Any]:
         """The `data` of each key. Does not count as a use of the keys."""
         return {key: entry.data for key, entry in self._entries.copy().items()}
@@ -281,13 +289,31 @@ class _Keyed(Generic[K, T, S]):
         key: K,
         factory: PoolFactory[T] | type[T] | Callable[[], T] | Callable[[], Awaitable[T]],
         options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
+        *,
+        budget: PoolBudget | None = None,
         **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> S:
         """
         A pool with this service's budget, name and observer, not yet on the map: `add_pool` puts it under its key.
 
         For an object that holds the pool and is the `data` of the key. Arguments as in `open_key`.
+
+        Args:
+            key: Any hashable; what messages call the key. `add_pool` may use another one.
+            factory: Makes this key's resources.
+            options: This key's settings; the service's by default.
+            budget: One within the service's budget, for several keys with a lower limit in common.
+            **options_as_keywords: Fields of `PoolingServiceOptions`; they win over `options`.
+
+        Raises:
+            ConfigurationError: `budget` is not within this service's budget.
         """
+        if budget is not None and (not isinstance(budget, PoolBudget) or budget.within is not self._budget):
+            raise ConfigurationError(
+                f"pool {self._name!r} key {key!r}: budget={budget!r}: expected one within this service's budget, as "
+                "PoolBudget(max_total, within=service.budget) makes it",
+                field="budget",
+            )
         made: S = self._service_class(
             factory,
             self._options if options is None else options,
@@ -295,7 +321,7 @@ class _Keyed(Generic[K, T, S]):
             name=self._name,
             key=key,
             observer=self._observer,
-            budget=self._budget,
+            budget=budget or self._budget,
             clock=self._now,
             **options_as_keywords,
         )
@@ -303,39 +329,84 @@ class _Keyed(Generic[K, T, S]):
         made.engine.ledger.create_time = self._create_time
         return made
 
-    def add_pool(self, key: K, pool: S, data: Any = None) -> S:
+    def add_pool(self, key: K, pool: S, data: Any = None, *, is_provisional: bool = False) -> S:
         """
         Put a pool of `make_pool` on the map, with any object as `data`. Does not block.
 
         If the key has a pool already, that one stays and is returned.
 
+        Args:
+            key: Any hashable.
+            pool: From `make_pool`.
+            data: Any object to keep with it.
+            is_provisional: Whether the key does not count in `max_keys`, so that no other key is evicted for it, until
+                `confirm` is called: for a key that anybody may make up.
+
         Raises:
             PoolExhaustedError: `max_keys` pools are in use.
             PoolClosedError: The service is stopped.
         """
-        evicted: list[Entry[S]] = []
         with self._lock:
             if self._is_stopped:
                 raise self._stopped(key)
             entry = self._entries.get(key)
+            evicted: list[Entry[S]] = []
             if entry is None:
-                if len(self._entries) >= self._max_keys:
-                    evicted = self._evict(most=1)
-                    if not evicted:
-                        raise PoolExhaustedError(
-                            f"pool {self._name!r}: no pool for key {key!r}: all of max_keys={self._max_keys} are in "
-                            "use. Raise max_keys, or release sooner.",
-                            pool=self._name,
-                            key=key,
-                            limit="max_keys",
-                        )
+                evicted = self._make_room(key, is_provisional=is_provisional)
                 entry = self._entries[key] = Entry(key, pool, data, self._now())
                 self._lru.add(entry)
+                if is_provisional:
+                    self._provisional[key] = entry
         if evicted:
             self._close_evicted(evicted)
         if entry.touched >= self._arm_again_at:
             self._arm(entry.service)
         return entry.service
+
+    def confirm(self, key: K) -> bool:
+        """
+        Have a provisional key count in `max_keys`; the least recently used key is evicted if it is one too many.
+
+        Returns whether the key has a pool that counts: it goes on as a provisional one if all others are in use.
+        """
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or self._provisional.get(key) is not entry:
+                return entry is not None
+            try:
+                evicted = self._make_room(key, is_provisional=False)
+            except PoolExhaustedError:
+                return False
+            self._provisional.pop(key, None)
+        self._close_evicted(evicted)
+        return True
+
+    def _make_room(self, key: K, *, is_provisional: bool) -> list[Entry[S]]:
+        """
+        Evict what one more key is too many for. Release the lock, then pass the result to `_close_evicted`.
+
+        Raises:
+            PoolExhaustedError: `max_keys` pools are in use, or as many provisional ones as there may be.
+        """
+        if len(self._provisional) >= MOST_PROVISIONAL and is_provisional:
+            return self._evict(most=1, among=self._is_provisional)
+        if len(self._entries) - len(self._provisional) < self._max_keys:
+            return []
+        if is_provisional:  # no other key is evicted for it now, but one might be when it counts
+            if self._lru.has(lambda entry: not self._is_provisional(entry) and self._is_unused(entry)):
+                return []
+        elif evicted := self._evict(most=1, among=lambda entry: not self._is_provisional(entry)):
+            return evicted
+        raise PoolExhaustedError(
+            f"pool {self._name!r}: no pool for key {key!r}: all of max_keys={self._max_keys} are in use. Raise "
+            "max_keys, or release sooner.",
+            pool=self._name,
+            key=key,
+            limit="max_keys",
+        )
+
+    def _is_provisional(self, entry: Entry[S]) -> bool:
+        return self._provisional.get(entry.key) is entry
 
     def _stopped(self, key: K) -> PoolClosedError:
         return PoolClosedError(
@@ -358,29 +429,40 @@ class _Keyed(Generic[K, T, S]):
             raise error
         return max((service.options.timeout if timeout is None else timeout) - error.waited, 0.0)
 
-    def _evict(self, *, before: float = math.inf, most: float = math.inf) -> list[Entry[S]]:
+    def _evict(
+        self,
+        *,
+        before: float = math.inf,
+        most: float = math.inf,
+        among: Callable[[Entry[S]], bool] | None = None,
+    ) -> list[Entry[S]]:
         """Take unused keys off the map. Release the lock, then pass them to `_close_evicted`."""
-
-        def is_unused(entry: Entry[S]) -> bool:
-            service, ledger = entry.service, entry.service.engine.ledger
-            in_use = service.borrowed if before == math.inf else ledger.live - len(ledger.idle)
-            if service.pending or in_use or (before < math.inf and service.size > ledger.min_size):
-                entry.touched = self._now()
-                return False
-            if before < math.inf:  # a caller that kept a pool of `min_size` resources may be using it
-                entry.touched = max([entry.touched, *(slot.taken_at for slot in list(ledger.idle) if slot.uses)])
-            return entry.touched <= before
-
-        taken = self._lru.take(is_unused, before=before, most=most)
+        taken = self._lru.take(
+            lambda entry: (among is None or among(entry)) and self._is_unused(entry, before=before),
+            before=before,
+            most=most,
+        )
         for entry in taken:
             self._remove(entry)
         return taken
+
+    def _is_unused(self, entry: Entry[S], *, before: float = math.inf) -> bool:
+        """Whether no borrower has or wants anything of a key, and, with `before`, none has had since then."""
+        service, ledger = entry.service, entry.service.engine.ledger
+        in_use = service.borrowed if before == math.inf else ledger.live - len(ledger.idle)
+        if service.pending or in_use or (before < math.inf and service.size > ledger.min_size):
+            entry.touched = self._now()
+            return False
+        if before < math.inf:  # a caller that kept a pool of `min_size` resources may be using it
+            entry.touched = max([entry.touched, *(slot.taken_at for slot in list(ledger.idle) if slot.uses)])
+        return entry.touched <= before
 
     def _remove(self, entry: Entry[S]) -> None:
         """Take an entry off the map. `stop` still stops its pool."""
         self._removed.add(entry.service)
         entry.service.leave_the_map()
         self._entries.pop(entry.key, None)
+        self._provisional.pop(entry.key, None)
 
     def _close_evicted(self, evicted: list[Entry[S]]) -> None:
         """Destroy the idle resources of evicted keys. A caller that kept such a pool may go on using it."""
@@ -405,6 +487,11 @@ class _Keyed(Generic[K, T, S]):
         if entry is not None:
             entry.service.expire()
 
+    def expire_all(self) -> None:
+        """As `expire`, of every key, those that were closed or evicted and are still in use included."""
+        for service in self._every():
+            service.expire()
+
     def close_key(self, key: K) -> bool:
         """
         Take the key's pool off the map. It refuses new borrowers and serves the waiting ones. Does not block.
@@ -418,6 +505,21 @@ class _Keyed(Generic[K, T, S]):
             self._remove(entry)
         self._tell_dropped(entry)
         entry.service.retire()
+        return True
+
+    def drop_key(self, key: K) -> bool:
+        """
+        Take the key's pool off the map, as if it had been unused for long. Does not block.
+
+        Idle resources are destroyed. Unlike after `close_key`, a caller that kept the pool may go on using it.
+        Returns whether the key had a pool.
+        """
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return False
+            self._remove(entry)
+        self._close_evicted([entry])
         return True
 
     def stats(self) -> KeyedPoolStats:

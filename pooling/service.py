@@ -235,6 +235,31 @@ class _Service(Generic[T]):
         """Replace all resources: idle ones are destroyed now, the others as they come back. Does not block."""
         self.engine.change(self._ledger.expire)
 
+    def count_in(self, budget: PoolBudget) -> None:
+        """
+        From now on, count this pool's resources in a budget within its present one as well. Does not block.
+
+        Above the new limit, idle resources are destroyed, and borrowed ones as they come back while others wait.
+
+        Raises:
+            ConfigurationError: `budget` is not within this pool's budget.
+        """
+        if budget is self._budget:
+            return
+        if not isinstance(budget, PoolBudget) or budget.within is None or budget.within is not self._budget:
+            raise ConfigurationError(
+                f"{messages.title(self._name, self._key)}: budget={budget!r}: expected one within this pool's budget, "
+                "as PoolBudget(max_total, within=...) makes it",
+                field="budget",
+            )
+        _, nested = self._join(budget)
+        self._budget = budget
+        self.engine.change(self._ledger.count_in, nested)
+
+    def _join(self, budget: PoolBudget) -> Any:
+        """Become one of the budget's pools; returns the lock that they share, and what their ledgers count in."""
+        raise NotImplementedError
+
     def leave_the_map(self) -> None:
         """For keyed pools: note that the key was closed or evicted. The service then lives as long as its loans."""
         self.engine.kept_service = self
@@ -332,8 +357,11 @@ class PoolingService(_Service[T]):
 
     def _build(self) -> None:
         refuse_coroutines(self._factory, self._name)
-        lock, budget = (None, None) if self._budget is None else self._budget.join(PoolingService)
+        lock, budget = (None, None) if self._budget is None else self._join(self._budget)
         self._set_up(ThreadBackend(self._now, is_inline=self._options.inline_hooks, lock=lock), budget)
+
+    def _join(self, budget: PoolBudget) -> Any:
+        return budget.join(PoolingService)
 
     def can_be_rung(self) -> bool:
         """Whether a timer can call back."""
@@ -545,7 +573,10 @@ class AsyncPoolingService(_Service[T]):
 
     def _build(self) -> None:
         self._backend = AsyncioBackend(self._now)
-        self._set_up(self._backend, None if self._budget is None else self._budget.join(AsyncPoolingService)[1])
+        self._set_up(self._backend, None if self._budget is None else self._join(self._budget)[1])
+
+    def _join(self, budget: PoolBudget) -> Any:
+        return budget.join(AsyncPoolingService)
 
     def can_be_rung(self) -> bool:
         """Whether a running loop's timer can call back."""

@@ -105,6 +105,10 @@ class Budget:
         """Whether any ledger waits for a place."""
         return bool(self.waiting_without or self.waiting_for_more)
 
+    def is_giving(self, now: float) -> bool:
+        """Whether it is handing out places; an interrupt may have ended that without a trace."""
+        return self.served is not None and now - self.served_at < AUDIT_EVERY
+
     # -- places ------------------------------------------------------------
 
     def grant(self, ledger: Member, now: float) -> bool:
@@ -138,12 +142,20 @@ class Budget:
         if not ledger.slots:
             self.active.pop(ledger, None)
 
+    def will_free(self, ledger: Member) -> None:
+        """Note that this ledger has places which become free by themselves."""
+        self.closing[ledger] = None
+
     def room_for(self, ledger: Member, now: float) -> float:
         """How many places this ledger could get before any borrower releases a resource."""
         limit = self.max_total if self.relax_at <= now else self.limit
         spare = sum(len(other.idle) for other in list(self.active) if other is not ledger and not any(other.queues))
-        others = self.demand - self.waiting_without.get(ledger, 0) - self.waiting_for_more.get(ledger, 0)
+        others = self.demand - self.demand_of(ledger)
         return limit - self.used + self._being_freed() + spare - others
+
+    def demand_of(self, ledger: Member) -> int:
+        """How many further places this ledger would open at once."""
+        return self.waiting_without.get(ledger, 0) + self.waiting_for_more.get(ledger, 0)
 
     def set_demand(self, ledger: Member, places: int) -> None:
         """Record how many further places this ledger would open at once; 0 for none."""

@@ -27,7 +27,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .audit import AUDIT_EVERY, find_lost
 from .backoff import CALM, Backoff
@@ -54,6 +54,9 @@ from .slots import (
     Work,
 )
 from .standing import Average
+
+if TYPE_CHECKING:
+    from .nested import NestedBudget
 
 SHORTEST_LOOK = 0.01  # least seconds between two sweeps for idle resources, however short their limits
 
@@ -142,7 +145,7 @@ class Ledger:
         plain: bool = True,
         inspects: bool = False,
         watches: bool = True,
-        budget: Budget | None = None,
+        budget: Budget | NestedBudget | None = None,
         owner: Any = None,
         create_time: Average | None = None,
         noun: str = "resource",
@@ -505,6 +508,14 @@ class Ledger:
         self._look_at(self._next_look_at_idle(now), now)
         self.settle(now)
 
+    def count_in(self, budget: NestedBudget, now: float) -> None:
+        """Count its places in a budget within its present one, too."""
+        if self.budget is not None and self.budget is not budget:
+            self.budget.set_demand(self, 0)
+            self.budget = budget
+            budget.adopt(self, now)
+        self.settle(now)
+
     def forget_all(self) -> None:
         """
         Free all places without destroying what is in them, and forget all waiters.
@@ -692,7 +703,7 @@ class Ledger:
     def _await_close(self, slot: Slot) -> None:
         self.closing[slot] = None
         if self.budget is not None:
-            self.budget.closing[self] = None
+            self.budget.will_free(self)
 
     # -- time --------------------------------------------------------------
 

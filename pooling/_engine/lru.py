@@ -78,6 +78,10 @@ class LeastRecentlyUsed(Generic[S]):
             self.add(entry)
         return taken
 
+    def has(self, is_wanted: Callable[[Entry[S]], bool]) -> bool:
+        """Whether an entry is wanted; all stay. Calls `is_wanted` with each entry until one is."""
+        return any(is_wanted(entry) for _, _, entry in list(self._heap) if self._is_current(entry))
+
     def first(self) -> float:
         """An instant before which no entry was used last; `inf` if there are no entries."""
         return self._heap[0][0] if self._heap else inf

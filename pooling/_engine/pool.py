@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .._backends.base import Backend
     from .budget import Budget
     from .hooks import Hooks
+    from .nested import NestedBudget
 
 log = logging.getLogger("pooling")
 
@@ -114,7 +115,7 @@ class Pool:
         name: str,
         key: Any = None,
         observer: PoolObserver | None = None,
-        budget: Budget | None = None,
+        budget: Budget | NestedBudget | None = None,
     ) -> None:
         self.name = name
         self.key = key
@@ -226,7 +227,7 @@ class Pool:
         if budget is not None and budget.changed:
             self._arm_changed(budget)
 
-    def _arm_changed(self, budget: Budget) -> None:
+    def _arm_changed(self, budget: Budget | NestedBudget) -> None:
         """Set the timers of the pools that were changed through the shared budget."""
         while budget.changed:
             try:

@@ -19,6 +19,7 @@ LAYERS = [
             "_engine/audit",
             "_engine/backoff",
             "_engine/budget",
+            "_engine/nested",
             "_engine/ledger",
             "_engine/lru",
             "_engine/standing",

@@ -582,3 +582,88 @@ def test_a_forked_child_has_its_own_budget_and_resources():
     for value in held:
         pool.release(value)
     pool.stop()
+
+
+# -- provisional keys ------------------------------------------------------------
+
+
+def add(pool, key, workshop, **how):
+    pool.service.add_pool(key, pool.service.make_pool(key, workshop.factory), **how)
+    return pool.of(key)
+
+
+@on_both
+async def test_no_key_is_evicted_for_a_provisional_one_until_it_counts(side):
+    workshop, dropped = Workshop(side), []
+    pool = keyed(side, workshop, max_keys=2, on_dropped=lambda key, _: dropped.append(key))
+    for key in ("a", "b"):
+        await pool.release(await pool.acquire(key))
+    for number in range(5):
+        add(pool, number, workshop, is_provisional=True)
+    assert (dropped, len(pool.service)) == ([], 7)
+    await pool.release(await pool.acquire(3))
+    assert dropped == [], "it can be used"
+    assert pool.service.confirm(3)
+    assert pool.service.confirm(3), "it counts already"
+    assert dropped == ["a"]
+    assert not pool.service.confirm("nobody's")
+
+
+@on_both
+async def test_a_provisional_key_waits_until_one_of_the_others_is_unused(side):
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_keys=1)
+    held = await pool.acquire("a")
+    with raising(PoolExhaustedError, "max_keys=1"):
+        add(pool, "b", workshop, is_provisional=True)
+    await pool.release(held)
+    late = add(pool, "b", workshop, is_provisional=True)
+    held = await pool.acquire("a")
+    assert not pool.service.confirm("b")
+    await late.release(await late.acquire())
+    await pool.release(held)
+    assert pool.service.confirm("b")
+    assert pool.keys() == ["b"]
+
+
+@on_both
+async def test_provisional_keys_are_bounded_and_those_in_use_stay(side, monkeypatch):
+    monkeypatch.setattr("pooling.keyed.MOST_PROVISIONAL", 3)
+    workshop = Workshop(side)
+    pool = keyed(side, workshop, max_keys=5)
+    await pool.release(await pool.acquire("counts"))
+    used = add(pool, "used", workshop, is_provisional=True)
+    held = await used.acquire()
+    for number in range(20):
+        add(pool, number, workshop, is_provisional=True)
+    assert sorted(map(str, pool.keys())) == ["18", "19", "counts", "used"]
+    await pool.release(held)
+
+
+@on_both
+async def test_a_dropped_key_leaves_its_pool_usable_and_a_closed_one_does_not(side):
+    workshop, dropped = Workshop(side), []
+    pool = keyed(side, workshop, on_dropped=lambda key, _: dropped.append(key))
+    old = pool.of("key")
+    await old.release(await old.acquire())
+    assert pool.service.drop_key("key")
+    assert not pool.service.drop_key("key")
+    assert (dropped, pool.keys()) == (["key"], [])
+    await side.until(lambda: old.size == 0)
+    value = await old.acquire()
+    pool.service.expire_all()
+    await old.release(value)
+    await side.until(lambda: old.size == 0, "which also concerns pools that are off the map")
+
+
+@on_both
+async def test_when_a_key_was_used_last_can_be_told_without_using_it(side):
+    clock = Clock()
+    pool = keyed(side, Workshop(side), clock=clock, max_idle=1e9)
+    pool.pool("key")
+    first = pool.last_used("key")
+    clock.move(5)
+    assert pool.last_used("key") == first
+    pool.pool("key")
+    assert pool.last_used("key") == first + 5
+    assert pool.last_used("nobody's") == float("-inf")

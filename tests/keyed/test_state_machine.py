@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from pooling._engine.budget import Budget
+from pooling._engine.nested import NestedBudget
 from pooling.options import PoolingServiceOptions
 from tests.core.model import BrokenPromiseError
 from tests.core.test_state_machine import LedgerMachine, one_of, picks, settings_of_pools
@@ -68,6 +69,44 @@ class BudgetMachine(LedgerMachine):
 TestBudget = BudgetMachine.TestCase
 
 
+class NestedMachine(BudgetMachine):
+    """Some members count in a budget within the other one, too: from the beginning, or from some moment on."""
+
+    nested_type: type[NestedBudget] = NestedBudget
+
+    @initialize(
+        settings=st.lists(settings_of_pools, min_size=2, max_size=5),
+        groups=st.lists(st.integers(0, 2), min_size=5, max_size=5),
+        plain=st.booleans(),
+        jitter=st.floats(0, 1),
+        max_total=st.integers(1, 6),
+        limits=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    )
+    def found(self, settings, groups, plain, jitter, max_total, limits):
+        self.budget_model = BudgetModel(max_total, self.budget_type)
+        nested = [None, *(self.budget_model.nest(limit, self.nested_type) for limit in limits)]
+        for options, group in zip(settings, groups, strict=False):
+            self.budget_model.add(
+                PoolingServiceOptions(**options),
+                nested[group],
+                plain=plain and options["leak_timeout"] is None,
+                jitter=jitter,
+            )
+        self.model = self.budget_model.members[0]
+
+    @rule(max_total=st.integers(1, 4), pick=picks)
+    def nested_budget_is_resized(self, max_total, pick):
+        one_of(self.budget_model.nested, pick).resize(max_total, self.budget_model.now)
+
+    @precondition(lambda self: self.model.nested is None)
+    @rule(pick=picks)
+    def member_is_counted_in_a_nested_budget(self, pick):
+        self.model.count_in(one_of(self.budget_model.nested, pick))
+
+
+TestNestedBudget = NestedMachine.TestCase
+
+
 class OneTooMany(Budget):
     def grant(self, ledger, now):
         self.limit += 1
@@ -97,6 +136,32 @@ class CountsTwice(Budget):
     def vacated(self, ledger):
         super().vacated(ledger)
         self.used -= not ledger.slots
+
+
+class AsksOutsideOnly(NestedBudget):
+    def set_demand(self, ledger, places):
+        self.outer.set_demand(ledger, places)
+
+
+class ForgetsTheInnerPlace(NestedBudget):
+    def grant(self, ledger, now):
+        return self.inner.grant(ledger, now) and self.outer.grant(ledger, now)
+
+
+class SharesOutsideOnly(NestedBudget):
+    def share(self, ledger, now):
+        self.outer.share(ledger, now)
+
+
+@pytest.mark.parametrize("broken", [AsksOutsideOnly, ForgetsTheInnerPlace, SharesOutsideOnly])
+def test_a_nested_budget_that_breaks_a_promise_is_found_out(broken):
+    class Machine(NestedMachine):
+        nested_type = broken
+
+    with pytest.raises((BrokenPromiseError, KeyError)):
+        run_state_machine_as_test(
+            Machine, settings=settings(max_examples=400, database=None, derandomize=True, phases=[Phase.generate])
+        )
 
 
 @pytest.mark.parametrize(
