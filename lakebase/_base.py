@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack, get_origin
 
 from psycopg.pq import TransactionStatus
 
@@ -87,6 +87,8 @@ class PoolBase(Generic[C]):
     _connector_class: ClassVar[type[Any]]
     _service_class: ClassVar[type[Any]]
     _connection_class: ClassVar[type[Any]]
+    _plain_class: ClassVar[type[Any]]
+    _of_blocks: ClassVar[tuple[str, ...]]  # methods of a connection that its blocks call
 
     # Annotated, since psycopg_pool's types are narrower or name other things
     name: str
@@ -157,6 +159,7 @@ class PoolBase(Generic[C]):
         self.session_reset = session_reset
         self.check_handles = check_handles
         self._looks_closer = self._keeps_none or reset is not None or session_reset is not None
+        self.is_direct = not check_handles and self._has_plain_blocks()
         self._reconnect_failed = reconnect_failed
         self._renewal = renewal or self._renewal
         budget = service.get("budget")
@@ -176,6 +179,18 @@ class PoolBase(Generic[C]):
         self._key = key
         if open is None or open:
             self._open()
+
+    def _has_plain_blocks(self) -> bool:
+        """Whether neither the class of the pool nor that of its connections changes what a block calls."""
+        of_connections = get_origin(self.connection_class) or self.connection_class  # of `Connection[DictRow]`
+        return all(
+            getattr(kind, name) is getattr(plain, name)
+            for kind, plain, names in (
+                (type(self), self._plain_class, ("getconn", "putconn")),
+                (of_connections, self._connection_class, self._of_blocks),
+            )
+            for name in names
+        )
 
     def _check_arguments(self, conninfo: object, kwargs: object, budget: object) -> None:
         """Refuse what this constructor, and no other, can tell."""
@@ -346,14 +361,14 @@ class PoolBase(Generic[C]):
             "requests_waiting": stats.pending,
         }
 
-    def _seconds_left(self, timeout: float | None) -> float | None:
+    def _seconds_left(self, timeout: float) -> float:
         """
         A borrower's timeout, which as in psycopg_pool must be above zero.
 
         Raises:
             LakebasePoolTimeout: It is not.
         """
-        if timeout is not None and not timeout > 0:
+        if not timeout > 0:
             raise LakebasePoolTimeout(
                 f"{self._title}: no connection within timeout={timeout} s, which is no time at all, also where one is "
                 f"idle. Give a timeout above 0, or None for the pool's timeout={self.timeout} s",
@@ -396,6 +411,10 @@ class PoolBase(Generic[C]):
                 yield partial(service.release if is_clean else service.destroy, conn)
             except ReleaseError as error:  # two threads gave it back at once
                 raise self._translated(error) from None
+
+    def is_as_left(self, conn: Any) -> bool:
+        """Whether a connection that comes back needs nothing: no transaction is open, and its state is as before."""
+        return not (self._looks_closer or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn))
 
     def _is_wanted(self) -> bool:
         """Whether a connection that comes back is kept; a closed pool has a borrower for it only if one waits."""

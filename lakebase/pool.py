@@ -18,9 +18,8 @@ from psycopg_pool.abc import ACT, CT
 
 from pooling import AsyncPooledValue, AsyncPoolingService, PooledValue, PoolingError, PoolingService, ReleaseError
 
-from ._base import IDLE, PoolBase
+from ._base import PoolBase
 from ._connecting import AsyncConnector, Connector
-from ._driver_state import has_changed
 from ._handles import lend, lent, revoke
 from ._pool_arguments import PoolArguments, PoolOverrides, with_endpoint_of_branch
 from ._session_reset import ending_block
@@ -70,7 +69,7 @@ class Borrowed(Generic[CT]):
             held.value = lent(conn)
         held.note_loan()
         self._since = monotonic()
-        return conn.__enter__()
+        return conn if self._pool.is_direct else conn.__enter__()
 
     def checkpoint(self) -> None:
         """Commit, before a request's answer goes out; the connection stays with its borrower."""
@@ -80,6 +79,11 @@ class Borrowed(Generic[CT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
+        if pool.is_direct and conn._pool is pool and pool.is_as_left(conn):  # nothing to commit or to roll back
+            pool.usage += monotonic() - self._since
+            pool.hand_back(conn)
+            self._held.forget()
+            return False
         try:
             if pool.session_reset is None:
                 conn.__exit__(kind, error, at)  # commits, or rolls back
@@ -119,7 +123,7 @@ class AsyncBorrowed(Generic[ACT]):
             held.value = lent(conn)
         held.note_loan()
         self._since = monotonic()
-        return await conn.__aenter__()
+        return conn if self._pool.is_direct else await conn.__aenter__()
 
     async def checkpoint(self) -> None:
         """As `Borrowed.checkpoint`."""
@@ -129,6 +133,11 @@ class AsyncBorrowed(Generic[ACT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
+        if pool.is_direct and conn._pool is pool and pool.is_as_left(conn):  # nothing to commit or to roll back
+            pool.usage += monotonic() - self._since
+            await pool.hand_back(conn)
+            self._held.forget()
+            return False
         try:
             if pool.session_reset is None:
                 await conn.__aexit__(kind, error, at)
@@ -199,6 +208,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
     _connector_class = Connector
     _service_class = PoolingService
     _connection_class = Connection
+    _of_blocks = ("__enter__", "__exit__", "commit", "rollback")
 
     def __del__(self) -> None:
         """Nothing: a pool that is dropped has no workers to stop."""
@@ -265,7 +275,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         if self._closed:
             self._check_open()
         try:
-            conn = self.service.acquire(timeout=self._seconds_left(timeout))
+            conn = self.service.acquire(timeout=None if timeout is None else self._seconds_left(timeout))
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
@@ -284,10 +294,15 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
             self._refuse_return(conn)
         if self.check_handles:
             conn = revoke(conn, self._title)
-        conn._pool = None
-        if self._looks_closer or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn):
+        if self.is_as_left(conn):
+            self.hand_back(conn)
+        else:
+            conn._pool = None
             run(self._returning(conn))
-            return
+
+    def hand_back(self, conn: CT) -> None:
+        """Give a connection back that `is_as_left`."""
+        conn._pool = None
         try:
             self.service.release(conn)
         except ReleaseError as error:  # two threads gave it back at once
@@ -343,6 +358,7 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
     _connector_class = AsyncConnector
     _service_class = AsyncPoolingService
     _connection_class = AsyncConnection
+    _of_blocks = ("__aenter__", "__aexit__", "commit", "rollback")
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """As `LakebasePool.open`."""
@@ -376,7 +392,7 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         if self._closed:
             self._check_open()
         try:
-            conn = await self.service.acquire(timeout=self._seconds_left(timeout))
+            conn = await self.service.acquire(timeout=None if timeout is None else self._seconds_left(timeout))
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
@@ -388,10 +404,15 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
             self._refuse_return(conn)
         if self.check_handles:
             conn = revoke(conn, self._title)
-        conn._pool = None
-        if self._looks_closer or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn):
+        if self.is_as_left(conn):
+            await self.hand_back(conn)
+        else:
+            conn._pool = None
             await arun(self._returning(conn))
-            return
+
+    async def hand_back(self, conn: ACT) -> None:
+        """As `LakebasePool.hand_back`."""
+        conn._pool = None
         try:
             await self.service.release(conn)
         except ReleaseError as error:  # two threads gave it back at once
@@ -429,6 +450,10 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
         await self.close()
+
+
+LakebasePool._plain_class = LakebasePool
+AsyncLakebasePool._plain_class = AsyncLakebasePool
 
 
 def create_lakebase_pool(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,17 @@ _FOR_REQUESTS = {f"{_PREFIX}_request.pooled", f"{_PREFIX}_adapters"}
 _PASSED_OVER = frozenset({_PACKAGE, "contextlib", "sqlalchemy"})
 #: Packages that run a task or a thread: it has no caller.
 _RUNNERS = frozenset({"asyncio", "threading", "concurrent"})
+
+
+class _Packages(dict[str, str]):
+    """The package of each module, by name; worked out once, since every borrower asks."""
+
+    def __missing__(self, name: str) -> str:
+        package = self[name] = name.partition(".")[0]
+        return package
+
+
+_packages = _Packages()
 
 
 class CallSite(NamedTuple):
@@ -55,10 +66,15 @@ def note(frame: FrameType | None, *, whole_stack: bool) -> CallSite:
     request = None if named_request is None else named_request()
     is_for_request = frame.f_globals.get("__name__") in _FOR_REQUESTS
     found: FrameType | None = frame
-    while found is not None and is_internal(found.f_globals):
+    package = ""
+    while found is not None:
+        module = found.f_globals
+        package = _packages[module.get("__name__", "")]
+        if package not in _PASSED_OVER and "__pooling_internal__" not in module:
+            break
         found = found.f_back
     place: Place
-    if found is None or _top(found.f_globals) in _RUNNERS:
+    if found is None or package in _RUNNERS:
         found = found or frame
         place = request or (named_runner() if named_runner is not None else None)
     elif request is None:
@@ -70,15 +86,6 @@ def note(frame: FrameType | None, *, whole_stack: bool) -> CallSite:
         stack = traceback.StackSummary.extract(traceback.walk_stack(found), limit=16, lookup_lines=False)
         stack.reverse()
     return CallSite(place, found.f_lasti, stack)
-
-
-def is_internal(module: dict[str, Any]) -> bool:
-    return _top(module) in _PASSED_OVER or "__pooling_internal__" in module
-
-
-def _top(module: dict[str, Any]) -> str:
-    name: str = module.get("__name__", "")
-    return name.partition(".")[0]
 
 
 def describe(place: Place, lasti: int) -> str:

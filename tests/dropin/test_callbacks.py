@@ -13,7 +13,7 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from lakebase import AsyncLakebasePool, ConfigurationError, LakebasePool
-from tests.dropin.parts import Pools, ask, connection, ending, on_both, pid, wait
+from tests.dropin.parts import Pools, ask, connection, ending, enter, on_both, pid, wait
 
 # --- a connection is the pool's while a callback has it ---------------------------------------------------------------
 
@@ -201,6 +201,56 @@ async def test_a_block_goes_through_a_subclass_own_methods(side, lakebase_local)
         async with connection(pool, timeout=5) as conn:
             assert await ask(conn, "select 1") == 1
         assert calls == ["getconn", "putconn"]
+
+
+class Told(psycopg.Connection):
+    """A connection that counts its commits."""
+
+    commits = 0
+
+    def commit(self):
+        self.commits += 1
+        super().commit()
+
+
+class AsyncTold(psycopg.AsyncConnection):
+    commits = 0
+
+    async def commit(self):
+        self.commits += 1
+        await super().commit()
+
+
+@on_both
+async def test_a_block_calls_a_connection_class_own_commit_also_when_nothing_is_to_commit(side, lakebase_local):
+    async with Pools(side, lakebase_local) as pools:
+        kind = Told if side.name == "threads" else AsyncTold
+        pool = await pools.open(max_size=1, connection_class=kind, kwargs={"autocommit": True})
+        async with connection(pool) as conn:
+            assert await ask(conn, "select 1") == 1
+        assert conn.commits == 1
+
+
+@on_both
+async def test_a_block_in_which_the_connection_was_given_back_says_so(side, lakebase_local):
+    async with Pools(side, lakebase_local) as pools:
+        pool = await pools.open(max_size=1)
+        with pytest.raises(ValueError, match="can't return connection"):
+            async with connection(pool) as conn:
+                await wait(pool.putconn(conn))
+
+
+@on_both
+async def test_a_block_that_leaves_a_transaction_block_open_is_an_error(side, lakebase_local):
+    async with Pools(side, lakebase_local) as pools:
+        pool = await pools.open(max_size=1, kwargs={"autocommit": True})
+        with pytest.raises(psycopg.ProgrammingError, match="Explicit commit"):
+            async with connection(pool) as conn:
+                block = conn.transaction()
+                await enter(block)
+        async with connection(pool) as other:
+            assert other.pgconn.transaction_status == TransactionStatus.IDLE
+            assert await ask(other, "select 1") == 1
 
 
 @on_both
