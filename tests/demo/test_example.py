@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,13 @@ def folder(tmp_path):
 
 
 def run_tests(folder, request):
-    is_installed = any(point.name == "lakebase_local" for point in entry_points(group="pytest11"))
-    plugin = [] if is_installed else ["-p", "lakebase.local.pytest_plugin"]
-    options = [f"--postgres={request.config.getoption('--postgres')}", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+    options = [f"--postgres={request.config.getoption('--postgres')}", "-p", "no:cacheprovider"]
+    # Its own plugin alone: loading those of other packages takes seconds.
+    plugins = ["-p", "lakebase.local.pytest_plugin"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-W", "ignore:Using", *plugin, *options],
-        cwd=folder, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-W", "ignore:Using", *plugins, *options],
+        cwd=folder, capture_output=True, text=True, timeout=120, env=environment,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "3 passed" in ended.stdout

@@ -46,9 +46,9 @@ def run(tmp_path, monkeypatch):
     import textwrap
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
-    )
+    # Without other packages' plugins, which take seconds to load; one test has pytest find this one by itself.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     (tmp_path / "conftest.py").write_text(textwrap.dedent(CONFTEST))
 
     def ran(*arguments, tests=TESTS, **environment):
@@ -65,8 +65,9 @@ def run(tmp_path, monkeypatch):
     return ran
 
 
-def test_its_fixtures_give_tests_a_lakebase_and_users(run):
-    result = run()
+def test_its_fixtures_give_tests_a_lakebase_and_users(run, monkeypatch):
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    result = run("-W", "default")  # other plugins may warn
     assert "2 passed" in result.stdout, result.stdout + result.stderr
 
 
