@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from pooling.errors import ConfigurationError, CreateError, PoolingError
+from pooling.errors import ConfigurationError, CreateError, PoolingError, UnauthenticatedError
 
 __all__ = [
     "CallbackError",
@@ -35,9 +35,9 @@ class LakebaseError(PoolingError):
     """Root of the errors that only a pool of Lakebase connections has."""
 
 
-class IdentityError(LakebaseError, ValueError):
+class IdentityError(LakebaseError, UnauthenticatedError, ValueError):
     """
-    A request carries no user identity, or does not prove it.
+    A request carries no user identity, or does not prove it. The web integrations answer it with status 401.
 
     Attributes:
         header: The header concerned, or `None`.

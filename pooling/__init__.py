@@ -11,7 +11,7 @@ from __future__ import annotations
 from ._single_flight import SingleFlight, TaskFlight
 from .binding import create_pooled_binding_factory
 from .budget import PoolBudget
-from .context import MissingValueError, RequestContext
+from .context import LazyValue, MissingValueError, RequestContext
 from .errors import (
     ConfigurationError,
     CreateError,
@@ -22,6 +22,7 @@ from .errors import (
     PoolTimeoutError,
     ReleaseError,
     RequestContextError,
+    UnauthenticatedError,
 )
 from .events import PoolEvent, PoolObserver
 from .factory import Poolable, PoolFactory
@@ -41,6 +42,7 @@ __all__ = [
     "Histogram",
     "KeyedPoolStats",
     "KeyedPoolingService",
+    "LazyValue",
     "Lease",
     "PoolBudget",
     "MissingValueError",
@@ -63,6 +65,7 @@ __all__ = [
     "RequestContextError",
     "SingleFlight",
     "TaskFlight",
+    "UnauthenticatedError",
     "create_pooled_binding_factory",
     "get_pooled_value",
 ]

@@ -9,7 +9,7 @@ from ._backends.offload import in_background, in_loop
 from ._request.answer import BeforeAnswer
 from ._request.current import NO_REQUEST, Active, get_current, leave, reset_current, set_current
 from ._request.pooled import PooledValues
-from ._request.values import RequestValues
+from ._request.values import LazyValue, RequestValues
 from .errors import ConfigurationError, MissingValueError, RequestContextError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .service import AsyncPoolingService, PoolingService
 
-__all__ = ["MissingValueError", "RequestContext"]
+__all__ = ["LazyValue", "MissingValueError", "RequestContext"]
 
 C = TypeVar("C", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class RequestContext(RequestValues, PooledValues, BeforeAnswer):
         name: For messages and logs.
         parent: Where to look up values that this request does not have. Pooled values are not shared
             with the parent; for a part of the same request see `child`.
-        values: What is known about the request, read as `ctx["user"]`.
+        values: What is known about the request, read as `ctx["user"]`. A `LazyValue` is made when it is first read.
 
     Attributes:
         container: The container that serves it, or `None`.

@@ -22,6 +22,7 @@ __all__ = [
     "PoolingError",
     "ReleaseError",
     "RequestContextError",
+    "UnauthenticatedError",
 ]
 
 
@@ -162,6 +163,15 @@ class MissingValueError(RequestContextError, KeyError):
     def __init__(self, message: str, *, missing: Any = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.missing = missing
+
+
+class UnauthenticatedError(PoolingError):
+    """
+    A request does not say who sends it, or does not prove it.
+
+    For code that chooses a pool by the request's user, to raise or to derive its own error from. The web integrations
+    answer it with status 401, unless the app has a handler for it.
+    """
 
 
 class ConfigurationError(PoolingError, ValueError):

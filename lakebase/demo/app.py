@@ -26,11 +26,11 @@ from starlette.requests import ClientDisconnect
 from lakebase import (
     AsyncLakebasePoolManager,
     CredentialError,
-    IdentityError,
     LakebasePoolConfig,
     LoginError,
     UserIdentity,
     create_async_lakebase_pool,
+    request_identity,
 )
 from pooling import PoolExhaustedError, PoolTimeoutError, RequestContext
 from pooling.di import Container, Factory, Managed, Pooled
@@ -103,12 +103,13 @@ def visitor() -> UserIdentity:
     """The user who sent the current request."""
     request = RequestContext.current()
     assert request is not None
-    return UserIdentity.from_headers(request["headers"])
+    identity: UserIdentity = request["identity"]
+    return identity
 
 
-def pool_of_visitor(pools: AsyncLakebasePoolManager, _: RequestContext) -> Any:
+def pool_of_visitor(pools: AsyncLakebasePoolManager, request: RequestContext) -> Any:
     """The visitor's pool. After the visitor's token has changed, it is a new one."""
-    return pools.for_user(visitor())
+    return pools.for_user(request["identity"])
 
 
 class App(Container):
@@ -213,10 +214,6 @@ def _answer(status: int, detail: str, **headers: str) -> JSONResponse:
     return JSONResponse({"detail": detail}, status, headers)
 
 
-async def _answer_no_identity(_: Request, error: Exception) -> JSONResponse:
-    return _answer(401, str(error))
-
-
 async def _answer_login_refused(_: Request, error: Exception) -> JSONResponse:
     logger.warning("%s", error)  # it names the host, so the client does not get it
     assert isinstance(error, LoginError)
@@ -251,7 +248,6 @@ async def _answer_disconnected(_: Request, __: Exception) -> Response:
 
 _ANSWERS = {
     ClientDisconnect: _answer_disconnected,
-    IdentityError: _answer_no_identity,
     LoginError: _answer_login_refused,
     CredentialError: _answer_no_credential,
     psycopg.OperationalError: _answer_try_later,
@@ -278,7 +274,7 @@ def create_app(database: LakebasePoolConfig | None = None, container: Any = None
     parts.database.override(LakebasePoolConfig.from_env() if database is None else database)
 
     app = FastAPI(title="Notes")
-    install(app, parts, values=lambda scope: {"headers": scope["headers"]})
+    install(app, parts, values=request_identity)
     app.include_router(mine)
     app.include_router(public)
     for kind, answer in _ANSWERS.items():

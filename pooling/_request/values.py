@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Generic, TypeVar
 
 from ..errors import MissingValueError
 
+__all__ = ["LazyValue", "RequestValues"]
+
+T = TypeVar("T")
+
 _ABSENT: Final = object()
+
+
+class LazyValue(Generic[T]):
+    """
+    A value of a request that is made when code of the request first asks for it.
+
+    The request's `ctx["user"]`, `ctx.get("user")` and `ctx.require("user")` return what was made, so requests that do
+    not need the value cost nothing, and do not fail for the want of it. It is made once: callers that ask meanwhile in
+    other threads wait, and an error is raised for each that asks.
+
+    Args:
+        make: Returns the value. It must not block for long: in an asyncio app the loop waits for it.
+    """
+
+    __slots__ = ("_error", "_lock", "_make", "_value")
+
+    _value: T
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make: Callable[[], T] | None = make
+        self._error: tuple[Exception, Any] | None = None
+        self._lock = threading.RLock()
+
+    def get(self) -> T:
+        """
+        The value, made if it was not yet.
+
+        Raises:
+            Exception: What making it raised.
+        """
+        if self._make is not None:
+            with self._lock:
+                self._make_once()
+        if self._error is not None:
+            error, at = self._error
+            raise error.with_traceback(at)  # else each caller's frames would be added to it
+        return self._value
+
+    def _make_once(self) -> None:
+        if self._make is None:  # another thread was faster
+            return
+        try:
+            self._value = self._make()
+        except Exception as error:  # noqa: BLE001 - for each caller that asks
+            self._error = error, error.__traceback__
+        self._make = None  # after the outcome, which other threads read without the lock
 
 
 class RequestValues:
@@ -46,7 +97,7 @@ class RequestValues:
         self.values[key] = value
 
     def __contains__(self, key: object) -> bool:
-        return self.get(key, _ABSENT) is not _ABSENT  # type: ignore[arg-type]
+        return self._find(key, _ABSENT) is not _ABSENT
 
     def __iter__(self) -> Iterator[str]:
         """Names of all values, its own first."""
@@ -61,6 +112,10 @@ class RequestValues:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of this name, or `default` if neither the request nor a parent has it."""
+        value = self._find(key, default)
+        return value.get() if isinstance(value, LazyValue) else value
+
+    def _find(self, key: object, default: Any) -> Any:
         ctx: Any = self
         while ctx is not None:
             if key in ctx.values:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .._request.answer import RELEASES, Release
 from .._request.current import Active
 from ..context import RequestContext
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, UnauthenticatedError
 from .outcome import note_error, note_unfinished
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "aprepare_answer",
     "check_container",
     "checked_release",
+    "note_refusal",
     "prepare_answer",
 ]
 
@@ -109,6 +110,20 @@ def _failures_noted(ctx: RequestContext, status: int) -> Iterator[None]:
         if status < 400:
             raise
         logger.warning("%s was answered with status %s; what it did is not kept: %s", ctx, status, error)
+
+
+def note_refusal(error: UnauthenticatedError, ctx: RequestContext | None = None) -> str:
+    """
+    Have the request end with an error that is answered with status 401; what to tell the client.
+
+    Args:
+        error: The error.
+        ctx: The request; the current one if `None`.
+    """
+    ctx = ctx or RequestContext.current()
+    note_error(error, ctx)
+    logger.info("%s is answered with status 401: %s", ctx or "a request", error)
+    return str(error)
 
 
 class ClosedOnError:

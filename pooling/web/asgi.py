@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._backends.offload import in_background
 from ..context import RequestContext
-from ._answering import aprepare_answer, check_container, checked_release
+from ..errors import UnauthenticatedError
+from ._answering import aprepare_answer, check_container, checked_release, note_refusal
 from .outcome import note_status, note_unfinished
 
 if TYPE_CHECKING:
@@ -54,11 +55,14 @@ class RequestContextMiddleware:
     ends when the code that serves it ends. A response that was not sent to its end counts as an error, and so does one
     of status 500 or more. A websocket that its client closes in good order does not.
 
+    An `UnauthenticatedError` that no handler inside has answered is answered with status 401.
+
     Args:
         app: The ASGI app inside.
         container: The container that serves the requests. Without one, injected functions use the one that runs.
         values: Returns the request's values, such as the user, given the ASGI scope; may be a coroutine
-            function. An exception of it goes to the server, or to an error middleware outside of this one.
+            function. An exception of it goes to the server, or to an error middleware outside of this one. A
+            `LazyValue` is not made for requests that do not need it.
         release: `"end"` gives pooled values back when the app returns; `"response"` ends the request as soon as the
             last part of the response was sent, so background tasks cannot use it; `"handler"` gives pooled values back
             before the response begins, so a stream and background tasks take others. `Inject[App.repo, "handler"]`
@@ -88,9 +92,13 @@ class RequestContextMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
-        values: Any = self.values(scope) if self.values is not None else {}
-        if inspect.isawaitable(values):
-            values = await values
+        try:
+            values: Any = self.values(scope) if self.values is not None else {}
+            if inspect.isawaitable(values):
+                values = await values
+        except UnauthenticatedError as error:
+            await _refuse(scope, send, note_refusal(error))
+            return
         title = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
         exchange = _Exchange(ctx, receive, send, release=self.release, may_be_cut=scope.get("method") == "HEAD")
@@ -98,9 +106,11 @@ class RequestContextMiddleware:
             async with exchange:
                 try:
                     await self.app(scope, exchange.receive, exchange.send)
-                except Exception:
+                except Exception as error:
                     if exchange.unanswered is None:
-                        raise
+                        if exchange.is_answered or not isinstance(error, UnauthenticatedError):
+                            raise
+                        await _refuse(scope, exchange.send, note_refusal(error, ctx))
                 if exchange.unanswered is not None:
                     await self._answer(scope, exchange, exchange.unanswered)
 
@@ -108,6 +118,17 @@ class RequestContextMiddleware:
         """Have a failure answered that the app inside did not answer."""
         if self.answer is None or not await self.answer(scope, exchange.receive, exchange.send, failure):
             raise failure
+
+
+async def _refuse(scope: Scope, send: Send, words: str) -> None:
+    """Answer with status 401; a websocket is closed, which the server answers with 403."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    body = words.encode()
+    about = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 401, "headers": about})
+    await send({"type": "http.response.body", "body": body})
 
 
 class ContainerLifespan:
@@ -201,7 +222,7 @@ class _InnerLifespan:
             await self._send(message)
 
 
-def headers(scope: Scope) -> dict[str, str]:
+def headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """
     The headers of a request, names in lower case; the values of a repeated header are joined by commas.
 
@@ -231,6 +252,7 @@ class _Exchange:
         may_be_cut: Whether the response may end early without an error.
 
     Attributes:
+        is_answered: Whether an answer was begun, so that no other one can be given.
         unanswered: Why the answer could not be given, as long as no other one has been given; else `None`.
     """
 
@@ -245,6 +267,7 @@ class _Exchange:
         "_receive",
         "_release",
         "_send",
+        "is_answered",
         "unanswered",
     )
 
@@ -261,6 +284,7 @@ class _Exchange:
         self._left: int | None = None  # the code with which a websocket's client closed
         self._ending: asyncio.Future[None] | None = None
         self._is_complete = False
+        self.is_answered = False
         self.unanswered: Exception | None = None
 
     async def receive(self) -> Message:
@@ -292,6 +316,7 @@ class _Exchange:
                 return self._send_last(message)
         elif kind == "websocket.close":
             self.unanswered = None
+            self.is_answered = True
             if self._release == "response":
                 return self._send_last(message)
         return self._send(message)
@@ -308,6 +333,7 @@ class _Exchange:
 
     def _note_begun(self, message: Message) -> None:
         self.unanswered = None
+        self.is_answered = True
         if message["type"] == "http.response.start":
             self._is_begun = True
             self._missing = _length(message.get("headers", ()))

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
+from django.http import HttpResponse
 from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
-from ..errors import ConfigurationError, RequestContextError
+from ..errors import ConfigurationError, RequestContextError, UnauthenticatedError
 from ._answering import (
     Answering,
     ClosedOnError,
@@ -32,6 +33,7 @@ from ._answering import (
     aprepare_answer,
     check_container,
     checked_release,
+    note_refusal,
     prepare_answer,
 )
 from .outcome import note_error, note_status
@@ -55,6 +57,7 @@ class RequestContextMiddleware:
     It ends when the view has answered, before the response goes out; with a streamed response, when its content is
     complete or given up, and what the view did is made durable before the response goes out. If that fails, as a commit
     can, the error is raised in place of the response.
+    An `UnauthenticatedError` of a view or of `VALUES` is answered with status 401, unless another middleware does it.
     Under ASGI use async views with asyncio pools; under WSGI plain views with pools for threads.
 
     Args:
@@ -81,11 +84,14 @@ class RequestContextMiddleware:
         """Serve one request."""
         return self._serve_async(request) if self.is_async else self._serve(request)
 
-    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Called by the framework before it turns an exception of a view into a response."""
         ctx: RequestContext | None = getattr(request, "pooling_context", None)
+        if isinstance(exception, UnauthenticatedError):
+            return _refusal(exception, ctx)
         if ctx is not None:
             note_error(exception, ctx)
+        return None
 
     def _open(self, request: HttpRequest) -> RequestContext:
         values = {} if self.values is None else self.values(request)
@@ -94,7 +100,10 @@ class RequestContextMiddleware:
         return ctx
 
     def _serve(self, request: HttpRequest) -> HttpResponseBase:
-        ctx = self._open(request)
+        try:
+            ctx = self._open(request)
+        except UnauthenticatedError as error:
+            return _refusal(error, None)
         with Answering(ctx):
             response: Any = self.get_response(request)
             if ctx.must_be_awaited:
@@ -109,7 +118,10 @@ class RequestContextMiddleware:
         return response
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
-        ctx = self._open(request)
+        try:
+            ctx = self._open(request)
+        except UnauthenticatedError as error:
+            return _refusal(error, None)
         async with Answering(ctx):
             response: Any = await self.get_response(request)
             note_status(ctx, response.status_code)
@@ -120,6 +132,10 @@ class RequestContextMiddleware:
                     return response
         _keep_open(request, response, ctx, asyncio.get_running_loop())
         return response
+
+
+def _refusal(error: UnauthenticatedError, ctx: RequestContext | None) -> HttpResponse:
+    return HttpResponse(note_refusal(error, ctx).encode(), status=401, content_type="text/plain; charset=utf-8")
 
 
 def _check_names(given: Mapping[str, Any]) -> None:

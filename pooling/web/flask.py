@@ -7,10 +7,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, Unauthorized
 
 from ..context import RequestContext
-from ._answering import check_container, checked_release, prepare_answer
+from ..errors import UnauthenticatedError
+from ._answering import check_container, checked_release, note_refusal, prepare_answer
 from .outcome import note_error, note_status
 from .wsgi import RequestContextMiddleware
 
@@ -28,7 +29,8 @@ class Pooling:
 
     The request ends when the server closes the body, not in the framework's teardown, which comes before a
     streamed body is sent, and twice with `stream_with_context`. If an answer cannot be given because a checkpoint of
-    the pools failed, as a commit can, the app's error handlers answer that error.
+    the pools failed, as a commit can, the app's error handlers answer that error. An `UnauthenticatedError` without a
+    handler of the app is answered as `abort(401)` is.
 
     Args:
         app: The app, or `None` to call `init_app` later.
@@ -59,6 +61,9 @@ class Pooling:
         app.extensions["pooling"] = self
         app.wsgi_app = RequestContextMiddleware(  # type: ignore[method-assign]
             app.wsgi_app, self.container, values=self.values, release=self.release
+        )
+        app.error_handler_spec[None][None].setdefault(
+            UnauthenticatedError, lambda error: app.handle_http_exception(Unauthorized(note_refusal(error)))
         )
         answer = app.handle_user_exception
 

@@ -6,17 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotAuthorizedException
+from litestar.exceptions.responses import create_exception_response
 from litestar.middleware import DefineMiddleware
 from litestar.plugins import InitPlugin
 from litestar.utils.scope.state import ScopeState
 
-from ._answering import check_container, checked_release
+from ..errors import UnauthenticatedError
+from ._answering import check_container, checked_release, note_refusal
 from .asgi import RequestContextMiddleware, headers
 from .outcome import note_error
 
 if TYPE_CHECKING:
-    from litestar import Litestar
+    from litestar import Litestar, Request, Response
     from litestar.config.app import AppConfig
 
     from ._answering import Release
@@ -28,6 +30,8 @@ __all__ = ["PoolingPlugin", "RequestContextMiddleware", "headers"]
 class PoolingPlugin(InitPlugin):
     """
     `Litestar(plugins=[PoolingPlugin(container)])`.
+
+    An `UnauthenticatedError` without a handler of the app is answered as a `NotAuthorizedException` is.
 
     Args:
         container: The container that serves the requests.
@@ -67,6 +71,7 @@ class PoolingPlugin(InitPlugin):
             ),
         )
         app_config.after_exception.append(_note)
+        app_config.exception_handlers.setdefault(UnauthenticatedError, _refuse)
         return app_config
 
 
@@ -74,6 +79,10 @@ async def _have_answered(scope: Any, _receive: Any, _send: Any, failure: Excepti
     """Have the app's exception handlers answer, which refuse to once a response was begun: this one was not sent."""
     ScopeState.from_scope(scope).response_started = False
     raise failure
+
+
+def _refuse(request: Request[Any, Any, Any], error: Any) -> Response[Any]:
+    return create_exception_response(request, NotAuthorizedException(note_refusal(error)))
 
 
 def _note(error: Exception, _scope: Any) -> None:

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from ._answering import check_container
+from ..errors import UnauthenticatedError
+from ._answering import check_container, note_refusal
 from .asgi import RequestContextMiddleware, headers
 from .outcome import note_error
 
@@ -38,6 +40,7 @@ def install(
     An exception of a handler counts as an error for the pools' release hooks, also if an exception handler turns it
     into a response. A mounted app has separate exception handlers: call `install` for it, too. If an answer cannot be
     given because a checkpoint of the pools failed, as a commit can, the app's exception handlers answer that error.
+    An `UnauthenticatedError` without a handler of the app is answered as an `HTTPException` of status 401.
 
     Args:
         app: The app, before it serves.
@@ -59,6 +62,7 @@ def install(
     own = ExceptionMiddleware(app.router)
     app.exception_handlers.setdefault(HTTPException, own.http_exception)
     app.exception_handlers.setdefault(WebSocketException, own.websocket_exception)
+    app.exception_handlers.setdefault(UnauthenticatedError, _refusing(app))
     app.exception_handlers = NotingHandlers(app.exception_handlers)
 
 
@@ -105,6 +109,30 @@ async def _answer(app: Starlette, scope: Scope, receive: Receive, send: Send, fa
     return True
 
 
+def _refusing(app: Starlette) -> Callable[[Any, Any], Any]:
+    """A handler of an `UnauthenticatedError`: what the app makes of a status 401."""
+
+    async def refuse(connection: Any, error: UnauthenticatedError) -> Any:
+        words = note_refusal(error)
+        if connection.scope["type"] == "websocket":
+            await connection.close(1008)
+            return None
+        handlers = app.exception_handlers
+        answer: Any = handlers.get(401) or handlers[HTTPException]
+        refusal = HTTPException(401, words)
+        if _is_coroutine_function(answer):
+            return await answer(connection, refusal)
+        return await run_in_threadpool(answer, connection, refusal)
+
+    return refuse
+
+
+def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(handler)) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine function
+    )
+
+
 class NotingHandlers(dict[Any, Any]):
     """
     An app's exception handlers, wrapped so that they note each exception on the request before they answer it.
@@ -130,9 +158,7 @@ class NotingHandlers(dict[Any, Any]):
             if self._is_harmless is None or not self._is_harmless(error):
                 note_error(error, status=error.status_code if isinstance(error, HTTPException) else None)
 
-        if inspect.iscoroutinefunction(inspect.unwrap(handler)) or inspect.iscoroutinefunction(
-            getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine function
-        ):
+        if _is_coroutine_function(handler):
 
             @functools.wraps(handler)
             async def answer(connection: Any, error: Exception) -> Any:

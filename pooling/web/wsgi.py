@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..context import RequestContext
-from ._answering import Answering, ClosedOnError, StreamedBody, check_container, checked_release, prepare_answer
+from ..errors import UnauthenticatedError
+from ._answering import (
+    Answering,
+    ClosedOnError,
+    StreamedBody,
+    check_container,
+    checked_release,
+    note_refusal,
+    prepare_answer,
+)
 from .outcome import note_status
 
 if TYPE_CHECKING:
@@ -36,10 +46,13 @@ class RequestContextMiddleware:
     in one thread, or the parts of one body in several threads. A file that the server sends by itself
     (`wsgi.file_wrapper`) uses no pooled value, so its request ends before it is sent.
 
+    An `UnauthenticatedError` that the app raises before its response is begun is answered with status 401.
+
     Args:
         app: The WSGI app inside.
         container: The container that serves the requests. Without one, injected functions use the one that runs.
-        values: Returns the request's values, such as the user, given the environ.
+        values: Returns the request's values, such as the user, given the environ. A `LazyValue` is not made for
+            requests that do not need it.
         release: `"end"`, or the same `"response"`, gives pooled values back when the body is closed; `"handler"` does
             so before the response begins. `Inject[App.repo, "handler"]` says so for one dependency.
     """
@@ -61,7 +74,10 @@ class RequestContextMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        values = self.values(environ) if self.values is not None else {}
+        try:
+            values = self.values(environ) if self.values is not None else {}
+        except UnauthenticatedError as error:
+            return _refuse(start_response, note_refusal(error))
         title = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
         head = _Head(ctx, self.release)
@@ -77,7 +93,12 @@ class RequestContextMiddleware:
             return write_prepared
 
         with Answering(ctx):
-            body = self.app(environ, start)
+            try:
+                body = self.app(environ, start)
+            except UnauthenticatedError as error:
+                if head.is_prepared:
+                    raise
+                body = _refuse(start, note_refusal(error, ctx))
             is_file = _is_file(body, environ)
             if head.status or is_file:
                 with ClosedOnError(body):
@@ -88,6 +109,14 @@ class RequestContextMiddleware:
             return body
         may_be_cut = environ.get("REQUEST_METHOD") == "HEAD"
         return (SizedBody if hasattr(body, "__len__") else ClosingBody)(body, ctx, head, may_be_cut=may_be_cut)
+
+
+def _refuse(start_response: StartResponse, words: str) -> list[bytes]:
+    """Answer with status 401, in place of an answer that was begun and not sent; the body. Called for an exception."""
+    body = words.encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    start_response("401 Unauthorized", headers, sys.exc_info())
+    return [body]
 
 
 def _is_file(body: Any, environ: Environ) -> bool:
@@ -101,16 +130,17 @@ class _Head:
     The status and headers of a response: what they say about its body, and what has to happen before they go out.
 
     Attributes:
+        is_prepared: Whether it goes out now, or went.
         status: The status of the response; `0` before it has begun.
         missing: Bytes of the body still to come, if its length is known.
     """
 
-    __slots__ = ("_ctx", "_is_prepared", "_release", "missing", "status")
+    __slots__ = ("_ctx", "_release", "is_prepared", "missing", "status")
 
     def __init__(self, ctx: RequestContext, release: Release) -> None:
         self._ctx = ctx
         self._release: Release = release
-        self._is_prepared = False
+        self.is_prepared = False
         self.status = 0
         self.missing: int | None = None
 
@@ -124,8 +154,8 @@ class _Head:
 
     def prepare(self) -> None:
         """See `prepare_answer`; once for each response."""
-        if not self._is_prepared:
-            self._is_prepared = True
+        if not self.is_prepared:
+            self.is_prepared = True
             with self._ctx.active():
                 prepare_answer(self._ctx, self.status, self._release)
 

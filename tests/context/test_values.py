@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from pooling import RequestContext, RequestContextError
+from pooling import LazyValue, RequestContext, RequestContextError
 from pooling.context import MissingValueError
 
 
@@ -64,6 +64,77 @@ def test_a_value_can_be_added_during_the_request():
     ctx = RequestContext()
     ctx["user"] = "ann"
     assert ctx["user"] == "ann"
+
+
+def test_a_lazy_value_is_made_once_when_it_is_first_asked_for():
+    made = []
+    ctx = RequestContext(user=LazyValue(lambda: made.append("ann") or made[-1]), other=1)
+    assert "user" in ctx
+    assert list(ctx) == ["user", "other"]
+    assert ctx["other"] == 1
+    assert made == [], "so far it was not needed"
+    child = ctx.child()
+    assert (child["user"], ctx["user"], ctx.get("user"), ctx.require("user")) == ("ann",) * 4
+    assert made == ["ann"]
+
+
+def test_an_error_of_a_lazy_value_is_raised_for_each_that_asks_and_does_not_grow():
+    made = []
+
+    def make():
+        made.append(1)
+        raise LookupError("no user")
+
+    ctx = RequestContext(user=LazyValue(make))
+    lengths = []
+    for ask in (ctx.get, ctx.get, ctx.get, ctx.__getitem__):
+        with pytest.raises(LookupError, match="no user") as caught:
+            ask("user")
+        lengths.append(len(caught.traceback))
+    assert lengths[0] == lengths[1] == lengths[2]
+    assert made == [1]
+
+
+def test_an_interrupt_while_a_lazy_value_is_made_leaves_it_to_the_next_that_asks():
+    outcomes = [KeyboardInterrupt(), "ann"]
+
+    def make():
+        if isinstance(outcome := outcomes.pop(0), BaseException):
+            raise outcome
+        return outcome
+
+    ctx = RequestContext(user=LazyValue(make))
+    with pytest.raises(KeyboardInterrupt):
+        ctx.get("user")
+    assert ctx["user"] == "ann"
+
+
+def test_threads_that_ask_for_a_lazy_value_at_once_share_one():
+    made, begun, go = [], threading.Event(), threading.Event()
+
+    def make():
+        made.append(object())
+        begun.set()
+        go.wait(30)
+        return made[-1]
+
+    ctx = RequestContext(user=LazyValue(make))
+    seen = []
+    threads = [threading.Thread(target=lambda: seen.append(ctx["user"])) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert seen == made * 8
+
+
+def test_a_lazy_value_that_needs_itself_is_an_error_and_no_deadlock():
+    ctx = RequestContext()
+    ctx["user"] = LazyValue(lambda: ctx["user"])
+    with pytest.raises(RecursionError):
+        ctx.get("user")
 
 
 def test_the_values_do_not_appear_in_its_text():

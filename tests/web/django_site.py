@@ -145,8 +145,23 @@ async def aact(request, what, status, n, connection=di.Inject[truth_sites.Site.c
     return StreamingHttpResponse(truth_sites.aparts(gate), status=status)
 
 
-PLAIN = (file, plain, stream, endless, untouched, error, known)
-ASYNC = (aplain, astream, aendless, async_view_plain_body, aerror, aknown)
+def health(request):
+    return HttpResponse("well")
+
+
+asked: Any = None  # what answers the next two
+
+
+def who(request):
+    return HttpResponse(asked(settings.POOLING["CONTAINER"]))
+
+
+async def awho(request):
+    return HttpResponse(await asked(settings.POOLING["CONTAINER"]))
+
+
+PLAIN = (health, who, file, plain, stream, endless, untouched, error, known)
+ASYNC = (awho, aplain, astream, aendless, async_view_plain_body, aerror, aknown)
 
 urlpatterns = [path(view.__name__, view) for view in PLAIN + ASYNC]
 urlpatterns += [path("<what>/<int:status>/<int:n>", act), path("async/<what>/<int:status>/<int:n>", aact)]

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import BackgroundTasks, FastAPI
 from psycopg import AsyncConnection
 
-from lakebase import AsyncLakebasePoolManager, LakebasePoolConfig, UserIdentity
+from lakebase import AsyncLakebasePoolManager, LakebasePoolConfig, request_identity
 from pooling.di import Container, Managed, Pooled
 from pooling.web.fastapi import Injected, install
 from tests.web.truth_sites import INSERT, KNOWN
@@ -14,13 +14,11 @@ from tests.web.truth_sites import INSERT, KNOWN
 
 class App(Container):
     pools = Managed(AsyncLakebasePoolManager, LakebasePoolConfig.from_env(), max_total=50, stop="close_all")
-    connection: Pooled[AsyncConnection[Any]] = Pooled(
-        pools, select=lambda pools, ctx: pools.for_user(UserIdentity.from_headers(ctx["headers"]))
-    )
+    connection: Pooled[AsyncConnection[Any]] = Pooled(pools, select=lambda pools, ctx: pools.for_user(ctx["identity"]))
 
 
 app = FastAPI()
-install(app, App(), values=lambda scope: {"headers": scope["headers"]})
+install(app, App(), values=request_identity)
 
 
 @app.post("/items/{n}", status_code=201)

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from lakebase import AsyncLakebasePoolManager, UserIdentity
+from lakebase import AsyncLakebasePoolManager, request_identity
 from pooling import RequestContext, di
 from pooling.web.fastapi import Injected, install
 from tests.web.servers import Uvicorn, eventually
@@ -25,7 +25,7 @@ from tests.web.truth_sites import INSERT, INSERT_CHILD, READ, aparts
 class App(di.Container):
     config = providers.Dependency()
     pools = di.Managed(AsyncLakebasePoolManager, config, max_total=12, stop="close_all")
-    connection = di.Pooled(pools, select=lambda pools, ctx: pools.for_user(UserIdentity.from_headers(ctx["headers"])))
+    connection = di.Pooled(pools, select=lambda pools, ctx: pools.for_user(ctx["identity"]))
 
 
 Connection = Annotated[AsyncConnection[Any], Injected[App.connection]]
@@ -39,7 +39,7 @@ class Served:
         self.user = user
         self.container = App(config=lake.config(lake.client_id, max_size=3, timeout=20))
         self.app = FastAPI()
-        install(self.app, self.container, values=lambda scope: {"headers": scope["headers"]}, **options)
+        install(self.app, self.container, values=request_identity, **options)
         routes(self.app)
         self.server = Uvicorn(self.app)
 

@@ -1,0 +1,287 @@
+"""A request's user, read from its headers when it is asked for: `lakebase.request_identity` in every integration."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import httpx
+import pytest
+
+from lakebase import ConfigurationError, IdentityError, UserIdentity, request_identity
+from pooling import LazyValue, RequestContext, UnauthenticatedError
+from pooling.web import asgi, wsgi
+from tests.web import django_site
+from tests.web.apps import CallSite, ThreadSite
+from tests.web.servers import Uvicorn, get, nothing_is_out, waitress_server
+
+JEROME = {"x-forwarded-email": "jérôme@corp.example".encode(), "x-forwarded-access-token": b"dapi-of-jerome"}
+
+
+def who(container: Any) -> str:
+    container.thing()
+    ctx = RequestContext.current()
+    assert ctx is not None
+    assert ctx["identity"] is ctx["identity"], "made once"
+    return ctx["identity"].user
+
+
+async def awho(container: Any) -> str:
+    await container.thing.aget()
+    return who(container)
+
+
+async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    text = await awho(ASGI.container) if scope["path"] == "/who" else "well"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [(who(WSGI.container) if environ["PATH_INFO"] == "/who" else "well").encode()]
+
+
+class ASGI:
+    """An app on a server: `/health`, which needs no user, and `/who`."""
+
+    container: ClassVar[Any]
+    who = "/who"
+
+    def make(self, values: Any) -> Any:
+        return asgi.ContainerLifespan(
+            asgi.RequestContextMiddleware(asgi_app, self.container, values=values), self.container
+        )
+
+    def serve(self, app: Any) -> Any:
+        return Uvicorn(app)
+
+
+class Starlette(ASGI):
+    def make(self, values: Any) -> Any:
+        from starlette.applications import Starlette
+        from starlette.responses import PlainTextResponse
+        from starlette.routing import Route
+
+        from pooling.web.starlette import install
+
+        async def answer(request: Any) -> Any:
+            return PlainTextResponse(await awho(self.container))
+
+        async def health(request: Any) -> Any:
+            return PlainTextResponse("well")
+
+        app = Starlette(routes=[Route("/who", answer), Route("/health", health)])
+        install(app, self.container, values=values)
+        return app
+
+
+class FastAPI(ASGI):
+    def make(self, values: Any) -> Any:
+        import fastapi
+
+        from pooling.web.fastapi import install
+
+        app = fastapi.FastAPI(default_response_class=fastapi.responses.PlainTextResponse)
+        install(app, self.container, values=values)
+
+        @app.get("/who")
+        async def answer() -> str:
+            return await awho(self.container)
+
+        @app.get("/health")
+        async def health() -> str:
+            return "well"
+
+        return app
+
+
+class Litestar(ASGI):
+    def make(self, values: Any) -> Any:
+        import litestar
+
+        from pooling.web.litestar import PoolingPlugin
+
+        container = self.container
+
+        @litestar.get("/who")
+        async def answer() -> str:
+            return await awho(container)
+
+        @litestar.get("/health")
+        async def health() -> str:
+            return "well"
+
+        return litestar.Litestar([answer, health], plugins=[PoolingPlugin(container, values=values)])
+
+
+class DjangoAsync(ASGI):
+    who = "/awho"
+
+    def make(self, values: Any) -> Any:
+        django_site.configure(self.container, VALUES=values)
+        from django.core.handlers.asgi import ASGIHandler
+
+        django_site.asked = awho
+        return asgi.ContainerLifespan(ASGIHandler(), self.container)
+
+
+class WSGI:
+    """The same for threads."""
+
+    container: ClassVar[Any]
+    who = "/who"
+
+    def make(self, values: Any) -> Any:
+        return wsgi.RequestContextMiddleware(wsgi_app, self.container, values=values)
+
+    def serve(self, app: Any) -> Any:
+        return waitress_server(app)
+
+
+class Flask(WSGI):
+    def make(self, values: Any) -> Any:
+        import flask
+
+        from pooling.web.flask import Pooling
+
+        app = flask.Flask("site")
+        Pooling(app, self.container, values=values)
+        app.add_url_rule("/who", "who", lambda: who(self.container))
+        app.add_url_rule("/health", "health", lambda: "well")
+        return app
+
+
+class Django(WSGI):
+    def make(self, values: Any) -> Any:
+        django_site.configure(self.container, VALUES=values)
+        from django.core.handlers.wsgi import WSGIHandler
+
+        django_site.asked = who
+        return WSGIHandler()
+
+
+ALL = [ASGI, Starlette, FastAPI, Litestar, DjangoAsync, WSGI, Flask, Django]
+
+
+@pytest.fixture(params=ALL, ids=lambda kind: kind.__name__)
+def framework(request):
+    kind = request.param
+    base = ASGI if issubclass(kind, ASGI) else WSGI
+    if base is ASGI:
+        base.container = CallSite()
+        yield kind()
+    else:
+        with ThreadSite().running() as base.container:
+            yield kind()
+
+
+def test_a_request_without_a_user_is_served_until_it_needs_one(framework):
+    values = "lakebase.request_identity" if "Django" in type(framework).__name__ else request_identity
+    with framework.serve(framework.make(values)) as served:
+        url = served if isinstance(served, str) else served.url
+        assert get(url, "/health").text == "well"
+        for headers in ({}, {"x-forwarded-email": "a,b"}):
+            answer = get(url, framework.who, headers=headers)
+            assert answer.status_code == 401
+            assert "X-Forwarded-Email" in answer.text
+        answer = get(url, framework.who, headers=JEROME)
+        assert (answer.status_code, answer.text) == (200, "jérôme@corp.example")
+        nothing_is_out(framework.container)
+        ends = framework.container.factory().ends
+        assert [type(end) for end in ends] == [IdentityError, IdentityError, type(None)]
+
+
+def test_values_that_are_read_at_once_are_answered_with_401_too(framework):
+    def values(request: Any) -> dict[str, Any]:
+        return {"identity": request_identity(request)["identity"].get()}
+
+    with framework.serve(framework.make(values)) as served:
+        url = served if isinstance(served, str) else served.url
+        assert get(url, "/health").status_code == 401
+        assert get(url, "/health", headers=JEROME).text == "well"
+
+
+class StrangerError(UnauthenticatedError):
+    """An app's own."""
+
+
+def mine(container: Any = None) -> str:
+    raise StrangerError("a stranger")
+
+
+def test_an_apps_own_handlers_come_first():
+    import fastapi
+    import flask
+    from fastapi.testclient import TestClient
+
+    from pooling.web.fastapi import install
+    from pooling.web.flask import Pooling
+
+    app = fastapi.FastAPI()
+    install(app, CallSite())
+    app.get("/")(mine)
+    with TestClient(app) as client:
+        assert (client.get("/").status_code, client.get("/").json()) == (401, {"detail": "a stranger"})
+    app = fastapi.FastAPI()
+    install(app, CallSite())
+    app.get("/")(mine)
+    app.exception_handler(401)(lambda request, error: fastapi.responses.PlainTextResponse(error.detail.upper(), 403))
+    with TestClient(app) as client:
+        assert (client.get("/").status_code, client.get("/").text) == (403, "A STRANGER")
+    app = fastapi.FastAPI()
+    install(app, CallSite())
+    app.get("/")(mine)
+    app.exception_handler(StrangerError)(lambda request, error: fastapi.responses.PlainTextResponse("mine", 418))
+    with TestClient(app) as client:
+        assert client.get("/").status_code == 418
+    site = flask.Flask("site")
+    site.register_error_handler(UnauthenticatedError, lambda error: (f"mine: {error}", 418))
+    Pooling(site)
+    site.get("/")(mine)
+    assert site.test_client().get("/").text == "mine: a stranger"
+
+
+async def test_a_websocket_is_refused_and_an_answer_that_was_begun_is_not_taken_back():
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        mine()
+
+    async def begins(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        mine()
+
+    scope = {"type": "websocket", "path": "/", "headers": []}
+    await asgi.RequestContextMiddleware(refuses)(scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+    sent.clear()
+    with pytest.raises(StrangerError):
+        await asgi.RequestContextMiddleware(begins)({**scope, "type": "http", "method": "GET"}, receive, send)
+    assert len(sent) == 1
+
+
+def test_a_wsgi_answer_whose_headers_have_gone_is_not_taken_back():
+    def writes(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])(b"part")
+        mine()
+        return []
+
+    with pytest.raises(StrangerError):
+        wsgi.RequestContextMiddleware(writes)({}, lambda *_: lambda part: None)
+
+
+def test_what_has_headers_is_read_and_anything_else_is_refused():
+    class Request:
+        headers = httpx.Headers({"x-forwarded-user": "42"})
+
+    assert isinstance(request_identity(Request())["identity"], LazyValue)
+    assert request_identity(Request())["identity"].get() == UserIdentity("42", user_id="42", from_request=True)
+    for other in (None, "headers", {"x-forwarded-user": "42"}):
+        with pytest.raises(ConfigurationError, match="expected an ASGI scope"):
+            request_identity(other)
