@@ -14,7 +14,7 @@ from ._checkpoint import committing
 from ._delegating import Delegating
 from ._driver_state import lender_of
 from ._steps import arun, run
-from .errors import ConfigurationError
+from .errors import ConfigurationError, IdentityError
 from .identity import UserIdentity
 
 if TYPE_CHECKING:
@@ -29,7 +29,13 @@ P = TypeVar("P", bound="ConnectionPool[Any] | AsyncConnectionPool[Any]")
 
 
 class _Routing(Delegating[P]):
-    def __init__(self, app_pool: P, resolve_user_pool: Callable[[UserIdentity], P | None]) -> None:
+    def __init__(
+        self,
+        app_pool: P,
+        resolve_user_pool: Callable[[UserIdentity], P | None],
+        *,
+        allow_app_in_requests: bool = False,
+    ) -> None:
         if not callable(getattr(app_pool, "connection", None)):
             raise ConfigurationError(
                 f"app_pool is of type {type(app_pool).__name__}: expected a pool, such as create_lakebase_pool() makes",
@@ -43,6 +49,7 @@ class _Routing(Delegating[P]):
             )
         self.app_pool = app_pool
         self.resolve_user_pool = resolve_user_pool
+        self.allow_app_in_requests = allow_app_in_requests
 
     @property
     def _pool_behind(self) -> P:  # type: ignore[override] # theirs can be set
@@ -51,18 +58,26 @@ class _Routing(Delegating[P]):
     @property
     def current(self) -> P:
         """
-        The pool of the current request's user, if its context has an `identity`; else the app's.
+        The pool of the current request's user; outside requests, the app's.
 
-        An identity that selects no pool is an error, never a reason to fall back to the app's pool.
+        An identity that is missing or selects no pool is an error, never a reason to fall back to the app's pool.
 
         Raises:
-            IdentityError: The request's identity proves nothing, or is a bare name.
+            IdentityError: The request has no identity, or one that proves nothing, or is a bare name.
             LookupError: `resolve_user_pool` returned no pool of the user's.
         """
         context = RequestContext.current()
-        identity = None if context is None else context.get("identity")
-        if identity is None:
+        if context is None:
             return self.app_pool
+        identity = context.get("identity")
+        if identity is None:
+            if self.allow_app_in_requests:
+                return self.app_pool
+            raise IdentityError(
+                f"{context} has no identity, and is not served with the app's role instead. Open it with one, as "
+                "values=lakebase.request_identity does in each web integration. Work that belongs to no user has the "
+                "app's pool, or allow_app_in_requests=True."
+            )
         if isinstance(identity, (str, bytes)):
             identity = UserIdentity.checked(identity)
         if isinstance(identity, UserIdentity):
@@ -154,8 +169,10 @@ class RoutingPool(_Routing[ConnectionPool[CT]], ConnectionPool[CT]):
     What does not concern one connection is the app's pool's: `open`, `close`, `resize`, `get_stats`, `name`, ….
 
     Args:
-        app_pool: Used outside requests, and in requests without an identity.
+        app_pool: Used outside requests.
         resolve_user_pool: Gets the request's `identity`, returns that user's pool: `manager.for_user`.
+        allow_app_in_requests: Whether a request without an identity is served from the app's pool, with the app's role.
+            Otherwise it is an `IdentityError`.
 
     Raises:
         ConfigurationError: Something else was given.

@@ -87,7 +87,7 @@ def pool_of(kind, config, foreign):
     else:
         pool = create_lakebase_pool(config, configure=in_autocommit if kind == "scoped autocommit" else None)
     if kind.startswith("routing"):
-        return pool, RoutingPool(pool, lambda identity: None)
+        return pool, RoutingPool(pool, lambda identity: None, allow_app_in_requests=True)
     return pool, UserScopedPool(pool, as_role=True) if kind.startswith("scoped") else pool
 
 
@@ -98,7 +98,7 @@ def async_pool_of(kind, config, foreign):
         configure = in_autocommit_too if kind == "scoped autocommit" else None
         pool = create_async_lakebase_pool(config, configure=configure)
     if kind.startswith("routing"):
-        return pool, AsyncRoutingPool(pool, lambda identity: None)
+        return pool, AsyncRoutingPool(pool, lambda identity: None, allow_app_in_requests=True)
     return pool, AsyncUserScopedPool(pool, as_role=True) if kind.startswith("scoped") else pool
 
 

@@ -13,6 +13,7 @@ from lakebase import (
     UserIdentity,
     create_async_lakebase_pool,
     create_lakebase_pool,
+    request_identity,
 )
 from pooling import RequestContext
 from tests.contract.harness import on_both
@@ -70,8 +71,37 @@ async def test_inside_a_users_request_it_is_the_users_pool_and_outside_the_apps(
                 assert await who(pool) == bob.user
             assert await who(pool) == ann.user
         assert await who(pool) == lakebase_local.admin_user
-        async with request(side, something="else"):
-            assert await who(pool) == lakebase_local.admin_user
+
+
+@pytest.mark.parametrize("values", [{}, {"identity": None}], ids=["without", "None"])
+@on_both
+async def test_a_request_without_an_identity_gets_the_apps_pool_only_if_that_is_allowed(side, lakebase_local, values):
+    async with Routing(side, lakebase_local) as routing:
+        pool = routing.route()
+        async with request(side, **values):
+            for use in (lambda: who(pool), lambda: wait(pool.getconn())):
+                with pytest.raises(IdentityError, match=r"has no identity.*allow_app_in_requests=True"):
+                    await use()
+        assert "connections_num" not in routing.app.get_stats()
+        allowing = type(pool)(routing.app, pool.resolve_user_pool, allow_app_in_requests=True)
+        async with request(side, **values):
+            assert await who(allowing) == lakebase_local.admin_user
+            async with request(side, identity=UserIdentity("ann", from_request=True)):
+                with pytest.raises(IdentityError, match="proves nothing"):
+                    await who(allowing)
+
+
+@on_both
+async def test_an_identity_that_is_read_lazily_selects_a_pool_when_one_is_needed(side, lakebase_local):
+    async with Routing(side, lakebase_local) as routing:
+        pool = routing.route()
+        ann = identity(lakebase_local)
+        headers = {"X-Forwarded-Email": ann.user, "X-Forwarded-Access-Token": ann.token}
+        async with request(side, **request_identity({"headers": headers})):
+            assert await who(pool) == ann.user
+        async with request(side, **request_identity({"headers": {}})):
+            with pytest.raises(IdentityError, match="carries no user identity"):
+                await who(pool)
 
 
 @on_both
