@@ -315,6 +315,12 @@ class PoolBase(Generic[C]):
         return None if settings is None else settings.user
 
     @property
+    def schema(self) -> str | None:
+        """The schema that sessions look in first; `None` if the settings name none."""
+        settings = self._connector.settings
+        return None if settings is None else settings.schema
+
+    @property
     def closed(self) -> bool:
         """`True` before `open()` and after `close()`."""
         return self._closed

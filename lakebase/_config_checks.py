@@ -11,6 +11,7 @@ from pooling.errors import ConfigurationError
 from pooling.options import PoolingServiceOptions
 
 from ._role_names import role_name_problem
+from ._session_settings import check_session_settings
 from ._settings import LIBPQ_FIELDS, NOTHING, OPTION_FIELDS, SECRET_FIELDS
 from .hosts import EndpointHosts, is_local_pooler, is_pooled_host, pooled_host
 from .limits import direct_connections
@@ -32,8 +33,9 @@ _TEXTS = (
     "workspace_url",
     "ssl_root_cert",
     "application_name",
+    "schema",
 )
-_FLAGS = ("allow_plaintext", "pooled", "read_only", "transaction_mode_guard", "warm_up")
+_FLAGS = ("allow_plaintext", "create_schema", "pooled", "read_only", "transaction_mode_guard", "warm_up")
 _CONNECTION_STRING = re.compile(r"://[^/\s]*@|\bpassword\s*=", re.IGNORECASE)
 _NOT_ONE_HOST = re.compile(r"://|[,\s]")
 _ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+(/endpoints/[^/\s]+)?")
@@ -80,6 +82,7 @@ def check_values(config: Settings) -> None:
     _check_whole("replicas", config.replicas, 1, 100_000)
     if config.compute_units is not None:
         direct_connections(config.compute_units)
+    check_session_settings(config)
     _check_tls(config)
     _check_password(config.password)
     _check_credential(config)

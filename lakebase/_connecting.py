@@ -22,9 +22,9 @@ from pooling import PoolFactory
 
 from ._checkpoint import committing
 from ._conninfo import conninfo_problem
-from ._driver_state import note_lender, remember
+from ._driver_state import beginning_with, note_lender, remember
 from ._secrets import WithoutLocals
-from ._settings import read_only_options
+from ._session_settings import beginning_statements, quoted_name
 from ._steps import Steps, arun, run
 from .endpoints import completed, is_incomplete
 from .errors import (
@@ -51,6 +51,7 @@ _OF_ONE = re.compile(r"too many connections for (role|database)", re.IGNORECASE)
 
 PREPARING, MINTING, CONNECTING = "conninfo() or kwargs()", "minting a credential", "connecting"
 ASKING = "asking the workspace for the host and the role"
+CREATING_SCHEMA = "creating the schema"
 CONFIGURING, CHECKING = "configure()", "check()"
 LONGEST_PAUSE = 60.0  # seconds between two failed attempts of one series of them
 
@@ -103,6 +104,7 @@ class _Connector(PoolFactory[Any]):
     _failing_since: float | None = None
     _failed_at = -math.inf
     _is_given_up = False
+    _has_schema = False
     is_checking = False  # whether dead connections are logged
     doing = CONNECTING  # what the latest attempt was doing
 
@@ -149,9 +151,17 @@ class _Connector(PoolFactory[Any]):
         if settings is None:
             return dict(kwargs or {})
         arguments = {**settings.connect_kwargs(), **(kwargs or {})}
-        if settings.read_only and "options" in (kwargs or {}) and not settings.is_through_pooler:
-            arguments["options"] = read_only_options(arguments["options"])
+        if "options" in (kwargs or {}):
+            arguments["options"] = settings.session_options(arguments["options"])
         return arguments
+
+    def driver_class(self) -> Any:
+        """The class of a new connection: of one that begins transactions with settings, through the pooler."""
+        settings = self.settings
+        if settings is None or not settings.is_through_pooler:
+            return self.connection_class
+        statements = beginning_statements(settings)
+        return beginning_with(self.connection_class, statements) if statements else self.connection_class
 
     @property
     def begins_read_only(self) -> bool:
@@ -222,6 +232,8 @@ class _Connector(PoolFactory[Any]):
         try:
             if self.begins_read_only:
                 yield partial(self.begin_read_only, connection)
+            if self.creates_schema:
+                yield from self.creating_schema(connection)
             self.guard(connection)
             if self.configure is not None:
                 self.doing = CONFIGURING
@@ -233,6 +245,34 @@ class _Connector(PoolFactory[Any]):
             yield connection.close
             raise
 
+    @property
+    def creates_schema(self) -> bool:
+        """Whether the schema of the settings is to be made, and has not been yet."""
+        return self.settings is not None and self.settings.create_schema and not self._has_schema
+
+    def creating_schema(self, connection: Any) -> Steps[None]:
+        """Make the schema of the settings, if there is none. A role that may not make one may use one that is there."""
+        settings = self.settings
+        assert settings is not None
+        assert settings.schema is not None
+        self.doing = CREATING_SCHEMA
+        try:
+            found = yield partial(connection.execute, "SELECT FROM pg_namespace WHERE nspname = %s", [settings.schema])
+            if not found.pgresult.ntuples:
+                name = quoted_name(settings.schema)
+                yield partial(connection.execute, f"CREATE SCHEMA IF NOT EXISTS {name}".encode())
+            yield connection.commit
+        except (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation):  # another connection was faster
+            yield connection.rollback
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise ConfigurationError(
+                f"create_schema=True: there is no schema {settings.schema!r}, and {settings.user!r} may not make one "
+                f"({error.diag.message_primary}). GRANT CREATE ON DATABASE {quoted_name(settings.database or '')} TO "
+                f"{quoted_name(settings.user or '')}, or have another role make it",
+                field="create_schema",
+            ) from error
+        self._has_schema = True
+
     def connecting(self, conninfo: str, kwargs: dict[str, Any]) -> Steps[Any]:
         """Log in, with a new password once more if the first is rejected."""
         source = self.credentials
@@ -243,7 +283,7 @@ class _Connector(PoolFactory[Any]):
                 kwargs["password"] = password
             self.doing = CONNECTING
             try:
-                return (yield partial(self.connection_class.connect, conninfo, **kwargs))
+                return (yield partial(self.driver_class().connect, conninfo, **kwargs))
             except psycopg.Error as error:
                 rejected = classify_connect_error(error) is ConnectFailure.LOGIN_REJECTED
                 if may_mint_again and rejected and source is not None and source.invalidate(password or ""):

@@ -8,6 +8,7 @@ This is the file for psycopg's private attributes, where it has no public way to
 - `_num_transactions`, `_pipeline`, `_tpc`: blocks that were entered and not left.
 - `_prepared`: which statements the driver takes for prepared.
 - `_adapters`: it has a property to read only.
+- `_exec_command`: sends what begins a transaction, and nothing public comes between.
 - `_closed`: tells a connection that was closed from one that broke.
 - `_pgconn` of an error: a connection that was never made, with its password.
 - `_pool`: psycopg's pools write there which of them lends a connection. Ours do so as they lend it and take it back;
@@ -19,11 +20,11 @@ What pools themselves note on a connection begins with `lakebase_`.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 if TYPE_CHECKING:
     from psycopg.adapt import AdaptersMap
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ._steps import Steps
 
 __all__ = [
+    "beginning_with",
     "drop_socket",
     "forget_connection",
     "has_changed",
@@ -135,6 +137,38 @@ def noticing_discards(connection: Any) -> Iterator[None]:
         yield
     finally:
         prepared._counts = counts
+
+
+class _Beginning:
+    """A connection whose transactions begin with further statements, in the same round trip."""
+
+    lakebase_beginning: tuple[bytes, ...]
+
+    def _exec_command(self: Any, command: Any, *arguments: Any, **keywords: Any) -> Generator[Any, Any, Any]:
+        ordinary = super()._exec_command  # type: ignore[misc]
+        if not (isinstance(command, bytes) and command.startswith(b"BEGIN")):
+            return (yield from ordinary(command, *arguments, **keywords))
+        if self._pipeline:  # which sends statements one by one, and waits for none of them
+            for statement in (command, *self.lakebase_beginning):
+                yield from ordinary(statement)
+            return None
+        from psycopg import errors, generators
+        from psycopg.pq import ExecStatus
+
+        self._check_connection_ok()
+        self.pgconn.send_query(b"; ".join((command, *self.lakebase_beginning)))
+        for result in (yield from generators.execute(self.pgconn)):
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise errors.error_from_result(result, encoding=self.info.encoding)
+        return None
+
+
+@lru_cache(maxsize=64)
+def beginning_with(connection_class: Any, statements: tuple[str, ...]) -> Any:
+    """A class of connections that begin each transaction with these statements."""
+    kind = get_origin(connection_class) or connection_class  # of `Connection[DictRow]`
+    beginning = tuple(statement.encode() for statement in statements)
+    return type(kind.__name__, (_Beginning, kind), {"lakebase_beginning": beginning, "__module__": kind.__module__})
 
 
 def drop_socket(connection: Any) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from pooling.options import PoolingServiceOptions
 
+from ._session_settings import session_settings, with_options
 from .hosts import EndpointHosts, is_pooled_host, pooled_host
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from .passwords import DatabaseCredential
 
-__all__ = ["PasswordCallable", "Settings", "SettingsDict", "read_only_options"]
+__all__ = ["PasswordCallable", "Settings", "SettingsDict"]
 
 #: Called for each new connection. A `DatabaseCredential` is cached until shortly before it expires, a string is not.
 PasswordCallable = Callable[[], "str | DatabaseCredential | Awaitable[str | DatabaseCredential]"]
@@ -78,6 +79,11 @@ class SettingsDict(TypedDict, total=False):
     pooled: bool
     transaction_mode_guard: bool
     read_only: bool
+    schema: str | None
+    create_schema: bool
+    statement_timeout: float | None
+    idle_in_transaction_timeout: float | None
+    lock_timeout: float | None
     application_name: str | None
     connect_timeout: int
     libpq_params: Mapping[str, Any]
@@ -119,6 +125,11 @@ class Settings:
     pooled: bool = False
     transaction_mode_guard: bool = False
     read_only: bool = False
+    schema: str | None = None
+    create_schema: bool = False
+    statement_timeout: float | None = None
+    idle_in_transaction_timeout: float | None = None
+    lock_timeout: float | None = None
     application_name: str | None = None
     connect_timeout: int = 10
     libpq_params: Mapping[str, Any] = field(default_factory=lambda: NOTHING, hash=False)
@@ -167,12 +178,22 @@ class Settings:
         except TypeError:  # what is no number is told by the options themselves
             return _engine_options.__wrapped__(*values)
 
+    def session_options(self, given: str | None) -> str | None:
+        """Libpq's `options` that were given, with the session's own settings; as given where the pooler takes none."""
+        if self.is_through_pooler:
+            return given
+        settings = session_settings(self)
+        if self.read_only:
+            settings["default_transaction_read_only"] = "on"
+        return with_options(given, settings) if settings else given
+
     def connect_kwargs(self) -> dict[str, Any]:
         """
         Keyword arguments of `psycopg.connect`, without the password.
 
         With `read_only`, sessions are: the server refuses to write, whatever it is. Not so through the pooler, which
-        takes no such option: there a pool's connections begin each transaction as a read-only one.
+        takes no such option: there a pool's connections begin each transaction as a read-only one, and with the other
+        settings of a session.
 
         Through the pooler, prepared statements are off where this libpq cannot
         close them at protocol level, which it does from release 17 on.
@@ -189,8 +210,8 @@ class Settings:
             **self.libpq_params,
         }
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        if self.read_only and not self.is_through_pooler:
-            kwargs["options"] = read_only_options(kwargs.get("options"))
+        if options := self.session_options(kwargs.get("options")):
+            kwargs["options"] = options
         if self.pooled:
             from psycopg import capabilities
 
@@ -201,11 +222,6 @@ class Settings:
 
             kwargs["cursor_factory"] = guarded_cursor
         return kwargs
-
-
-def read_only_options(given: str | None) -> str:
-    """Libpq's `options` of a session that does not write."""
-    return f"{given or ''} -c default_transaction_read_only=on".strip()
 
 
 @lru_cache(maxsize=256, typed=True)

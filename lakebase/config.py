@@ -88,6 +88,13 @@ class LakebasePoolConfig(Settings):
         read_only: Connect to the endpoint's readable secondaries, whose host the workspace is asked for before the
             first connection, and have no transaction write. In autocommit through the pooler, that is up to the
             secondary.
+        schema: The name of the schema that sessions look in first, before `public`.
+        create_schema: Whether the first connection makes that schema, if there is none.
+        statement_timeout: Seconds after which the server cancels a statement. `None` is the server's own limit, and
+            `math.inf` none, as for the next two.
+        idle_in_transaction_timeout: Seconds after which the server ends a session that idles inside a transaction.
+        lock_timeout: Seconds after which a statement that waits for a lock is cancelled. Through the pooler each
+            transaction begins with these settings and with `schema`, so that in autocommit they have no effect there.
         application_name: Shown in `pg_stat_activity`. From `PGAPPNAME`.
         connect_timeout: Whole seconds for one attempt; libpq's minimum is 2. From `PGCONNECT_TIMEOUT`.
         libpq_params: Further connection parameters of libpq, as `{"keepalives_idle": 30}`.

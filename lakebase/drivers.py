@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
+from ._session_settings import parsed_options, session_settings
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache, CredentialSource
 from .endpoints import completed, is_incomplete
@@ -125,7 +125,15 @@ _OF_PSYCOPG = ("prepare_threshold", "cursor_factory")  # no parts of a URL, and 
 
 def _resolved(config: LakebasePoolConfig | Mapping[str, Any] | None, overrides: dict[str, Any]) -> LakebasePoolConfig:
     resolved = LakebasePoolConfig.of(config, **overrides).resolved()
-    return completed(resolved) if is_incomplete(resolved) else resolved
+    if is_incomplete(resolved):
+        resolved = completed(resolved)
+    if resolved.is_through_pooler and (settings := session_settings(resolved)):
+        raise ConfigurationError(
+            f"the built-in pooler takes no {', '.join(settings)} from a driver that connects by itself; a pool of this "
+            "library begins each transaction with it. Use one, or ALTER ROLE … SET",
+            field="pooled",
+        )
+    return resolved
 
 
 def _psycopg2_arguments(config: LakebasePoolConfig) -> dict[str, Any]:
@@ -135,7 +143,7 @@ def _psycopg2_arguments(config: LakebasePoolConfig) -> dict[str, Any]:
 
 def _asyncpg_arguments(config: LakebasePoolConfig) -> dict[str, Any]:
     given = _psycopg2_arguments(config)
-    settings = {"application_name": given.pop("application_name", None), **_settings_in(given.pop("options", ""))}
+    settings = {"application_name": given.pop("application_name", None), **parsed_options(given.pop("options", ""))}
     arguments: dict[str, Any] = {
         "host": given.pop("host"),
         "port": given.pop("port"),
@@ -155,18 +163,6 @@ def _asyncpg_arguments(config: LakebasePoolConfig) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _settings_in(options: str) -> dict[str, str]:
-    """The settings in libpq's `options`, as `-c name=value -c …`."""
-    words = shlex.split(options)
-    pairs = [word.removeprefix("-c") for word in words if word != "-c"]
-    if any("=" not in pair for pair in pairs):
-        raise ConfigurationError(
-            "libpq_params has options= that are no settings of the form -c name=value, which is all that asyncpg takes",
-            field="libpq_params",
-        )
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
 def _ssl(mode: str, root: str | None) -> str | ssl.SSLContext:
     """Asyncpg reads certificates from its own places only, unless it is given a context."""
     if not mode.startswith("verify-"):
@@ -179,10 +175,11 @@ def _ssl(mode: str, root: str | None) -> str | ssl.SSLContext:
 def _asyncpg_query(config: LakebasePoolConfig) -> dict[str, str]:
     arguments = _asyncpg_arguments(config)
     # What must not get lost on the way; a name for the server's statistics may.
-    if not isinstance(arguments["ssl"], str) or config.read_only or config.libpq_params:
+    is_lost = config.read_only or config.libpq_params or session_settings(config)
+    if not isinstance(arguments["ssl"], str) or is_lost:
         raise ConfigurationError(
-            "a URL for asyncpg cannot carry certificates, read_only= or libpq_params=. Give the engine "
-            'connect_args=lakebase_pg_config(config, driver="asyncpg")',
+            "a URL for asyncpg cannot carry certificates, read_only=, schema=, time limits or libpq_params=. Give the "
+            'engine connect_args=lakebase_pg_config(config, driver="asyncpg")',
             field="drivername",
         )
     return {"ssl": arguments["ssl"]}
