@@ -162,9 +162,9 @@ class _CurrentUser:
         self._ask = client.ask
 
     def me(self) -> Answer:
-        """`user_name`."""
+        """`user_name` and `id`."""
         answer = self._ask("GET", "/api/2.0/preview/scim/v2/Me")
-        return Answer(user_name=answer.userName)
+        return Answer(user_name=answer.userName, id=answer.id)
 
 
 def _without_none(body: dict[str, Any]) -> dict[str, Any]:

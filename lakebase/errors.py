@@ -50,7 +50,8 @@ class IdentityError(LakebaseError, UnauthenticatedError, ValueError):
 
 class CredentialError(LakebaseError, CreateError, psycopg.OperationalError):
     """
-    There is no password: the workspace refused to mint one, did not answer, or the password callable failed.
+    There is no password: the workspace refused to mint one, did not answer, or the password callable failed. Or there
+    is no proof of a token's user, since the workspace could not be asked.
 
     `__cause__` is what the client of the workspace or the callable raised. It is raised at once,
     since its own retries are behind it.

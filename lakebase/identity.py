@@ -241,3 +241,7 @@ def _is_control(character: str) -> bool:
 
 def _title(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-"))
+
+
+#: The header with the user's token, as errors name it.
+TOKEN_HEADER = _title(_TOKEN)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from psycopg import NotSupportedError, Rollback
@@ -25,6 +26,7 @@ from ._delegating import Delegating
 from ._driver_state import sealing
 from ._session_reset import SessionReset, check_session_reset, ending_block, take_mark
 from ._steps import arun, run
+from ._token_owners import Owner, TokenOwners, check_owner
 from .errors import ConfigurationError, IdentityError
 from .identity import UserIdentity
 
@@ -48,6 +50,9 @@ class _UserScope(Delegating[P]):
         setting: str | None = "app.user",
         as_role: bool = False,
         session_reset: SessionReset | None = "discard",
+        trust_headers: bool = False,
+        verify_every: float = 300.0,
+        workspace_url: str | None = None,
     ) -> None:
         if setting is None and not as_role:
             raise ConfigurationError(
@@ -60,6 +65,14 @@ class _UserScope(Delegating[P]):
                 field="setting",
             )
         check_session_reset(session_reset)
+        if isinstance(verify_every, bool) or not isinstance(verify_every, (int, float)) or not verify_every > 0:
+            raise ConfigurationError(
+                f"verify_every={verify_every!r}: expected a number of seconds above 0", field="verify_every"
+            )
+        if workspace_url is None:
+            workspace_url = getattr(getattr(pool, "config", None), "workspace_url", None)
+        self._owners = TokenOwners(workspace_url, max_age=verify_every)
+        self.trust_headers = trust_headers
         self.pool = pool
         self.setting = setting
         self.as_role = as_role
@@ -69,17 +82,31 @@ class _UserScope(Delegating[P]):
     def _pool_behind(self) -> P:  # type: ignore[override] # theirs can be set
         return self.pool
 
-    def _user(self, identity: UserIdentity | None) -> str:
-        """The user for whom a transaction is to act."""
-        if identity is None:
-            context = RequestContext.current()
-            identity = None if context is None else context.get("identity")
-        if not isinstance(identity, UserIdentity):
-            raise IdentityError(
-                "the transaction has no user: there is no request with an identity (a UserIdentity) here. Open one, "
-                "give identity=, or use the app's own pool for work that belongs to no user."
-            )
-        return identity.pool_key()
+    def _finding_user(self, identity: UserIdentity | None, timeout: float | None) -> Steps[tuple[str, float | None]]:
+        """
+        The user for whom a transaction is to act, and what is left of the timeout.
+
+        Raises:
+            IdentityError: There is none, or it is not proved.
+        """
+        identity = _identity_of(identity)
+        if self.trust_headers:
+            return identity.user, timeout
+        user, token = identity.pool_key(), identity.token
+        if token is None:  # the app's own word
+            return user, timeout
+        owner = self._owners.known(token)
+        if owner is None:
+            begun = monotonic()
+            limit: float = getattr(self.pool, "timeout", 30.0) if timeout is None else timeout
+            owner = yield partial(self._ask, token, limit)
+            timeout = max(0.0, limit - (monotonic() - begun))
+        check_owner(identity, owner)
+        return user, timeout
+
+    def _ask(self, token: str, timeout: float) -> Any:
+        """Have the workspace say whose token it is; in asyncio, a coroutine function."""
+        raise NotImplementedError
 
     def _beginning(self, connection: Any, user: str) -> Steps[bool]:
         """Begin the user's transaction, which only its block can end; whether the connection was in autocommit."""
@@ -137,6 +164,19 @@ class _UserScope(Delegating[P]):
         )
 
 
+def _identity_of(given: UserIdentity | None) -> UserIdentity:
+    """What was given, or else the current request's."""
+    if given is None:
+        context = RequestContext.current()
+        given = None if context is None else context.get("identity")
+    if isinstance(given, UserIdentity):
+        return given
+    raise IdentityError(
+        "the transaction has no user: there is no request with an identity (a UserIdentity) here. Open one, give "
+        "identity=, or use the app's own pool for work that belongs to no user."
+    )
+
+
 class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
     """
     A `psycopg_pool.ConnectionPool`; each connection is in a transaction of the request's user.
@@ -149,6 +189,10 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
 
     A user who can run arbitrary SQL in it can also set the setting. If that must not happen, give each user a pool.
 
+    The database believes the app, so the app has to know the user. An identity with a token is verified: the workspace
+    is asked whose token it is, once for each token and `verify_every`. One from headers without a token is refused. One
+    that the app has built without a token is believed.
+
     What does not concern one connection is the app's pool's: `open`, `close`, `get_stats`, `name`, ….
 
     Args:
@@ -158,6 +202,11 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
             have been granted that: `GRANT "ann@corp.example" TO app`.
         session_reset: As of `LakebasePool`, by default `"discard"` here: the pool's `configure` is called after each
             block, since it is cleared as well. `None` leaves the session as the block left it.
+        trust_headers: Believe each identity as it is, also one from headers without a token, and verify none. Only
+            for an app that no request can reach except through a proxy that sets the headers.
+        verify_every: Seconds after which a token is verified again.
+        workspace_url: Of the workspace that issues the tokens; `None` is that of the pool's configuration, or
+            `DATABRICKS_HOST`.
 
     Raises:
         ConfigurationError: A setting that cannot be.
@@ -170,8 +219,19 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
         setting: str | None = "app.user",
         as_role: bool = False,
         session_reset: SessionReset | None = "discard",
+        trust_headers: bool = False,
+        verify_every: float = 300.0,
+        workspace_url: str | None = None,
     ) -> None:
-        super().__init__(pool, setting=setting, as_role=as_role, session_reset=session_reset)
+        super().__init__(
+            pool,
+            setting=setting,
+            as_role=as_role,
+            session_reset=session_reset,
+            trust_headers=trust_headers,
+            verify_every=verify_every,
+            workspace_url=workspace_url,
+        )
 
     @contextmanager
     def connection(self, timeout: float | None = None, *, identity: UserIdentity | None = None) -> Iterator[CT]:
@@ -179,10 +239,11 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
         A context manager: a connection in a transaction of this user; of the request's user if `None`.
 
         Raises:
-            IdentityError: There is none, or it proves nothing. No connection is taken.
+            IdentityError: There is none, or it proves nothing, or its token is another user's. No connection is taken.
+            CredentialError: Its token could not be verified, since the workspace could not be asked.
             LoginError: The database has no such role, or the app's role may not act as it.
         """
-        user = self._user(identity)
+        user, timeout = run(self._finding_user(identity, timeout))
         with self.pool.connection(timeout) as connection:
             was_autocommit = run(self._beginning(connection, user))
             try:
@@ -209,6 +270,9 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
         """
         run(self._continuing(connection))
 
+    def _ask(self, token: str, timeout: float) -> Owner:
+        return self._owners.ask(token, timeout)
+
 
 class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], AsyncConnectionPool[ACT]):
     """`UserScopedPool` for asyncio, a `psycopg_pool.AsyncConnectionPool`."""
@@ -220,15 +284,26 @@ class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], AsyncConnectionP
         setting: str | None = "app.user",
         as_role: bool = False,
         session_reset: SessionReset | None = "discard",
+        trust_headers: bool = False,
+        verify_every: float = 300.0,
+        workspace_url: str | None = None,
     ) -> None:
-        super().__init__(pool, setting=setting, as_role=as_role, session_reset=session_reset)
+        super().__init__(
+            pool,
+            setting=setting,
+            as_role=as_role,
+            session_reset=session_reset,
+            trust_headers=trust_headers,
+            verify_every=verify_every,
+            workspace_url=workspace_url,
+        )
 
     @asynccontextmanager
     async def connection(
         self, timeout: float | None = None, *, identity: UserIdentity | None = None
     ) -> AsyncIterator[ACT]:
         """As `UserScopedPool.connection`."""
-        user = self._user(identity)
+        user, timeout = await arun(self._finding_user(identity, timeout))
         async with self.pool.connection(timeout) as connection:
             was_autocommit = await arun(self._beginning(connection, user))
             try:
@@ -250,3 +325,6 @@ class AsyncUserScopedPool(_UserScope[AsyncConnectionPool[ACT]], AsyncConnectionP
     async def checkpoint(self, connection: ACT) -> None:
         """As `UserScopedPool.checkpoint`."""
         await arun(self._continuing(connection))
+
+    async def _ask(self, token: str, timeout: float) -> Owner:
+        return await self._owners.aask(token, timeout)
