@@ -333,3 +333,24 @@ def test_the_hooks_of_the_tests_notice_a_value_given_out_twice():
     ends.acquire(thing, None)
     with pytest.raises(AssertionError):
         ends.acquire(thing, None)
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_an_answer_that_refuses_a_websocket_comes_after_the_checkpoint(status):
+    order = []
+
+    class Site(di.Container):
+        things = di.AsyncPool(PoolFactory.of(object, checkpoint=lambda _: order.append("checkpoint")))
+        thing = di.Pooled(things)
+
+    async def app(scope, receive, send):
+        await container.thing.aget()
+        await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    async def send(message):
+        order.append(message["type"])
+
+    async with Site().running() as container:
+        await asgi.RequestContextMiddleware(app, container)({"type": "websocket", "path": "/"}, None, send)
+    assert order == ["checkpoint", "websocket.http.response.start", "websocket.http.response.body"]
