@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser, Namespace
 
-__all__ = ["main"]
+__all__ = ["add_arguments", "main"]
 
 # A request before its user's token is rotated, one while it is, and one after that.
 _LEAST_PER_USER = 3
 # More than a person can follow.
 _MOST_USERS = 50
 _MOST_REQUESTS = 100_000
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Give a parser the arguments of `main()`."""
+    parser.add_argument("--users", type=_whole, default=3, metavar="N", help="users that send requests (default: 3)")
+    parser.add_argument(
+        "--requests", type=_whole, default=300, metavar="N", help="requests, of all together (default: 300)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the summary only")
 
 
 def main(arguments: Namespace) -> int:
@@ -53,6 +63,13 @@ def main(arguments: Namespace) -> int:
         print("\ninterrupted: all was stopped, and nothing is left behind", file=sys.stderr)
         raise
     return 0 if report.is_good else 1
+
+
+def _whole(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return number
 
 
 def _find_problem(users: int, requests: int) -> str | None:

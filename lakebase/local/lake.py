@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from .checks import check_seconds
+from .environments import make_environment
 from .errors import LocalLakebaseError
 from .gateway import check_while_waking
 from .postgres import DATABASE
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
     from ..config import LakebasePoolConfig
+    from .environments import Client
     from .faults import Fault
     from .gateway import State, WhileWaking
     from .stats import LocalStats
@@ -329,20 +331,19 @@ class LocalLakebase:
         )
         return WorkspaceClient(config=config)
 
-    def environment(self) -> dict[str, str]:
-        """The variables that an app finds on Databricks, as its service principal; with the certificate to trust."""
-        return {
-            "DATABRICKS_HOST": self.workspace_url,
-            "DATABRICKS_CLIENT_ID": self.client_id,
-            "DATABRICKS_CLIENT_SECRET": self.client_secret,
-            "LAKEBASE_ENDPOINT": self.endpoint,
-            "PGHOST": self.host,
-            "PGPORT": str(self.port),
-            "PGDATABASE": self.database,
-            "PGUSER": self.client_id,
-            "PGSSLMODE": "verify-full",
-            "PGSSLROOTCERT": str(self.ca_file),
-        }
+    def environment(self, client: Client = "python", user: str | None = None) -> dict[str, str]:
+        """
+        The variables that an app finds on Databricks, with the certificate to trust; or those of another client.
+
+        Args:
+            client: `python`, `node`, `psql`, `jdbc`, `dotenv` or `docker`. `psql` and `jdbc` get a minted password.
+            user: Whose; `None` is the app's service principal, and for `psql` and `jdbc` `admin_user`.
+
+        Raises:
+            ValueError: There is no such client.
+            LocalLakebaseError: There is no such user.
+        """
+        return make_environment(self, client, user)
 
     # Faults of the database. Each `Fault` is in force when the method returns: use it in a `with` block, or call its
     # `clear()`. Where two concern the same client, the one made last strikes.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import secrets
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
+from .environments import check_client
 from .errors import LocalLakebaseError
 from .http_server import HttpServer, Request, Response
 from .loop_thread import LoopThread
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
     from .lake import LocalLakebase
 
-__all__ = ["OrderServer", "send_order"]
+__all__ = ["OrderServer"]
 
 _HOST = "127.0.0.1"
 
@@ -64,6 +62,7 @@ class OrderServer:
             "/status": self._status,
             "/token": self._token,
             "/password": self._password,
+            "/environment": self._environment,
             "/suspend": self._suspend,
             "/resume": self._resume,
         }
@@ -93,11 +92,21 @@ class OrderServer:
 
     def _password(self, body: dict[str, Any]) -> dict[str, Any]:
         user = _user(body)
+        self._ensure(user)
+        return {"password": self._lake.mint(user)}
+
+    def _environment(self, body: dict[str, Any]) -> dict[str, Any]:
+        user = None if body.get("user") is None else _user(body)
+        check_client(body.get("client"))
+        if user is not None:
+            self._ensure(user)
+        return {"variables": self._lake.environment(body["client"], user)}
+
+    def _ensure(self, user: str) -> None:
         try:
             self._lake.token(user)
         except LocalLakebaseError:
             self._lake.add_user(user)
-        return {"password": self._lake.mint(user)}
 
     def _suspend(self, body: dict[str, Any]) -> dict[str, Any]:
         self._lake.suspend(body.get("wake_after", 0.3))
@@ -113,29 +122,3 @@ def _user(body: dict[str, Any]) -> str:
     if not isinstance(user, str):
         raise ValueError(f"user={user!r}: expected the name of a user")  # noqa: TRY004
     return user
-
-
-def send_order(address: str, token: str, what: str, **arguments: Any) -> dict[str, Any]:
-    """
-    The answer of an `OrderServer`.
-
-    Raises:
-        LocalLakebaseError: It refused, or it does not answer.
-    """
-    request = urllib.request.Request(  # noqa: S310
-        f"{address}/{what}",
-        data=json.dumps(arguments).encode(),
-        headers={"Authorization": f"Bearer {token}"},
-        method="POST",
-    )
-    # A proxy in the environment does not lead to loopback.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=30) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
-    except urllib.error.HTTPError as error:
-        with error:
-            raise LocalLakebaseError(json.load(error)["message"]) from error
-    except OSError as error:
-        raise LocalLakebaseError(f"the local Lakebase does not answer: {error}") from error

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ class Record:
     Attributes:
         orders_address: Where it takes orders.
         orders_token: What an order must carry.
-        environment: The variables for an app.
         run_dir: The directory of Postgres' socket.
     """
 
@@ -47,7 +46,6 @@ class Record:
     postgres_version: int
     pooled: str | None
     why_no_pooler: str
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Claim:

@@ -59,7 +59,11 @@ def test_psql_opens_as_the_owner_or_as_a_user(home, tmp_path, monkeypatch):
     monkeypatch.setenv("PGOPTIONS", "-c nonsense=1")
     with Up():
         owner = (0, "admin@lakebase.local verify-full databricks_postgres -c select 1\n")
-        assert lakebase("local", "psql", "--", "-c", "select 1")[:2] == owner
+        for passed_on in (("-c", "select 1"), ("--", "-c", "select 1"), ("--name=local", "-c", "select 1")):
+            assert lakebase("local", "psql", *passed_on)[:2] == owner
+        # What looks like an option of its own is psql's after the first that is not.
+        status, text, _ = lakebase("local", "psql", "--name", "local", "-A", "--user", "x", "--help")
+        assert (status, text.rstrip().endswith("-A --user x --help")) == (0, True)
         assert lakebase("local", "psql", "--user", "ann@corp.example")[1].startswith("ann@corp.example verify-full")
 
 
@@ -128,6 +132,7 @@ def test_arguments_that_cannot_work_are_one_line(home):
         (("up", "--user", ""), "'' is no name of a role or user"),
         (("up", "--user", "pg_x"), "'pg_x' is a name that Postgres or the local Lakebase keeps to itself"),
         (("down",), "no local Lakebase runs: `lakebase local up` starts one"),
+        (("down", "one", "--name", "two"), "two names were given (one, two): give one"),
         (("token", "ann@corp.example"), "no local Lakebase runs"),
     ):
         status, _, errors = lakebase("local", *arguments)

@@ -9,7 +9,7 @@ import struct
 
 import psutil
 
-from lakebase.local.orders import send_order
+from lakebase.local.order_client import send_order
 from lakebase.local.registry import find_records
 from tests.local.clients import connect
 from tests.local.commands import Up

@@ -11,7 +11,8 @@ from tests.local.commands import Up, lakebase, left_behind
 
 
 def test_each_command_for_one_that_runs(home):
-    with Up("--user", "ann@corp.example") as up:
+    with Up("--user", "ann@corp.example", "--pooler", "off") as up:
+        assert "switched off" in up.text
         assert re.search(r"# Workspace token of ann@corp\.example.*\n#   dapi\w+", up.text)
 
         status, token, _ = lakebase("local", "token", "bob@corp.example")
@@ -33,13 +34,16 @@ def test_each_command_for_one_that_runs(home):
             assert status == 0
             assert f"local: ACTIVE, process {up.process.pid}\n" in text
             assert "1 connections" in text
+            # A hint is given once, when it starts.
+            assert "get-pooler" not in text
+            assert lakebase("local", "status", "--name", "local") == lakebase("local", "status", "local")
             assert "bob@corp.example: 1 connections, 1 since the start" in text
 
             assert lakebase("local", "suspend", "--wake-after", "0")[:2] == (0, "local: IDLE\n")
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("select 1")
 
-        assert lakebase("local", "down")[:2] == (0, "local: stopped\n")
+        assert lakebase("local", "down", "--name", "local")[:2] == (0, "local: stopped\n")
         assert up.process.wait(60) == 0
     assert left_behind(home) == []
 

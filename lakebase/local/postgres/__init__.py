@@ -3,7 +3,7 @@
 from .address import Address, environment_without_libpq
 from .container import ContainerPostgres
 from .extensions import write_extensions
-from .pooler import Pooler, PoolerProgram, find_pooler
+from .pooler import GET_POOLER_SCRIPT, Pooler, PoolerProgram, find_pooler, pooler_folder
 from .processes import ServerProcesses
 from .queries import LoginQueries, RoleFacts
 from .roles import DATABASE, Roles, check_role_name
@@ -11,6 +11,7 @@ from .server import OwnPostgres, PostgresServer, find_binaries
 
 __all__ = [
     "DATABASE",
+    "GET_POOLER_SCRIPT",
     "Address",
     "ContainerPostgres",
     "LoginQueries",
@@ -25,5 +26,6 @@ __all__ = [
     "environment_without_libpq",
     "find_binaries",
     "find_pooler",
+    "pooler_folder",
     "write_extensions",
 ]

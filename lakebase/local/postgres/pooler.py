@@ -19,7 +19,7 @@ from .address import SUPERUSER, Address
 if TYPE_CHECKING:
     from .processes import ServerProcesses
 
-__all__ = ["Pooler", "PoolerProgram", "find_pooler"]
+__all__ = ["GET_POOLER_SCRIPT", "Pooler", "PoolerProgram", "find_pooler", "pooler_folder"]
 
 _VARIABLE = "LAKEBASE_LOCAL_PGBOUNCER"
 # The first version that supports prepared statements of the protocol in transaction mode:
@@ -27,9 +27,11 @@ _VARIABLE = "LAKEBASE_LOCAL_PGBOUNCER"
 _NEEDED = (1, 21)
 _START = 10.0
 _GET = (
-    "On Debian or Ubuntu, `.ci/get-pgbouncer` of this project's sources fetches one without touching the system; "
-    "elsewhere use the system's packages, or `brew install pgbouncer`"
+    "`lakebase local get-pooler` fetches one on Debian and Ubuntu, without touching the system; elsewhere use the "
+    "system's packages, or `brew install pgbouncer`"
 )
+#: A program for bash that puts a PgBouncer into the directory that it is given.
+GET_POOLER_SCRIPT = Path(__file__).with_name("get-pgbouncer.sh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,16 @@ def find_pooler(where: str = "auto") -> PoolerProgram:
     return PoolerProgram(None, f"{'; '.join(objections) or 'no PgBouncer was found'}. {_GET}")
 
 
-def _usual_programs() -> Iterator[Path]:
+def pooler_folder() -> Path:
+    """Where a PgBouncer is put that was fetched for local Lakebases."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, "lakebase-pooling", "pgbouncer")
+
+
+def _usual_programs() -> Iterator[Path]:
     found = shutil.which("pgbouncer")
     places = [
-        Path(cache, "lakebase-pooling", "pgbouncer", "pgbouncer"),
+        pooler_folder() / "pgbouncer",
         *([Path(found)] if found else []),
         Path("/usr/sbin/pgbouncer"),
         Path("/usr/local/sbin/pgbouncer"),

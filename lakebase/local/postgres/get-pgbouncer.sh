@@ -2,7 +2,9 @@
 #
 # Puts a PgBouncer of version 1.21 or newer where a local Lakebase finds it, without touching the system.
 #
-#   .ci/get-pgbouncer [DIRECTORY]     default: ${XDG_CACHE_HOME:-~/.cache}/lakebase-pooling/pgbouncer
+#   bash get-pgbouncer.sh [DIRECTORY]     default: ${XDG_CACHE_HOME:-~/.cache}/lakebase-pooling/pgbouncer
+#
+# `lakebase local get-pooler` runs it; it is a program of its own for machines on which nothing is installed yet.
 #
 # Debian's own package is fetched from its suite `trixie` (1.24), or the one in SUITE, by apt with a configuration of its
 # own, together with the libraries it names. All is unpacked into the directory and started through the loader in there,
