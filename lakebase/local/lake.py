@@ -19,6 +19,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
     from types import TracebackType
 
     from databricks.sdk import WorkspaceClient
@@ -246,6 +247,19 @@ class LocalLakebase:
             LocalLakebaseError: The name cannot be a role's.
         """
         return self._parts.users.add(name)
+
+    def forwarded_token(self, user: str, scopes: Iterable[str] = ("postgres",)) -> str:
+        """
+        A token of that user as Databricks Apps forwards it to an app: it expires, and allows what its scopes say.
+
+        Without the scope `postgres` the workspace API refuses to mint with it, as for an app whose user authorization
+        lacks that scope. The user is made if missing; `token(user)` stays what it was.
+
+        Args:
+            user: The user.
+            scopes: Of the token.
+        """
+        return self._parts.users.forwarded_token(user, frozenset(scopes))
 
     def add_service_principal(self, client_id: str | None = None) -> tuple[str, str]:
         """

@@ -88,7 +88,12 @@ class OrderServer:
         }
 
     def _token(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {"token": self._lake.add_user(_user(body))}
+        scopes = body.get("scopes")
+        if scopes is None:
+            return {"token": self._lake.add_user(_user(body))}
+        if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+            raise ValueError(f"scopes={scopes!r}: expected a list of names")
+        return {"token": self._lake.forwarded_token(_user(body), scopes)}
 
     def _password(self, body: dict[str, Any]) -> dict[str, Any]:
         user = _user(body)

@@ -17,6 +17,7 @@ from .http_server import HttpServer
 from .loop_thread import LoopThread
 from .postgres import (
     Address,
+    Catalog,
     ContainerPostgres,
     LoginQueries,
     OwnPostgres,
@@ -221,7 +222,14 @@ class Running:
             pg_version=self.postgres.version,
             state=lambda: self.gateway.compute.state,
         )
-        self.workspace = WorkspaceApi(self.issuer, endpoint, lambda: self.workspace_url, self.loop.run)
+        self.workspace = WorkspaceApi(
+            self.issuer,
+            endpoint,
+            Catalog(self.postgres.address),
+            owner=ADMIN,
+            url=lambda: self.workspace_url,
+            run=self.loop.run,
+        )
         server = HttpServer(self.workspace.answer)
         stack.callback(lambda: self.loop.run(server.close()))
         try:

@@ -37,6 +37,11 @@ PATHS = (
     API + "postgres/credentials",
     API + "postgres/projects",
     API + "postgres/projects/local/branches/production/endpoints/primary",
+    API + "postgres/projects/local/branches",
+    API + "postgres/projects/local/branches/production/endpoints",
+    API + "postgres/projects/local/branches/production/roles",
+    API + "postgres/projects/local/branches/production/roles/r",
+    API + "postgres/projects/local/branches/production/databases?database_id=d",
     API + "database/credentials",
     API + "database/instances/local",
 )
@@ -186,9 +191,9 @@ def test_whatever_clients_send_is_answered_or_dropped_and_leaves_no_traceback(ho
     errors = home / "errors"
     with errors.open("w") as file, Up("--user", "ann@corp.example", errors=file) as up:
         (record,) = find_records()
-        context = ssl.create_default_context(cafile=record.environment["PGSSLROOTCERT"])
+        context = ssl.create_default_context(cafile=up.environment["PGSSLROOTCERT"])
         context.check_hostname = False
-        token = send_order(record.orders_address, record.orders_token, "token", user="ann@corp.example")["token"]
+        token = send_order(record.orders_address, record.orders_token, "token", user=record.admin)["token"]
         ports = {
             "workspace": (record.workspace_url, PATHS, token),
             "orders": (record.orders_address, ORDERS, record.orders_token),
@@ -218,7 +223,7 @@ def assert_it_still_works(record, up):
         "user": "ann@corp.example",
         "password": password,
         "sslmode": "verify-full",
-        "sslrootcert": record.environment["PGSSLROOTCERT"],
+        "sslrootcert": up.environment["PGSSLROOTCERT"],
     }
     assert connect(settings) == "ann@corp.example"
     # The sockets of all these clients are closed, and none of them has become a session.

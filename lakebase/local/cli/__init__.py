@@ -44,7 +44,13 @@ def add_arguments(local: argparse.ArgumentParser) -> None:
     token = command("token", "print a new workspace token of a user, who is added if missing", commands.token)
     token.add_argument("user", metavar="EMAIL", help="the user, also the Postgres role")
     _add_name(token)
-    token.add_argument("--password", action="store_true", help="print a minted credential instead, for Postgres")
+    kind = token.add_mutually_exclusive_group()
+    kind.add_argument("--password", action="store_true", help="print a minted credential instead, for Postgres")
+    kind.add_argument(
+        "--scopes",
+        metavar="LIST",
+        help="a token as an app gets it, that allows only 'postgres,sql'; '' for nothing",
+    )
     opened = command("psql", "open psql as a user", psql.run)
     _add_name(opened)
     opened.add_argument("--user", metavar="EMAIL", help="the role, added if missing (default: the owner)")

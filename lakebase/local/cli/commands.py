@@ -104,7 +104,8 @@ def env(arguments: argparse.Namespace) -> int:
 def token(arguments: argparse.Namespace) -> int:
     """Print a token or a password, and return 0."""
     what = "password" if arguments.password else "token"
-    print(_order(arguments, what, user=arguments.user)[what])
+    scopes = {} if arguments.scopes is None else {"scopes": [each for each in arguments.scopes.split(",") if each]}
+    print(_order(arguments, what, user=arguments.user, **scopes)[what])
     return 0
 
 

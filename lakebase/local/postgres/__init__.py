@@ -1,6 +1,7 @@
 """The Postgres of a local Lakebase and its PgBouncer: finding the programs, running them, and asking the server."""
 
 from .address import Address, environment_without_libpq
+from .catalog import Catalog, DatabaseRow, Login, RoleRow
 from .container import ContainerPostgres
 from .extensions import write_extensions
 from .pooler import GET_POOLER_SCRIPT, Pooler, PoolerProgram, find_pooler, pooler_folder
@@ -13,13 +14,17 @@ __all__ = [
     "DATABASE",
     "GET_POOLER_SCRIPT",
     "Address",
+    "Catalog",
     "ContainerPostgres",
+    "DatabaseRow",
+    "Login",
     "LoginQueries",
     "OwnPostgres",
     "Pooler",
     "PoolerProgram",
     "PostgresServer",
     "RoleFacts",
+    "RoleRow",
     "Roles",
     "ServerProcesses",
     "check_role_name",

@@ -10,15 +10,15 @@ from psycopg import sql
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
 
-__all__ = ["CREATE_ROLE_FUNCTION", "DATABASE", "IDENTITY_GROUP", "Roles", "check_role_name"]
+__all__ = ["CREATE_ROLE_FUNCTION", "DATABASE", "IDENTITY_GROUP", "SUPERUSER_GROUP", "Roles", "check_role_name"]
 
 DATABASE = "databricks_postgres"
 #: Members may log in with a minted token. Lakebase keeps this fact in an extension.
 IDENTITY_GROUP = "databricks_identity"
 #: The group of a Lakebase project's owner: https://docs.databricks.com/aws/en/oltp/projects/postgres-roles
-_SUPERUSER_GROUP = "databricks_superuser"
+SUPERUSER_GROUP = "databricks_superuser"
 
-_RESERVED = frozenset({"public", "none", SUPERUSER, IDENTITY_GROUP, _SUPERUSER_GROUP})
+_RESERVED = frozenset({"public", "none", SUPERUSER, IDENTITY_GROUP, SUPERUSER_GROUP})
 # NAMEDATALEN, less its last zero: https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 _LONGEST_NAME = 63
 
@@ -84,15 +84,15 @@ class Roles:
             with_function: Whether `databricks_create_role` is made at once, for a server without the extension.
         """
         with self._connect() as connection:
-            for group in (IDENTITY_GROUP, _SUPERUSER_GROUP):
+            for group in (IDENTITY_GROUP, SUPERUSER_GROUP):
                 self._ensure_role(connection, group, sql.SQL("nologin"))
             connection.execute(
                 sql.SQL("grant pg_read_all_data, pg_write_all_data, pg_monitor, pg_signal_backend to {}").format(
-                    sql.Identifier(_SUPERUSER_GROUP)
+                    sql.Identifier(SUPERUSER_GROUP)
                 )
             )
             self._ensure_role(connection, admin, sql.SQL("login createdb createrole bypassrls"))
-            for group in (IDENTITY_GROUP, _SUPERUSER_GROUP):
+            for group in (IDENTITY_GROUP, SUPERUSER_GROUP):
                 self._grant(connection, group, admin)
             if not connection.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
                 connection.execute(

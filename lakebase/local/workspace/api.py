@@ -1,74 +1,60 @@
 """
-The workspace API: the part of a Databricks workspace's API that leads to a database credential.
+The workspace API: the part of a Databricks workspace's API that leads to a database and its credentials.
 
 Paths and answers are those of databricks-sdk's generated client:
 https://github.com/databricks/databricks-sdk-py
+Each resource has a file of its own; this one says which request goes where, and who may send it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import asyncio
 import re
-import uuid
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg
+
+from ..errors import LocalLakebaseError
 from ..http_server import Request, Response
+from .answers import ApiError, Operations
+from .credentials import Credentials
+from .databases import DatabaseResources
 from .faults import WorkspaceFaults
+from .instances import Instances
+from .oauth import OAuth
+from .projects import Projects
+from .roles import RoleResources
 
 if TYPE_CHECKING:
+    from ..postgres import Catalog
     from .issuer import Issuer, Principal
+    from .projects import LocalEndpoint
 
-__all__ = ["LocalEndpoint", "WorkspaceApi"]
+__all__ = ["WorkspaceApi"]
 
-_ACCOUNT_ID = "00000000-0000-4000-8000-00000000acc0"
-_WORKSPACE_ID = "1000000000000001"
-# https://docs.databricks.com/api/workspace/postgres/generatedatabasecredential
-_SHORTEST, _LONGEST = 300.0, 3600.0
-_DURATION = re.compile(r"(\d+(?:\.\d{1,9})?)s")
-
-
-class _ApiError(Exception):
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.response = Response(status, {"error_code": code, "message": message}, dict(headers or {}))
+# The scope that an app's user authorization needs: https://docs.databricks.com/aws/en/dev-tools/databricks-apps/auth
+_SCOPE = "postgres"
+_PROJECT, _BRANCH = r"projects/[^/]+", r"projects/[^/]+/branches/[^/]+"
 
 
-@dataclass(frozen=True, slots=True)
-class LocalEndpoint:
-    """
-    What the API says of the only endpoint, which is also the only instance.
+class _Call(NamedTuple):
+    """A request, who sends it, and the parts of its path that the route has groups for."""
 
-    Args:
-        name: `projects/P/branches/B/endpoints/E`.
-        instance_name: The same database as a provisioned instance.
-        hosts: `status.hosts` of the endpoint.
-        compute_units: The compute's size.
-        suspend_timeout: Seconds without a statement until it is suspended; `None` for never.
-        pg_version: The major version.
-        state: Returns the endpoint's `current_state`.
-    """
+    request: Request
+    principal: Principal
+    parts: tuple[str, ...]
 
-    name: str
-    instance_name: str
-    hosts: Mapping[str, str]
-    compute_units: float
-    suspend_timeout: float | None
-    pg_version: int
-    state: Callable[[], str]
 
-    @property
-    def branch(self) -> str:
-        """The endpoint's parent."""
-        return self.name.rpartition("/endpoints/")[0]
-
-    @property
-    def project(self) -> str:
-        """The branch's parent."""
-        return self.name.partition("/branches/")[0]
+class _Route(NamedTuple):
+    method: str
+    path: re.Pattern[str]
+    handler: Callable[[_Call], dict[str, Any]]
+    #: Whether it talks to Postgres, and so runs in a thread.
+    blocks: bool = False
+    #: Whether it changes what all users share, which only the owner may.
+    changes: bool = False
 
 
 class WorkspaceApi:
@@ -78,6 +64,8 @@ class WorkspaceApi:
     Args:
         issuer: Knows the tokens and mints credentials.
         endpoint: What the answers describe.
+        catalog: The roles and databases.
+        owner: Who may create and delete.
         url: Returns the workspace's own address.
         run: Runs a coroutine on the loop, for callers in other threads.
     """
@@ -86,29 +74,71 @@ class WorkspaceApi:
         self,
         issuer: Issuer,
         endpoint: LocalEndpoint,
+        catalog: Catalog,
+        *,
+        owner: str,
         url: Callable[[], str],
         run: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        self._issuer = issuer
         self.faults = WorkspaceFaults(run)
-        self._endpoint = endpoint
-        self._url = url
-        self._started = datetime.now(UTC)
         self.calls: dict[str, int] = {}
-        get, post = "GET", "POST"
-        project, branch = re.escape(endpoint.project), re.escape(endpoint.branch)
-        name, instance = re.escape(endpoint.name), re.escape(endpoint.instance_name)
-        self._routes: list[tuple[str, re.Pattern[str], Callable[[Request, Principal], Any]]] = [
-            (get, re.compile(r"/api/2\.0/preview/scim/v2/Me"), self._me),
-            (post, re.compile(r"/api/2\.0/postgres/credentials"), self._mint),
-            (get, re.compile(rf"/api/2\.0/postgres/{name}"), self._get_endpoint),
-            (get, re.compile(rf"/api/2\.0/postgres/{branch}/endpoints"), self._list_endpoints),
-            (get, re.compile(rf"/api/2\.0/postgres/{branch}"), self._get_branch),
-            (get, re.compile(rf"/api/2\.0/postgres/{project}/branches"), self._list_branches),
-            (get, re.compile(r"/api/2\.0/postgres/projects"), self._list_projects),
-            (post, re.compile(r"/api/2\.0/database/credentials"), self._mint_for_instances),
-            (get, re.compile(r"/api/2\.0/database/instances"), self._list_instances),
-            (get, re.compile(rf"/api/2\.0/database/instances/{instance}"), self._get_instance),
+        self._owner = owner
+        # One at a time talks to Postgres: what is checked there must still hold when it is changed.
+        self._turn = asyncio.Lock()
+        self._oauth = OAuth(issuer, url)
+        self._operations = Operations()
+        self._projects = Projects(endpoint, self._operations)
+        self._credentials = Credentials(issuer, self._projects, endpoint.instance_name)
+        self._instances = Instances(endpoint, time.time())
+        self._roles = RoleResources(catalog, issuer, self._operations, owner)
+        self._databases = DatabaseResources(catalog, self._roles, self._operations)
+        self._routes = [
+            *self._routes_of_projects(),
+            *self._routes_of_roles(),
+            *self._routes_of_databases(),
+            _route("GET", r"preview/scim/v2/Me", lambda call: _me(call.principal)),
+            _route("GET", r"postgres/(.+/operations/[^/]+)", lambda call: self._operations.get(*call.parts)),
+            _route("POST", r"postgres/credentials", lambda call: self._credentials.for_endpoint(*call[:2])),
+            _route("POST", r"database/credentials", lambda call: self._credentials.for_instances(*call[:2])),
+            _route("GET", r"database/instances", lambda call: self._instances.list(call.request)),
+            _route("GET", r"database/instances/([^/]+)", lambda call: self._instances.get(*call.parts)),
+        ]
+
+    def _routes_of_projects(self) -> list[_Route]:
+        projects = self._projects
+        one = rf"postgres/({_BRANCH}/endpoints/[^/]+|{_BRANCH}|{_PROJECT})"
+        several = rf"postgres/(?:({_PROJECT})/(branches)|({_BRANCH})/(endpoints)|()(projects))"
+
+        def place(call: _Call) -> tuple[str, str]:
+            parent, kind = (part for part in call.parts if part is not None)
+            return parent, kind
+
+        return [
+            _route("GET", one, lambda call: projects.get(*call.parts)),
+            _route("DELETE", one, lambda call: projects.delete(*call.parts), changes=True),
+            _route("GET", several, lambda call: projects.list(call.request, *place(call))),
+            _route("POST", several, lambda call: projects.create(call.request, *place(call)), changes=True),
+        ]
+
+    def _routes_of_roles(self) -> list[_Route]:
+        roles, all_of_them = self._roles, rf"postgres/({_BRANCH})/roles"
+        one = rf"{all_of_them}/([^/]+)"
+        return [
+            _route("GET", all_of_them, lambda call: roles.list(call.request, *call.parts), blocks=True),
+            _route("POST", all_of_them, lambda call: roles.create(call.request, *call.parts), True, True),
+            _route("GET", one, lambda call: roles.get(*call.parts), blocks=True),
+            _route("DELETE", one, lambda call: roles.delete(call.request, *call.parts), True, True),
+            _route("POST", rf"{one}/password", lambda call: roles.reveal_password(*call.parts), True, True),
+        ]
+
+    def _routes_of_databases(self) -> list[_Route]:
+        databases, all_of_them = self._databases, rf"postgres/({_BRANCH})/databases"
+        one = rf"{all_of_them}/([^/]+)"
+        return [
+            _route("GET", all_of_them, lambda call: databases.list(call.request, *call.parts), blocks=True),
+            _route("POST", all_of_them, lambda call: databases.create(call.request, *call.parts), True, True),
+            _route("GET", one, lambda call: databases.get(*call.parts), blocks=True),
+            _route("DELETE", one, lambda call: databases.delete(*call.parts), True, True),
         ]
 
     async def answer(self, request: Request) -> Response:
@@ -121,201 +151,81 @@ class WorkspaceApi:
         try:
             if fault is not None and fault.kind == "http":
                 headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
-                raise _ApiError(fault.status, fault.code, fault.message, headers)
-            return self._dispatch(request)
-        except _ApiError as error:
+                raise ApiError(fault.status, fault.code, fault.message, headers)
+            return await self._dispatch(request)
+        except ApiError as error:
             return error.response
-        except ValueError as error:
-            return _ApiError(400, "INVALID_PARAMETER_VALUE", str(error)).response
+        except (ValueError, LocalLakebaseError, psycopg.DatabaseError) as error:
+            unavailable = isinstance(error, psycopg.OperationalError)
+            code = (503, "TEMPORARILY_UNAVAILABLE") if unavailable else (400, "INVALID_PARAMETER_VALUE")
+            return ApiError(*code, str(error)).response
 
-    def _dispatch(self, request: Request) -> Response:
+    async def _dispatch(self, request: Request) -> Response:
         open_to_all = {
-            "/.well-known/databricks-config": self._discovery,
-            "/oidc/.well-known/oauth-authorization-server": self._oidc,
+            "/.well-known/databricks-config": self._oauth.discovery,
+            "/oidc/.well-known/oauth-authorization-server": self._oauth.server_metadata,
         }
         if request.path in open_to_all:
             return Response(200, open_to_all[request.path]())
         if request.path == "/oidc/v1/token":
-            return self._token(request)
-        principal = self._authenticated(request)
-        allowed = False
-        for method, pattern, handler in self._routes:
-            if pattern.fullmatch(request.path):
-                allowed = True
-                if method == request.method:
-                    return Response(200, handler(request, principal))
-        if allowed:
-            raise _ApiError(405, "METHOD_NOT_ALLOWED", f"{request.method} is not supported by {request.path}")
-        raise _ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"No such resource in this local workspace: {request.path}")
+            return self._oauth.token(request)
+        principal = self._oauth.principal(request)
+        _check_scope(request, principal)
+        found = [(route, match) for route in self._routes if (match := route.path.fullmatch(request.path))]
+        for route, match in found:
+            if route.method == request.method:
+                self._check_owner(route, principal)
+                self._check_branch(match)
+                call = _Call(request, principal, match.groups())
+                return Response(200, await self._handle(route, call))
+        if found:
+            raise ApiError(405, "METHOD_NOT_ALLOWED", f"{request.method} is not supported by {request.path}")
+        raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"No such resource in this local workspace: {request.path}")
 
-    # Authentication
+    async def _handle(self, route: _Route, call: _Call) -> dict[str, Any]:
+        if not route.blocks:
+            return route.handler(call)
+        async with self._turn:
+            return await asyncio.to_thread(route.handler, call)
 
-    def _authenticated(self, request: Request) -> Principal:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise _ApiError(
-                401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type for this API."
+    def _check_owner(self, route: _Route, principal: Principal) -> None:
+        if route.changes and principal.name != self._owner:
+            raise ApiError(
+                403,
+                "PERMISSION_DENIED",
+                f"{principal.name!r} does not have CAN MANAGE on the project; in a local workspace {self._owner} has",
             )
-        principal = self._issuer.principal(token.strip())
-        if principal is None:
-            raise _ApiError(403, "PERMISSION_DENIED", "Invalid access token.")
-        return principal
 
-    def _discovery(self) -> dict[str, str]:
-        return {
-            "oidc_endpoint": f"{self._url()}/oidc",
-            "account_id": _ACCOUNT_ID,
-            "workspace_id": _WORKSPACE_ID,
-            "cloud": "AWS",
-        }
-
-    def _oidc(self) -> dict[str, Any]:
-        base = f"{self._url()}/oidc"
-        return {
-            "issuer": base,
-            "authorization_endpoint": f"{base}/v1/authorize",
-            "token_endpoint": f"{base}/v1/token",
-            "grant_types_supported": ["client_credentials"],
-        }
-
-    def _token(self, request: Request) -> Response:
-        # Errors of this one are OAuth's: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
-        form = request.form()
-        if form.get("grant_type") != "client_credentials":
-            return Response(400, {"error": "unsupported_grant_type", "error_description": "use client_credentials"})
-        client_id, client_secret = form.get("client_id", ""), form.get("client_secret", "")
-        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "basic":
-            try:
-                client_id, _, client_secret = base64.b64decode(encoded).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
-                pass  # no client has an empty id
-        issued = self._issuer.access_token(client_id, client_secret)
-        if issued is None:
-            return Response(401, {"error": "invalid_client", "error_description": "Client authentication failed"})
-        token, lifetime = issued
-        return Response(
-            200, {"access_token": token, "token_type": "Bearer", "expires_in": int(lifetime), "scope": "all-apis"}
-        )
-
-    def _me(self, _: Request, principal: Principal) -> dict[str, Any]:
-        return {
-            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
-            "id": principal.id,
-            "userName": principal.name,
-            "displayName": principal.name,
-            "active": True,
-            **(
-                {} if principal.is_service else {"emails": [{"value": principal.name, "type": "work", "primary": True}]}
-            ),
-        }
-
-    # Credentials
-
-    def _mint(self, request: Request, principal: Principal) -> dict[str, Any]:
-        body = request.json()
-        endpoint = body.get("endpoint")
-        if not endpoint:
-            raise ValueError("endpoint is required")
-        if endpoint not in (self._endpoint.name, self._endpoint.branch):
-            raise _ApiError(404, "NOT_FOUND", f"endpoint {endpoint!r} does not exist")
-        lifetime = self._lifetime(body)
-        credential = self._issuer.mint(principal.name, lifetime=lifetime, claims=body.get("claims"))
-        return {"token": credential.token, "expire_time": _timestamp(credential.expires_at)}
-
-    def _lifetime(self, body: Mapping[str, Any]) -> float | None:
-        if body.get("ttl") and body.get("expire_time"):
-            raise ValueError("ttl and expire_time exclude each other")
-        if body.get("ttl"):
-            found = _DURATION.fullmatch(str(body["ttl"]))
-            if not found:
-                raise ValueError("ttl must be a duration in seconds, as '600s'")
-            lifetime = float(found[1])
-        elif body.get("expire_time"):
-            until = datetime.fromisoformat(str(body["expire_time"]))
-            if until.tzinfo is None:
-                raise ValueError("expire_time must have its offset from UTC, as '2026-01-01T00:00:00Z'")
-            lifetime = (until - datetime.now(UTC)).total_seconds()
-        else:
-            return None
-        if not _SHORTEST <= lifetime <= _LONGEST:
-            raise ValueError(f"a credential must live between {_SHORTEST:g} and {_LONGEST:g} seconds")
-        return lifetime
-
-    def _mint_for_instances(self, request: Request, principal: Principal) -> dict[str, Any]:
-        body = request.json()
-        names = body.get("instance_names") or []
-        if not isinstance(names, list):
-            raise ValueError("instance_names must be a list of names")  # noqa: TRY004
-        if not names and not body.get("claims"):
-            raise ValueError("at least one of instance_names or claims must be specified")
-        for name in names:
-            if name != self._endpoint.instance_name:
-                raise _ApiError(404, "NOT_FOUND", f"Database instance {name!r} does not exist")
-        credential = self._issuer.mint(principal.name, claims=body.get("claims"))
-        return {"token": credential.token, "expiration_time": _timestamp(credential.expires_at)}
-
-    # Autoscaling
-
-    def _get_endpoint(self, *_: Any) -> dict[str, Any]:
-        endpoint = self._endpoint
-        status: dict[str, Any] = {
-            "endpoint_id": endpoint.name.rpartition("/")[2],
-            "endpoint_type": "ENDPOINT_TYPE_READ_WRITE",
-            "current_state": endpoint.state(),
-            "hosts": dict(endpoint.hosts),
-            "autoscaling_limit_min_cu": endpoint.compute_units,
-            "autoscaling_limit_max_cu": endpoint.compute_units,
-        }
-        if endpoint.suspend_timeout is not None:
-            status["suspend_timeout_duration"] = f"{endpoint.suspend_timeout:g}s"
-        return {
-            "name": endpoint.name,
-            "parent": endpoint.branch,
-            "uid": f"ep-{uuid.uuid5(uuid.NAMESPACE_URL, endpoint.name)}",
-            "create_time": _timestamp(self._started.timestamp()),
-            "status": status,
-        }
-
-    def _list_endpoints(self, *_: Any) -> dict[str, Any]:
-        return {"endpoints": [self._get_endpoint()]}
-
-    def _get_branch(self, *_: Any) -> dict[str, Any]:
-        return {
-            "name": self._endpoint.branch,
-            "parent": self._endpoint.project,
-            "uid": f"br-{uuid.uuid5(uuid.NAMESPACE_URL, self._endpoint.branch)}",
-            "status": {"current_state": "READY", "default": True},
-        }
-
-    def _list_branches(self, *_: Any) -> dict[str, Any]:
-        return {"branches": [self._get_branch()]}
-
-    def _list_projects(self, *_: Any) -> dict[str, Any]:
-        name = self._endpoint.project
-        return {"projects": [{"name": name, "status": {"display_name": name.rpartition("/")[2]}}]}
-
-    # Provisioned
-
-    def _get_instance(self, *_: Any) -> dict[str, Any]:
-        endpoint = self._endpoint
-        instance = {
-            "name": endpoint.instance_name,
-            "uid": str(uuid.uuid5(uuid.NAMESPACE_URL, endpoint.instance_name)),
-            "state": "AVAILABLE",
-            "pg_version": f"PG_VERSION_{endpoint.pg_version}",
-            "read_write_dns": endpoint.hosts["host"],
-            "creation_time": _timestamp(self._started.timestamp()),
-            "effective_enable_pg_native_login": True,
-            "effective_enable_readable_secondaries": "read_only_host" in endpoint.hosts,
-        }
-        if "read_only_host" in endpoint.hosts:
-            instance["read_only_dns"] = endpoint.hosts["read_only_host"]
-        return instance
-
-    def _list_instances(self, *_: Any) -> dict[str, Any]:
-        return {"database_instances": [self._get_instance()]}
+    def _check_branch(self, match: re.Match[str]) -> None:
+        """Roles and databases are asked for in a branch that there is."""
+        branch = re.match(rf"/api/2\.0/postgres/({_BRANCH})/(?:roles|databases)\b", match[0])
+        if branch is not None:
+            self._projects.get(branch[1])
 
 
-def _timestamp(unix: float) -> str:
-    return (datetime.fromtimestamp(0, UTC) + timedelta(seconds=unix)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _route(
+    method: str,
+    path: str,
+    handler: Callable[[_Call], dict[str, Any]],
+    blocks: bool = False,
+    changes: bool = False,
+) -> _Route:
+    return _Route(method, re.compile(rf"/api/2\.0/{path}"), handler, blocks, changes)
+
+
+def _check_scope(request: Request, principal: Principal) -> None:
+    needed = request.path.startswith(("/api/2.0/postgres/", "/api/2.0/database/"))
+    if needed and principal.scopes is not None and _SCOPE not in principal.scopes:
+        raise ApiError(403, "PERMISSION_DENIED", f"Provided OAuth token does not have required scopes: {_SCOPE}")
+
+
+def _me(principal: Principal) -> dict[str, Any]:
+    emails = [{"value": principal.name, "type": "work", "primary": True}]
+    return {
+        "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
+        "id": principal.id,
+        "userName": principal.name,
+        "displayName": principal.name,
+        "active": True,
+        **({} if principal.is_service else {"emails": emails}),
+    }

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["Credential", "Issuer", "Principal"]
@@ -22,11 +22,20 @@ _TOKEN_LENGTH = 1100
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user or service principal of the workspace; `name` is also the Postgres role."""
+    """
+    A user or service principal of the workspace; `name` is also the Postgres role.
+
+    Attributes:
+        name: An e-mail address, or a client id.
+        id: A number.
+        is_service: Whether it is a service principal.
+        scopes: What the token allows that was shown; `None` for everything.
+    """
 
     name: str
     id: str
     is_service: bool = False
+    scopes: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,7 +68,7 @@ class Issuer:
         self._lock = threading.Lock()
         self._key = secrets.token_bytes(32)
         self._principals: dict[str, Principal] = {}
-        self._workspace: dict[bytes, tuple[str, float]] = {}
+        self._workspace: dict[bytes, tuple[str, float, frozenset[str] | None]] = {}
         self._secrets: dict[str, bytes] = {}
         self._credentials: dict[str, dict[bytes, float]] = {}
         self._minted: dict[str, int] = {}
@@ -83,7 +92,14 @@ class Issuer:
     def accept_workspace_token(self, name: str, token: str) -> None:
         """Accept a token of the principal that was issued in an earlier run."""
         with self._lock:
-            self._workspace[_digest(token)] = (name, float("inf"))
+            self._workspace[_digest(token)] = (name, float("inf"), None)
+
+    def forwarded_token(self, name: str, scopes: frozenset[str]) -> str:
+        """A new OAuth token of a user, which expires and allows no more than its scopes."""
+        token = self._signed({"sub": name, "scope": " ".join(sorted(scopes))})
+        with self._lock:
+            self._workspace[_digest(token)] = (name, self._clock() + self._lifetime, scopes)
+        return token
 
     def client_secret(self, name: str) -> str:
         """A new OAuth secret of a service principal, which replaces its former one."""
@@ -104,14 +120,20 @@ class Issuer:
             return None
         token = self._signed({"sub": client_id, "scope": "all-apis"})
         with self._lock:
-            self._workspace[_digest(token)] = (client_id, self._clock() + self._lifetime)
+            self._workspace[_digest(token)] = (client_id, self._clock() + self._lifetime, None)
         return token, self._lifetime
 
     def principal(self, workspace_token: str) -> Principal | None:
         """The principal of this workspace token; `None` if the token is unknown, expired or revoked."""
         with self._lock:
-            name, expires_at = self._workspace.get(_digest(workspace_token), ("", 0.0))
-            return self._principals.get(name) if self._clock() < expires_at else None
+            name, expires_at, scopes = self._workspace.get(_digest(workspace_token), ("", 0.0, None))
+            found = self._principals.get(name) if self._clock() < expires_at else None
+            return found if found is None or scopes is None else replace(found, scopes=scopes)
+
+    def is_service(self, name: str) -> bool:
+        """Whether there is a service principal of that name."""
+        with self._lock:
+            return name in self._principals and self._principals[name].is_service
 
     def revoke(self, name: str) -> None:
         """Make the workspace tokens, the secret and the credentials of the principal invalid."""

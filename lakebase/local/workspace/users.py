@@ -69,6 +69,12 @@ class Users:
         self._identities.save()
         return token
 
+    def forwarded_token(self, name: str, scopes: frozenset[str]) -> str:
+        """A token of that user, who is made if missing, as an app gets it; later runs do not know it."""
+        if name not in self._identities.tokens:
+            self.add(name)
+        return self._issuer.forwarded_token(name, scopes)
+
     def add_service_principal(self, name: str) -> tuple[str, str]:
         """The client id and the OAuth secret of a service principal, which is made if missing."""
         check_role_name(name)
