@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from pooling import ConfigurationError, RequestContext, RequestContextError, di
+from pooling import ConfigurationError, PoolFactory, RequestContext, RequestContextError, di
 from pooling.web import asgi
 from pooling.web.fastapi import CurrentRequest, Injected, install, lifespan
 from pooling.web.outcome import ResponseError
@@ -586,3 +586,27 @@ def test_a_handler_that_is_a_generator_cannot_have_a_value_until_it_returns(rele
         with TestClient(app) as client:
             assert client.get("/events").text.count("true") == 2
         assert container.factory().ends == [None]
+
+
+@pytest.mark.parametrize("release", ["handler", "response", "end"])
+def test_after_an_error_no_value_is_made_durable_before_the_answer(release):
+    kept = []
+
+    class Site(di.Container):
+        things = di.AsyncPool(PoolFactory.of(object, checkpoint=kept.append))
+        thing = di.Pooled(things)
+
+    app = FastAPI()
+    install(app, Site(), release=release)
+
+    @app.get("/{status}")
+    async def answer(status: int, thing: object = Injected[Site.thing]) -> None:
+        if status != 200:
+            raise HTTPException(status)
+
+    with TestClient(app) as client:
+        for status in (409, 500):
+            assert client.get(f"/{status}").status_code == status
+        assert kept == []
+        assert client.get("/200").status_code == 200
+        assert kept

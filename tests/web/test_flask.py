@@ -5,7 +5,7 @@ from __future__ import annotations
 import flask
 import pytest
 
-from pooling import RequestContext, di
+from pooling import PoolFactory, RequestContext, di
 from pooling.web.flask import Pooling
 from tests.platform.programs import run
 from tests.web.apps import Repo, ThreadSite
@@ -165,3 +165,28 @@ def test_a_forked_child_does_not_stop_what_its_parent_made(container):
     """)
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.out.splitlines() == ["closed by parent"] * 2
+
+
+@pytest.mark.parametrize("release", ["handler", "response", "end"])
+def test_after_an_error_no_value_is_made_durable_before_the_answer(release):
+    kept = []
+
+    class Site(di.Container):
+        things = di.Pool(PoolFactory.of(object, checkpoint=kept.append))
+        thing = di.Pooled(things)
+
+    app = flask.Flask("site")
+    with Site().running() as container:
+        Pooling(app, container, release=release)
+
+        @app.get("/<int:status>")
+        def answer(status):
+            container.thing()
+            return "done" if status == 200 else flask.abort(status)
+
+        client = app.test_client()
+        for status in (409, 500):
+            assert client.get(f"/{status}").status_code == status
+        assert kept == []
+        assert client.get("/200").status_code == 200
+        assert kept
