@@ -82,7 +82,7 @@ class PoolStats:
     Args:
         size: Places taken: resources, and those being created or destroyed.
         available: Idle resources.
-        borrowed: Resources out, those in validation or in a hook included.
+        borrowed: Resources out, those that are validated for a borrower or in a hook included.
         pending: Borrowers in the queue.
         acquired: Resources handed out.
         waited: How many of the `acquired` were waited for.

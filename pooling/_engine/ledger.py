@@ -211,6 +211,11 @@ class Ledger:
         return len(self.slots) - len(self.opening) - len(self.late) - len(self.closing)
 
     @property
+    def checked(self) -> int:
+        """How many idle resources are being validated, for no borrower."""
+        return sum(slot.is_checked for slot in list(self.slots))
+
+    @property
     def uses(self) -> int:
         """How many acquisitions there have been."""
         return self.retired_uses + sum(slot.uses for slot in list(self.slots))
@@ -303,6 +308,7 @@ class Ledger:
         """Put back a resource in good order; `cold` if it was checked rather than used."""
         self.returning.pop(slot, None)
         slot.operation = None
+        slot.is_checked = False
         slot.due = inf
         if slot not in self.slots:  # its release hook was overdue, and has ended after all
             self.condemn(slot, "overdue", now)
@@ -690,6 +696,7 @@ class Ledger:
 
     def _order_close(self, slot: Slot, reason: str, now: float) -> None:
         slot.state = CLOSING
+        slot.is_checked = False
         slot.operation = slot.waiter = None
         slot.reason = reason
         slot.due = slot.expires_at = inf
@@ -788,6 +795,7 @@ class Ledger:
                         self.idle.remove(slot)
                     except ValueError:  # a borrower was faster
                         continue
+                    slot.is_checked = True
                     self.outbox.append(Check(slot))
 
     def _sweep_lifetimes(self, now: float) -> None:

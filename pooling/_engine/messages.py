@@ -30,9 +30,10 @@ def title(name: str, key: Any) -> str:
 def counts_of(ledger: Ledger) -> PoolCounts:
     """The pool's numbers now."""
     budget = ledger.budget
+    idle = len(ledger.idle) + ledger.checked
     return PoolCounts(
-        borrowed=max(ledger.live - len(ledger.idle), 0),
-        idle=len(ledger.idle),
+        borrowed=max(ledger.live - idle, 0),
+        idle=idle,
         creating=len(ledger.opening) + len(ledger.late),
         closing=len(ledger.closing),
         waiting=ledger.waiting,

@@ -68,6 +68,7 @@ class Slot:
         "turns",
         "idle_since",
         "idle_uses",
+        "is_checked",
         # The latest borrower that was recorded.
         "noted",
         "taken_at",
@@ -97,6 +98,7 @@ class Slot:
         self.turns = 0  # borrowers served while another ledger was waiting for a place
         self.idle_since = now  # as of the last sweep that saw `idle_uses` acquisitions
         self.idle_uses = -1
+        self.is_checked = False  # whether it was taken from the idle ones only to be validated
         self.noted = -1  # the value of `uses` that the next four describe; the fast path may not record later ones
         self.taken_at = now
         self.code: Any = None

@@ -443,6 +443,33 @@ async def test_validate_on_release_destroys_what_comes_back_broken(side):
     assert workshop.unmade == [value]
 
 
+@pytest.mark.parametrize("how", ["validate_idle", "check"])
+@on_both
+async def test_an_idle_resource_that_is_being_validated_counts_as_idle(side, how):
+    clock, gate = Clock(), side.gate()
+
+    async def validate(_):
+        await gate()
+        return True
+
+    options = {"validate_idle": 30.0} if how == "validate_idle" else {}
+    pool = side.pool(Workshop(side, validate=validate), clock=clock, **options)
+    await pool.release(await pool.acquire())
+    if how == "validate_idle":
+        clock.move(31, pool)
+        clock.move(31, pool)
+    else:
+        looking = side.go(pool._call, "check", side.hook(validate))
+    await gate.reached()
+    stats = pool.stats()
+    assert (stats.borrowed, stats.available, stats.size) == (0, 1, 1)
+    gate.open()
+    if how == "check":
+        await looking.result()
+    await side.until(lambda: pool.available == 1)
+    assert (pool.stats().borrowed, pool.stats().available) == (0, 1)
+
+
 @on_both
 async def test_validate_idle_looks_at_idle_resources_in_the_background(side):
     dead = set()

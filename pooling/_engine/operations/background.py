@@ -246,6 +246,7 @@ class CheckIdle(Operation[None]):
                 slot = ledger.pop_idle(self)
                 if slot is None:  # a borrower was faster
                     break
+                slot.is_checked = True
                 self.slots.insert(0, slot)
 
     async def _find_flaw(self, slot: Slot) -> BaseException | None:
