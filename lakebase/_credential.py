@@ -89,10 +89,12 @@ class CachedCredential:
         """Do not ask for the next one for a while."""
         self._refresh_at = max(self._refresh_at, self._clock() + seconds)
 
-    def drop(self, token: str) -> None:
-        """Stop using this one, if it is still the one at hand."""
-        if self._token == token:
+    def drop(self, token: str) -> bool:
+        """Stop using this one, if it is still the one at hand; whether it was."""
+        was_at_hand = self._token == token
+        if was_at_hand:
             self._token = None
+        return was_at_hand
 
 
 def password_in(got: str | DatabaseCredential) -> str:

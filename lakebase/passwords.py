@@ -115,7 +115,8 @@ class MintedPassword(CredentialSource):
     by the next.
 
     Args:
-        mint: Runs on a background thread; not twice at once, unless the first is long overdue.
+        mint: Runs on a background thread; not twice at once, unless the first is long overdue, or what it brings is not
+            to be trusted since a login has been rejected meanwhile.
         name: What it is for, in errors: `str()` of it.
         margin: Seconds.
         refresh_ahead: Seconds, before the margin.
@@ -137,6 +138,7 @@ class MintedPassword(CredentialSource):
         "_begun",
         "_cached",
         "_clock",
+        "_distrusted",
         "_flight",
         "_lock",
         "_mint",
@@ -171,6 +173,7 @@ class MintedPassword(CredentialSource):
         self._cached = CachedCredential(margin=margin, ahead=refresh_ahead, longest=longest, clock=clock)
         self._clock = clock
         self._flight: SingleFlight[str] | None = None
+        self._distrusted: SingleFlight[str] | None = None
         self._begun = 0.0
         self._patience = timeout
         self._pid = os.getpid()
@@ -205,7 +208,10 @@ class MintedPassword(CredentialSource):
 
     def invalidate(self, password: str) -> bool:  # noqa: D102
         with self._lock:
-            self._cached.drop(password)
+            if self._cached.drop(password) and self._flight is not None:
+                # It began before this rejection: what it brings may be as old, and be rejected, too.
+                self._distrusted = self._flight
+                self._flight = None
         return True
 
     def _token_or_flight(self) -> str | SingleFlight[str]:
@@ -273,7 +279,7 @@ class MintedPassword(CredentialSource):
         # The flight ends and its token is in place in one step: no caller can come between and start another.
         with self._lock:
             # A flight that was left behind comes late: a token minted since then is as good, and in use.
-            is_wanted = self._ended(flight) or self._cached.look()[0] is None
+            is_wanted = self._ended(flight) or (flight is not self._distrusted and self._cached.look()[0] is None)
             token = self._cached.store(got) if is_wanted else password_in(got)
             self.mints += 1
             is_useless = isinstance(got, DatabaseCredential) and self._cached.look()[0] is None

@@ -265,6 +265,25 @@ def test_a_failed_refresh_ahead_raises_no_error_and_is_not_repeated_at_once() ->
     assert source.password() == "token-3"
 
 
+def test_a_mint_that_began_before_a_rejection_is_not_waited_for() -> None:
+    mint, clock = Mint(), Clock()
+    source = MintedPassword(mint, clock=clock)
+    rejected = source.password()
+    mint.entered.acquire()
+    clock.now += HOUR - EXPIRY_MARGIN - 100
+    with mint.shut():
+        assert source.password() == "token-1"  # and has the next one minted in the background
+        assert mint.entered.acquire(timeout=LONG)
+        source.invalidate(rejected)  # as when all of them were expired at once: the next one may be, too
+        with ThreadPoolExecutor(1) as caller:
+            asked = caller.submit(source.password, LONG)
+            assert mint.entered.acquire(timeout=LONG)
+            mint.gate.set()
+            assert asked.result(LONG) == "token-3"
+    until(lambda: source.mints == 3)
+    assert source.password() == "token-3"
+
+
 def test_of_many_rejected_logins_one_mints_anew() -> None:
     mint = Mint()
     source = MintedPassword(mint)
