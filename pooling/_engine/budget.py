@@ -141,6 +141,8 @@ class Budget:
         self.used -= 1
         if not ledger.slots:
             self.active.pop(ledger, None)
+        if not ledger.closing:  # else the pool of a key that was evicted would be kept
+            self.closing.pop(ledger, None)
 
     def will_free(self, ledger: Member) -> None:
         """Note that this ledger has places which become free by themselves."""
