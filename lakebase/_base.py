@@ -113,6 +113,8 @@ class PoolBase(Generic[C]):
 
     # Class attributes until something happens: most pools of many users are looked up and never used.
     usage: float = 0.0
+    #: Whether a password has to be minted before a connection is asked for; see `put_on_probation`.
+    mints_first = False
     _closed = True
     _opened = False
     _returned_bad = 0
@@ -390,6 +392,24 @@ class PoolBase(Generic[C]):
     @property
     def _title(self) -> str:
         return f"pool {self.name!r}" if self._key is None else f"pool {self.name!r} of key {self._key!r}"
+
+    def put_on_probation(self, on_login: Callable[[], None]) -> None:
+        """
+        Ask for no connection before a password was minted, and call `on_login` after each login.
+
+        For a manager, whose users' tokens are not known before: a connection that is asked for may cost another pool
+        an idle one.
+        """
+        self.mints_first = True
+        self._connector.on_login = on_login
+
+    def end_probation(self) -> None:
+        """Call `on_login` no more."""
+        self._connector.on_login = None
+
+    def forget_credentials(self, source: Callable[[LakebasePoolConfig], CredentialSource]) -> None:
+        """Let go of a minted password. A caller that kept this pool may go on using it, with one of `source`."""
+        self._connector.forget_credentials(source)
 
     def retire(self) -> None:
         """

@@ -105,6 +105,7 @@ class _Connector(PoolFactory[Any]):
     _failed_at = -math.inf
     _is_given_up = False
     _has_schema = False
+    on_login: Callable[[], None] | None = None  # called after each login
     is_checking = False  # whether dead connections are logged
     doing = CONNECTING  # what the latest attempt was doing
 
@@ -144,6 +145,11 @@ class _Connector(PoolFactory[Any]):
         if callable(source):
             source = self._credentials = source(self.settings)
         return source
+
+    def forget_credentials(self, source: Callable[[Any], CredentialSource]) -> None:
+        """Let go of the source of passwords and of what it has minted; a further connect takes one of `source`."""
+        if self._credentials is not None:
+            self._credentials = source
 
     def arguments(self, kwargs: Any) -> dict[str, Any]:
         """The driver's arguments for one more connection."""
@@ -200,14 +206,20 @@ class _Connector(PoolFactory[Any]):
                 connection = yield from self.logging_in()
             yield from self.preparing(connection)
         except Exception as error:
-            if self.is_impatient(error) and (pool := self.owner()) is not None:
-                try:
-                    yield pool.reconnect_failed
-                except Exception:
-                    logger.exception("reconnect_failed() failed")
+            yield from self.noting(error)
             raise
         self._failing_since = None
+        if self.on_login is not None:
+            self.on_login()
         return connection
+
+    def noting(self, error: Exception) -> Steps[None]:
+        """Log a failed attempt, and tell the pool that attempts have failed for long; each once in a series."""
+        if self.is_impatient(error) and (pool := self.owner()) is not None:
+            try:
+                yield pool.reconnect_failed
+            except Exception:
+                logger.exception("reconnect_failed() failed")
 
     def logging_in(self) -> Steps[Any]:
         """A connection with the arguments of this moment."""
@@ -217,11 +229,16 @@ class _Connector(PoolFactory[Any]):
             raise LoginError(f"conninfo cannot be read: {problem}. {failure.value}.", failure=failure, step="creating")
         return (yield from self.connecting(conninfo, kwargs))
 
-    def finding_arguments(self) -> Steps[tuple[str, dict[str, Any]]]:
-        """The connection string and the driver's arguments of this moment, without a minted password."""
+    def completing(self) -> Steps[None]:
+        """Have the settings completed, if they lack something; the next step is minting."""
         if self.settings is not None and is_incomplete(self.settings):
             self.doing = ASKING
             yield self.ask_workspace
+        self.doing = MINTING
+
+    def finding_arguments(self) -> Steps[tuple[str, dict[str, Any]]]:
+        """The connection string and the driver's arguments of this moment, without a minted password."""
+        yield from self.completing()
         self.doing = PREPARING
         conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
         return conninfo, self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)

@@ -8,10 +8,17 @@ import psycopg_pool
 
 from pooling import CreateError, PoolClosedError, PoolExhaustedError, PoolingError, PoolTimeoutError, ReleaseError
 
-from ._connecting import CHECKING
+from ._connecting import CHECKING, MINTING
 from .errors import CallbackError, ConfigurationError, ConnectError, CredentialError, LakebaseError
 
-__all__ = ["LakebasePoolClosed", "LakebasePoolTimeout", "LakebaseTooManyRequests", "translated"]
+__all__ = [
+    "LakebasePoolClosed",
+    "LakebasePoolTimeout",
+    "LakebaseTooManyRequests",
+    "mint_error",
+    "mint_timeout",
+    "translated",
+]
 
 
 # Named after psycopg_pool's errors, each of which they are.
@@ -53,6 +60,24 @@ def translated(error: PoolingError, *, title: str, renewal: str, doing: str) -> 
         return error
     own.__cause__ = error.__cause__
     return own
+
+
+def mint_error(error: CredentialError, *, pool: str, key: Any) -> CredentialError:
+    """A borrower's own error for a mint that failed before a connection was asked for."""
+    return CredentialError(
+        str(error), is_transient=error.is_transient, retry_after=error.retry_after, step=error.step, pool=pool, key=key
+    )
+
+
+def mint_timeout(error: CredentialError, *, title: str, timeout: float, pool: str, key: Any) -> LakebasePoolTimeout:
+    """The same where no mint has succeeded within the borrower's timeout."""
+    return LakebasePoolTimeout(
+        f"{title}: no connection within timeout={timeout:.3g} s (step: {MINTING}).\n{type(error).__name__}: {error}",
+        timeout=timeout,
+        pool=pool,
+        key=key,
+        step="creating",
+    )
 
 
 def _of_connecting(cause: BaseException | None, facts: dict[str, Any]) -> Exception | None:

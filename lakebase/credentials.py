@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -294,6 +294,19 @@ def is_async_function(call: Any) -> bool:
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 
 
+def _identity_of(config: LakebasePoolConfig) -> tuple[Any, ...]:
+    """What tells two configurations apart that must not share a credential."""
+    return (
+        config.user,
+        token_fingerprint(config.token),
+        config.workspace_client,
+        config.workspace_url,
+        config.endpoint,
+        config.instance_name,
+        repr(config.claims),
+    )
+
+
 class CredentialCache:
     """
     Sources by identity, so that a user whose pool was dropped when idle comes back to the token of before.
@@ -317,15 +330,7 @@ class CredentialCache:
         """The source of this configuration's identity: the same as before if it mints as the same one."""
         if config.password is not None:
             return credential_source(config, is_async=is_async)
-        key = (
-            config.user,
-            token_fingerprint(config.token),
-            config.workspace_client,
-            config.workspace_url,
-            config.endpoint,
-            config.instance_name,
-            repr(config.claims),
-        )
+        key = _identity_of(config)
         with self._lock:
             source = self._sources.get(key)
             if source is None:
@@ -335,6 +340,24 @@ class CredentialCache:
             else:
                 self._sources.move_to_end(key)
         return source
+
+    def known_or_new(self, config: LakebasePoolConfig, *, is_async: bool = False) -> CredentialSource:
+        """As `source`, but one that is not known is not kept."""
+        with self._lock:
+            known = self._sources.get(_identity_of(config))
+        return known or credential_source(config, is_async=is_async)
+
+    def forget(self, config: LakebasePoolConfig) -> None:
+        """Remove the source of this configuration's identity, with what it has minted."""
+        with self._lock:
+            self._sources.pop(_identity_of(config), None)
+
+    def forget_others(self, user: str, *, keep: Iterable[LakebasePoolConfig]) -> None:
+        """Remove every source of a user but those of these configurations: those of earlier tokens."""
+        kept = {_identity_of(config) for config in keep}
+        with self._lock:
+            for key in [key for key in self._sources if key[0] == user and key not in kept]:
+                del self._sources[key]
 
     def clear(self) -> None:
         """Remove all."""

@@ -2,8 +2,8 @@
 One pool for each user: `LakebasePoolManager` and its asyncio twin.
 
 Row-level security sees the role that has logged in, so every user's requests need that user's own
-connections. A manager keeps a pool under each key, replaces it when the user's token has changed, evicts it when it
-has been unused, and holds all pools together to one budget.
+connections. A manager keeps a pool for each session of each user, evicts it when it has been unused, and holds a user's
+pools to the user's limit and all pools to one budget. `_sessions.py` says what a session is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, Unpack
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, Unpack
 
 from psycopg_pool.abc import ACT, CT
 
@@ -29,6 +30,7 @@ from pooling import (
 
 from ._connecting import Outage
 from ._pool_arguments import CALLBACKS, SharedArguments, check_callables
+from ._sessions import MOST_SESSIONS, Session, User, sum_of
 from ._warm_up import warm_up_for_users
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
@@ -59,16 +61,19 @@ class ManagerStats:
 
     Args:
         pools: Keys that have a pool.
+        sessions: Pools of all keys: one for each token that is in use.
         connections: Connections of all pools, those being made or closed included.
         borrowed: Connections out.
         pending: Borrowers waiting.
         max_total: The limit on `connections`.
         connections_opened: Since the manager was made.
-        rotations: Pools replaced because of another token.
-        per_key: Each pool's `get_stats()`.
+        rotations: How often a user who had a session came with another token: one that logged in, or that `get_pool`
+            was given. Tokens that take turns count once each.
+        per_key: Of each key, the sum of its pools' `get_stats()`; `pool_min` and `pool_max` are the limits they share.
     """
 
     pools: int
+    sessions: int
     connections: int
     borrowed: int
     pending: int
@@ -106,17 +111,6 @@ def _check_arguments(
     check_callables({name: given.get(name) for name in CALLBACKS}, is_async=is_async)
 
 
-class _UserPool(NamedTuple):
-    """What the map of keys keeps with a key."""
-
-    pool: Any
-    fingerprint: str | None
-
-    def serves(self, fingerprint: str | None) -> bool:
-        """Whether the pool is open, and of this token; `None` is any."""
-        return (fingerprint is None or fingerprint == self.fingerprint) and not self.pool.closed
-
-
 class _Manager(Generic[C, P]):
     """What both front ends have in common; nothing here blocks."""
 
@@ -150,10 +144,14 @@ class _Manager(Generic[C, P]):
             budget=budget,
             name=name,
             observer=pool.pop("observer", None),
+            on_dropped=self._on_dropped,
         )
+        self._users: dict[Any, User] = {}
+        self._max_pools = max_pools
         self._credentials = CredentialCache()
         self._outage = Outage()
         self._source_of = partial(self._credentials.source, is_async=self._is_async)
+        self._source_of_dropped = partial(self._credentials.known_or_new, is_async=self._is_async)
         self._pool_arguments = {
             **pool,
             "connection_class": connection_class,
@@ -163,7 +161,7 @@ class _Manager(Generic[C, P]):
             "outage": self._outage,
             "renewal": "call get_pool again",
         }
-        self._lock = threading.RLock()  # held while a pool is made or replaced; looking one up takes no lock
+        self._lock = threading.RLock()  # held while a session begins or ends; looking one up takes no lock
         self._rotations = 0
         _all.add(self)
         warm_up_for_users(self._base)
@@ -176,18 +174,18 @@ class _Manager(Generic[C, P]):
     @property
     def size(self) -> int:
         """Keys that have a pool."""
-        return len(self._keyed)
+        return len(self._users)
 
     def __len__(self) -> int:
-        return len(self._keyed)
+        return len(self._users)
 
     def keys(self) -> list[Any]:
         """The keys that have a pool."""
-        return list(self._keyed.all_data())
+        return list(self._users.copy())
 
     def has_pool(self, key: Hashable) -> bool:
         """Whether the key has a pool."""
-        return key in self._keyed
+        return key in self._users
 
     def get_pool(
         self,
@@ -198,106 +196,241 @@ class _Manager(Generic[C, P]):
         """
         The key's pool, made if there is none. Never blocks, never does I/O.
 
+        Believes its caller: call it with a token that you have verified, or use `for_user`.
+
         Args:
             key: The user: any hashable that differs between users who must not share connections.
             per_pool_config: The user's own settings (`user`, `token`, …), merged over the base; used only
                 when the pool is made.
-            token_fingerprint: `lakebase.token_fingerprint(token)`. Another one than the pool was made with replaces the
-                pool: the old one refuses new borrowers and serves those it has. `None` takes the pool as it is.
+            token_fingerprint: `lakebase.token_fingerprint(token)`. One that the key has no pool of replaces the pool:
+                the old one refuses new borrowers and serves those it has. `None` takes the pool as it is, of several
+                sessions that of the latest.
 
         Raises:
             ConfigurationError: The merged configuration is incomplete or cannot work.
             PoolExhaustedError: `max_pools` pools are in use.
         """
-        found = self._keyed.key_data(key)
-        if found is not None and found.serves(token_fingerprint):
+        found = self._find(key, token_fingerprint)
+        if found is not None:
             return found.pool  # type: ignore[no-any-return]
         with self._lock:
-            found = self._keyed.key_data(key)
-            if found is not None and found.serves(token_fingerprint):
-                return found.pool  # type: ignore[no-any-return] # another thread was faster
-            return self._replace(key, found, per_pool_config, token_fingerprint)
+            found = self._find(key, token_fingerprint)  # another thread may have been faster
+            return self._replace(key, per_pool_config, token_fingerprint) if found is None else found.pool
 
     def for_user(self, identity: UserIdentity) -> P:
         """
-        The pool of a request's user.
+        The pool of a request's user, of those connections that the request's own token has logged in.
+
+        A user may have several sessions, as from two browsers, each with its own token and pool. Together they have at
+        most the user's `max_size` connections: an idle one of another session is closed for one that is needed. Never
+        blocks, never does I/O. A token that has not logged in yet changes nothing for other sessions.
 
         Raises:
             IdentityError: The identity proves nothing, since its headers came without a token; or it is no identity.
+            ConfigurationError, PoolExhaustedError: As in `get_pool`.
         """
         identity = UserIdentity.checked(identity)
-        return self.get_pool(identity.pool_key(), identity.pool_config(), identity.fingerprint)
+        place = identity.pool_key(), identity.fingerprint
+        session = self._keyed.key_data(place)
+        if session is None or session.pool.closed:
+            session = self._begin_session(place, identity)
+        session.note_use()
+        return session.pool  # type: ignore[no-any-return]
+
+    def _find(self, key: Hashable, fingerprint: str | None) -> Session | None:
+        """The key's session with this fingerprint, its latest for `None`, if that can be used."""
+        user = self._users.get(key)
+        if user is None:
+            return None
+        session = user.latest if fingerprint is None else user.sessions.get(fingerprint)
+        if session is None or session.pool.closed or not self._keyed.touch(session.place):
+            return None
+        session.note_use()
+        return session
+
+    def _begin_session(self, place: tuple[Any, str | None], identity: UserIdentity) -> Session:
+        """A session of a user, beside those of other tokens."""
+        key, fingerprint = place
+        with self._lock:
+            old = self._keyed.key_data(place)
+            if old is not None and not old.pool.closed:
+                return old  # type: ignore[no-any-return] # another thread was faster
+            config = self._base.merged(identity.pool_config())
+            user = self._users.get(key) or User(key)
+            is_proven = identity.token is None  # the app vouches for it
+            session = Session(user, fingerprint, self._make_pool(user, config), is_proven=is_proven)
+            if not is_proven:
+                session.pool.put_on_probation(partial(self._prove, session))
+            if old is not None:
+                self._end(old, keeps_credentials=True)
+            self._add(session)
+            return session
 
     def _replace(
-        self,
-        key: Hashable,
-        old: _UserPool | None,
-        per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None,
-        fingerprint: str | None,
+        self, key: Hashable, per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None, fingerprint: str | None
     ) -> P:
-        """Make a key's pool, and only then retire the one that it takes the place of."""
-        config = self._base.merged(per_pool_config) if old is None or per_pool_config else old.pool.config
+        """Make a key's pool, and only then retire those that it takes the place of."""
+        user = self._users.get(key)
+        old = [] if user is None else list(user.sessions.values())
+        if per_pool_config or user is None or user.latest is None:
+            config = self._base.merged(per_pool_config)
+        else:
+            config = user.latest.pool.config
+            fingerprint = user.latest.fingerprint if fingerprint is None else fingerprint
+        new = User(key)
+        session = Session(new, fingerprint, self._make_pool(new, config), is_proven=True)
+        if fingerprint is not None and any(each.fingerprint != fingerprint for each in old):
+            self._rotations += 1
+        for each in old:
+            self._end(each, keeps_credentials=each.fingerprint == fingerprint)
+        self._add(session)
+        return session.pool  # type: ignore[no-any-return]
+
+    def _make_pool(self, user: User, config: LakebasePoolConfig) -> P:
+        """A pool of this user, within the limit that all of the user's pools have together."""
+        if others := list(user.sessions.values()):
+            sizes = [config.max_size, *(each.pool.max_size for each in others)]
+            if user.limit is None:
+                user.limit = PoolBudget(max(sizes), within=self.budget)
+            for each in others:
+                each.pool.service.count_in(user.limit)
+            if user.limit.max_total < max(sizes):
+                user.limit.resize(max(sizes))
+        limit: dict[str, Any] = {} if user.limit is None else {"budget": user.limit}
         made: P = self._pool_class(
             config=config,
             # A token is minted for the first connection: many a pool is looked up and never used.
             credentials=self._source_of if config.password is None else None,
-            key=key,
+            key=user.key,
+            **limit,
             **self._pool_arguments,
         )
-        if old is not None:
-            self._rotations += fingerprint is not None and fingerprint != old.fingerprint
-            self._retire(key, old.pool)
-        try:
-            self._keyed.add_pool(key, made.service, _UserPool(made, fingerprint))
-        except PoolExhaustedError as error:
-            raise PoolExhaustedError(
-                f"{self!r} has no pool for key {key!r}: all of max_pools={self.size} are in use. Raise max_pools, or "
-                "give connections back sooner.",
-                pool=error.pool,
-                key=key,
-                limit="max_pools",
-            ) from error
         return made
 
     def _make_service(self, connector: Any, options: Any, *, key: Hashable, name: None, **service: Any) -> Any:
         return self._keyed.make_pool(key, connector, options, **service)
 
-    def _retire(self, key: Hashable, pool: P) -> None:
-        """Take a pool off the map: closed for new borrowers, while those it has are served."""
-        pool.retire()
-        self._keyed.close_key(key)
+    def _add(self, session: Session) -> None:
+        """Put a session on the map."""
+        key, service = session.user.key, session.pool.service
+        try:
+            self._keyed.add_pool(session.place, service, session, is_provisional=not session.is_proven)
+        except PoolExhaustedError as error:
+            raise PoolExhaustedError(
+                f"{self!r} has no pool for key {key!r}: all of max_pools={self._max_pools} are in use. Raise "
+                "max_pools, or give connections back sooner.",
+                pool=error.pool,
+                key=key,
+                limit="max_pools",
+            ) from error
+        session.user.sessions[session.fingerprint] = session
+        session.note_use()
+        self._users[key] = session.user
+
+    def _prove(self, session: Session) -> None:
+        """A session on probation has logged in. Called by its pool, on any thread."""
+        with self._lock:
+            user = session.user
+            if session.is_proven or session.pool.closed or not self._is_on_the_map(session):
+                return
+            earlier = user.proven
+            session.is_proven = True
+            session.pool.end_probation()
+            session.note_use()
+            self._keyed.confirm(session.place)
+            self._rotations += bool(earlier)
+            for each in sorted(earlier, key=lambda each: self._keyed.last_used(each.place))[: 1 - MOST_SESSIONS]:
+                self._keyed.drop_key(each.place)
+            # Earlier tokens that have no session any more will not come back.
+            live = [each.pool.config for each in user.sessions.values()]
+            self._credentials.forget_others(session.pool.config.user, keep=live)
+
+    def _is_on_the_map(self, session: Session) -> bool:
+        """Whether a session is on the map; one that was evicted while its token minted is put back."""
+        user = session.user
+        present = user.sessions.get(session.fingerprint)
+        if present is None and self._users.get(user.key, user) is user:
+            try:
+                self._add(session)
+            except PoolExhaustedError:
+                return False
+            return True
+        return present is session
+
+    def _end(self, session: Session, *, keeps_credentials: bool = False) -> None:
+        """Take a session off the map for good: closed for new borrowers, while those it has are served."""
+        session.pool.retire()
+        self._forget(session, keeps_credentials=keeps_credentials)
+        self._keyed.close_key(session.place)
+
+    def _on_dropped(self, place: tuple[Any, str | None], service: Any) -> None:
+        """The map has lost a pool: it was unused, or one too many, or closed."""
+        with self._lock:
+            user = self._users.get(place[0])
+            session = None if user is None else user.sessions.get(place[1])
+            if session is not None and session.pool.service is service:
+                # A user who comes back with the same token needs no further mint, unless there is a later token.
+                self._forget(session, keeps_credentials=session.user.proven == [session])
+
+    def _forget(self, session: Session, *, keeps_credentials: bool) -> None:
+        user = session.user
+        user.forget(session)
+        if not user.sessions and self._users.get(user.key) is user:
+            del self._users[user.key]
+        config = session.pool.config
+        if config.password is not None:
+            return
+        if not keeps_credentials:
+            self._credentials.forget(config)
+        if session.is_proven and not session.pool.closed:  # a caller that kept it may go on using it
+            session.pool.forget_credentials(self._source_of_dropped)
+
+    def expire(self, key: Hashable | None = None) -> None:
+        """
+        Replace connections: idle ones now, the others as they come back. Does not block.
+
+        Args:
+            key: Whose; `None` is every user's.
+        """
+        if key is None:
+            self._keyed.expire_all()
+        elif (user := self._users.get(key)) is not None:
+            for session in list(user.sessions.values()):
+                session.pool.service.expire()
 
     def stats(self) -> ManagerStats:
         """The manager's numbers, in all and for each key."""
         total = self._keyed.stats()
-        pools = self._keyed.all_data()
+        sessions = {key: list(user.sessions.values()) for key, user in self._users.copy().items()}
         return ManagerStats(
-            pools=len(pools),
+            pools=len(sessions),
+            sessions=sum(map(len, sessions.values())),
             connections=total.size,
             borrowed=total.borrowed,
             pending=total.pending,
             max_total=total.max_total,
             connections_opened=total.created,
             rotations=self._rotations,
-            per_key={key: found.pool.get_stats() for key, found in pools.items()},
+            per_key={key: sum_of(each.pool.get_stats() for each in every) for key, every in sessions.items()},
         )
 
-    def _take_off(self, key: Hashable) -> Any:
-        """Retire the key's pool; its service, or `None` if the key has no pool."""
+    def _take_off(self, key: Hashable) -> list[Any]:
+        """Retire the key's pools; their services."""
         with self._lock:
-            found = self._keyed.key_data(key)
-            if found is None:
-                return None
-            self._retire(key, found.pool)
-        return found.pool.service
+            user = self._users.get(key)
+            sessions = [] if user is None else list(user.sessions.values())
+            for session in sessions:
+                self._end(session)
+        return [session.pool.service for session in sessions]
 
     def _retire_all(self) -> None:
         """Retire the present pools, one by one, so that `get_pool` never waits for all of them."""
         self._credentials.clear()
-        for key, found in self._keyed.all_data().items():
-            with self._lock:
-                if self._keyed.key_data(key) is found:
-                    self._retire(key, found.pool)
+        for user in list(self._users.copy().values()):
+            for session in list(user.sessions.values()):
+                with self._lock:
+                    if user.sessions.get(session.fingerprint) is session:
+                        self._end(session)
 
     def after_fork(self) -> None:
         """In the child of a fork: another thread of the parent may have held a lock."""
@@ -318,7 +451,7 @@ class LakebasePoolManager(_Manager[CT, LakebasePool[CT]]):
             environment. A user's pool has at most 3 connections, closed after 30 s, unless it says otherwise.
         max_total: Most connections of all pools together; `None` is no limit. When it is reached, the idle connection
             of the least recent user is closed for one that is needed.
-        max_pools: Most keys at once; for one more, the least recently used is evicted. `None` is no limit.
+        max_pools: Most pools at once; for one more, the least recently used is evicted. `None` is no limit.
         max_pool_idle: Seconds after which a pool without connections and borrowers is evicted.
         budget: A limit shared with further pools, instead of `max_total`.
         name: For texts and statistics; every user's pool has it.
@@ -335,14 +468,15 @@ class LakebasePoolManager(_Manager[CT, LakebasePool[CT]]):
 
     def close_pool(self, key: Hashable, timeout: float = 5.0) -> bool:
         """
-        Close the key's pool: no new borrowers; connections out are closed when they come back.
+        Close the key's pools: no new borrowers; connections out are closed when they come back.
 
         Blocks until idle ones are closed, at most `timeout` seconds. Returns whether there was a pool.
         """
-        service = self._take_off(key)
-        if service is not None:
-            service.stop(timeout, drain=False)
-        return service is not None
+        services = self._take_off(key)
+        deadline = monotonic() + timeout
+        for service in services:
+            service.stop(max(deadline - monotonic(), 0.0), drain=False)
+        return bool(services)
 
     def close_all(self, timeout: float = 5.0) -> None:
         """
@@ -373,10 +507,11 @@ class AsyncLakebasePoolManager(_Manager[ACT, AsyncLakebasePool[ACT]]):
 
     async def close_pool(self, key: Hashable, timeout: float = 5.0) -> bool:
         """As `LakebasePoolManager.close_pool`."""
-        service = self._take_off(key)
-        if service is not None:
-            await service.stop(timeout, drain=False)
-        return service is not None
+        services = self._take_off(key)
+        deadline = monotonic() + timeout
+        for service in services:
+            await service.stop(max(deadline - monotonic(), 0.0), drain=False)
+        return bool(services)
 
     async def close_all(self, timeout: float = 5.0) -> None:
         """As `LakebasePoolManager.close_all`."""

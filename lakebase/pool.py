@@ -23,6 +23,7 @@ from ._connecting import AsyncConnector, Connector
 from ._handles import lend, lent, revoke
 from ._pool_arguments import PoolArguments, PoolOverrides, with_endpoint_of_branch
 from ._session_reset import ending_block
+from ._sessions import minting_first
 from ._steps import arun, run
 from .config import LakebasePoolConfig
 
@@ -274,6 +275,8 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         """A connection that must be given back by `putconn`. Errors as in `connection`, which is to be preferred."""
         if self._closed:
             self._check_open()
+        if self.mints_first:
+            timeout = run(minting_first(self, self._seconds_left(timeout)))
         try:
             conn = self.service.acquire(timeout=None if timeout is None else self._seconds_left(timeout))
         except PoolingError as error:
@@ -391,6 +394,8 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         """As `LakebasePool.getconn`."""
         if self._closed:
             self._check_open()
+        if self.mints_first:
+            timeout = await arun(minting_first(self, self._seconds_left(timeout)))
         try:
             conn = await self.service.acquire(timeout=None if timeout is None else self._seconds_left(timeout))
         except PoolingError as error:

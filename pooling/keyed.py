@@ -337,7 +337,7 @@ class _Keyed(Generic[K, T, S]):
 
         Args:
             key: Any hashable.
-            pool: From `make_pool`.
+            pool: From `make_pool`; also one that was evicted before it had a resource.
             data: Any object to keep with it.
             is_provisional: Whether the key does not count in `max_keys`, so that no other key is evicted for it, until
                 `confirm` is called: for a key that anybody may make up.
@@ -355,6 +355,9 @@ class _Keyed(Generic[K, T, S]):
                 evicted = self._make_room(key, is_provisional=is_provisional)
                 entry = self._entries[key] = Entry(key, pool, data, self._now())
                 self._lru.add(entry)
+                if pool.engine.is_off_the_map:
+                    self._removed.discard(pool)
+                    pool.join_the_map()
                 if is_provisional:
                     self._provisional[key] = entry
         if evicted:

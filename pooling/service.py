@@ -264,6 +264,10 @@ class _Service(Generic[T]):
         """For keyed pools: note that the key was closed or evicted. The service then lives as long as its loans."""
         self.engine.kept_service = self
 
+    def join_the_map(self) -> None:
+        """For keyed pools: note that the key was given this pool again."""
+        self.engine.kept_service = None
+
     def keep_none(self) -> None:
         """For keyed pools: replace all resources and no longer keep `min_size`. The pool can still be used."""
         if self._ledger.min_size:

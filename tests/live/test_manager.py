@@ -68,14 +68,14 @@ async def test_another_token_replaces_the_pool_and_fails_no_request_in_flight(si
     async with Managers(side, lakebase_local) as managers:
         manager = managers.make({"max_size": 1})
         ann = identity(lakebase_local)
-        old = manager.for_user(ann)
+        old = manager.get_pool(ann.user, ann.pool_config(), ann.fingerprint)
         async with connection(old) as conn:
             waiter = side.go(who, old)
             await side.until(lambda: old.service.pending == 1)
             renewed = identity(lakebase_local, ann.user)
-            new = manager.for_user(renewed)
+            new = manager.get_pool(ann.user, renewed.pool_config(), renewed.fingerprint)
             assert new is not old
-            assert manager.for_user(renewed) is new
+            assert manager.get_pool(ann.user, renewed.pool_config(), renewed.fingerprint) is new
             assert manager.get_pool(ann.user) is new, "no fingerprint takes the pool as it is"
             with pytest.raises(psycopg_pool.PoolClosed):
                 await wait(old.getconn())

@@ -191,7 +191,8 @@ async def test_a_pool_replaced_between_look_up_and_use_is_looked_up_again(side, 
             got = routing.manager.for_user(found)
             looked_up.append(got)
             if len(looked_up) % 3 == 1:
-                routing.manager.for_user(identity(lakebase_local, ann.user))  # another request comes with a new token
+                renewed = identity(lakebase_local, ann.user)  # another request replaces the pool
+                routing.manager.get_pool(ann.user, renewed.pool_config(), renewed.fingerprint)
             return got
 
         pool.resolve_user_pool = replaced_once
