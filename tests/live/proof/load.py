@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from lakebase import (
@@ -63,10 +64,10 @@ class Load:
             names = [setup.app] if draw < 0.08 else setup.pooled if setup.pooled and draw < 0.2 else setup.users
             yield Request(self.record, worker, number, dice.choice(names), is_slow=dice.random() < 0.25)
 
-    def context(self, request: Request) -> RequestContext:
-        """The request's context: with an identity if it is a user's."""
+    def context(self, request: Request) -> Any:
+        """A user's request, with the identity; the app does its own work outside of requests."""
         identity = self.setup.identity(request.user)
-        return RequestContext("request") if identity is None else RequestContext("request", identity=identity)
+        return nullcontext() if identity is None else RequestContext("request", identity=identity)
 
 
 class ThreadLoad(Load):

@@ -71,7 +71,7 @@ class Setup:
         lake.wait_for_connections(0)
 
     def identity(self, user: str) -> UserIdentity | None:
-        """The identity of a request, from headers with the user's present token; `None` for a request of the app."""
+        """The identity of a request, from headers with the user's present token; `None` for the app's own work."""
         token = self.tokens.get(user)
         if token is None:
             return None
