@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import fastapi
 import httpx
 import pytest
 
@@ -77,8 +78,6 @@ class Starlette(ASGI):
 
 class FastAPI(ASGI):
     def make(self, values: Any) -> Any:
-        import fastapi
-
         from pooling.web.fastapi import install
 
         app = fastapi.FastAPI(default_response_class=fastapi.responses.PlainTextResponse)
@@ -210,7 +209,6 @@ def mine(container: Any = None) -> str:
 
 
 def test_an_apps_own_handlers_come_first():
-    import fastapi
     import flask
     from fastapi.testclient import TestClient
 
@@ -285,3 +283,28 @@ def test_what_has_headers_is_read_and_anything_else_is_refused():
     for other in (None, "headers", {"x-forwarded-user": "42"}):
         with pytest.raises(ConfigurationError, match="expected an ASGI scope"):
             request_identity(other)
+
+
+def test_a_websocket_of_a_framework_is_refused_before_it_is_accepted():
+    from fastapi.testclient import TestClient
+    from starlette.websockets import WebSocketDisconnect
+
+    from pooling.web.fastapi import install
+
+    app = fastapi.FastAPI()
+    install(app, CallSite(), values=request_identity)
+
+    @app.websocket("/")
+    async def serve(websocket: fastapi.WebSocket) -> None:
+        ctx = RequestContext.current()
+        assert ctx is not None
+        name = ctx["identity"].user
+        await websocket.accept()
+        await websocket.send_text(name)
+
+    with TestClient(app) as client:
+        with client.websocket_connect("/", headers={"X-Forwarded-Email": "ann@corp.example"}) as websocket:
+            assert websocket.receive_text() == "ann@corp.example"
+        with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/"):
+            pytest.fail("it must not be accepted")
+        assert refused.value.code == 1008
