@@ -24,6 +24,7 @@ from ._acting import acting_for, role_refusal
 from ._checkpoint import has_to_commit
 from ._delegating import Delegating
 from ._driver_state import sealing
+from ._secrets import HiddenText
 from ._session_reset import SessionReset, check_session_reset, ending_block, take_mark
 from ._steps import arun, run
 from ._token_owners import Owner, TokenOwners, check_owner
@@ -92,9 +93,10 @@ class _UserScope(Delegating[P]):
         identity = _identity_of(identity)
         if self.trust_headers:
             return identity.user, timeout
-        user, token = identity.pool_key(), identity.token
-        if token is None:  # the app's own word
+        user = identity.pool_key()
+        if identity.token is None:  # the app's own word
             return user, timeout
+        token = HiddenText(identity.token)
         owner = self._owners.known(token)
         if owner is None:
             begun = monotonic()

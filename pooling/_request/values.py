@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
@@ -57,6 +58,8 @@ class LazyValue(Generic[T]):
         try:
             self._value = self._make()
         except Exception as error:  # noqa: BLE001 - for each caller that asks
+            # The frames keep their lines, and not their variables, which are the request's: its headers, its tokens.
+            traceback.clear_frames(error.__traceback__)
             self._error = error, error.__traceback__
         self._make = None  # after the outcome, which other threads read without the lock
 

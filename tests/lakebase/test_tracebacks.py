@@ -12,14 +12,18 @@ import pytest
 
 from lakebase import (
     AsyncLakebasePool,
+    AsyncUserScopedPool,
+    IdentityError,
     LakebasePool,
     LakebasePoolConfig,
     LakebasePoolManager,
     RoutingPool,
     UserIdentity,
+    UserScopedPool,
     create_async_lakebase_pool,
     create_lakebase_pool,
     generate_database_credential,
+    request_identity,
     resolve_username,
     with_endpoint_host,
 )
@@ -190,6 +194,43 @@ def test_a_request_that_gets_no_pool_hides_its_token(lakebase_user) -> None:
             with pytest.raises(psycopg.Error) as failed, RoutingPool(app_pool, manager.for_user).connection():
                 pass
         assert_hidden(failed.value, SECRET)
+
+
+REFUSALS: dict[str, Any] = {
+    "no token of the workspace's": lambda lake: None,
+    "a workspace that fails": lambda lake: lake.fail_workspace(503, path="/Me"),
+    "a workspace that is not understood": lambda lake: lake.fail_workspace(404, path="/Me"),
+    "a workspace that does not answer": lambda lake: lake.hold_workspace(path="/Me"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+async def test_a_token_that_cannot_be_verified_is_hidden(lakebase_user, why: str) -> None:
+    lake = lakebase_user.lake
+    ann = UserIdentity("ann@corp.example", SECRET)
+    try:
+        REFUSALS[why](lake)
+        with create_lakebase_pool(lakebase_user.config()) as pool, pytest.raises(PoolingError) as caught:
+            with UserScopedPool(pool).connection(0.5, identity=ann):
+                pass
+        async with create_async_lakebase_pool(lakebase_user.config()) as apool:
+            with pytest.raises(PoolingError) as acaught:
+                async with AsyncUserScopedPool(apool).connection(0.5, identity=ann):
+                    pass
+    finally:
+        lake.clear_faults()
+    for error in (caught.value, acaught.value):
+        assert_hidden(error, SECRET)
+
+
+@pytest.mark.parametrize("more", [{"X-Forwarded-Email": "a,b"}, {"X-Forwarded-User": " "}, {}])
+def test_headers_that_name_no_user_hide_their_token(more: dict[str, str]) -> None:
+    request = RequestContext(**request_identity({"headers": {"X-Forwarded-Access-Token": SECRET, **more}}))
+    for _ in range(2):
+        with pytest.raises(IdentityError) as caught:
+            request["identity"]
+        assert "from_headers" in shown(caught.value)
+        assert_hidden(caught.value, SECRET)
 
 
 async def test_a_cancelled_login_hides_its_password(lakebase_user) -> None:
