@@ -22,6 +22,7 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 SHOWN = (0.25, 0.5, 0.75, 1.5, 2.0)
 UNLIMITED = 1_000_000_000  # connections
 SAMPLE = 20_000  # most requests of a simulation of the search
+LARGER_SAMPLE = 200_000  # requests of a simulation that corrects what was found by samples, before that of all
 CORRECTIONS, CORRECTION = 2, 0.04  # how often, and by what share, to raise what a sample found too low
 FILL = 20  # a warm-up of a sample has at most so many requests for each connection,
 SHORTEST_WARM_UP = 500  # but not fewer than these
@@ -173,8 +174,8 @@ class Search:
         self.lenient = WaitGoal(goal.share, max(10 * goal.seconds, 1.0))
         self.samples: dict[tuple[int, int], Candidate] = {}
 
-    def simulate(self, max_total: int, max_size: int, workload: Workload, *, jobs: int = 1) -> Candidate:
-        """Simulate these limits, until the goal is missed by far."""
+    def simulate(self, max_total: int, max_size: int, workload: Workload) -> Candidate:
+        """Simulate these limits, until the goal is missed by far; on all processors if there are many requests."""
         deployment, report = self.deployment, self.progress
         what = f"max_total={max_total if max_total < UNLIMITED else 'unlimited'} max_size={max_size}"
         result = simulate(
@@ -185,7 +186,7 @@ class Search:
             replicas=deployment.replicas,
             sticky=deployment.sticky,
             seed=deployment.seed,
-            jobs=jobs,
+            jobs=(os.cpu_count() or 1) if workload.requests > SAMPLE else 1,
             goal=self.lenient,
             progress=None if report is None else lambda ended, total: report(what, ended, total),
         )
@@ -195,18 +196,30 @@ class Search:
         """Simulate these limits with all requests."""
         if self.sample_of(max_total) == self.workload:
             return self.simulate_sample(max_total, max_size)
-        jobs = (os.cpu_count() or 1) if self.workload.requests > SAMPLE else 1
-        return self.simulate(max_total, max_size, self.workload, jobs=jobs)
+        return self.simulate(max_total, max_size, self.workload)
 
     def confirm(self, max_total: int, max_size: int) -> Candidate:
         """Simulate with all requests the limits that were found by samples; slightly more, if these fall just short."""
+        if not self.meets(max_total, max_size):
+            return self.simulate_all(max_total, max_size)
+        if self.workload.requests > 2 * LARGER_SAMPLE:  # a correction with all requests would take too long
+            max_total = self._correct(max_total, lambda total: self.simulate_more(total, max_size)).max_total
+        return self._correct(max_total, lambda total: self.simulate_all(total, max_size))
+
+    def simulate_more(self, max_total: int, max_size: int) -> Candidate:
+        """Simulate these limits with a larger sample."""
+        workload = replace(self.workload, requests=LARGER_SAMPLE, warm_up=self.sample_of(max_total).warm_up)
+        return self.simulate(max_total, max_size, workload)
+
+    def _correct(self, max_total: int, simulate: Callable[[int], Candidate]) -> Candidate:
+        """What was simulated last: the first of a few values of `max_total` that meets the goal, or the largest."""
+        most = self.deployment.connections_of_one
         for _ in range(CORRECTIONS):
-            chosen = self.simulate_all(max_total, max_size)
-            is_just_short = self.meets(max_total, max_size) and not chosen.result.meets(self.goal)
-            if not is_just_short or max_total >= self.deployment.connections_of_one:
+            chosen = simulate(max_total)
+            if chosen.result.meets(self.goal) or max_total >= most:
                 return chosen
-            max_total = min(max_total + max(round(max_total * CORRECTION), 1), self.deployment.connections_of_one)
-        return self.simulate_all(max_total, max_size)
+            max_total = min(max_total + max(round(max_total * CORRECTION), 1), most)
+        return simulate(max_total)
 
     def simulate_sample(self, max_total: int, max_size: int) -> Candidate:
         """Simulate these limits with some of the requests, once."""

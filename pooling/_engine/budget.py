@@ -207,7 +207,7 @@ class Budget:
             self.age.tick(now)
             if ledger in self.active:
                 self.spares.offer(self.active[ledger])
-        if self.is_short or self.used > self.limit:
+        if self.waiting_without or self.waiting_for_more or self.used > self.limit:
             if now - self.audited_at >= AUDIT_EVERY:
                 ledger = None
                 self.audit(now)
@@ -305,6 +305,8 @@ class Budget:
 
     def _being_freed(self) -> int:
         """Places that become free without an eviction."""
+        if not self.closing:
+            return 0
         places = 0
         for ledger in list(self.closing):
             places += len(ledger.closing)

@@ -198,7 +198,7 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """How many borrowers are in the queue."""
-        return sum(map(len, self.queues))
+        return sum(map(len, self.queues)) if self.queues else 0
 
     @property
     def waiting_since(self) -> float:
@@ -615,13 +615,14 @@ class Ledger:
         budget = self.budget
         if budget is None and len(self.slots) >= self.max_size:
             return  # no room, however many wait
-        waiting = self.waiting if self.queues else 0
-        if not waiting and self.live + len(self.opening) >= self.min_size:
+        waiting = self.waiting
+        missing = self.min_size and self.min_size - self.live - len(self.opening)
+        if not waiting and missing <= 0:
             if budget is not None:
                 budget.set_demand(self, 0)
             return
-        fills = self.state is RUNNING and now >= self.backoff.fill_at
-        missing = self.min_size - self.live - len(self.opening) if fills else 0
+        if self.state is not RUNNING or now < self.backoff.fill_at:
+            missing = 0
         unserved = waiting - len(self.opening)
         if now < self.backoff.retry_at:
             unserved = 1 if unserved > 0 and now >= self.backoff.probe_at and not self.opening else 0
@@ -876,7 +877,8 @@ class Ledger:
 
     def _look_at(self, when: float, now: float) -> None:
         """Bring the next sweep forward to `when`, but to no earlier than `SHORTEST_ALARM` from now."""
-        self.alarm = min(self.alarm, max(when, now + SHORTEST_ALARM))
+        if when < self.alarm:
+            self.alarm = min(self.alarm, max(when, now + SHORTEST_ALARM))
 
     def _next_look_at_budget(self, now: float) -> float:
         """When it may ask for more of a spent budget, or whether that has room for `min_size`, which evicts nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from .workload import Workload, sampler_of, weights_of
@@ -97,7 +97,7 @@ class Thinkers:
         self,
         users: int,
         think_time: Callable[[], float],
-        weights: list[float] | None,
+        weights: Sequence[float] | None,
         random: Random,
     ) -> None:
         self.users = users

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -124,25 +126,34 @@ def sampler_of(duration: Duration, random: Random) -> Callable[[], float]:
     return sample
 
 
-def weights_of(workload: Workload) -> list[float] | None:
+def weights_of(workload: Workload) -> Sequence[float] | None:
     """The share of each user in all requests; `None` if they are equal."""
-    skew, users = workload.skew, workload.users
+    skew = workload.skew
     if isinstance(skew, Sequence):
-        weights = list(skew)
-    elif skew:
-        weights = [(number + 1) ** -skew for number in range(users)]
-    else:
-        return None
+        return _shares(skew)
+    return _zipf_shares(workload.users, skew) if skew else None
+
+
+@lru_cache(maxsize=2)  # the simulations of one search have the same users
+def _zipf_shares(users: int, exponent: float) -> array[float]:
+    return _shares([(number + 1) ** -exponent for number in range(users)])
+
+
+def _shares(weights: Sequence[float]) -> array[float]:
     total = sum(weights)
-    return [weight / total for weight in weights]
+    return array("d", [weight / total for weight in weights])
+
+
+@lru_cache(maxsize=2)
+def _zipf_totals(users: int, exponent: float) -> array[float]:
+    return array("d", accumulate(_zipf_shares(users, exponent)))
 
 
 def user_sampler_of(workload: Workload, random: Random) -> Callable[[], int]:
     """A function that gives the user of each request, a number below `users`."""
-    weights, draw = weights_of(workload), random.random
-    if weights is None:
-        users = workload.users
+    skew, users, draw = workload.skew, workload.users, random.random
+    if not skew:
         return lambda: int(draw() * users)
-    totals = list(accumulate(weights))
+    totals = array("d", accumulate(_shares(skew))) if isinstance(skew, Sequence) else _zipf_totals(users, skew)
     last = workload.users - 1
     return lambda: min(bisect(totals, draw()), last)

@@ -75,6 +75,25 @@ def test_what_a_sample_finds_too_low_is_raised_until_all_requests_meet_the_goal(
     assert corrected.result.requests == WORKLOAD.requests
 
 
+def test_a_larger_sample_corrects_before_all_requests_are_simulated(monkeypatch):
+    chosen = make_plan(WORKLOAD, DEPLOYMENT, GOAL).chosen
+    monkeypatch.setattr(_planning, "LARGER_SAMPLE", WORKLOAD.requests // 3)
+    simulated = []
+
+    class Told(_planning.Search):
+        def simulate(self, max_total, max_size, workload):
+            simulated.append((max_total, workload.requests))
+            return super().simulate(max_total, max_size, workload)
+
+    search = Told(WORKLOAD, DEPLOYMENT, GOAL, None)
+    too_few = chosen.max_total // 2
+    search.samples[too_few, 1] = chosen  # as if a sample with half as many had met the goal
+    corrected = search.confirm(too_few, 1)
+    in_part = [total for total, requests in simulated if requests < WORKLOAD.requests]
+    in_whole = [total for total, requests in simulated if requests == WORKLOAD.requests]
+    assert in_part[0] == too_few < in_part[-1] == in_whole[0] <= corrected.max_total == in_whole[-1]
+
+
 def test_what_binds_is_named():
     narrow = make_plan(WORKLOAD, replace(DEPLOYMENT, max_total=4), GOAL)
     assert not narrow.meets_goal
@@ -85,7 +104,7 @@ def test_what_binds_is_named():
 
 
 def test_the_compute_bounds_the_connections_of_all_replicas():
-    workload = Workload(users=600, rate=600.0, requests=4000, warm_up=2000, skew=0.0)
+    workload = Workload(users=600, rate=600.0, requests=1200, warm_up=1200, skew=0.0)
     small = make_plan(workload, replace(DEPLOYMENT, replicas=4, compute_units=0.5), WaitGoal(0.9, 0.01))
     assert small.chosen.max_total == direct_connections(0.5) // 4
     assert not small.meets_goal
