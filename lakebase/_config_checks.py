@@ -35,7 +35,15 @@ _TEXTS = (
     "application_name",
     "schema",
 )
-_FLAGS = ("allow_plaintext", "create_schema", "pooled", "read_only", "transaction_mode_guard", "warm_up")
+_FLAGS = (
+    "allow_plaintext",
+    "create_schema",
+    "oauth_through_pooler",
+    "pooled",
+    "read_only",
+    "transaction_mode_guard",
+    "warm_up",
+)
 _CONNECTION_STRING = re.compile(r"://[^/\s]*@|\bpassword\s*=", re.IGNORECASE)
 _NOT_ONE_HOST = re.compile(r"://|[,\s]")
 _ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+(/endpoints/[^/\s]+)?")
@@ -177,7 +185,7 @@ def _check_pooler(config: Settings) -> None:
             "Leave pooled= out, or connect to an autoscaling endpoint.",
             field="pooled",
         )
-    elif config.pooled and host is not None and not (is_pooled_host(pooled_host(host)) or is_local_pooler(host)):
+    elif config.pooled and host is not None and not has_known_pooler(host) and not can_ask_for_pooler(config):
         raise ConfigurationError(
             f"pooled=True with host={host!r}: the pooler's host is not known, since this one is not named like an "
             "endpoint's (ep-….), and the connection would be a direct one. Have the workspace asked: "
@@ -186,15 +194,26 @@ def _check_pooler(config: Settings) -> None:
         )
 
 
+def has_known_pooler(host: str) -> bool:
+    """Whether a host names its pooler, or is one."""
+    return is_pooled_host(pooled_host(host)) or is_local_pooler(host)
+
+
+def can_ask_for_pooler(config: Settings) -> bool:
+    """Whether the workspace can be asked for the pooler's host, by an identity that there is."""
+    return config.endpoint is not None and (config.is_oauth or config.workspace_client is not None)
+
+
 def check_pooler_has_password(config: Settings) -> None:
     """Refuse to have a minted token pass through the built-in pooler."""
     # https://docs.databricks.com/aws/en/oltp/projects/connection-pooling
-    if config.password is None and config.is_through_pooler:
+    if config.password is None and config.is_through_pooler and not config.oauth_through_pooler:
         setting = "pooled=True" if config.pooled else f"host={config.host!r} is the built-in pooler's"
         raise ConfigurationError(
             f"{setting} without a password: the built-in pooler takes roles with a native Postgres password only "
             "and refuses minted tokens ('SASL authentication failed'). Either give user= and password= of such a "
-            "role, or connect directly: pooled=False and the endpoint's own host.",
+            "role, or connect directly: pooled=False and the endpoint's own host. If yours takes tokens all the same, "
+            "oauth_through_pooler=True tries it.",
             field="pooled" if config.pooled else "host",
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import re
@@ -26,7 +25,16 @@ from ._driver_state import beginning_with, note_lender, remember
 from ._secrets import WithoutLocals
 from ._session_settings import beginning_statements, quoted_name
 from ._steps import Steps, arun, run
-from .endpoints import completed, is_incomplete
+from .endpoints import (
+    acheck_host,
+    acompleted,
+    check_host,
+    completed,
+    doubt_host,
+    is_host_to_be_found,
+    is_incomplete,
+    known_host_problem,
+)
 from .errors import (
     ConfigurationError,
     ConnectError,
@@ -53,6 +61,8 @@ PREPARING, MINTING, CONNECTING = "conninfo() or kwargs()", "minting a credential
 ASKING = "asking the workspace for the host and the role"
 CREATING_SCHEMA = "creating the schema"
 CONFIGURING, CHECKING = "configure()", "check()"
+# What a host is met with that is not the endpoint's any more.
+_OF_HOST = (ConnectFailure.UNREACHABLE, ConnectFailure.NO_ENDPOINT, ConnectFailure.TLS, ConnectFailure.LOST)
 LONGEST_PAUSE = 60.0  # seconds between two failed attempts of one series of them
 
 logger = logging.getLogger("lakebase")
@@ -106,6 +116,7 @@ class _Connector(PoolFactory[Any]):
     _is_given_up = False
     _has_schema = False
     on_login: Callable[[], None] | None = None  # called after each login
+    _doubts_host = False
     is_checking = False  # whether dead connections are logged
     doing = CONNECTING  # what the latest attempt was doing
 
@@ -130,7 +141,7 @@ class _Connector(PoolFactory[Any]):
         self.kwargs = kwargs
         self._credentials = credentials
         self.configure = configure
-        self.settings = settings
+        self.settings = self.given = settings
         self.check = check
         self.owner = owner
         self.patience = patience
@@ -175,15 +186,14 @@ class _Connector(PoolFactory[Any]):
         settings = self.settings
         return settings is not None and settings.read_only and settings.is_through_pooler
 
-    def complete_settings(self) -> None:
-        """Ask the workspace for the host or the role that the settings lack. Blocks for a request or two."""
-        assert self.settings is not None
-        self.settings = completed(self.settings)
-
     # These block, or are coroutine functions.
 
-    def ask_workspace(self) -> Any:
-        """Call `complete_settings`, off the event loop if there is one."""
+    def completed(self, given: LakebasePoolConfig) -> Any:
+        """The settings with the host and the role that they lack, of which the workspace is asked."""
+        raise NotImplementedError
+
+    def check_host(self, settings: LakebasePoolConfig) -> Any:
+        """Find out whether the host is the endpoint's, after a connect that failed for good."""
         raise NotImplementedError
 
     def password(self, source: CredentialSource) -> Any:
@@ -229,19 +239,39 @@ class _Connector(PoolFactory[Any]):
             raise LoginError(f"conninfo cannot be read: {problem}. {failure.value}.", failure=failure, step="creating")
         return (yield from self.connecting(conninfo, kwargs))
 
-    def completing(self) -> Steps[None]:
-        """Have the settings completed, if they lack something; the next step is minting."""
-        if self.settings is not None and is_incomplete(self.settings):
-            self.doing = ASKING
-            yield self.ask_workspace
-        self.doing = MINTING
-
     def finding_arguments(self) -> Steps[tuple[str, dict[str, Any]]]:
         """The connection string and the driver's arguments of this moment, without a minted password."""
-        yield from self.completing()
+        yield from self.finding_host()
         self.doing = PREPARING
         conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
         return conninfo, self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
+
+    def finding_host(self) -> Steps[None]:
+        """Ask the workspace for what the settings lack; for a host that it gave, again after a connect in vain."""
+        given, known = self.given, self.settings
+        if given is None or known is None or not (self._doubts_host or is_incomplete(known)):
+            return
+        self.doing = ASKING
+        try:
+            self.settings = yield partial(self.completed, given)
+        except (CredentialError, ConfigurationError) as error:
+            if is_incomplete(known):
+                raise
+            logger.debug("the host of %s is not asked for again: %s", given.endpoint or given.instance_name, error)
+        self._doubts_host = False
+        pool = self.owner()
+        found = self.settings
+        if pool is not None and found is not None and known is not given and known.server_host != found.server_host:
+            target = given.endpoint or given.instance_name
+            logger.warning("%s has moved from %s to %s", target, known.server_host, found.server_host)
+            pool.service.expire()
+
+    def doubt_host(self) -> None:
+        """Ask the workspace again for the host before the next connect, if it was the workspace that gave it."""
+        given = self.given
+        if given is not None and self.settings is not given and (given.host is None or is_host_to_be_found(given)):
+            self._doubts_host = True
+            doubt_host(given)
 
     def preparing(self, connection: Any) -> Steps[None]:
         """Make a new connection ready for its first borrower; one that cannot be is closed."""
@@ -305,6 +335,8 @@ class _Connector(PoolFactory[Any]):
                 rejected = classify_connect_error(error) is ConnectFailure.LOGIN_REJECTED
                 if may_mint_again and rejected and source is not None and source.invalidate(password or ""):
                     continue
+                if self.settings is not None and classify_connect_error(error).is_final:
+                    yield partial(self.check_host, self.settings)
                 raise self.failed(error) from error
         raise AssertionError("unreachable")
 
@@ -380,7 +412,9 @@ class _Connector(PoolFactory[Any]):
             failure = connect_error(error)
         else:
             target = f"{settings.server_host}/{settings.database}"
-            failure = connect_error(error, user=settings.user, target=target)
+            failure = connect_error(error, user=settings.user, target=target, hint=known_host_problem(settings))
+            if failure.failure in _OF_HOST:
+                self.doubt_host()
         # A role's or a database's own limit says nothing about the others.
         if isinstance(failure, TooManyConnectionsError) and self.on_crowded and not _OF_ONE.search(str(error)):
             self.on_crowded()
@@ -469,8 +503,11 @@ class Connector(_Connector):
         """Commit, before a request's answer goes out."""
         run(committing(value))
 
-    def ask_workspace(self) -> None:
-        self.complete_settings()
+    def completed(self, given: LakebasePoolConfig) -> LakebasePoolConfig:
+        return completed(given)
+
+    def check_host(self, settings: LakebasePoolConfig) -> None:
+        check_host(settings)
 
     def password(self, source: CredentialSource) -> str:
         return source.password()
@@ -504,8 +541,11 @@ class AsyncConnector(_Connector):
         """As `Connector.checkpoint`."""
         await arun(committing(value))
 
-    async def ask_workspace(self) -> None:
-        await asyncio.to_thread(self.complete_settings)
+    async def completed(self, given: LakebasePoolConfig) -> LakebasePoolConfig:
+        return await acompleted(given)
+
+    async def check_host(self, settings: LakebasePoolConfig) -> None:
+        await acheck_host(settings)
 
     async def password(self, source: CredentialSource) -> str:
         return await source.apassword()

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from ._environment import ENVIRONMENT, settings_in
 from ._workspace import is_transient, new_client
-from .config import ENVIRONMENT, LakebasePoolConfig
+from .config import LakebasePoolConfig
 from .credentials import DatabaseCredential, credential_source, generate_database_credential
-from .endpoints import endpoint_hosts, host_problem
+from .endpoints import completed, endpoint_hosts, host_problem
 from .errors import ConfigurationError, ConnectFailure, CredentialError, classify_connect_error
 from .limits import direct_connections, over_limit
 from .username import resolve_username, user_name
@@ -116,10 +117,11 @@ def examine(
 def _configuration(facts: _Facts) -> Finding:
     check = "configuration"
     config = facts.config
-    # First all that can be told without a request; the user may have to be asked for.
-    if missing := _missing(config, facts.environ):
-        return Finding(check, Verdict.FAILED, f"missing: {', '.join(missing)}", "set them, in the environment or here")
     try:
+        # First all that can be told without a request; the user may have to be asked for.
+        if missing := _missing(config, facts.environ):
+            found = f"missing: {', '.join(missing)}"
+            return Finding(check, Verdict.FAILED, found, "set them, in the environment or here")
         if config.user is None and config.password is None:
             config = config.merged({"user": resolve_username(config, environ=facts.environ)})
         resolved = config.resolved(facts.environ)
@@ -132,20 +134,20 @@ def _configuration(facts: _Facts) -> Finding:
     facts.resolved = resolved
     route = "the pooler" if resolved.pooled else "directly"
     secret = "a minted token" if resolved.is_oauth else "a native password"
-    return Finding(
-        check, Verdict.OK, f"{resolved.user} to {resolved.database} on {resolved.server_host}, {route}, with {secret}"
-    )
+    host = resolved.server_host or f"the host of {resolved.endpoint or resolved.instance_name}"
+    return Finding(check, Verdict.OK, f"{resolved.user} to {resolved.database} on {host}, {route}, with {secret}")
 
 
 def _missing(config: LakebasePoolConfig, environ: Mapping[str, str]) -> list[str]:
+    there = {name for name in ENVIRONMENT if getattr(config, name) is not None}
+    there |= {found.field for found in settings_in(environ)}
+    has_endpoint = bool(there & {"endpoint", "instance_name"}) if config.is_oauth else bool(config.endpoint)
     names = ["host", "database"]
-    if config.is_oauth and config.instance_name is None:
+    if has_endpoint and "host" not in there:
+        names = []  # the workspace knows them
+    elif config.is_oauth and not has_endpoint:
         names.append("endpoint")
-    return [
-        f"{name}= ({', '.join(ENVIRONMENT[name])})"
-        for name in names
-        if getattr(config, name) is None and not any(environ.get(variable) for variable in ENVIRONMENT[name])
-    ]
+    return [f"{name}= ({', '.join(ENVIRONMENT[name])})" for name in names if name not in there]
 
 
 def _workspace_access(facts: _Facts) -> Finding:
@@ -209,6 +211,15 @@ def _host(facts: _Facts) -> Finding:
     config = facts.resolved
     if config is None:
         return _skipped(check, "configuration")
+    if config.host is None:
+        if facts.client is None:
+            return _skipped(check, "workspace")
+        try:
+            config = facts.resolved = completed(config)
+        except (ConfigurationError, CredentialError) as error:
+            return Finding(
+                check, Verdict.FAILED, str(error), "check endpoint= (LAKEBASE_ENDPOINT), or set host= (PGHOST)"
+            )
     host = config.server_host or ""
     try:
         addresses = sorted(
@@ -268,6 +279,8 @@ def _login(facts: _Facts) -> Finding:
     config = facts.resolved
     if config is None or facts.password is None:
         return _skipped(check, "credential")
+    if config.host is None:
+        return _skipped(check, "host")
     import psycopg
 
     begun = time.monotonic()

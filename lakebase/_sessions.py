@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ._connecting import MINTING
 from ._pool_errors import mint_error, mint_timeout
 from ._secrets import WithoutLocals
 from .errors import CredentialError
@@ -114,7 +115,8 @@ def minting_first(pool: Any, timeout: float | None) -> Steps[float]:
     while pool.mints_first:
         try:
             with WithoutLocals():
-                yield from connector.completing()
+                yield from connector.finding_host()
+                connector.doing = MINTING
                 yield partial(mint, connector.credentials, deadline - time.monotonic())
         except CredentialError as error:
             yield from connector.noting(error)

@@ -77,6 +77,7 @@ class SettingsDict(TypedDict, total=False):
     ssl_root_cert: str | os.PathLike[str] | None
     allow_plaintext: bool
     pooled: bool
+    oauth_through_pooler: bool
     transaction_mode_guard: bool
     read_only: bool
     schema: str | None
@@ -123,6 +124,7 @@ class Settings:
     ssl_root_cert: str | os.PathLike[str] | None = None
     allow_plaintext: bool = False
     pooled: bool = False
+    oauth_through_pooler: bool = False
     transaction_mode_guard: bool = False
     read_only: bool = False
     schema: str | None = None

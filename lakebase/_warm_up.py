@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ._environment import has_endpoint
 from ._user_client import workspace_at
 from ._workspace import load_sdk
 
@@ -44,8 +45,8 @@ def warm_up_for_pool(config: LakebasePoolConfig) -> None:
 def warm_up_for_users(config: LakebasePoolConfig) -> None:
     """The same for the pools of many users, of which this is the base configuration."""
     # Without an endpoint the users have passwords; without the workspace's address only a mint finds out what it needs.
-    has_endpoint = config.endpoint or config.instance_name or os.environ.get("LAKEBASE_ENDPOINT")
-    if has_endpoint and _is_wanted(config) and (workspace := workspace_at(config.workspace_url)) is not None:
+    is_minting = config.endpoint or config.instance_name or has_endpoint(os.environ)
+    if is_minting and _is_wanted(config) and (workspace := workspace_at(config.workspace_url)) is not None:
         _begin(workspace.url, workspace.prepare)
 
 

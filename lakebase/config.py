@@ -12,6 +12,7 @@ from typing import Any, Self, Unpack
 from pooling.errors import ConfigurationError
 
 from ._config_checks import check_names, check_pooler_has_password, check_values
+from ._environment import ENVIRONMENT, Found, settings_in
 from ._secrets import HiddenText
 from ._settings import NOTHING, SECRET_FIELDS, PasswordCallable, Settings, SettingsDict
 from .hosts import direct_host
@@ -21,21 +22,6 @@ __all__ = ["LakebasePoolConfig", "PasswordCallable"]
 
 #: Of a Lakebase that is given by its endpoint or instance alone.
 DEFAULT_DATABASE = "databricks_postgres"
-
-#: Environment variables, in order of precedence, of the fields that may come from there.
-ENVIRONMENT = MappingProxyType(
-    {
-        "host": ("PGHOST",),
-        "port": ("PGPORT",),
-        "database": ("PGDATABASE",),
-        "user": ("PGUSER", "DATABRICKS_CLIENT_ID"),
-        "endpoint": ("LAKEBASE_ENDPOINT",),
-        "ssl_mode": ("PGSSLMODE",),
-        "ssl_root_cert": ("PGSSLROOTCERT",),
-        "application_name": ("PGAPPNAME",),
-        "connect_timeout": ("PGCONNECT_TIMEOUT",),
-    }
-)
 
 # An override replaces the whole group: the base's password must not be used for a user whose token is missing.
 _EXCLUSIVE = (("password", "token", "workspace_client"), ("endpoint", "instance_name"), ("host", "endpoint_hosts"))
@@ -47,7 +33,8 @@ class LakebasePoolConfig(Settings):
     Where a pool connects, as whom, with which credential, and how many at once.
 
     Fields may be missing, since the base configuration of many pools has no user: a value is checked here,
-    completeness by `resolved()`, which every pool calls before it does anything else.
+    completeness by `resolved()`, which every pool calls before it does anything else. What comes from the environment
+    may be in the section of libpq's service file that `PGSERVICE` names, too.
 
     The credential is one of: `password`, for a role with a native password; or
     a token minted for `endpoint` or `instance_name` through `workspace_client`,
@@ -56,7 +43,7 @@ class LakebasePoolConfig(Settings):
 
     Args:
         host: Of the endpoint, without scheme or port. From `PGHOST`; without either, the workspace is asked for the
-            host of `endpoint` or `instance_name` before the first connection.
+            host of `endpoint` or `instance_name` before the first connection, and again when that host fails.
         endpoint_hosts: All hosts of the endpoint as the workspace names them, so that no rule about names is needed;
             `with_endpoint_host` sets it together with `host`.
         port: From `PGPORT`.
@@ -66,8 +53,9 @@ class LakebasePoolConfig(Settings):
             `workspace_client` is seen to have another identity; without it, the workspace is asked for the role of the
             identity that mints, before the first connection.
         endpoint: `projects/P/branches/B/endpoints/E`, or `projects/P/branches/B` for
-            the branch's read-write endpoint. From `LAKEBASE_ENDPOINT`.
-        instance_name: Of a provisioned instance; instead of `endpoint`.
+            the branch's read-write endpoint. From `LAKEBASE_ENDPOINT`, `PGENDPOINT`, `LAKEBASE_AUTOSCALING_ENDPOINT`,
+            or `LAKEBASE_AUTOSCALING_PROJECT` and `_BRANCH`.
+        instance_name: Of a provisioned instance; instead of `endpoint`. From `LAKEBASE_INSTANCE_NAME`.
         password: Native password, or what returns it, called for each new connection; in an
             asyncio pool it may be `async`.
         token: Workspace token of the user that the pool belongs to, as in `X-Forwarded-Access-Token`.
@@ -82,7 +70,8 @@ class LakebasePoolConfig(Settings):
         ssl_root_cert: Path of the trusted certificates, or `system`. From `PGSSLROOTCERT`.
         allow_plaintext: Permits the weaker ssl modes, for a Postgres on your own machine.
         pooled: Connect through the endpoint's built-in pooler (transaction mode). It takes native
-            passwords only.
+            passwords only. If the name of its host follows no rule, the workspace is asked before the first connection.
+        oauth_through_pooler: Let a minted token pass through the pooler, which by its documentation refuses it.
         transaction_mode_guard: Refuse to send what the pooler would break (`transaction_mode_violations`); needs the
             extra `lakebase-pooling[sql]`.
         read_only: Connect to the endpoint's readable secondaries, whose host the workspace is asked for before the
@@ -175,11 +164,10 @@ class LakebasePoolConfig(Settings):
         A configuration from the environment that Databricks Apps sets; what is given explicitly wins.
 
         Raises:
-            ConfigurationError: A host or database is in neither, or a value cannot work.
+            ConfigurationError: Neither has a host and a database, nor an endpoint of which the workspace has them; or a
+                value cannot work.
         """
-        config = cls(**explicit)._filled(os.environ if environ is None else environ)
-        config._require("host", "database")
-        return config
+        return cls(**explicit)._filled(os.environ if environ is None else environ)._with_address()
 
     def merged(self, per_pool: LakebasePoolConfig | Mapping[str, Any] | None) -> LakebasePoolConfig:
         """
@@ -216,28 +204,31 @@ class LakebasePoolConfig(Settings):
 
     def _filled(self, environ: Mapping[str, str]) -> LakebasePoolConfig:
         values, sources = self.given(), []
-        for name, variables in ENVIRONMENT.items():
-            if values.get(name) is not None:
-                continue
-            # The environment names the app's own role and endpoint: no fallback for a user's.
-            if name == "user" and (self.token is not None or _is_anothers(self.workspace_client, environ)):
-                continue
-            if name == "endpoint" and (self.instance_name is not None or self.password is not None):
-                continue
-            for variable in variables:
-                if text := environ.get(variable):
-                    values[name] = _parsed(name, variable, text)
-                    sources.append((name, variable))
-                    break
+        for found in settings_in(environ):
+            if values.get(found.field) is None and self._takes(found, values, environ):
+                values[found.field] = _parsed(found)
+                sources.append(found)
         if not sources:
             return self
         try:
             return type(self)(**values)
         except ConfigurationError as error:
-            for name, variable in sources:
-                if name == error.field:
-                    raise ConfigurationError(f"{error} ({variable} in the environment)", field=name) from error
+            for found in sources:
+                if found.field == error.field:
+                    raise ConfigurationError(
+                        f"{error} ({found.variable} in the environment)", field=found.field
+                    ) from error
             raise
+
+    def _takes(self, found: Found, values: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
+        """Whether this is not something else's: the environment has the app's role and endpoint, and no user's."""
+        if found.field == "user":
+            return self.token is None and not _is_anothers(self.workspace_client, environ)
+        if found.field in ("endpoint", "instance_name"):
+            return all(values.get(name) is None for name in ("endpoint", "instance_name", "password"))
+        if found.field == "password":
+            return not any(getattr(self, name) for name in ("token", "workspace_client", "endpoint", "instance_name"))
+        return found.field != "host" or self.endpoint_hosts is None
 
     def resolved(self, environ: Mapping[str, str] | None = None) -> LakebasePoolConfig:
         """
@@ -246,16 +237,11 @@ class LakebasePoolConfig(Settings):
         Warns (`ConnectionBudgetWarning`) of one whose pool may open more connections than `compute_units` allow.
 
         Raises:
-            ConfigurationError: Host, database, user, or endpoint (where no password is given) are in neither.
+            ConfigurationError: The environment has not what is missing, and there is no endpoint of which to ask it.
         """
-        config = self._filled(os.environ if environ is None else environ)
-        if config._can_ask():
-            # The workspace knows the host and the identity's role; they are asked for at the first connection.
-            if config.host is None and config.database is None:
-                config = config.merged({"database": DEFAULT_DATABASE})
-            config._require("database", *(["user"] if config.token is not None else []))
-        else:
-            config._require("host", "database", "user")
+        config = self._filled(os.environ if environ is None else environ)._with_address()
+        if config.token is not None or not config._can_ask() or not config.is_oauth:
+            config._require("user")
         check_pooler_has_password(config)
         if config.password is None and config.endpoint is None and config.instance_name is None:
             raise ConfigurationError(
@@ -269,7 +255,14 @@ class LakebasePoolConfig(Settings):
 
     def _can_ask(self) -> bool:
         """Whether the workspace can be asked for what is missing."""
-        return self.is_oauth and (self.endpoint or self.instance_name) is not None
+        return (self.endpoint or self.instance_name) is not None
+
+    def _with_address(self) -> LakebasePoolConfig:
+        """This configuration, if it has a host and database, or an endpoint whose host the workspace knows."""
+        if self.host is not None or not self._can_ask():
+            self._require("host", "database")
+            return self
+        return self if self.database is not None else self.merged({"database": DEFAULT_DATABASE})
 
     def _require(self, *names: str) -> None:
         for name in names:
@@ -279,6 +272,8 @@ class LakebasePoolConfig(Settings):
                     advice = "set user= to the role of the token's owner; the environment names the app's"
                 elif name == "user":
                     advice += ", or ask the workspace: user=resolve_username(config)"
+                elif name == "host":
+                    advice += f"; or endpoint= or {ENVIRONMENT['endpoint'][0]}, whose host the workspace knows"
                 raise ConfigurationError(f"{name} is missing: {advice}", field=name)
 
     # What it amounts to
@@ -340,12 +335,12 @@ def _named(given: Mapping[str, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in given.items()}
 
 
-def _parsed(name: str, variable: str, text: str) -> Any:
-    if name not in ("port", "connect_timeout"):
-        return text
+def _parsed(found: Found) -> Any:
+    if found.field not in ("port", "connect_timeout"):
+        return found.text
     try:
-        return int(text)
+        return int(found.text)
     except ValueError:
         raise ConfigurationError(
-            f"{name} is not a number: {variable} is {text!r} in the environment", field=name
+            f"{found.field} is not a number: {found.variable} is {found.text!r} in the environment", field=found.field
         ) from None

@@ -21,7 +21,7 @@ from ._user_client import workspace_at
 from ._workers import run_alone
 from ._workspace import is_transient, new_client, quiet, without_secrets
 from ._workspace_errors import PermissionDenied
-from .endpoints import check_host_once, read_write_endpoint
+from .endpoints import check_host, read_write_endpoint
 from .errors import ConfigurationError, CredentialError
 from .identity import token_fingerprint
 from .passwords import AsyncCallablePassword, CredentialSource, DatabaseCredential, MintedPassword, StaticPassword
@@ -229,7 +229,7 @@ class _Minter:
         """Called once, after the first mint, when its callers have been served."""
         client, self._latest, self._checks_host = self._latest, None, False
         if client is not None and not self._config.read_only:  # that host has been asked for already
-            check_host_once(self._config, client)
+            check_host(self._config, client)
 
     def _get_client(self) -> WorkspaceClient:
         config = self._config

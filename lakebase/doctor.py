@@ -17,7 +17,7 @@ __all__ = ["Finding", "Verdict", "add_arguments", "examine", "main"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments of `main()`."""
-    parser.add_argument("--host", help="of the endpoint (PGHOST)")
+    parser.add_argument("--host", help="of the endpoint (PGHOST, else the workspace is asked)")
     parser.add_argument("--port", type=int, help="default 5432 (PGPORT)")
     parser.add_argument("--database", metavar="NAME", help="(PGDATABASE)")
     parser.add_argument("--user", metavar="ROLE", help="(PGUSER, DATABRICKS_CLIENT_ID, else the workspace is asked)")

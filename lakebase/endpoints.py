@@ -7,12 +7,18 @@ Every function that asks blocks for a request or more.
 from __future__ import annotations
 
 import logging
-import threading
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Hashable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from ._config_checks import has_known_pooler
+from ._lookups import Lookups
+from ._steps import Steps, arun, run
 from ._workspace import is_transient, new_client, quiet
 from .errors import ConfigurationError, CredentialError
 from .hosts import EndpointHosts, pooled_host
+from .identity import token_fingerprint
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -20,16 +26,19 @@ if TYPE_CHECKING:
     from .config import LakebasePoolConfig
 
 __all__ = [
-    "check_host_once",
+    "acheck_host",
+    "check_host",
     "completed",
     "endpoint_hosts",
     "host_problem",
     "is_host_to_be_found",
+    "acompleted",
+    "doubt_host",
     "is_incomplete",
+    "known_host_problem",
     "note_unknown_host",
     "read_write_endpoint",
     "with_endpoint_host",
-    "with_read_only_host",
 ]
 
 logger = logging.getLogger("lakebase")
@@ -123,20 +132,19 @@ def _ask_for_hosts(config: LakebasePoolConfig, client: WorkspaceClient | None = 
         ) from error
 
 
-# Hosts of endpoints that have one for reading, by endpoint, instance and workspace; other endpoints may get one yet.
-_readable: dict[tuple[str | None, ...], EndpointHosts] = {}
-# Hosts of endpoints that were given without one.
-_known: dict[tuple[str | None, ...], EndpointHosts] = {}
+# What the workspace has said so far of endpoints, and of the names of identities.
+_hosts: Lookups[EndpointHosts] = Lookups()
+_roles: Lookups[str] = Lookups()
 _noted: set[str] = set()
 
 
 def is_host_to_be_found(config: LakebasePoolConfig) -> bool:
-    """Whether it wants the readable secondaries, whose name follows no rule, and the workspace can be asked for it."""
-    if not config.read_only or config.endpoint_hosts is not None:
+    """Whether it wants a host whose name follows no rule, and the workspace can be asked for it."""
+    if config.endpoint_hosts is not None or (config.endpoint or config.instance_name) is None:
         return False
-    return (config.endpoint or config.instance_name) is not None and (
-        config.is_oauth or config.workspace_client is not None
-    )
+    if not config.is_oauth and config.workspace_client is None:
+        return False
+    return config.read_only or (config.pooled and config.host is not None and not has_known_pooler(config.host))
 
 
 def is_incomplete(config: LakebasePoolConfig) -> bool:
@@ -148,29 +156,93 @@ def completed(config: LakebasePoolConfig) -> LakebasePoolConfig:
     """
     A resolved configuration with the host of its endpoint and the role of its identity, as the workspace has them.
 
-    Blocks for a request for each; the answer about an endpoint is kept for the process.
+    Blocks for a request for each; the answers are kept for the process.
 
     Raises:
         ConfigurationError: The endpoint has no such host, or the identity no name.
         CredentialError: The workspace did not answer, or refused.
     """
-    if config.host is None:
-        config = _with_known_host(config)
-    elif is_host_to_be_found(config):
-        config = with_read_only_host(config)
-    return config if config.user is not None else config.merged({"user": _asked_role(config)})
+    return run(completing(config, _hosts.get, _roles.get))
 
 
-def _with_known_host(config: LakebasePoolConfig) -> LakebasePoolConfig:
-    key = (config.endpoint, config.instance_name, config.workspace_url)
-    hosts = _known.get(key)
-    if hosts is None:
-        hosts = _known[key] = _ask_for_hosts(config)
-    host = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
-    if host is None:
-        _known.pop(key, None)  # it may get one yet
-        raise ConfigurationError(no_host(config), field="read_only" if config.read_only else "host")
-    return config.merged({"host": host, "endpoint_hosts": hosts})
+async def acompleted(config: LakebasePoolConfig) -> LakebasePoolConfig:
+    """As `completed`, suspending."""
+    return await arun(completing(config, _hosts.aget, _roles.aget))
+
+
+def completing(config: LakebasePoolConfig, hosts: Any, role: Any) -> Steps[LakebasePoolConfig]:
+    """`completed`, with the functions that look hosts and a role up."""
+    if config.host is None or is_host_to_be_found(config):
+        try:
+            found = yield partial(hosts, _key(config), partial(_ask_for_hosts, config))
+        except CredentialError as error:
+            if config.host is None or error.is_transient:
+                raise
+            config = _with_host_as_it_is(config, str(error))
+        else:
+            config = _with_host_of(config, found)
+    if config.user is None:
+        name = yield partial(role, (*_key(config), *_identity(config)), partial(_asked_role, config))
+        config = config.merged({"user": name})
+    return config
+
+
+def doubt_host(config: LakebasePoolConfig) -> None:
+    """Have the workspace asked again for the host of a configuration that connects to it in vain."""
+    _hosts.doubt(_key(config))
+
+
+def _key(config: LakebasePoolConfig) -> tuple[Hashable, ...]:
+    """Of what the workspace says of a configuration's endpoint: the same for all users of it."""
+    settings = getattr(config.workspace_client, "config", None)
+    environ = os.environ
+    url = getattr(settings, "host", None) or config.workspace_url or environ.get("DATABRICKS_HOST")
+    profile = None if url else environ.get("DATABRICKS_CONFIG_PROFILE")
+    return url, profile, config.endpoint, config.instance_name
+
+
+def _identity(config: LakebasePoolConfig) -> tuple[Hashable, ...]:
+    """Of the identity that a configuration has: its client's, the token's, or the environment's."""
+    if config.workspace_client is not None:
+        return (_Same(config.workspace_client),)
+    names = ("DATABRICKS_CLIENT_ID", "DATABRICKS_CONFIG_PROFILE")
+    token = config.token or os.environ.get("DATABRICKS_TOKEN")
+    return token_fingerprint(token), *(os.environ.get(name) for name in names)
+
+
+class _Same:
+    """A key that is one object, and keeps it."""
+
+    __slots__ = ("_it",)
+
+    def __init__(self, it: object) -> None:
+        self._it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._it is other._it
+
+    def __hash__(self) -> int:
+        return id(self._it)
+
+
+def _with_host_of(config: LakebasePoolConfig, hosts: EndpointHosts) -> LakebasePoolConfig:
+    """The configuration with the host it wants; a name of its own, as a private link's, is kept with a warning."""
+    wanted = hosts.wanted(pooled=config.pooled, read_only=config.read_only)
+    if wanted is None:
+        _hosts.doubt(_key(config), at_once=True)  # it may get one yet
+        field = "read_only" if config.read_only else "pooled" if config.pooled else "host"
+        raise ConfigurationError(no_host(config), field=field)
+    if config.host is not None and hosts.kind_of(config.server_host or "") is None:
+        return _with_host_as_it_is(config, str(host_problem(config, hosts)))
+    return config.merged({"host": wanted, "endpoint_hosts": hosts})
+
+
+def _with_host_as_it_is(config: LakebasePoolConfig, reason: str) -> LakebasePoolConfig:
+    setting = "read_only=True" if config.read_only else "pooled=True"
+    host = config.server_host
+    also = ", with read-only transactions" if config.read_only else ""
+    logger.warning("%s: %s. Connecting to host=%r as it is%s.", setting, reason, host, also)
+    return config.merged({"host": host, "endpoint_hosts": EndpointHosts(host, host, host, host)})
 
 
 def _asked_role(config: LakebasePoolConfig) -> str:
@@ -198,46 +270,6 @@ def note_unknown_host(config: LakebasePoolConfig) -> None:
     )
 
 
-def with_read_only_host(config: LakebasePoolConfig) -> LakebasePoolConfig:
-    """
-    A read-only configuration with the host of the readable secondaries, as the workspace has it.
-
-    Blocks for a request, in a process once for each endpoint. A host that is not one of the endpoint's, such as a
-    private link's name for it, is kept, and so is any host if this identity may not ask; both with a warning.
-
-    Raises:
-        ConfigurationError: The endpoint has no such host.
-        CredentialError: The workspace did not answer.
-    """
-    key = (config.endpoint, config.instance_name, config.workspace_url)
-    hosts = _readable.get(key)
-    if hosts is None:
-        try:
-            hosts = _ask_for_hosts(config)
-        except CredentialError as error:
-            if error.is_transient:
-                raise
-            logger.warning(
-                "read_only=True: %s. Connecting to host=%r as it is, with read-only transactions.",
-                error,
-                config.server_host,
-            )
-            return config.merged({"host": config.server_host, "endpoint_hosts": _only(config)})
-    wanted = hosts.wanted(pooled=config.pooled, read_only=True)
-    if wanted is None:
-        raise ConfigurationError(no_host(config), field="read_only")
-    _readable[key] = hosts
-    if hosts.kind_of(config.server_host or "") is None:
-        logger.warning("%s; it is kept", host_problem(config, hosts))
-        return config.merged({"host": config.server_host, "endpoint_hosts": _only(config)})
-    return config.merged({"host": wanted, "endpoint_hosts": hosts})
-
-
-def _only(config: LakebasePoolConfig) -> EndpointHosts:
-    host = config.server_host
-    return EndpointHosts(host, host, host, host)
-
-
 def host_problem(config: LakebasePoolConfig, hosts: EndpointHosts) -> str | None:
     """What is wrong with the configured host, given the endpoint's; `None` if nothing is, or if it cannot be told."""
     target = config.endpoint or config.instance_name
@@ -260,30 +292,52 @@ def host_problem(config: LakebasePoolConfig, hosts: EndpointHosts) -> str | None
     return None
 
 
-# By endpoint, instance and host: how many requests failed, or `_DONE`.
-_asked: dict[tuple[str | None, ...], int] = {}
-_asked_lock = threading.Lock()
-_DONE = 3
+# By endpoint and host: how many requests failed, and what was found wrong.
+_asked: dict[Hashable, int] = {}
+_problems: dict[Hashable, str] = {}
+_MOST_ASKED = 3
 
 
-def check_host_once(config: LakebasePoolConfig, client: WorkspaceClient) -> None:
+def check_host(config: LakebasePoolConfig, client: WorkspaceClient | None = None) -> None:
     """
-    Log a warning if the workspace has another host for the endpoint.
+    Log a warning if the workspace has another host for the endpoint, once for each host.
 
-    Blocks for a request, in a process once for each endpoint and host. If a user may not ask, the next user's
-    request does it, up to the third. Never raises.
+    Blocks for a request, unless the answer is known. If a user may not ask, the next user's request does it, up to
+    the third. Never raises.
+
+    Args:
+        config: With an endpoint or instance.
+        client: Asks; the configuration's own if `None`.
     """
-    key = (config.endpoint, config.instance_name, config.server_host)
-    with _asked_lock:
-        asked = _asked.get(key, 0)
-        if asked >= _DONE:
-            return
-        _asked[key] = _DONE  # no other thread meanwhile
-    try:
-        hosts = endpoint_hosts(client, endpoint=config.endpoint, instance_name=config.instance_name)
-    except Exception as error:  # noqa: BLE001
-        _asked[key] = asked + 1
-        logger.debug("the host of %s was not checked: %s", key[0] or key[1], type(error).__name__)
+    run(_checking_host(config, client, _hosts.get))
+
+
+async def acheck_host(config: LakebasePoolConfig) -> None:
+    """As `check_host`, suspending."""
+    await arun(_checking_host(config, None, _hosts.aget))
+
+
+def _checking_host(config: LakebasePoolConfig, client: WorkspaceClient | None, hosts: Any) -> Steps[None]:
+    key = _host_key(config)
+    target = config.endpoint or config.instance_name
+    # A host that is missing is the workspace's.
+    if config.host is None or target is None or _asked.get(key, 0) >= _MOST_ASKED:
         return
-    if (problem := host_problem(config, hosts)) is not None:
+    try:
+        found = yield partial(hosts, _key(config), partial(_ask_for_hosts, config, client))
+    except Exception as error:  # noqa: BLE001
+        _asked[key] = _asked.get(key, 0) + 1
+        logger.debug("the host of %s was not checked: %s", target, type(error).__name__)
+        return
+    problem = host_problem(config, found)
+    if problem is not None and _problems.setdefault(key, problem) is problem:
         logger.warning("%s", problem)
+
+
+def known_host_problem(config: LakebasePoolConfig) -> str | None:
+    """What a check has found wrong with the configured host. Never blocks."""
+    return _problems.get(_host_key(config))
+
+
+def _host_key(config: LakebasePoolConfig) -> Hashable:
+    return (*_key(config), config.server_host)

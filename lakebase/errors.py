@@ -315,7 +315,9 @@ def classify_connect_error(error: BaseException) -> ConnectFailure:
     return ConnectFailure.UNKNOWN
 
 
-def connect_error(error: BaseException, *, user: str | None = None, target: str | None = None) -> ConnectError:
+def connect_error(
+    error: BaseException, *, user: str | None = None, target: str | None = None, hint: str | None = None
+) -> ConnectError:
     """
     A failed connect as one of this package's errors, with the server's words and what to do.
 
@@ -325,11 +327,14 @@ def connect_error(error: BaseException, *, user: str | None = None, target: str 
         error: What `psycopg.connect` raised.
         user: The role that was to log in.
         target: Host and database, for the message.
+        hint: What else is known to be wrong.
     """
     failure = classify_connect_error(error)
     who = f" as {user!r}" if user else ""
     where = f" to {target}" if target else ""
     message = f"could not connect{where}{who}: {_first_lines(error)} {failure.value}.{_case_advice(failure, user)}"
+    if hint:
+        message += f" Likely cause: {hint}."
     if failure is ConnectFailure.TOO_MANY_CONNECTIONS:
         return TooManyConnectionsError(message, failure=failure, step="creating")
     kind = LoginError if failure.is_final else ConnectError

@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._environment import ENVIRONMENT
 from ._workspace import new_client, quiet
-from .config import ENVIRONMENT, LakebasePoolConfig
+from .config import LakebasePoolConfig
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -85,8 +85,8 @@ def test_what_is_missing_is_named_with_its_variable(missing: str, setting: str, 
 
 
 @pytest.mark.parametrize("missing", ["PGHOST", "PGDATABASE"])
-def test_from_env_needs_a_host_and_a_database(missing: str) -> None:
-    environment = {name: value for name, value in APP_ENVIRONMENT.items() if name != missing}
+def test_from_env_needs_a_host_and_a_database_where_no_workspace_knows_them(missing: str) -> None:
+    environment = {name: value for name, value in APP_ENVIRONMENT.items() if name not in (missing, "LAKEBASE_ENDPOINT")}
     with pytest.raises(ConfigurationError, match=missing):
         LakebasePoolConfig.from_env(environment)
 

@@ -153,9 +153,21 @@ def test_all_that_is_missing_is_named_before_the_workspace_is_asked() -> None:
 
     found = findings({"workspace_client": Unasked()}, environ={})["configuration"]
     assert found.verdict is Verdict.FAILED
-    assert found.found == "missing: host= (PGHOST), database= (PGDATABASE), endpoint= (LAKEBASE_ENDPOINT)"
+    variables = "LAKEBASE_ENDPOINT, PGENDPOINT, LAKEBASE_AUTOSCALING_ENDPOINT"
+    assert found.found == f"missing: host= (PGHOST), database= (PGDATABASE), endpoint= ({variables})"
     found = findings({"password": "p"}, environ={"PGHOST": "db.example"})["configuration"]
     assert found.found == "missing: database= (PGDATABASE)"
+
+
+def test_an_endpoint_is_enough(lakebase_user) -> None:
+    config = lakebase_user.config(host=None, database=None)
+    found = findings(config, environ={})
+    assert f"on the host of {config.endpoint}" in found["configuration"].found
+    assert f"{lakebase_user.lake.host} is 127.0.0.1, as the workspace says" in found["host"].found
+    assert found["login"].verdict is Verdict.OK
+    with lakebase_user.lake.fail_workspace(403, path="/endpoints"):
+        unknown = findings(config.merged({"endpoint": f"{config.endpoint}-2"}), environ={})
+    assert (unknown["host"].verdict, unknown["login"].verdict) == (Verdict.FAILED, Verdict.SKIPPED)
 
 
 def test_a_user_that_the_workspace_cannot_tell_is_missing_for_the_sdks_reason(lakebase_local, monkeypatch) -> None:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from lakebase import ConfigurationError, CredentialError, LakebasePoolConfig, endpoints
+from lakebase._lookups import Lookups
 from lakebase.credentials import credential_source
 from lakebase.endpoints import endpoint_hosts, host_problem, with_endpoint_host
 from lakebase.hosts import EndpointHosts, direct_host, is_local_pooler, is_pooled_host, pooled_host
@@ -108,7 +109,7 @@ def test_a_workspace_that_refuses_is_a_credential_error(lakebase_user) -> None:
 def test_a_wrong_host_is_logged_once_after_the_first_credential(
     lakebase_user, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "_asked", {})
+    forget(monkeypatch)
     wrong = lakebase_user.config(host="ep-old.example").resolved({})
     with caplog.at_level(logging.WARNING, "lakebase"):
         for _ in range(2):
@@ -124,7 +125,7 @@ def test_a_wrong_host_is_logged_once_after_the_first_credential(
 def test_an_identity_that_may_not_ask_leaves_it_to_the_next(
     lakebase_user, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "_asked", {})
+    forget(monkeypatch)
     wrong = lakebase_user.config(host="ep-old.example").resolved({})
     with caplog.at_level(logging.WARNING, "lakebase"):
         with lakebase_user.lake.fail_workspace(403, path="/endpoints"):
@@ -137,12 +138,19 @@ def test_an_identity_that_may_not_ask_leaves_it_to_the_next(
 
 
 def test_identities_that_never_may_are_asked_three_times_in_all(lakebase_user, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "_asked", {})
+    forget(monkeypatch)
     with lakebase_user.lake.fail_workspace(403, path="/endpoints") as fault:
         for _ in range(5):
             assert credential_source(lakebase_user.config().resolved({})).password()
             _wait_for_mints()
         assert fault.hits == 3
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin as a new process does, which has asked the workspace nothing."""
+    monkeypatch.setattr(endpoints, "_asked", {})
+    monkeypatch.setattr(endpoints, "_problems", {})
+    monkeypatch.setattr(endpoints, "_hosts", Lookups())
 
 
 def _wait_for_mints() -> None:

@@ -20,6 +20,7 @@ from lakebase import (
     endpoints,
     with_endpoint_host,
 )
+from lakebase._lookups import Lookups
 from lakebase.endpoints import host_problem
 from lakebase.hosts import EndpointHosts
 
@@ -124,7 +125,7 @@ def test_a_local_poolers_configuration_knows_the_direct_host_and_port(lakebase_l
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "_readable", {})
+    monkeypatch.setattr(endpoints, "_hosts", Lookups())
     monkeypatch.setattr(endpoints, "_noted", set())
 
 
@@ -192,7 +193,7 @@ def test_it_is_asked_for_once_for_all_users_pools():
     for user in ("ann", "bob"):
         config = base.merged({"user": user, "workspace_client": client})
         assert endpoints.is_host_to_be_found(config)
-        found = endpoints.with_read_only_host(config)
+        found = endpoints.completed(config)
         assert found.server_host == "ro.example"
         assert not endpoints.is_host_to_be_found(found)
     assert client.asked == [ENDPOINT]
@@ -211,7 +212,7 @@ def test_a_private_name_of_the_endpoint_is_kept_with_a_warning(caplog):
     config = LakebasePoolConfig(
         host="link.private", database="d", user="u", endpoint=ENDPOINT, read_only=True, workspace_client=client
     )
-    assert endpoints.with_read_only_host(config).server_host == "link.private"
+    assert endpoints.completed(config).server_host == "link.private"
     assert "link.private" in caplog.text
     assert "ro.example" in caplog.text
 
@@ -219,7 +220,7 @@ def test_a_private_name_of_the_endpoint_is_kept_with_a_warning(caplog):
 def test_where_the_workspace_may_not_be_asked_the_host_is_kept_with_a_warning(lakebase_user, caplog):
     config = lakebase_user.config().merged({"read_only": True})
     with lakebase_user.lake.fail_workspace(403, path="/endpoints"):
-        found = endpoints.with_read_only_host(config)
+        found = endpoints.completed(config)
     assert found.server_host == lakebase_user.lake.host
     assert "PermissionDenied" in caplog.text
     assert "read-only transactions" in caplog.text
@@ -227,7 +228,7 @@ def test_where_the_workspace_may_not_be_asked_the_host_is_kept_with_a_warning(la
         lakebase_user.lake.fail_workspace(500, path="/endpoints"),
         pytest.raises(CredentialError) as failed,
     ):
-        endpoints.with_read_only_host(config)
+        endpoints.completed(config)
     assert failed.value.is_transient
 
 
