@@ -197,7 +197,7 @@ class OwnPostgres:
             # Shared memory in the data directory and in anonymous maps: nothing of it stays in /dev/shm.
             "dynamic_shared_memory_type=mmap",
             "max_wal_size=256MB",
-            "wal_level=minimal",
+            "wal_level=replica",  # as on Lakebase; it lets a test make a standby of this server
             "max_wal_senders=0",
             "max_logical_replication_workers=0",
             "timezone=UTC",
