@@ -15,6 +15,7 @@ from pooling import PoolingError, PoolingServiceOptions, ReleaseError
 
 from ._connecting import left_open
 from ._driver_state import has_changed, lender_of, noticing_discards, restoring
+from ._failover import is_left_behind, is_refused_write, is_standby
 from ._pool_arguments import (
     CALLBACKS,
     ServiceArguments,
@@ -420,6 +421,24 @@ class PoolBase(Generic[C]):
         self._closed = True
         self.service.retire()
 
+    def is_left_behind(self, conn: Any, error: BaseException) -> bool:
+        """
+        Whether a failover has left a connection with a server that takes no more writes, as this error of it shows.
+
+        Such a connection is to be closed. If the server has become a standby, so are all others of the pool.
+        """
+        if self._reads_only or not is_refused_write(error) or not is_left_behind(conn):
+            return False
+        logger.warning("discarding a connection whose server takes no more writes: %s", conn)
+        self._connector.doubt_host()
+        if is_standby(conn):
+            self.service.expire()
+        return True
+
+    @property
+    def _reads_only(self) -> bool:
+        return self.config is not None and self.config.read_only
+
     def _returning(self, conn: Any) -> Steps[None]:
         """Give back a connection that is not as it was left: it is made so first, and closed if that is impossible."""
         service = self.service
@@ -452,6 +471,10 @@ class PoolBase(Generic[C]):
     def _cleaning(self, conn: Any) -> Steps[bool]:
         """Bring a connection back to idle; whether that worked."""
         status = conn.pgconn.transaction_status
+        if status == TransactionStatus.INERROR and not self._reads_only and is_left_behind(conn):
+            logger.warning("closing returned connection, whose server takes no more writes: %s", conn)
+            self._connector.doubt_host()
+            return False
         if status in _OPEN:
             logger.warning("rolling back returned connection: %s", conn)
             try:

@@ -22,6 +22,7 @@ from pooling import PoolFactory
 from ._checkpoint import committing
 from ._conninfo import conninfo_problem
 from ._driver_state import beginning_with, note_lender, remember
+from ._failover import is_standby, note_writability
 from ._secrets import WithoutLocals
 from ._session_settings import beginning_statements, quoted_name
 from ._steps import Steps, arun, run
@@ -277,6 +278,7 @@ class _Connector(PoolFactory[Any]):
         """Make a new connection ready for its first borrower; one that cannot be is closed."""
         note_lender(connection, None)
         try:
+            self.refuse_standby(connection)
             if self.begins_read_only:
                 yield partial(self.begin_read_only, connection)
             if self.creates_schema:
@@ -287,10 +289,21 @@ class _Connector(PoolFactory[Any]):
                 yield from self.calling(self.configure, connection)
                 if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                     raise psycopg.ProgrammingError(left_open(connection, "configure", self.configure))
+            note_writability(connection)
             remember(connection)
         except BaseException:
             yield connection.close
             raise
+
+    def refuse_standby(self, connection: Any) -> None:
+        """Refuse the former primary: after a failover, the name of the endpoint's host may lead there for a while."""
+        settings = self.settings
+        if settings is None or settings.read_only or settings.endpoint_hosts is None or not is_standby(connection):
+            return
+        self.doubt_host()
+        failure = ConnectFailure.STANDBY
+        target = f"{settings.server_host}/{settings.database}"
+        raise ConnectError(f"{target} takes no writes. {failure.value}.", failure=failure, step="creating")
 
     @property
     def creates_schema(self) -> bool:

@@ -101,6 +101,7 @@ class ConnectFailure(Enum):
     WAKING_UP = "The endpoint wakes from scale-to-zero within seconds; raise timeout= if it needs longer"
     TOO_MANY_CONNECTIONS = "Lower max_size= or the number of replicas, enlarge the compute, or use the built-in pooler"
     POOLER_BUSY = "The pooler had no server connection to give within its 120 s; shorten transactions"
+    STANDBY = "The server is a standby. After a failover, the host's name leads to the former primary for a while"
     UNREACHABLE = "Check host= and port=, and that this network may reach the endpoint"
     LOST = "The server closed the connection while it was being made"
     UNKNOWN = "The server's words are all that is known"

@@ -20,6 +20,7 @@ from pooling import AsyncPooledValue, AsyncPoolingService, PooledValue, PoolingE
 
 from ._base import PoolBase
 from ._connecting import AsyncConnector, Connector
+from ._driver_state import drop_socket
 from ._handles import lend, lent, revoke
 from ._pool_arguments import PoolArguments, PoolOverrides, with_endpoint_of_branch
 from ._session_reset import ending_block
@@ -91,6 +92,8 @@ class Borrowed(Generic[CT]):
             else:
                 run(ending_block(conn, error))
         finally:
+            if error is not None and pool.is_left_behind(conn, error):
+                drop_socket(conn)
             pool.usage += monotonic() - self._since
             pool.putconn(conn)
             self._held.forget()
@@ -145,6 +148,8 @@ class AsyncBorrowed(Generic[ACT]):
             else:
                 await arun(ending_block(conn, error))
         finally:
+            if error is not None and pool.is_left_behind(conn, error):
+                drop_socket(conn)
             pool.usage += monotonic() - self._since
             await pool.putconn(conn)
             self._held.forget()

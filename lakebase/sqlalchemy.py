@@ -187,6 +187,17 @@ class _OnPool:
 
         return prepare
 
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        """Whether a connection is of no more use; so it is after a failover to another server."""
+        dialect: Any = super()
+        if dialect.is_disconnect(e, connection, cursor):
+            return True
+        if connection is None:
+            return False
+        driver = getattr(connection, "driver_connection", connection)  # SQLAlchemy's own has one
+        pool = lender_of(driver)
+        return isinstance(pool, (LakebasePool, AsyncLakebasePool)) and pool.is_left_behind(driver, e)
+
     def _adapt(self, driver: Any) -> None:
         """Have a connection convert values as the engine's options say, on top of what the pool's `configure` did."""
         is_plain = self._native_inet_types is not False and self._hstore is None

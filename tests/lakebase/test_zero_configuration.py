@@ -27,6 +27,7 @@ from lakebase import (
 )
 from lakebase._lookups import Lookups
 from lakebase.drivers import lakebase_orm_config
+from lakebase.hosts import EndpointHosts
 
 ENDPOINT = "projects/shop/branches/main/endpoints/primary"
 BRANCH = "projects/shop/branches/main"
@@ -320,3 +321,30 @@ def test_the_poolers_host_is_asked_for_if_its_name_follows_no_rule(lakebase_loca
     assert pooled.server_host == lakebase_local.host
     with create_lakebase_pool(pooled) as pool, pool.connection() as connection:
         assert connection.info.host == lakebase_local.pooled_host
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_token_may_be_tried_at_the_pooler(lakebase_user, is_async) -> None:
+    # A local endpoint that is also its pooler, and takes tokens as Lakebase's pooler may do.
+    lake = lakebase_user.lake
+    hosts = EndpointHosts(lake.host, None, lake.host)
+    config = lakebase_user.config(oauth_through_pooler=True).merged(
+        {"host": lake.host, "endpoint_hosts": hosts, "pooled": True}
+    )
+    if is_async:
+        async with create_async_lakebase_pool(config, lock_timeout=3) as pool, pool.connection() as connection:
+            assert await (await connection.execute("SHOW lock_timeout")).fetchone() == ("3s",)
+    else:
+        with create_lakebase_pool(config) as pool, pool.connection() as connection:
+            assert connection.execute(WHO).fetchone() == (lakebase_user.name,)
+
+
+def test_a_pooler_that_refuses_tokens_says_so_at_once(lakebase_user) -> None:
+    lake = lakebase_user.lake
+    if lake.pooled_host is None:
+        pytest.skip(f"no PgBouncer on this machine: {lake.why_no_pooler}")
+    with pytest.raises(ConfigurationError, match="oauth_through_pooler=True tries it"):
+        lakebase_user.config(pooled=True)
+    with create_lakebase_pool(lakebase_user.config(pooled=True, oauth_through_pooler=True)) as pool:
+        with pytest.raises(LoginError, match=r"SASL authentication failed.*takes native passwords only"):
+            pool.getconn()
