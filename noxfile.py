@@ -69,7 +69,7 @@ def quick(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def clients(session: nox.Session) -> None:
-    """Fetch clients of Lakebase that are not ours, and run each on a local one: Node, AppKit, JDBC, psql, …"""
+    """Fetch clients of Lakebase that are not ours, and run each on a local one: Node, JDBC, psql and others."""
     run = (python_of_the_tree(), "-m")
     session.run(*run, "tests.local.other_clients", external=True)
     session.run(*run, "pytest", "-q", "-rs", "tests/local/test_other_clients.py", external=True)
