@@ -370,9 +370,9 @@ class PoolBase(Generic[C]):
             "requests_waiting": stats.pending,
         }
 
-    def _seconds_left(self, timeout: float) -> float:
+    def _check_timeout(self, timeout: float) -> None:
         """
-        A borrower's timeout, which as in psycopg_pool must be above zero.
+        Refuse a borrower's timeout that is not above zero, as psycopg_pool does.
 
         Raises:
             LakebasePoolTimeout: It is not.
@@ -385,7 +385,6 @@ class PoolBase(Generic[C]):
                 pool=self.name,
                 key=self._key,
             )
-        return timeout
 
     def _translated(self, error: PoolingError) -> Exception:
         return translated(error, title=self._title, renewal=self._renewal, doing=self._connector.doing)

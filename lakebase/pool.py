@@ -280,10 +280,12 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         """A connection that must be given back by `putconn`. Errors as in `connection`, which is to be preferred."""
         if self._closed:
             self._check_open()
+        if timeout is not None:
+            self._check_timeout(timeout)
         if self.mints_first:
-            timeout = run(minting_first(self, self._seconds_left(timeout)))
+            timeout = run(minting_first(self, timeout))
         try:
-            conn = self.service.acquire(timeout=None if timeout is None else self._seconds_left(timeout))
+            conn = self.service.acquire(timeout=timeout)
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
@@ -399,10 +401,12 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         """As `LakebasePool.getconn`."""
         if self._closed:
             self._check_open()
+        if timeout is not None:
+            self._check_timeout(timeout)
         if self.mints_first:
-            timeout = await arun(minting_first(self, self._seconds_left(timeout)))
+            timeout = await arun(minting_first(self, timeout))
         try:
-            conn = await self.service.acquire(timeout=None if timeout is None else self._seconds_left(timeout))
+            conn = await self.service.acquire(timeout=timeout)
         except PoolingError as error:
             raise self._translated(error) from error.__cause__
         conn._pool = self
