@@ -71,6 +71,8 @@ _frame = sys._getframe
 class _Service(Generic[T]):
     """What both front ends share: construction, numbers, limits."""
 
+    _inherited: frozenset[int] = frozenset()  # ids of resources that the parent process had at a fork
+
     def __init__(
         self,
         factory: PoolFactory[T] | type[T] | Callable[[], T],
@@ -97,7 +99,6 @@ class _Service(Generic[T]):
         self._budget = budget
         self._hooks = Hooks(self._factory)
         self._is_alive = self._hooks.is_alive
-        self._inherited: frozenset[int] = frozenset()  # ids of resources that the parent process had at a fork
         self._build()
         _services.add(self)
 

@@ -192,7 +192,7 @@ def test_a_line_that_borrows_through_other_pools_and_engines_is_named_too(lakeba
         blocks = (
             create_lakebase_engine(pool).connect,
             RoutingPool(pool, lambda _: None).connection,
-            lambda: UserScopedPool(pool).connection(identity=identity),
+            lambda: UserScopedPool(pool, trust_headers=True).connection(identity=identity),
         )
         for block in blocks:
             with block():
