@@ -188,6 +188,8 @@ SESSION_STATE = {
         "select count(*) from pg_prepared_statements where from_sql",
         0,
     ),
+    # A session keeps ten numbers of it; the next session's first one is the first of ten again.
+    "a sequence's numbers": ("select nextval('dropin_numbers')", "select mod(nextval('dropin_numbers'), 10)", 1),
 }
 
 
@@ -199,6 +201,8 @@ def other_role(lakebase_local):
     with psycopg.connect(**admin) as conn:
         conn.execute("create role dropin_other")
         conn.execute('grant dropin_other to "dropin@corp.example"')
+        conn.execute("create sequence dropin_numbers cache 10")
+        conn.execute('grant usage on sequence dropin_numbers to "dropin@corp.example"')
 
 
 @pytest.mark.parametrize("ends", ["in the block's commit", "by hand", "in autocommit", "in the block's rollback"])
@@ -224,6 +228,25 @@ async def test_a_reset_session_has_nothing_of_the_last_borrower(side, lakebase_l
         async with connection(pool) as conn:
             assert conn.info.backend_pid == before
             assert await ask(conn, look) == found
+
+
+@on_both
+async def test_a_connection_whose_session_cannot_be_cleared_is_replaced(side, lakebase_local, other_role):
+    server = {"host": str(lakebase_local.socket_directory), "dbname": lakebase_local.config().database}
+    with psycopg.connect(**server, user="postgres", autocommit=True) as superuser:
+        async with Pools(side, lakebase_local) as pools:
+            pool = await pools.open(max_size=1, session_reset="discard")
+            before = await pid(pool)
+            superuser.execute("revoke execute on function pg_advisory_unlock_all() from public")
+            try:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    async with connection(pool) as conn:
+                        await wait(conn.execute("select set_config('app.user', 'ann', false)"))
+            finally:
+                superuser.execute("grant execute on function pg_advisory_unlock_all() to public")
+            async with connection(pool) as conn:
+                assert conn.info.backend_pid != before
+                assert await ask(conn, "select coalesce(current_setting('app.user', true), '')") == ""
             assert not conn.autocommit
 
 
