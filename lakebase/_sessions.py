@@ -37,7 +37,7 @@ class User:
     What a manager knows of a user who has pools.
 
     Attributes:
-        sessions: By the fingerprint of their tokens.
+        sessions: One for each token. A tuple, since most of many users have a single one.
         latest: The session that was used last, of the proven ones if there are any.
         limit: What all sessions together may have, once there were two of them at a time.
     """
@@ -46,21 +46,30 @@ class User:
 
     def __init__(self, key: Any) -> None:
         self.key = key
-        self.sessions: dict[str | None, Session] = {}
+        self.sessions: tuple[Session, ...] = ()
         self.latest: Session | None = None
         self.limit: PoolBudget | None = None
 
     @property
     def proven(self) -> list[Session]:
         """The sessions that have logged in."""
-        return [session for session in list(self.sessions.values()) if session.is_proven]
+        return [session for session in self.sessions if session.is_proven]
+
+    def find(self, fingerprint: str | None) -> Session | None:
+        """The session of this token."""
+        return next((session for session in self.sessions if session.fingerprint == fingerprint), None)
+
+    def add(self, session: Session) -> None:
+        """Add a session, in place of an earlier one of this token."""
+        others = (other for other in self.sessions if other.fingerprint != session.fingerprint)
+        self.sessions = (*others, session)
+        session.note_use()
 
     def forget(self, session: Session) -> None:
-        """Remove a session, unless another one has taken its place."""
-        if self.sessions.get(session.fingerprint) is session:
-            del self.sessions[session.fingerprint]
+        """Remove a session."""
+        self.sessions = tuple(other for other in self.sessions if other is not session)
         if self.latest is session:
-            self.latest = next(reversed(self.proven or list(self.sessions.values())), None)
+            self.latest = next(reversed(self.proven or self.sessions), None)
 
 
 class Session:
@@ -128,7 +137,8 @@ def minting_first(pool: Any, timeout: float | None) -> Steps[float]:
             pause = min(2 * pause, _LONGEST_PAUSE)
         else:
             pool.mints_first = False
-    return max(deadline - time.monotonic(), 0.001)
+    left: float = deadline - time.monotonic()
+    return max(left, 0.001)
 
 
 def _mint(source: Any, seconds: float) -> None:

@@ -242,7 +242,7 @@ class _Manager(Generic[C, P]):
         user = self._users.get(key)
         if user is None:
             return None
-        session = user.latest if fingerprint is None else user.sessions.get(fingerprint)
+        session = user.latest if fingerprint is None else user.find(fingerprint)
         if session is None or session.pool.closed or not self._keyed.touch(session.place):
             return None
         session.note_use()
@@ -271,7 +271,7 @@ class _Manager(Generic[C, P]):
     ) -> P:
         """Make a key's pool, and only then retire those that it takes the place of."""
         user = self._users.get(key)
-        old = [] if user is None else list(user.sessions.values())
+        old = () if user is None else user.sessions
         if per_pool_config or user is None or user.latest is None:
             config = self._base.merged(per_pool_config)
         else:
@@ -288,7 +288,7 @@ class _Manager(Generic[C, P]):
 
     def _make_pool(self, user: User, config: LakebasePoolConfig) -> P:
         """A pool of this user, within the limit that all of the user's pools have together."""
-        if others := list(user.sessions.values()):
+        if others := user.sessions:
             sizes = [config.max_size, *(each.pool.max_size for each in others)]
             if user.limit is None:
                 user.limit = PoolBudget(max(sizes), within=self.budget)
@@ -323,8 +323,7 @@ class _Manager(Generic[C, P]):
                 key=key,
                 limit="max_pools",
             ) from error
-        session.user.sessions[session.fingerprint] = session
-        session.note_use()
+        session.user.add(session)
         self._users[key] = session.user
 
     def _prove(self, session: Session) -> None:
@@ -342,13 +341,13 @@ class _Manager(Generic[C, P]):
             for each in sorted(earlier, key=lambda each: self._keyed.last_used(each.place))[: 1 - MOST_SESSIONS]:
                 self._keyed.drop_key(each.place)
             # Earlier tokens that have no session any more will not come back.
-            live = [each.pool.config for each in user.sessions.values()]
+            live = [each.pool.config for each in user.sessions]
             self._credentials.forget_others(session.pool.config.user, keep=live)
 
     def _is_on_the_map(self, session: Session) -> bool:
         """Whether a session is on the map; one that was evicted while its token minted is put back."""
         user = session.user
-        present = user.sessions.get(session.fingerprint)
+        present = user.find(session.fingerprint)
         if present is None and self._users.get(user.key, user) is user:
             try:
                 self._add(session)
@@ -367,7 +366,7 @@ class _Manager(Generic[C, P]):
         """The map has lost a pool: it was unused, or one too many, or closed."""
         with self._lock:
             user = self._users.get(place[0])
-            session = None if user is None else user.sessions.get(place[1])
+            session = None if user is None else user.find(place[1])
             if session is not None and session.pool.service is service:
                 # A user who comes back with the same token needs no further mint, unless there is a later token.
                 self._forget(session, keeps_credentials=session.user.proven == [session])
@@ -395,13 +394,13 @@ class _Manager(Generic[C, P]):
         if key is None:
             self._keyed.expire_all()
         elif (user := self._users.get(key)) is not None:
-            for session in list(user.sessions.values()):
+            for session in user.sessions:
                 session.pool.service.expire()
 
     def stats(self) -> ManagerStats:
         """The manager's numbers, in all and for each key."""
         total = self._keyed.stats()
-        sessions = {key: list(user.sessions.values()) for key, user in self._users.copy().items()}
+        sessions = {key: user.sessions for key, user in self._users.copy().items()}
         return ManagerStats(
             pools=len(sessions),
             sessions=sum(map(len, sessions.values())),
@@ -418,7 +417,7 @@ class _Manager(Generic[C, P]):
         """Retire the key's pools; their services."""
         with self._lock:
             user = self._users.get(key)
-            sessions = [] if user is None else list(user.sessions.values())
+            sessions = () if user is None else user.sessions
             for session in sessions:
                 self._end(session)
         return [session.pool.service for session in sessions]
@@ -427,9 +426,9 @@ class _Manager(Generic[C, P]):
         """Retire the present pools, one by one, so that `get_pool` never waits for all of them."""
         self._credentials.clear()
         for user in list(self._users.copy().values()):
-            for session in list(user.sessions.values()):
+            for session in user.sessions:
                 with self._lock:
-                    if user.sessions.get(session.fingerprint) is session:
+                    if user.find(session.fingerprint) is session:
                         self._end(session)
 
     def after_fork(self) -> None:
