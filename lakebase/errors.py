@@ -347,8 +347,8 @@ def _case_advice(failure: ConnectFailure, user: str | None) -> str:
     if failure not in (ConnectFailure.LOGIN_REJECTED, ConnectFailure.NO_ROLE) or user is None or "@" not in user:
         return ""
     lower = user.lower()
-    how = "as the header has it" if user == lower else f"{user!r}, and not {lower!r}"
-    return f" Postgres tells upper from lower case: check that the role is spelled {how}."
+    check = "how the role is spelled" if user == lower else f"that the role is spelled {user!r}, and not {lower!r}"
+    return f" Postgres tells upper from lower case: check {check}."
 
 
 def _first_lines(error: BaseException) -> str:
