@@ -6,7 +6,7 @@
 #
 # `lakebase local get-pooler` runs it; it is a program of its own for machines on which nothing is installed yet.
 #
-# Debian's own package of the suite `trixie` (1.24), or the one in SUITE; see `from-debian`.
+# Debian's own package of the suite `trixie` (1.24), or the one in SUITE; see `from-debian.sh`.
 
 set -euo pipefail
 
@@ -25,6 +25,6 @@ for found in "$target/pgbouncer" pgbouncer /usr/sbin/pgbouncer; do
     fi
 done
 
-# shellcheck source=.ci/from-debian
-source "$(dirname -- "${BASH_SOURCE[0]}")/from-debian"
+# shellcheck source=lakebase/local/postgres/from-debian.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/from-debian.sh"
 fetch_program pgbouncer pgbouncer "$target" "${SUITE:-trixie}"
