@@ -82,11 +82,19 @@ class HttpServer:
     Args:
         handler: Answers a request. It may take as long as it likes.
         timeout: Seconds in which a client must send a request, and take its answer.
+        most_connections: How many are open at most; further ones are dropped.
     """
 
-    def __init__(self, handler: Callable[[Request], Awaitable[Response]], *, timeout: float = _TIMEOUT) -> None:
+    def __init__(
+        self,
+        handler: Callable[[Request], Awaitable[Response]],
+        *,
+        timeout: float = _TIMEOUT,
+        most_connections: int = _MOST_CONNECTIONS,
+    ) -> None:
         self._handler = handler
         self._timeout = timeout
+        self._most_connections = most_connections
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,7 +118,7 @@ class HttpServer:
         return len(self._tasks)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.connections >= _MOST_CONNECTIONS:
+        if self.connections >= self._most_connections:
             writer.transport.abort()
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

@@ -78,6 +78,24 @@ def test_without_a_psql_on_the_path_the_embedded_one_is_taken(home, tmp_path, mo
         assert "No psql on the PATH" in errors
 
 
+def test_the_command_that_gets_a_pooler_runs_its_script(home, tmp_path):
+    fake = tmp_path / "pgbouncer"
+    fake.write_text("#!/bin/sh\necho PgBouncer 1.25.1\n")
+    fake.chmod(0o755)
+    status, text, errors = lakebase("local", "get-pooler", str(tmp_path))
+    assert (status, text, errors) == (0, f"there is one: {fake}, PgBouncer 1.25.1\n", "")
+
+
+def test_with_its_output_closed_it_runs_and_stops(home):
+    command = f"exec {sys.executable} -m lakebase local up --pooler off <&- >&- 2>{home}/errors"
+    process = subprocess.Popen(["bash", "-c", command])
+    while not lakebase("local", "status")[1].startswith("local: ACTIVE"):
+        assert process.poll() is None
+    assert lakebase("local", "down")[:2] == (0, "local: stopped\n")
+    assert process.wait(60) == 0
+    assert (home / "errors").read_text() == "\n# stopped\n"
+
+
 def test_a_taken_port_is_one_line(home):
     with Up() as up:
         taken = {

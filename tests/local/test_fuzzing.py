@@ -5,7 +5,9 @@ import json
 import random
 import socket
 import ssl
+import stat
 import struct
+from pathlib import Path
 
 import psutil
 
@@ -208,12 +210,12 @@ def test_whatever_clients_send_is_answered_or_dropped_and_leaves_no_traceback(ho
             assert len(answers) > CLIENTS / 3
             for answer in answers:
                 assert_is_an_answer(answer)
-        assert_it_still_works(record, up)
+        assert_it_still_works(record, up, token)
         assert up.end()[0] == 0
     assert errors.read_text(encoding="utf-8").strip() == "# stopped"
 
 
-def assert_it_still_works(record, up):
+def assert_it_still_works(record, up, token):
     password = send_order(record.orders_address, record.orders_token, "password", user="ann@corp.example")["password"]
     send_order(record.orders_address, record.orders_token, "resume")
     settings = {
@@ -230,4 +232,12 @@ def assert_it_still_works(record, up):
     found = send_order(record.orders_address, record.orders_token, "status")
     assert found["open"] == 0
     assert set(found["users"]) == {"ann@corp.example"}
-    assert len([one for one in psutil.Process(up.process.pid).net_connections() if one.status == "ESTABLISHED"]) < 20
+    connections = psutil.Process(up.process.pid).net_connections()
+    assert len([one for one in connections if one.status == "ESTABLISHED"]) < 20
+    # All of it is on loopback, private, and in no list of processes.
+    assert {one.laddr.ip for one in connections if one.status == "LISTEN"} <= {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
+    processes = [psutil.Process(up.process.pid), *up.started]
+    commands = " ".join(word for process in processes for word in process.cmdline())
+    assert not [secret for secret in (password, token, record.orders_token) if secret in commands]
+    for place in (Path(record.run_dir), Path(record.run_dir).parent, Path(up.environment["PGSSLROOTCERT"]).parent):
+        assert stat.S_IMODE(place.stat().st_mode) & 0o077 == 0, place

@@ -113,6 +113,19 @@ def test_a_client_that_takes_no_answer_is_dropped(serve):
     assert received < 30_000_000
 
 
+def test_more_connections_than_the_limit_are_dropped_and_those_open_are_served(serve):
+    connect, wait_until_alone = serve(echo, most_connections=2)
+    with connect() as one, connect() as two:
+        for sock in (one, two):
+            sock.sendall(post(b"{}").replace(b"close", b"keep-alive"))
+            assert sock.recv(8) == b"HTTP/1.1"
+        with connect() as third, contextlib.suppress(ConnectionResetError):
+            assert third.recv(1) == b""
+    wait_until_alone()
+    with connect() as sock:
+        assert exchange(sock, post(b"{}")) == (200, b"{}")
+
+
 def test_a_client_that_asks_first_is_told_to_go_on(serve):
     connect, _ = serve(echo)
     with connect() as sock:

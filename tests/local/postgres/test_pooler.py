@@ -1,7 +1,10 @@
 """The built-in pooler: who may use it, what transaction mode does to a session, and which PgBouncer is taken."""
 
 import os
+import shutil
 import stat
+import subprocess
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -211,3 +214,26 @@ def test_one_in_the_cache_wins_over_the_path(program, monkeypatch, tmp_path):
     assert find_pooler().path == cached
     monkeypatch.setenv("LAKEBASE_LOCAL_PGBOUNCER", str(program("other", "PgBouncer 1.21.0")))
     assert find_pooler().path == tmp_path / "other"
+
+
+def get_pooler(directory, path):
+    from lakebase.local.postgres import GET_POOLER_SCRIPT
+
+    command = [shutil.which("bash"), str(GET_POOLER_SCRIPT), str(directory)]
+    ended = subprocess.run(command, env={"PATH": path, "HOME": str(directory)}, capture_output=True, text=True)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def test_none_is_fetched_where_there_is_one(program, tmp_path):
+    program("pgbouncer", "PgBouncer 1.25.1")
+    status, text = get_pooler(tmp_path, os.environ["PATH"])
+    assert (status, text) == (0, f"there is one: {tmp_path}/pgbouncer, PgBouncer 1.25.1\n")
+
+
+def test_where_none_can_be_fetched_the_reason_is_given(tmp_path):
+    for name in ("sed", "head", "dirname"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    if Path("/usr/sbin/pgbouncer").exists():
+        pytest.skip(reason="there is a PgBouncer in the system's own directory")
+    status, text = get_pooler(tmp_path / "none", str(tmp_path))
+    assert (status, text) == (1, "no pgbouncer fetched: 'apt-get' is missing, this is no Debian\n")
