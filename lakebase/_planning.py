@@ -174,8 +174,8 @@ class Search:
         self.lenient = WaitGoal(goal.share, max(10 * goal.seconds, 1.0))
         self.samples: dict[tuple[int, int], Candidate] = {}
 
-    def simulate(self, max_total: int, max_size: int, workload: Workload) -> Candidate:
-        """Simulate these limits, until the goal is missed by far; on all processors if there are many requests."""
+    def simulate(self, max_total: int, max_size: int, workload: Workload, goal: WaitGoal | None = None) -> Candidate:
+        """Simulate these limits, until `goal` is missed, by far if `None`; on all processors if there is much to do."""
         deployment, report = self.deployment, self.progress
         what = f"max_total={max_total if max_total < UNLIMITED else 'unlimited'} max_size={max_size}"
         result = simulate(
@@ -187,7 +187,7 @@ class Search:
             sticky=deployment.sticky,
             seed=deployment.seed,
             jobs=(os.cpu_count() or 1) if workload.requests > SAMPLE else 1,
-            goal=self.lenient,
+            goal=goal or self.lenient,
             progress=None if report is None else lambda ended, total: report(what, ended, total),
         )
         return Candidate(max_total, max_size, result)
@@ -207,9 +207,9 @@ class Search:
         return self._correct(max_total, lambda total: self.simulate_all(total, max_size))
 
     def simulate_more(self, max_total: int, max_size: int) -> Candidate:
-        """Simulate these limits with a larger sample."""
+        """Simulate these limits with a larger sample, until the goal is missed."""
         workload = replace(self.workload, requests=LARGER_SAMPLE, warm_up=self.sample_of(max_total).warm_up)
-        return self.simulate(max_total, max_size, workload)
+        return self.simulate(max_total, max_size, workload, self.goal)
 
     def _correct(self, max_total: int, simulate: Callable[[int], Candidate]) -> Candidate:
         """What was simulated last: the first of a few values of `max_total` that meets the goal, or the largest."""

@@ -81,9 +81,9 @@ def test_a_larger_sample_corrects_before_all_requests_are_simulated(monkeypatch)
     simulated = []
 
     class Told(_planning.Search):
-        def simulate(self, max_total, max_size, workload):
+        def simulate(self, max_total, max_size, workload, goal=None):
             simulated.append((max_total, workload.requests))
-            return super().simulate(max_total, max_size, workload)
+            return super().simulate(max_total, max_size, workload, goal)
 
     search = Told(WORKLOAD, DEPLOYMENT, GOAL, None)
     too_few = chosen.max_total // 2
