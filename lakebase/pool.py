@@ -81,7 +81,7 @@ class Borrowed(Generic[CT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
-        if pool.is_direct and conn._pool is pool and pool.is_as_left(conn):  # nothing to commit or to roll back
+        if pool.is_direct and pool.is_as_left(conn):  # nothing to commit or to roll back
             pool.usage += monotonic() - self._since
             pool.hand_back(conn)
             self._held.forget()
@@ -137,7 +137,7 @@ class AsyncBorrowed(Generic[ACT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
-        if pool.is_direct and conn._pool is pool and pool.is_as_left(conn):  # nothing to commit or to roll back
+        if pool.is_direct and pool.is_as_left(conn):  # nothing to commit or to roll back
             pool.usage += monotonic() - self._since
             await pool.hand_back(conn)
             self._held.forget()
