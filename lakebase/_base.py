@@ -34,6 +34,8 @@ from .drivers import LivePassword
 from .endpoints import note_unknown_host
 
 if TYPE_CHECKING:
+    from pooling import Holder, Waiting
+
     from ._connecting import Outage
     from ._steps import Steps
     from .credentials import CredentialSource
@@ -327,6 +329,14 @@ class PoolBase(Generic[C]):
     def closed(self) -> bool:
         """`True` before `open()` and after `close()`."""
         return self._closed
+
+    def holders(self) -> list[Holder]:
+        """Who holds connections, longest first: call site, request, task or thread. Does not block."""
+        return self.service.holders()  # type: ignore[no-any-return]
+
+    def waiters(self) -> list[Waiting]:
+        """Who waits for a connection, longest first. Does not block."""
+        return self.service.waiters()  # type: ignore[no-any-return]
 
     def get_stats(self) -> dict[str, int]:
         """

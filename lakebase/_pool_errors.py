@@ -49,11 +49,12 @@ def translated(error: PoolingError, *, title: str, renewal: str, doing: str) -> 
     if isinstance(error, CreateError) and error.__cause__ is not None:
         return _of_connecting(error.__cause__, facts) or _of_callback(error, doing, facts)
     if isinstance(error, PoolTimeoutError):
-        own = LakebasePoolTimeout(_timed_out(error, doing), timeout=error.timeout, **facts)
+        said = {"timeout": error.timeout, "limit": error.limit, "holders": error.holders}
+        own = LakebasePoolTimeout(_timed_out(error, doing), **said, **facts)
     elif isinstance(error, PoolClosedError):
         own = LakebasePoolClosed(f"the {title} was closed; {renewal}", **facts)
     elif isinstance(error, PoolExhaustedError):
-        own = LakebaseTooManyRequests(str(error), limit=error.limit, **facts)
+        own = LakebaseTooManyRequests(str(error), limit=error.limit, holders=error.holders, **facts)
     elif isinstance(error, ReleaseError):
         own = ValueError(f"can't return connection to {title}: {str(error).replace('`lease()`', '`connection()`')}")
     else:

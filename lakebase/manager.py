@@ -41,6 +41,8 @@ from .pool import AsyncLakebasePool, LakebasePool
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from pooling import Holder, Waiting
+
 __pooling_internal__ = True
 
 __all__ = ["AsyncLakebasePoolManager", "LakebasePoolManager", "ManagerStats"]
@@ -412,6 +414,14 @@ class _Manager(Generic[C, P]):
             rotations=self._rotations,
             per_key={key: sum_of(each.pool.get_stats() for each in every) for key, every in sessions.items()},
         )
+
+    def holders(self) -> list[Holder]:
+        """Who holds connections of any key, longest first: key, call site, request, task or thread."""
+        return self._keyed.holders()  # type: ignore[no-any-return]
+
+    def waiters(self) -> list[Waiting]:
+        """Who waits for a connection of any key, longest first."""
+        return self._keyed.waiters()  # type: ignore[no-any-return]
 
     def _take_off(self, key: Hashable) -> list[Any]:
         """Retire the key's pools; their services."""

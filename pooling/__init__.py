@@ -30,7 +30,7 @@ from .keyed import AsyncKeyedPoolingService, KeyedPoolingService, KeyedPoolStats
 from .lease import AsyncLease, AsyncPooledValue, Lease, PooledValue, get_pooled_value
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict
 from .service import AsyncPoolingService, PoolingService
-from .stats import Histogram, PoolStats
+from .stats import Histogram, Holder, PoolStats, Waiting
 
 __all__ = [
     "AsyncKeyedPoolingService",
@@ -40,6 +40,7 @@ __all__ = [
     "ConfigurationError",
     "CreateError",
     "Histogram",
+    "Holder",
     "KeyedPoolStats",
     "KeyedPoolingService",
     "LazyValue",
@@ -66,6 +67,7 @@ __all__ = [
     "SingleFlight",
     "TaskFlight",
     "UnauthenticatedError",
+    "Waiting",
     "create_pooled_binding_factory",
     "get_pooled_value",
 ]

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .stats import Holder
 
 __all__ = [
     "ConfigurationError",
@@ -100,12 +103,22 @@ class PoolTimeoutError(PoolingError, TimeoutError):
     Attributes:
         timeout: The timeout in seconds.
         limit: The limit that kept the borrower waiting, such as `max_size=8` or `max_total=50`; `None` if none did.
+        holders: The borrowers that had a resource for longest, at most three.
     """
 
-    def __init__(self, message: str, *, timeout: float | None = None, limit: str | None = None, **facts: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        timeout: float | None = None,
+        limit: str | None = None,
+        holders: tuple[Holder, ...] = (),
+        **facts: Any,
+    ) -> None:
         super().__init__(message, **facts)
         self.timeout = timeout
         self.limit = limit
+        self.holders = holders
 
 
 class PoolClosedError(PoolingError):
@@ -127,11 +140,15 @@ class PoolExhaustedError(PoolingError):
 
     Attributes:
         limit: The option that forbids it, such as `max_waiting=0` or `max_keys`, or `acquire_nowait`.
+        holders: As in `PoolTimeoutError`.
     """
 
-    def __init__(self, message: str, *, limit: str | None = None, **facts: Any) -> None:
+    def __init__(
+        self, message: str, *, limit: str | None = None, holders: tuple[Holder, ...] = (), **facts: Any
+    ) -> None:
         super().__init__(message, **facts)
         self.limit = limit
+        self.holders = holders
 
 
 class CreateError(PoolingError):

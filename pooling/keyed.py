@@ -21,6 +21,7 @@ from ._backends.alarms import Ring
 from ._backends.fork import Survivors
 from ._backends.fork import snapshot as members
 from ._engine import messages
+from ._engine.borrowers import by_age
 from ._engine.lease import NOTHING, AsyncLease, Lease
 from ._engine.lru import Entry, LeastRecentlyUsed
 from ._engine.standing import Average
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from .events import PoolObserver
     from .factory import PoolFactory
-    from .stats import PoolStats
+    from .stats import Holder, PoolStats, Waiting
 
 __all__ = ["AsyncKeyedPoolingService", "KeyedPoolStats", "KeyedPoolingService"]
 
@@ -539,6 +540,16 @@ class _Keyed(Generic[K, T, S]):
             created=self._created_before + sum(stats.created for stats in per_key.values()),
             per_key=per_key,
         )
+
+    def holders(self) -> list[Holder]:
+        """Who holds the resources of all keys, longest first. As `PoolingService.holders`."""
+        used = [service for service in self._every() if service.size]
+        return by_age([holder for service in used for holder in service.engine.holders()])
+
+    def waiters(self) -> list[Waiting]:
+        """Who waits for a resource of any key, longest first."""
+        awaited = [service for service in self._every() if service.pending]
+        return by_age([waiter for service in awaited for waiter in service.engine.waiters()])
 
     # -- unused keys ------------------------------------------------------------
 

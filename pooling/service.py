@@ -21,6 +21,7 @@ from ._backends.asyncio import AsyncioBackend
 from ._backends.fork import Survivors, keep_forever
 from ._backends.threads import ThreadBackend, finish
 from ._engine import messages
+from ._engine.borrowers import by_age
 from ._engine.call_site import note
 from ._engine.engine import Engine
 from ._engine.hooks import Hooks, refuse_coroutines
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ._engine.budget import Budget
     from ._engine.operations.take import Take
     from .events import PoolObserver
-    from .stats import PoolStats
+    from .stats import Holder, PoolStats, Waiting
 
 __all__ = ["AsyncPoolingService", "PoolingService"]
 
@@ -188,6 +189,20 @@ class _Service(Generic[T]):
         """The pool's numbers at this instant."""
         return self.engine.stats()
 
+    def holders(self) -> list[Holder]:
+        """
+        Who holds the resources that count as borrowed, longest first. Does not block; call it from any thread.
+
+        A pool records each borrower that waits or for which a hook runs, and others only if it has a budget (every
+        keyed pool has), if its factory says `notes_borrowers`, or after the first error or the first call of this
+        method: until then a loan of an idle resource is not recorded, and its `Holder` names the resource only.
+        """
+        return by_age(self.engine.holders())
+
+    def waiters(self) -> list[Waiting]:
+        """Who is in the queue, longest first. Does not block; call it from any thread."""
+        return by_age(self.engine.waiters())
+
     def is_borrowed(self, value: T) -> bool:
         """Whether this object, compared by identity, is out."""
         return id(value) in self._ledger.out
@@ -322,15 +337,15 @@ class _Service(Generic[T]):
             return False
         if self._ledger.notes:
             slot.taken_at = self._now()
-            slot.code, slot.lasti, slot.stack = note(frame, whole_stack=False)
+            slot.borrower = note(frame, whole_stack=False)
             slot.noted = slot.uses + 1
         return True
 
     def _take(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> Take:
         """Acquire with all steps: to finish in threads, or to await."""
-        call_site = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        borrower = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
         ctx = self._context if ctx is None else ctx
-        return self.engine.take(ctx, timeout, priority, call_site, queues=queues)
+        return self.engine.take(ctx, timeout, priority, borrower, queues=queues)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} {self._ledger.state.value}: {messages.counts_of(self._ledger)}>"

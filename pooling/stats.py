@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Histogram", "PoolStats"]
+__all__ = ["Histogram", "Holder", "PoolStats", "Waiting"]
 
 BUCKETS = 28  # from under 1 µs to over 1 min, each twice as wide as the one before
 
@@ -129,3 +130,79 @@ class PoolStats:
     wait_time: Histogram = field(default_factory=Histogram)
     create_time: Histogram = field(default_factory=Histogram)
     use_time: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """
+    Who holds a resource.
+
+    Which pools record their borrowers is said at `PoolingService.holders`.
+
+    Args:
+        pool: Name of the pool.
+        key: The key of a keyed pool, such as the user; else `None`.
+        resource: Type and id of the resource, never its `repr`, which may hold a secret.
+        since: Seconds that it has been out; `None` if this borrower was not recorded.
+        request: Name of the request it was borrowed in, such as `GET /orders`; `None` if there is none.
+        call_site: The borrower's own line, such as `report.py:88 in build`; empty if only a framework's is known.
+        runner: The borrower's task or thread, such as `task 'Task-7'`.
+        step: Empty while the borrower has it. Else what is being done with it: it is assigned to the borrower
+            (`queueing`), in `validating`, in the `acquire hook` or in the `release hook`.
+    """
+
+    pool: str
+    key: Any = None
+    resource: str = ""
+    since: float | None = None
+    request: str | None = None
+    call_site: str = ""
+    runner: str = ""
+    step: str = ""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether more than the resource is known."""
+        return self.since is not None
+
+    def __str__(self) -> str:
+        if self.since is None:
+            return "at an unrecorded call site (from now on this pool records every borrower)"
+        return f"{self.since:.1f} s ago{_whereabouts(self)}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """
+    Who waits for a resource.
+
+    Args:
+        pool: Name of the pool.
+        key: The key of a keyed pool, such as the user; else `None`.
+        since: Seconds that it has waited.
+        left: Seconds until its timeout.
+        priority: Which queue it waits in.
+        request: As in `Holder`.
+        call_site: As in `Holder`.
+        runner: As in `Holder`.
+    """
+
+    pool: str
+    key: Any = None
+    since: float = 0.0
+    left: float = 0.0
+    priority: int = 0
+    request: str | None = None
+    call_site: str = ""
+    runner: str = ""
+
+    def __str__(self) -> str:
+        return f"for {self.since:.1f} s{_whereabouts(self)}"
+
+
+def _whereabouts(borrower: Holder | Waiting) -> str:
+    """` at report.py:88 in build`, ` for request 'GET /'`, both, or the task or thread if there is neither."""
+    text = f" at {borrower.call_site}" if borrower.call_site else ""
+    if borrower.request is not None:
+        return f"{text} for request {borrower.request!r}"
+    return text or (f" for {borrower.runner}" if borrower.runner else "")

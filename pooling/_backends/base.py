@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
+from asyncio import _get_running_loop, current_task
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -67,14 +67,21 @@ class Backend(Protocol):
         """Call `callback` at this instant."""
 
 
-def _named_runner() -> str:
-    """The current task, or else the current thread, for messages."""
-    asyncio = sys.modules.get("asyncio")
-    try:
-        task = None if asyncio is None else asyncio.current_task()
-    except RuntimeError:  # no loop runs in this thread
-        task = None
-    return f"thread {threading.current_thread().name!r}" if task is None else f"task {task.get_name()!r}"
+class _ThreadName(threading.local):
+    """The current thread's name, for messages; found once for each thread."""
+
+    def __init__(self) -> None:
+        self.text = f"thread {threading.current_thread().name!r}"
 
 
-call_site.named_runner = _named_runner
+_thread_name = _ThreadName()
+
+
+def _noted_runner() -> Any:
+    """The current task's name in a tuple, or a text for the current thread."""
+    loop = _get_running_loop()
+    task = None if loop is None else current_task(loop)
+    return _thread_name.text if task is None else (task.get_name(),)
+
+
+call_site.noted_runner = _noted_runner

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..stats import PoolStats
+from ..stats import Holder, PoolStats, Waiting
 from . import messages
+from .borrowers import holders_of, waiters_of
 from .operations.background import CheckIdle, CheckSlot, CloseSlot, OnSlot, OpenSlot
 from .operations.checkpoint import Checkpoint
 from .operations.give_back import Destroy, GiveBack
@@ -16,7 +17,7 @@ from .pool import Pool
 from .slots import CLOSING, OPENING, Check, Close, Open
 
 if TYPE_CHECKING:
-    from .call_site import CallSite
+    from .call_site import Borrower
 
 _WORKS: dict[type, type[OnSlot]] = {Open: OpenSlot, Close: CloseSlot, Check: CheckSlot}
 
@@ -26,9 +27,9 @@ class Engine(Pool):
 
     __slots__ = ()
 
-    def take(self, ctx: Any, timeout: float | None, priority: int, call_site: CallSite, *, queues: bool = True) -> Take:
+    def take(self, ctx: Any, timeout: float | None, priority: int, borrower: Borrower, *, queues: bool = True) -> Take:
         """Acquire a resource."""
-        return Take(self, ctx, timeout, priority, call_site, queues=queues)
+        return Take(self, ctx, timeout, priority, borrower, queues=queues)
 
     def give_back(self, value: Any, exc: BaseException | None) -> GiveBack:
         """Give a resource back."""
@@ -69,6 +70,15 @@ class Engine(Pool):
                     self.ledger.closed(slot, now)
                 else:
                     self.ledger.give_back(slot, now, cold=True)
+
+    def holders(self) -> list[Holder]:
+        """Who holds its resources; records every borrower from now on."""
+        self.ledger.note_borrowers()
+        return holders_of(self.name, self.key, self.ledger, self.backend.now())
+
+    def waiters(self) -> list[Waiting]:
+        """Who waits for a resource."""
+        return waiters_of(self.name, self.key, self.ledger, self.backend.now())
 
     def stats(self) -> PoolStats:
         """The pool's numbers at this instant."""

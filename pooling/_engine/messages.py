@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CreateError, PoolClosedError, PoolCounts, PoolExhaustedError, PoolTimeoutError, ReleaseError
-from .call_site import describe
+from .borrowers import by_age, holder_of
 from .ledger import STOPPED, SUSPENDED, Ledger
 
 if TYPE_CHECKING:
-    from .slots import Slot
+    from ..stats import Holder
     from .standing import Member
 
 # In a URL, before the host; and after the name of one.
@@ -20,6 +20,8 @@ _CREDENTIAL = re.compile(
 
 QUEUEING, CREATING, VALIDATING = "queueing", "creating", "validating"
 ACQUIRE_HOOK, RELEASE_HOOK = "acquire hook", "release hook"
+
+NAMED = 3  # borrowers that an error names at most
 
 
 def title(name: str, key: Any) -> str:
@@ -63,23 +65,18 @@ def sum_of(ledgers: list[Ledger], max_size: int) -> PoolCounts:
     )
 
 
-def holder(slot: Slot, now: float) -> str:
-    """When and where a resource was borrowed."""
-    if slot.noted != slot.uses:
-        return "at an unrecorded call site (from now on this pool records every borrower)"
-    return f"{max(now - slot.taken_at, 0):.1f} s ago{describe(slot.code, slot.lasti)}"
+def longest_held(name: str, key: Any, ledger: Member, now: float, *, most: int) -> list[Holder]:
+    """The borrowers of at most `most` resources that are out, longest out first; those not recorded last."""
+    # Those not recorded since the last loans of the other resources; so sort before making objects.
+    out = sorted(ledger.out.copy().values(), key=lambda slot: (slot.noted != slot.uses, slot.taken_at))
+    return [holder_of(name, key, slot, now) for slot in out[:most]]
 
 
-def by_age(ledger: Member) -> list[Slot]:
-    """The borrowed resources, longest out first; those with an unrecorded borrower last."""
-    return sorted(ledger.out.copy().values(), key=lambda slot: (slot.noted != slot.uses, slot.taken_at))
-
-
-def holders(ledger: Ledger, now: float, *, most: int = 3) -> str:
+def holders(name: str, key: Any, ledger: Ledger, now: float, *, most: int) -> str:
     """The borrowers of at most `most` resources, longest out first."""
-    out = by_age(ledger)
-    text = "; ".join(f"borrowed {holder(slot, now)}" for slot in out[:most])
-    return text + (f"; and {len(out) - most} more" if len(out) > most else "")
+    text = "; ".join(f"borrowed {holder}" for holder in longest_held(name, key, ledger, now, most=most))
+    more = len(ledger.out) - most
+    return text + (f"; and {more} more" if more > 0 else "")
 
 
 def is_short(ledger: Ledger, now: float) -> bool:
@@ -88,16 +85,28 @@ def is_short(ledger: Ledger, now: float) -> bool:
     return budget is not None and len(ledger.slots) < ledger.max_size and budget.room_for(ledger, now) < 1
 
 
-def longest_out(ledger: Ledger, now: float, *, of_all: bool) -> str:
-    """The borrower with the oldest loan, of this pool or of all that share its budget; empty if nothing is out."""
+def find_longest_out(name: str, key: Any, ledger: Ledger, now: float, *, of_all: bool) -> tuple[Holder, ...]:
+    """The borrowers with the oldest loans, `NAMED` at most: of this pool, or of all that share its budget."""
     if ledger.budget is None or not of_all:
-        oldest = next(iter(by_age(ledger)), None)
-        return "" if oldest is None else f"; oldest borrowed {holder(oldest, now)}"
-    firsts = [(slot, member.owner) for member in list(ledger.budget.active) for slot in by_age(member)[:1]]
-    if not firsts:
-        return ""
-    slot, owner = min(firsts, key=lambda first: (first[0].noted != first[0].uses, first[0].taken_at))
-    return f"; oldest of all borrowed from {title(owner.name, owner.key)} {holder(slot, now)}"
+        found = longest_held(name, key, ledger, now, most=NAMED)
+    else:
+        found = [
+            holder
+            for member in list(ledger.budget.active)
+            for holder in longest_held(member.owner.name, member.owner.key, member, now, most=NAMED)
+        ]
+    return tuple(by_age(found)[:NAMED])
+
+
+def longest_out(found: tuple[Holder, ...], *, of_all: bool) -> str:
+    """What errors say of these borrowers; empty if nothing is out. What is not known is said once."""
+    told = [
+        f"from {title(holder.pool, holder.key)} {holder}" if of_all else f"{holder}"
+        for number, holder in enumerate(found)
+        if number == 0 or holder.is_recorded
+    ]
+    oldest = "; oldest of all borrowed " if of_all else "; oldest borrowed "
+    return f"{oldest}{', then '.join(told)}" if told else ""
 
 
 def timeout_error(
@@ -123,9 +132,10 @@ def timeout_error(
         elif counts.borrowed >= counts.max_size:
             limit = f"max_size={counts.max_size}"
     wanted = f"min_size={ledger.min_size} was not reached" if fills else f"no {ledger.noun}"
+    found = find_longest_out(name, key, ledger, now, of_all=short)
     return PoolTimeoutError(
         f"{title(name, key)}: {wanted} within timeout={timeout} s (step: {step}).\n"
-        f"At that moment: {counts}{longest_out(ledger, now, of_all=short)}.\n"
+        f"At that moment: {counts}{longest_out(found, of_all=short)}.\n"
         f"{_advice(ledger, step, error, counts, short=short, fills=fills)}",
         pool=name,
         key=key,
@@ -133,6 +143,7 @@ def timeout_error(
         counts=counts,
         timeout=timeout,
         limit=limit,
+        holders=found,
     )
 
 
@@ -169,6 +180,7 @@ def exhausted_error(name: str, key: Any, ledger: Ledger, now: float, *, limit: s
     """The error for a borrower that may not queue."""
     counts = counts_of(ledger)
     short = is_short(ledger, now)
+    found = find_longest_out(name, key, ledger, now, of_all=short)
     if ledger.state is SUSPENDED:
         why, advice = "it is suspended", "Call resume(), or let borrowers wait."
     elif short:
@@ -179,12 +191,13 @@ def exhausted_error(name: str, key: Any, ledger: Ledger, now: float, *, limit: s
         advice = "Release sooner, raise max_size, or let borrowers wait."
     return PoolExhaustedError(
         f"{title(name, key)}: {why}, and {limit} allows no further waiting (step: {QUEUEING}).\n"
-        f"At that moment: {counts}{longest_out(ledger, now, of_all=short)}.\n{advice}",
+        f"At that moment: {counts}{longest_out(found, of_all=short)}.\n{advice}",
         pool=name,
         key=key,
         step=QUEUEING,
         counts=counts,
         limit=limit,
+        holders=found,
     )
 
 

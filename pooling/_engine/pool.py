@@ -18,6 +18,7 @@ from ..events import EVENTS, PoolEvent, PoolObserver
 from ..options import PoolingServiceOptions, checked_seconds
 from ..stats import Histogram
 from . import messages
+from .borrowers import holder_of
 from .ledger import RUNNING, Ledger
 from .messages import CREATING, QUEUEING, VALIDATING
 from .slots import LIVE, Leak, Overdue, Slot, Waiter, Wake, Watcher, Work
@@ -258,14 +259,15 @@ class Pool:
         raise NotImplementedError
 
     def _report_leak(self, slot: Slot) -> None:
-        stack = "".join(slot.stack.format()) if slot.stack is not None else ""
+        whole = None if slot.borrower is None else slot.borrower.stack
+        stack = "" if whole is None else "".join(whole.format())
         now = self.backend.now()
         log.warning(
             "%s: a %s has been out for more than leak_timeout=%s s: borrowed %s\n%s",
             messages.title(self.name, self.key),
             self.ledger.noun,
             self.options.leak_timeout,
-            messages.holder(slot, now),
+            holder_of(self.name, self.key, slot, now),
             stack,
         )
         self.tell("on_leaked", value=slot.value, duration=now - slot.taken_at, stack=stack)

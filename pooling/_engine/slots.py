@@ -72,9 +72,7 @@ class Slot:
         # The latest borrower that was recorded.
         "noted",
         "taken_at",
-        "code",
-        "lasti",
-        "stack",
+        "borrower",
         # End of life.
         "born_at",
         "expires_at",
@@ -99,11 +97,9 @@ class Slot:
         self.idle_since = now  # as of the last sweep that saw `idle_uses` acquisitions
         self.idle_uses = -1
         self.is_checked = False  # whether it was taken from the idle ones only to be validated
-        self.noted = -1  # the value of `uses` that the next four describe; the fast path may not record later ones
+        self.noted = -1  # the value of `uses` that the next two describe; the fast path may not record later ones
         self.taken_at = now
-        self.code: Any = None
-        self.lasti = 0
-        self.stack: Any = None
+        self.borrower: Any = None
         self.born_at = now
         self.expires_at = inf
         self.due = inf  # when the step under way counts as overdue

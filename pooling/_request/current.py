@@ -27,6 +27,7 @@ class NoRequest:
 
     resolved = NOTHING_RESOLVED
     container = None
+    name = None
 
 
 NO_REQUEST: Final[Any] = NoRequest()
@@ -62,8 +63,7 @@ def leave(token: Token[Any] | None) -> None:
 
 
 def _named_request() -> str | None:
-    ctx = get_current()
-    return None if ctx is NO_REQUEST or ctx.name is None else str(ctx)
+    return get_current().name  # type: ignore[no-any-return]
 
 
 call_site.named_request = _named_request

@@ -29,7 +29,7 @@ LAYERS = [
     (
         "operations",  # with what they ask of a backend
         (
-            *("_engine/call_site", "_engine/hooks", "_engine/messages", "_engine/pool", "_engine/engine"),
+            *("_engine/call_site", "_engine/borrowers", "_engine/hooks", "_engine/messages", "_engine/pool", "_engine/engine"),
             *("_engine/operations/", "_backends/base", "_backends/alarms"),
         ),
     ),

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pooling._engine.call_site import CallSite
+from pooling._engine.call_site import Borrower
 from pooling._engine.engine import Engine
 from pooling._engine.hooks import Hooks
 from pooling._engine.operations.background import CheckSlot, CloseSlot, OpenSlot
@@ -28,7 +28,7 @@ from pooling.options import PoolingServiceOptions
 
 from .fake_backend import AFTER, BEFORE, FakeBackend, Hang, InterruptPlan, Suspension
 
-NOWHERE = CallSite(None, 0, None)
+NOWHERE = Borrower(None, 0, None, None, None)
 SIZE = 2
 HOOKS = ("create", "validate", "acquire", "release", "destroy")
 WORKS, FAILS, HANGS = "works", "fails", "hangs"

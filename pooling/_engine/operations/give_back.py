@@ -29,6 +29,9 @@ class GiveBack(Operation[bool]):
 
     __slots__ = ("exc", "value")
 
+    #: For those who ask what is done with a resource that is neither idle nor out.
+    releases = True
+
     def __init__(self, pool: Pool, value: Any, exc: BaseException | None) -> None:
         super().__init__(pool)
         self.value = value
@@ -42,7 +45,6 @@ class GiveBack(Operation[bool]):
             return False
         if options.use_times:
             pool.use_time.record(pool.backend.now() - slot.taken_at)
-        slot.code = slot.stack = None
         slot.due = inf
         reason: str
         failure: Exception | None
@@ -97,6 +99,7 @@ class GiveBack(Operation[bool]):
         with pool.backend.lock:
             now = pool.backend.now()
             slot.idle_since, slot.idle_uses = now, slot.uses
+            slot.borrower = None
             pool.ledger.give_back(slot, now)
         pool.dispatch()
         if pool.wanted:

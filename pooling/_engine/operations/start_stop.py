@@ -121,14 +121,15 @@ class Stop(Operation[None]):
         pool, ledger = self.pool, self.pool.ledger
         ledger.note_borrowers()
         counts = messages.counts_of(ledger)
-        stacks = [slot.stack for slot in list(ledger.out.values()) if slot.stack is not None]
+        borrowers = [slot.borrower for slot in list(ledger.out.values()) if slot.borrower is not None]
+        stacks = [borrower.stack for borrower in borrowers if borrower.stack is not None]
         log.warning(
             "%s was stopped, and after timeout=%s s: %s.%s%s%s",
             messages.title(pool.name, pool.key),
             self.given,
             counts,
             " What is out is destroyed when it comes back" if counts.borrowed else " See whether a hook hangs.",
-            f": {messages.holders(ledger, pool.backend.now(), most=10)}."
+            f": {messages.holders(pool.name, pool.key, ledger, pool.backend.now(), most=10)}."
             if ledger.out
             else "."
             if counts.borrowed

@@ -15,7 +15,7 @@ from ..slots import Slot, Waiter
 from .base import Operation
 
 if TYPE_CHECKING:
-    from ..call_site import CallSite
+    from ..call_site import Borrower
     from ..pool import Pool
 
 CLOSED = "closed"  # the refusal of a borrower because the pool is stopped, rather than by a limit
@@ -30,7 +30,7 @@ class Take(Operation[Any]):
         ctx: For the acquire hook.
         timeout: Seconds for all steps together; `None` takes the pool's.
         priority: Which queue to wait in.
-        call_site: The borrower's file and line.
+        borrower: Who asks.
         queues: Whether it may wait for other borrowers.
     """
 
@@ -39,7 +39,7 @@ class Take(Operation[Any]):
         "ctx",
         "timeout",
         "priority",
-        "call_site",
+        "borrower",
         "queues",
         # Progress. `slot` and `waiter` have to be given back if the operation fails.
         "slot",
@@ -54,13 +54,13 @@ class Take(Operation[Any]):
     )
 
     def __init__(
-        self, pool: Pool, ctx: Any, timeout: float | None, priority: int, call_site: CallSite, *, queues: bool = True
+        self, pool: Pool, ctx: Any, timeout: float | None, priority: int, borrower: Borrower, *, queues: bool = True
     ) -> None:
         super().__init__(pool)
         self.ctx = ctx
         self.timeout = pool.options.timeout if timeout is None else pool.seconds(timeout)
         self.priority = _checked_priority(pool, priority)
-        self.call_site = call_site
+        self.borrower = borrower
         self.queues = queues
         self.slot: Slot | None = None
         self.waiter: Waiter | None = None
@@ -195,7 +195,7 @@ class Take(Operation[Any]):
         pool = self.pool
         with pool.backend.lock:
             now = pool.backend.now()
-            slot.code, slot.lasti, slot.stack = self.call_site
+            slot.borrower = self.borrower
             pool.ledger.lend(slot, now)
             self._count(None, now)
         pool.dispatch()
