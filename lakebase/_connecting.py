@@ -108,6 +108,7 @@ class _Connector(PoolFactory[Any]):
     """
 
     noun = "connection"  # what the engine's messages call a resource
+    metric_prefix = "db.client.connection"
     notes_borrowers = True
     logs_failures = True  # once for all pools that an outage concerns
 

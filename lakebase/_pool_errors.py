@@ -49,8 +49,9 @@ def translated(error: PoolingError, *, title: str, renewal: str, doing: str) -> 
     if isinstance(error, CreateError) and error.__cause__ is not None:
         return _of_connecting(error.__cause__, facts) or _of_callback(error, doing, facts)
     if isinstance(error, PoolTimeoutError):
-        said = {"timeout": error.timeout, "limit": error.limit, "holders": error.holders}
-        own = LakebasePoolTimeout(_timed_out(error, doing), **said, **facts)
+        own = LakebasePoolTimeout(
+            _timed_out(error, doing), timeout=error.timeout, limit=error.limit, holders=error.holders, **facts
+        )
     elif isinstance(error, PoolClosedError):
         own = LakebasePoolClosed(f"the {title} was closed; {renewal}", **facts)
     elif isinstance(error, PoolExhaustedError):

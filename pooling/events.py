@@ -21,6 +21,7 @@ class PoolEvent:
         reason: Why a resource was destroyed, or at which step a borrower gave up; else empty.
         error: The exception, or `None`.
         stack: The borrower's stack, as text; only for leaks.
+        metric_prefix: What the names of the pool's metrics begin with; see `PoolFactory`.
     """
 
     pool: str
@@ -30,6 +31,7 @@ class PoolEvent:
     reason: str = ""
     error: BaseException | None = None
     stack: str = ""
+    metric_prefix: str = "pooling.resource"
 
 
 class PoolObserver:

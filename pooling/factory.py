@@ -33,6 +33,8 @@ class PoolFactory(Generic[T]):
         notes_borrowers: Whether the call site of each borrower is recorded, for errors, from the first one on; else
             from the first error on, since it takes half a microsecond.
         logs_failures: Whether `create` itself logs that it failed; else the pool does, once for a series of failures.
+        metric_prefix: What the names of its metrics begin with. OpenTelemetry has `db.client.connection` for a
+            database's.
         starts_resources: Whether a resource's own `start` is called after `create`. By default only for what comes from
             a class, a callable or a binding: a `create` of a subclass returns a resource that is ready.
     """
@@ -40,6 +42,7 @@ class PoolFactory(Generic[T]):
     noun = "resource"
     notes_borrowers = False
     logs_failures = False
+    metric_prefix = "pooling.resource"
     starts_resources = False
 
     def create(self) -> T | Awaitable[T]:

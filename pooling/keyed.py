@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
+    from ._engine.hooks import Hooks
     from .events import PoolObserver
     from .factory import PoolFactory
     from .stats import Holder, PoolStats, Waiting
@@ -78,6 +79,11 @@ MOST_PROVISIONAL = 1000
 LATE = 5.0  # seconds after which a timer that has not called counts as gone, as when its event loop has ended
 
 _keyed_services: Survivors[_Keyed[Any, Any, Any]] = Survivors()
+
+
+def live_keyed_services() -> list[KeyedPoolingService[Any, Any] | AsyncKeyedPoolingService[Any, Any]]:
+    """The keyed services of this process; for other modules of this package."""
+    return list(_keyed_services)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +173,8 @@ class _Keyed(Generic[K, T, S]):
         self._lock = threading.RLock()  # for changes of the map; looking up a key takes no lock
         #: The pool of each existing resource, by the resource's id; the engine writes it.
         self._owners: dict[int, Any] = {}
+        #: The hooks of the pool made last, which tell what the resources are; `None` before the first.
+        self.latest_hooks: Hooks | None = None
         self._create_time = Average()
         self._created_before = 0
         self._armed_at = math.inf
@@ -326,8 +334,8 @@ class _Keyed(Generic[K, T, S]):
             clock=self._now,
             **options_as_keywords,
         )
-        made.engine.owners = self._owners
-        made.engine.ledger.create_time = self._create_time
+        self.latest_hooks = made.engine.hooks
+        made.join_keyed(self._owners, self._create_time)
         return made
 
     def add_pool(self, key: K, pool: S, data: Any = None, *, is_provisional: bool = False) -> S:
@@ -493,7 +501,7 @@ class _Keyed(Generic[K, T, S]):
 
     def expire_all(self) -> None:
         """As `expire`, of every key, those that were closed or evicted and are still in use included."""
-        for service in self._every():
+        for service in self.every_pool():
             service.expire()
 
     def close_key(self, key: K) -> bool:
@@ -543,12 +551,12 @@ class _Keyed(Generic[K, T, S]):
 
     def holders(self) -> list[Holder]:
         """Who holds the resources of all keys, longest first. As `PoolingService.holders`."""
-        used = [service for service in self._every() if service.size]
+        used = [service for service in self.every_pool() if service.size]
         return by_age([holder for service in used for holder in service.engine.holders()])
 
     def waiters(self) -> list[Waiting]:
         """Who waits for a resource of any key, longest first."""
-        awaited = [service for service in self._every() if service.pending]
+        awaited = [service for service in self.every_pool() if service.pending]
         return by_age([waiter for service in awaited for waiter in service.engine.waiters()])
 
     # -- unused keys ------------------------------------------------------------
@@ -617,18 +625,19 @@ class _Keyed(Generic[K, T, S]):
                 "once; `lease()` does.",
                 pool=self._name,
                 step="releasing",
-                counts=messages.sum_of([one.engine.ledger for one in self._every()], self._options.max_size),
+                counts=messages.sum_of([one.engine.ledger for one in self.every_pool()], self._options.max_size),
             )
         return service
 
-    def _every(self) -> list[S]:
+    def every_pool(self) -> list[S]:
+        """The pools of all keys, those of closed and evicted keys included that a caller may still use."""
         return [*(entry.service for entry in self._entries.copy().values()), *members(self._removed)]
 
     def _closing(self) -> list[S]:
         """All pools, for stopping; from now on no key gets a new pool."""
         with self._lock:
             self._is_stopped = True
-        return self._every()
+        return self.every_pool()
 
     def _off_the_map(self) -> list[S]:
         """Pools of closed or evicted keys that a caller may still use."""

@@ -13,12 +13,13 @@ import itertools
 import logging
 import sys
 import time
+import weakref
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from ._backends.asyncio import AsyncioBackend
-from ._backends.fork import Survivors, keep_forever
+from ._backends.fork import Survivors, keep_forever, snapshot
 from ._backends.threads import ThreadBackend, finish
 from ._engine import messages
 from ._engine.borrowers import by_age
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from ._engine.budget import Budget
     from ._engine.operations.take import Take
+    from ._engine.standing import Average
     from .events import PoolObserver
     from .stats import Holder, PoolStats, Waiting
 
@@ -66,7 +68,13 @@ ADJUSTABLE = ("timeout", "max_waiting", "max_idle", "max_lifetime")
 
 _numbers = itertools.count(1)
 _services: Survivors[_Service[Any]] = Survivors()
+_unkeyed: weakref.WeakSet[_Service[Any]] = weakref.WeakSet()  # those that are no key's
 _frame = sys._getframe
+
+
+def live_services() -> list[PoolingService[Any] | AsyncPoolingService[Any]]:
+    """The services of this process, those of keyed services left out; for other modules of this package."""
+    return snapshot(_unkeyed)
 
 
 class _Service(Generic[T]):
@@ -102,6 +110,7 @@ class _Service(Generic[T]):
         self._is_alive = self._hooks.is_alive
         self._build()
         _services.add(self)
+        _unkeyed.add(self)
 
     def _build(self) -> None:
         raise NotImplementedError
@@ -144,6 +153,11 @@ class _Service(Generic[T]):
     def options(self) -> PoolingServiceOptions:
         """The current settings."""
         return self._options
+
+    @property
+    def budget(self) -> PoolBudget | None:
+        """The limit that it shares with others, or `None`."""
+        return self._budget
 
     @property
     def context(self) -> Any:
@@ -212,6 +226,11 @@ class _Service(Generic[T]):
         """Whether the factory has a `checkpoint` hook."""
         return self._hooks.checkpoint is not None
 
+    @property
+    def times_releases(self) -> bool:
+        """Whether each release takes the steps at which its observer is told how long the resource was out."""
+        return not self._ledger.plain
+
     # -- limits --------------------------------------------------------------
 
     def resize(self, min_size: int, max_size: int) -> None:
@@ -275,6 +294,12 @@ class _Service(Generic[T]):
     def _join(self, budget: PoolBudget) -> Any:
         """Become one of the budget's pools; returns the lock that they share, and what their ledgers count in."""
         raise NotImplementedError
+
+    def join_keyed(self, owners: dict[int, Any], create_time: Average) -> None:
+        """For keyed pools: share what the pools of a keyed service share."""
+        _unkeyed.discard(self)
+        self.engine.owners = owners
+        self._ledger.create_time = create_time
 
     def leave_the_map(self) -> None:
         """For keyed pools: note that the key was closed or evicted. The service then lives as long as its loans."""

@@ -46,6 +46,7 @@ QUICK = (
     "operations/test_every_await.py",
     "platform/test_loops.py",
     "simulation/test_simulate.py",
+    "telemetry/test_snapshot.py",
     "web/test_asgi.py",
 )
 

@@ -31,14 +31,14 @@ def holders_of(name: str, key: Any, ledger: Ledger, now: float) -> list[Holder]:
         operation: Any = slot.operation
         borrower, began = getattr(operation, "borrower", None), getattr(operation, "began", now)
         if isinstance(borrower, Borrower):
-            found.append(_holder(name, key, slot, borrower, now - began, operation.step))
+            found.append(_holder(name, key, slot, borrower, now - began, step=operation.step))
         elif getattr(operation, "releases", False):
             known = slot.borrower if slot.noted == slot.uses else None
-            found.append(_holder(name, key, slot, known, now - slot.taken_at, RELEASE_HOOK))
+            found.append(_holder(name, key, slot, known, now - slot.taken_at, step=RELEASE_HOOK))
     return found
 
 
-def _holder(name: str, key: Any, slot: Slot, borrower: Borrower | None, since: float, step: str = "") -> Holder:
+def _holder(name: str, key: Any, slot: Slot, borrower: Borrower | None, since: float, *, step: str = "") -> Holder:
     value = slot.value
     resource = f"{type(value).__name__} {id(value):#x}"
     if borrower is None:

@@ -6,7 +6,7 @@ Cheap to record, turned into text only for an error, a warning or `holders()`.
 
 from __future__ import annotations
 
-import sysconfig
+import sys
 import traceback
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,8 +42,8 @@ _kinds: dict[str, int] = {}
 _MOST_KINDS = 4096
 _DEEPEST = 40  # frames looked at for a line of the caller's own
 
-_paths = sysconfig.get_paths()
-_LIBRARIES = ("<frozen ", *{_paths[name] for name in ("stdlib", "platstdlib", "scripts")})
+#: Beginnings of files that are not the user's: frozen modules, the standard library, commands such as `uvicorn`.
+_LIBRARIES = ("<frozen ", str(PurePath(traceback.__file__).parent), str(PurePath(sys.executable).parent))
 
 
 class Borrower(NamedTuple):
@@ -74,6 +74,7 @@ def note(frame: FrameType, *, whole_stack: bool) -> Borrower:
     user's own has called it. For a resource that is borrowed for a request, a framework's line says nothing.
     """
     found: FrameType | None = frame
+    kind: int | None = _RUNNER
     while found is not None:
         module = found.f_globals
         kind = _kinds.get(module.get("__name__"))  # type: ignore[arg-type]

@@ -43,6 +43,7 @@ class Hooks:
         "is_alive",
         "is_final",
         "logs_failures",
+        "metric_prefix",
         "notes_borrowers",
         "noun",
         "validate",
@@ -53,6 +54,7 @@ class Hooks:
         self.noun: str = getattr(factory, "noun", PoolFactory.noun)
         self.notes_borrowers: bool = getattr(factory, "notes_borrowers", PoolFactory.notes_borrowers)
         self.logs_failures: bool = getattr(factory, "logs_failures", PoolFactory.logs_failures)
+        self.metric_prefix: str = getattr(factory, "metric_prefix", PoolFactory.metric_prefix)
         self.create: Callable[[], Any] = factory.create
         self.validate: Hook = overridden(factory, "validate")
         self.checkpoint: Hook = overridden(factory, "checkpoint")

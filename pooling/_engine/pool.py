@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from .._backends.alarms import Ring
 from ..errors import CreateError, PoolTimeoutError
-from ..events import EVENTS, PoolEvent, PoolObserver
+from ..events import PoolEvent, PoolObserver
 from ..options import PoolingServiceOptions, checked_seconds
 from ..stats import Histogram
 from . import messages
 from .borrowers import holder_of
 from .ledger import RUNNING, Ledger
 from .messages import CREATING, QUEUEING, VALIDATING
+from .observers import EVERYWHERE, overrides
 from .slots import LIVE, Leak, Overdue, Slot, Waiter, Wake, Watcher, Work
 
 if TYPE_CHECKING:
@@ -399,18 +400,20 @@ class Pool:
     # -- observers ---------------------------------------------------------------
 
     def tell(self, what: str, **facts: Any) -> None:
-        """Tell the observer. What it raises is logged, and the pool goes on."""
-        if what not in self.wanted:
+        """Tell the observers. What they raise is logged, and the pool goes on."""
+        if what not in self.wanted and what not in EVERYWHERE.wanted:
             return
-        try:
-            getattr(self.observer, what)(PoolEvent(pool=self.name, key=self.key, **facts))
-        except Exception:
-            log.exception("%s: its observer's %s failed", messages.title(self.name, self.key), what)
+        event = PoolEvent(pool=self.name, key=self.key, metric_prefix=self.hooks.metric_prefix, **facts)
+        for observer in ((self.observer,) if what in self.wanted else ()) + tuple(EVERYWHERE.who_want(what)):
+            try:
+                getattr(observer, what)(event)
+            except Exception:
+                log.exception("%s: its observer's %s failed", messages.title(self.name, self.key), what)
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether anybody wants to know of any event."""
+        return bool(self.wanted or EVERYWHERE.wanted)
 
     def __repr__(self) -> str:
         return f"<{messages.title(self.name, self.key)}>"
-
-
-def overrides(observer: PoolObserver) -> frozenset[str]:
-    """Names of the events that this observer overrides."""
-    return frozenset(name for name in EVENTS if getattr(type(observer), name, None) is not getattr(PoolObserver, name))

@@ -29,13 +29,22 @@ LAYERS = [
     (
         "operations",  # with what they ask of a backend
         (
-            *("_engine/call_site", "_engine/borrowers", "_engine/hooks", "_engine/messages", "_engine/pool", "_engine/engine"),
+            *(
+                "_engine/call_site",
+                "_engine/borrowers",
+                "_engine/observers",
+                "_engine/hooks",
+                "_engine/messages",
+                "_engine/pool",
+                "_engine/engine",
+            ),
             *("_engine/operations/", "_backends/base", "_backends/alarms"),
         ),
     ),
     ("backends", ("_backends/",)),
     ("services", ("_engine/lease", "lease", "service", "keyed", "budget", "binding")),
     ("requests", ("context", "_request/", "_adapters", "_single_flight")),
+    ("telemetry", ("telemetry/",)),  # sees services, and is seen by none
     ("injection", ("di/",)),
     ("web", ("web/",)),
 ]

@@ -16,8 +16,6 @@ from pooling import Holder, KeyedPoolingService, PoolingService, PoolTimeoutErro
 from .harness import on_both
 from .workshop import Workshop
 
-pytestmark = pytest.mark.quick
-
 
 class Secretive:
     def __repr__(self):
@@ -74,10 +72,12 @@ async def test_a_waiter_is_named_with_what_it_has_left(side):
     [waiter] = pool.waiters()
     assert isinstance(waiter, Waiting)
     assert (waiter.pool, waiter.request, waiter.priority) == ("orders", "GET /late", 1)
-    assert 0 <= waiter.since < 60 and 0 < waiter.left <= 60
+    assert 0 <= waiter.since < 60
+    assert 0 < waiter.left <= 60
     assert waiter.call_site.endswith(" in waits")
     assert waiter.runner not in ("", pool.holders()[0].runner)
-    assert str(waiter).startswith("for ") and "GET /late" in str(waiter)
+    assert str(waiter).startswith("for ")
+    assert "GET /late" in str(waiter)
     await pool.release(value)
     await borrower.result()
     assert pool.waiters() == []
@@ -132,7 +132,8 @@ def test_a_keyed_service_tells_of_all_keys_and_so_do_its_errors():
     with pytest.raises(PoolTimeoutError) as caught:
         pool.acquire("eve", timeout=0.01)
     assert [holder.key for holder in caught.value.holders] == ["ann", "bob"]
-    assert "from pool 'db' key 'ann'" in str(caught.value) and "from pool 'db' key 'bob'" in str(caught.value)
+    assert "from pool 'db' key 'ann'" in str(caught.value)
+    assert "from pool 'db' key 'bob'" in str(caught.value)
     pool.close_key("ann")
     assert [holder.key for holder in pool.holders()] == ["ann", "bob"], "what is out of a closed key is out"
     waits = threading.Thread(target=lambda: pool.release(pool.acquire("eve", timeout=60)))

@@ -102,8 +102,10 @@ class GiveBack(Operation[bool]):
             slot.borrower = None
             pool.ledger.give_back(slot, now)
         pool.dispatch()
-        if pool.wanted:
-            pool.tell("on_released", value=self.value, duration=now - slot.taken_at)
+        if pool.is_observed:
+            # Of a pool with a fast path, only some loans come here, and the instant of the acquisition may be unknown.
+            duration = None if pool.ledger.plain else now - slot.taken_at
+            pool.tell("on_released", value=self.value, duration=duration)
 
     def _raise(self, step: str, failure: Exception) -> NoReturn:
         pool, how = self.pool, "failed"

@@ -199,7 +199,7 @@ class Take(Operation[Any]):
             pool.ledger.lend(slot, now)
             self._count(None, now)
         pool.dispatch()
-        if pool.wanted:
+        if pool.is_observed:
             pool.tell("on_acquired", value=slot.value, duration=now - self.began)
         slot.operation = None  # last, since from here on the borrower holds the resource
         return slot.value
