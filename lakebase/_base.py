@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack, get_o
 
 from psycopg.pq import TransactionStatus
 
-from pooling import PoolingError, PoolingServiceOptions, ReleaseError
+from pooling import PoolingError, PoolingServiceOptions, ReleaseError, telemetry
 
 from ._connecting import left_open
 from ._driver_state import has_changed, lender_of, noticing_discards, restoring
@@ -337,6 +337,11 @@ class PoolBase(Generic[C]):
     def waiters(self) -> list[Waiting]:
         """Who waits for a connection, longest first. Does not block."""
         return self.service.waiters()  # type: ignore[no-any-return]
+
+    def note_use(self, seconds: float) -> None:
+        """Count how long a connection was out."""
+        self.usage += seconds
+        telemetry.note_use(self.service, seconds)
 
     def get_stats(self) -> dict[str, int]:
         """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from pooling import PoolFactory
+from pooling import PoolFactory, telemetry
 
 from ._checkpoint import committing
 from ._conninfo import conninfo_problem
@@ -26,6 +26,7 @@ from ._failover import is_standby, note_writability
 from ._secrets import WithoutLocals
 from ._session_settings import beginning_statements, quoted_name
 from ._steps import Steps, arun, run
+from ._telemetry import LOGIN, POOL_NAME
 from .endpoints import (
     acheck_host,
     acompleted,
@@ -344,7 +345,8 @@ class _Connector(PoolFactory[Any]):
                 kwargs["password"] = password
             self.doing = CONNECTING
             try:
-                return (yield partial(self.driver_class().connect, conninfo, **kwargs))
+                with telemetry.timed(LOGIN, self.named()):
+                    return (yield partial(self.driver_class().connect, conninfo, **kwargs))
             except psycopg.Error as error:
                 rejected = classify_connect_error(error) is ConnectFailure.LOGIN_REJECTED
                 if may_mint_again and rejected and source is not None and source.invalidate(password or ""):
@@ -353,6 +355,11 @@ class _Connector(PoolFactory[Any]):
                     yield partial(self.check_host, self.settings)
                 raise self.failed(error) from error
         raise AssertionError("unreachable")
+
+    def named(self) -> dict[str, str]:
+        """The pool's name, for what is counted."""
+        pool = self.owner()
+        return {} if pool is None else {POOL_NAME: pool.name}
 
     def resolving(self) -> Steps[dict[str, Any]]:
         """The driver's arguments of this moment, with the password."""

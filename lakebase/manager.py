@@ -26,11 +26,13 @@ from pooling import (
     KeyedPoolingService,
     PoolBudget,
     PoolExhaustedError,
+    telemetry,
 )
 
 from ._connecting import Outage
 from ._pool_arguments import CALLBACKS, SharedArguments, check_callables
 from ._sessions import MOST_SESSIONS, Session, User, sum_of
+from ._telemetry import POOL_NAME, ROTATIONS
 from ._warm_up import warm_up_for_users
 from .config import LakebasePoolConfig
 from .credentials import CredentialCache
@@ -282,7 +284,7 @@ class _Manager(Generic[C, P]):
         new = User(key)
         session = Session(new, fingerprint, self._make_pool(new, config), is_proven=True)
         if fingerprint is not None and any(each.fingerprint != fingerprint for each in old):
-            self._rotations += 1
+            self._note_rotation()
         for each in old:
             self._end(each, keeps_credentials=each.fingerprint == fingerprint)
         self._add(session)
@@ -308,6 +310,10 @@ class _Manager(Generic[C, P]):
             **self._pool_arguments,
         )
         return made
+
+    def _note_rotation(self) -> None:
+        self._rotations += 1
+        telemetry.count(ROTATIONS, 1, {POOL_NAME: self._name})
 
     def _make_service(self, connector: Any, options: Any, *, key: Hashable, name: None, **service: Any) -> Any:
         return self._keyed.make_pool(key, connector, options, **service)
@@ -339,7 +345,8 @@ class _Manager(Generic[C, P]):
             session.pool.end_probation()
             session.note_use()
             self._keyed.confirm(session.place)
-            self._rotations += bool(earlier)
+            if earlier:
+                self._note_rotation()
             for each in sorted(earlier, key=lambda each: self._keyed.last_used(each.place))[: 1 - MOST_SESSIONS]:
                 self._keyed.drop_key(each.place)
             # Earlier tokens that have no session any more will not come back.

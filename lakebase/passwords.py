@@ -18,10 +18,11 @@ from functools import partial
 from typing import NoReturn
 from weakref import WeakKeyDictionary
 
-from pooling import SingleFlight, TaskFlight
+from pooling import SingleFlight, TaskFlight, telemetry
 
 from ._credential import CachedCredential, DatabaseCredential, checked_credential, password_in
 from ._secrets import WithoutLocals, forget_locals
+from ._telemetry import MINT
 from ._workers import run_alone
 from .errors import ConfigurationError, CredentialError
 
@@ -236,7 +237,7 @@ class MintedPassword(CredentialSource):
                 flight = self._flight = begun = SingleFlight()
         if begun is not None:
             try:
-                self._begin(partial(self._fly, begun))
+                self._begin(telemetry.carry(partial(self._fly, begun)))
             except BaseException as error:
                 # Too many threads, or an interrupt: callers that joined must not wait for a thread that never began.
                 self._fail(begun, error)
@@ -263,7 +264,8 @@ class MintedPassword(CredentialSource):
             attempt += 1
             begun = time.monotonic()
             try:
-                got = self._mint()
+                with telemetry.timed(MINT):
+                    got = self._mint()
             except CredentialError as error:
                 is_slow = time.monotonic() - begun > _QUICK
                 pause = max(_BACKOFF * 2 ** (attempt - 1), error.retry_after or 0.0)
@@ -351,7 +353,7 @@ class AsyncCallablePassword(CredentialSource):
         try:
             with WithoutLocals():  # a function that fetches passwords may have one in hand
                 async with asyncio.timeout(self._timeout):
-                    got = checked_credential(await self._call(), "password callable")
+                    got = await self._called()
         except CredentialError:
             raise
         except TimeoutError as error:
@@ -362,6 +364,10 @@ class AsyncCallablePassword(CredentialSource):
             raise CredentialError(f"the password callable raised {type(error).__name__}", step="creating") from error
         with self._lock:
             return self._cached.store(got)
+
+    async def _called(self) -> str | DatabaseCredential:
+        with telemetry.timed(MINT):
+            return checked_credential(await self._call(), "password callable")
 
     def invalidate(self, password: str) -> bool:  # noqa: D102
         with self._lock:

@@ -82,7 +82,7 @@ class Borrowed(Generic[CT]):
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
         if pool.is_direct and pool.is_as_left(conn):  # nothing to commit or to roll back
-            pool.usage += monotonic() - self._since
+            pool.note_use(monotonic() - self._since)
             pool.hand_back(conn)
             self._held.forget()
             return False
@@ -94,7 +94,7 @@ class Borrowed(Generic[CT]):
         finally:
             if error is not None and pool.is_left_behind(conn, error):
                 drop_socket(conn)
-            pool.usage += monotonic() - self._since
+            pool.note_use(monotonic() - self._since)
             pool.putconn(conn)
             self._held.forget()
         return False
@@ -138,7 +138,7 @@ class AsyncBorrowed(Generic[ACT]):
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
         if pool.is_direct and pool.is_as_left(conn):  # nothing to commit or to roll back
-            pool.usage += monotonic() - self._since
+            pool.note_use(monotonic() - self._since)
             await pool.hand_back(conn)
             self._held.forget()
             return False
@@ -150,7 +150,7 @@ class AsyncBorrowed(Generic[ACT]):
         finally:
             if error is not None and pool.is_left_behind(conn, error):
                 drop_socket(conn)
-            pool.usage += monotonic() - self._since
+            pool.note_use(monotonic() - self._since)
             await pool.putconn(conn)
             self._held.forget()
         return False

@@ -57,16 +57,7 @@ def _holder(name: str, key: Any, slot: Slot, borrower: Borrower | None, since: f
 
 def waiters_of(name: str, key: Any, ledger: Ledger, now: float) -> list[Waiting]:
     """The borrowers in the queues."""
-    return [_waiting(name, key, waiter.operation, now) for queue in ledger.queues for waiter in snapshot(queue)]
-
-
-def snapshot(queue: Any) -> list[Any]:
-    """List a queue that other threads may change meanwhile."""
-    while True:
-        try:
-            return list(queue)
-        except RuntimeError:  # it changed meanwhile
-            continue
+    return [_waiting(name, key, waiter.operation, now) for waiter in ledger.waiters()]
 
 
 def _waiting(name: str, key: Any, take: Any, now: float) -> Waiting:

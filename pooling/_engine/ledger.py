@@ -200,6 +200,10 @@ class Ledger:
         """How many borrowers are in the queue."""
         return sum(map(len, self.queues)) if self.queues else 0
 
+    def waiters(self) -> list[Waiter]:
+        """Those in the queues."""
+        return [waiter for queue in self.queues for waiter in snapshot(queue)]
+
     @property
     def waiting_since(self) -> float:
         """When the first of its waiters queued; `inf` without waiters."""
@@ -896,6 +900,15 @@ class Ledger:
         if options.validate_idle is not None and self.live:
             limit = min(limit, options.validate_idle)
         return now + max(limit / 4, SHORTEST_LOOK)
+
+
+def snapshot(queue: OrderedDict[Waiter, None]) -> list[Waiter]:
+    """List a queue that other threads may change meanwhile."""
+    while True:
+        try:
+            return list(queue)
+        except RuntimeError:  # it changed meanwhile
+            continue
 
 
 def _is_under_way(operation: Operation | None) -> bool:

@@ -75,6 +75,7 @@ class Slot:
         "borrower",
         # End of life.
         "born_at",
+        "made_in",
         "expires_at",
         "due",
         "reason",
@@ -101,6 +102,7 @@ class Slot:
         self.taken_at = now
         self.borrower: Any = None
         self.born_at = now
+        self.made_in = 0.0  # seconds that its create took
         self.expires_at = inf
         self.due = inf  # when the step under way counts as overdue
         self.reason = ""

