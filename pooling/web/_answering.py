@@ -11,6 +11,7 @@ from .._request.answer import RELEASES, Release
 from .._request.current import Active
 from ..context import RequestContext
 from ..errors import ConfigurationError, UnauthenticatedError
+from ._timing import timed_checkpoint
 from .outcome import note_error, note_unfinished
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def prepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
         return
     with _failures_noted(ctx, status):
         if ctx.error is None:
-            ctx.checkpoint()
+            with timed_checkpoint():
+                ctx.checkpoint()
     with _failures_noted(ctx, status):
         ctx.give_back("handler", release)
 
@@ -93,7 +95,8 @@ async def aprepare_answer(ctx: RequestContext, status: int, release: Release | N
         return
     with _failures_noted(ctx, status):
         if ctx.error is None:
-            await ctx.acheckpoint()
+            with timed_checkpoint():
+                await ctx.acheckpoint()
     if release is None:
         return
     with _failures_noted(ctx, status):

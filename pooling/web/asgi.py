@@ -14,6 +14,7 @@ from .._backends.offload import in_background
 from ..context import RequestContext
 from ..errors import UnauthenticatedError
 from ._answering import aprepare_answer, check_container, checked_release, note_refusal
+from ._timing import HEADER, Timings, checked_server_timing, timing_request
 from .outcome import note_status, note_unfinished
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class RequestContextMiddleware:
             last part of the response was sent, so background tasks cannot use it; `"handler"` gives pooled values back
             before the response begins, so a stream and background tasks take others. `Inject[App.repo, "handler"]`
             says so for one dependency.
+        server_timing: Whether answers get a `Server-Timing` header: how long the request waited for pools, of that for
+            creates, and how long its checkpoint took. Each client sees these times.
         answer: Answers in place of the server when the answer could not be given; returns whether it did.
     """
 
@@ -78,6 +81,7 @@ class RequestContextMiddleware:
         values: Values | None = None,
         release: Release = "end",
         answer: Answer | None = None,
+        server_timing: bool = False,
     ) -> None:
         if container is not None:
             check_container(container)
@@ -86,12 +90,17 @@ class RequestContextMiddleware:
         self.values = values
         self.release: Release = checked_release(release)
         self.answer = answer
+        self.server_timing = checked_server_timing(server_timing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
+        with timing_request(self.server_timing) as timings:
+            await self._serve(scope, receive, send if timings is None else _showing(timings, send))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             values: Any = self.values(scope) if self.values is not None else {}
             if inspect.isawaitable(values):
@@ -129,6 +138,18 @@ async def _refuse(scope: Scope, send: Send, words: str) -> None:
     about = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 401, "headers": about})
     await send({"type": "http.response.body", "body": body})
+
+
+def _showing(timings: Timings, send: Send) -> Send:
+    """A `send` that adds the timings to the headers of an answer, when these go out."""
+
+    def show(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            shown = (HEADER.lower().encode(), timings.header().encode())
+            message = {**message, "headers": [*message.get("headers", ()), shown]}
+        return send(message)
+
+    return show
 
 
 class ContainerLifespan:

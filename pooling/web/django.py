@@ -36,6 +36,7 @@ from ._answering import (
     note_refusal,
     prepare_answer,
 )
+from ._timing import HEADER, Timings, checked_server_timing, timing_request
 from .outcome import note_error, note_status
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["RequestContextMiddleware"]
 
 
-_NAMES = ("CONTAINER", "VALUES", "RELEASE")
+_NAMES = ("CONTAINER", "VALUES", "RELEASE", "SERVER_TIMING")
 
 
 class RequestContextMiddleware:
@@ -76,13 +77,26 @@ class RequestContextMiddleware:
             check_container(self.container, "POOLING['CONTAINER']")
         self.values = _imported(given.get("VALUES"))
         self.release: Release = checked_release(given.get("RELEASE", "end"))
+        self.server_timing = checked_server_timing(given.get("SERVER_TIMING", False))
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Serve one request."""
-        return self._serve_async(request) if self.is_async else self._serve(request)
+        return self._answer_async(request) if self.is_async else self._answer(request)
+
+    def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        with timing_request(self.server_timing) as timings:
+            response = self._serve(request)
+            _show(timings, response)
+            return response
+
+    async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        with timing_request(self.server_timing) as timings:
+            response = await self._serve_async(request)
+            _show(timings, response)
+            return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Called by the framework before it turns an exception of a view into a response."""
@@ -132,6 +146,13 @@ class RequestContextMiddleware:
                     return response
         _keep_open(request, response, ctx, asyncio.get_running_loop())
         return response
+
+
+def _show(timings: Timings | None, response: HttpResponseBase) -> None:
+    """Add the timings to the headers."""
+    if timings is not None:
+        others = response.headers.get(HEADER)
+        response.headers[HEADER] = timings.header() if others is None else f"{others}, {timings.header()}"
 
 
 def _refusal(error: UnauthenticatedError, ctx: RequestContext | None) -> HttpResponse:

@@ -77,6 +77,7 @@ def install(
     values: Values | None = None,
     timeout: float | None = None,
     release: Release = "end",
+    server_timing: bool = False,
 ) -> None:
     """
     Start and stop a container with an app, and open a request for each connection.
@@ -90,8 +91,9 @@ def install(
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
         release: When pooled values go back, as for `RequestContextMiddleware`.
+        server_timing: Whether answers get a `Server-Timing` header, as of `RequestContextMiddleware`.
     """
-    starlette.install(app, container, values=values, timeout=timeout, release=release)
+    starlette.install(app, container, values=values, timeout=timeout, release=release, server_timing=server_timing)
     app.router.lifespan_context = _checking_routes(app, app.router.lifespan_context, release)
     app.dependency_overrides = _Overrides(app.dependency_overrides)
     app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, _is_a_refusal)

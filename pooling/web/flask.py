@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 from ..context import RequestContext
 from ..errors import UnauthenticatedError
 from ._answering import check_container, checked_release, note_refusal, prepare_answer
+from ._timing import checked_server_timing
 from .outcome import note_error, note_status
 from .wsgi import RequestContextMiddleware
 
@@ -38,6 +39,7 @@ class Pooling:
             container is running when the process ends, it is stopped.
         values: Returns a request's values, given the WSGI environ.
         release: When pooled values go back, as for `pooling.web.wsgi.RequestContextMiddleware`.
+        server_timing: Whether answers get a `Server-Timing` header, as of `pooling.web.asgi.RequestContextMiddleware`.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Pooling:
         *,
         values: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         release: Release = "end",
+        server_timing: bool = False,
     ) -> None:
         if container is not None:
             check_container(container)
         self.container: Any = container
         self.values = values
         self.release: Release = checked_release(release)
+        self.server_timing = checked_server_timing(server_timing)
         if app is not None:
             self.init_app(app)
 
@@ -60,7 +64,11 @@ class Pooling:
         """Serve the requests of this app; may be called for several."""
         app.extensions["pooling"] = self
         app.wsgi_app = RequestContextMiddleware(  # type: ignore[method-assign]
-            app.wsgi_app, self.container, values=self.values, release=self.release
+            app.wsgi_app,
+            self.container,
+            values=self.values,
+            release=self.release,
+            server_timing=self.server_timing,
         )
         app.error_handler_spec[None][None].setdefault(
             UnauthenticatedError, lambda error: app.handle_http_exception(Unauthorized(note_refusal(error)))

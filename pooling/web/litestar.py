@@ -14,6 +14,7 @@ from litestar.utils.scope.state import ScopeState
 
 from ..errors import UnauthenticatedError
 from ._answering import check_container, checked_release, note_refusal
+from ._timing import checked_server_timing
 from .asgi import RequestContextMiddleware, headers
 from .outcome import note_error
 
@@ -38,6 +39,7 @@ class PoolingPlugin(InitPlugin):
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
         release: When pooled values go back, as for `RequestContextMiddleware`.
+        server_timing: Whether answers get a `Server-Timing` header, as of `RequestContextMiddleware`.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class PoolingPlugin(InitPlugin):
         values: Values | None = None,
         timeout: float | None = None,
         release: Release = "end",
+        server_timing: bool = False,
     ) -> None:
         check_container(container)
         self.container = container
         self.values = values
         self.timeout = timeout
         self.release: Release = checked_release(release)
+        self.server_timing = checked_server_timing(server_timing)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Called by the framework."""
@@ -67,7 +71,12 @@ class PoolingPlugin(InitPlugin):
         app_config.middleware.insert(
             0,
             DefineMiddleware(
-                middleware, container=self.container, values=self.values, release=self.release, answer=_have_answered
+                middleware,
+                container=self.container,
+                values=self.values,
+                release=self.release,
+                server_timing=self.server_timing,
+                answer=_have_answered,
             ),
         )
         app_config.after_exception.append(_note)

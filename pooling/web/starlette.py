@@ -33,6 +33,7 @@ def install(
     values: Values | None = None,
     timeout: float | None = None,
     release: Release = "end",
+    server_timing: bool = False,
 ) -> None:
     """
     Start and stop a container with an app, and open a request for each connection.
@@ -48,6 +49,7 @@ def install(
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
         release: When pooled values go back, as for `RequestContextMiddleware`.
+        server_timing: Whether answers get a `Server-Timing` header, as of `RequestContextMiddleware`.
     """
     check_container(container)
     inner = app.router.lifespan_context
@@ -57,6 +59,7 @@ def install(
         container=container,
         values=values,
         release=release,
+        server_timing=server_timing,
         answer=functools.partial(_answer, app),
     )
     own = ExceptionMiddleware(app.router)
