@@ -401,7 +401,7 @@ class Pool:
 
     def tell(self, what: str, **facts: Any) -> None:
         """Tell the observers. What they raise is logged, and the pool goes on."""
-        if what not in self.wanted and what not in EVERYWHERE.wanted:
+        if not self.wants(what):
             return
         event = PoolEvent(pool=self.name, key=self.key, metric_prefix=self.hooks.metric_prefix, **facts)
         for observer in ((self.observer,) if what in self.wanted else ()) + tuple(EVERYWHERE.who_want(what)):
@@ -410,10 +410,9 @@ class Pool:
             except Exception:
                 log.exception("%s: its observer's %s failed", messages.title(self.name, self.key), what)
 
-    @property
-    def is_observed(self) -> bool:
-        """Whether anybody wants to know of any event."""
-        return bool(self.wanted or EVERYWHERE.wanted)
+    def wants(self, what: str) -> bool:
+        """Whether an observer wants to know of this event."""
+        return what in self.wanted or what in EVERYWHERE.wanted
 
     def __repr__(self) -> str:
         return f"<{messages.title(self.name, self.key)}>"

@@ -10,15 +10,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from .operations.take import Take
     from .pool import Pool
+    from .slots import Slot
 
 log = logging.getLogger("pooling")
 
 _NOTHING = nullcontext()
+
+
+class Acquisition(Protocol):
+    """
+    An acquisition, as followers see it.
+
+    Attributes:
+        pool: Where.
+        began: When, by the pool's clock.
+        slot: What was acquired, or `None`.
+        marks: Its steps with their instants; `None` if it began before there were followers.
+    """
+
+    pool: Pool
+    began: float
+    slot: Slot | None
+    marks: list[tuple[str, float]] | None
 
 
 class Follower:
@@ -27,7 +44,7 @@ class Follower:
     def here(self) -> Any:
         """What the running code is part of, such as a span, for `creating`; `None` for nothing."""
 
-    def ended(self, take: Take, now: float, error: BaseException | None) -> None:
+    def ended(self, take: Acquisition, now: float, error: BaseException | None) -> None:
         """An acquisition with all its steps has ended; it is the borrower's task or thread that calls."""
 
     def creating(self, pool: Pool, waiting: list[Any]) -> AbstractContextManager[Any]:
@@ -65,7 +82,7 @@ class Followers:
                 log.exception("a follower of acquisitions failed")
         return found
 
-    def ended(self, take: Take, now: float, error: BaseException | None) -> None:
+    def ended(self, take: Acquisition, now: float, error: BaseException | None) -> None:
         """Tell each of an acquisition that has ended."""
         for follower in self._every:
             try:

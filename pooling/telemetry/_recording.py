@@ -17,6 +17,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 from .._backends.fork import call_in_child
+from .._engine.durations import DURATIONS, USE
 from .._engine.observers import EVERYWHERE
 from ..events import PoolEvent, PoolObserver
 from ._snapshot import hashed
@@ -32,6 +33,7 @@ __all__ = [
     "count",
     "counts",
     "describe",
+    "flush",
     "note_use",
     "record",
     "start",
@@ -215,11 +217,22 @@ def note_use(service: PoolingService[Any] | AsyncPoolingService[Any], seconds: f
 
     Does nothing without an exporter, and where the service measures each use itself: if a hook runs at each release.
     """
-    if _recorders and not service.times_releases:
-        engine = service.engine
-        prefix = engine.hooks.metric_prefix
-        metric = pool_metric(prefix, "use_time")
-        _tell("record", metric, seconds, {f"{prefix}.pool.name": engine.name}, engine.key)
+    if DURATIONS.are_wanted and not service.times_releases:
+        DURATIONS.add(service.engine, USE, seconds)
+
+
+def flush() -> None:
+    """Have exporters record the waits and uses that they have not seen yet. Exporters call it when they are read."""
+    for prefix, pool, key, what, seconds in DURATIONS.read():
+        _tell("record", pool_metric(prefix, what), seconds, {f"{prefix}.pool.name": pool}, key)
+
+
+def _flush_soon() -> None:
+    """Flush in the background: a borrower calls."""
+    try:
+        threading.Thread(target=flush, name="pooling-telemetry", daemon=True).start()
+    except RuntimeError:  # no thread to be had, as at the end of the process
+        flush()
 
 
 def start(recorder: Recorder) -> None:
@@ -228,15 +241,19 @@ def start(recorder: Recorder) -> None:
     with _lock:
         _recorders = (*(one for one in _recorders if one is not recorder), recorder)
     EVERYWHERE.add(_METERING)
+    DURATIONS.is_full, DURATIONS.are_wanted = _flush_soon, True
 
 
 def stop(recorder: Recorder) -> None:
     """Tell this recorder no more."""
+    flush()
     global _recorders  # noqa: PLW0603
     with _lock:
         _recorders = tuple(one for one in _recorders if one is not recorder)
     if not _recorders:
         EVERYWHERE.remove(_METERING)
+        DURATIONS.are_wanted = False
+        DURATIONS.read()
 
 
 def _tell(what: str, metric: Metric, amount: float, attributes: Attributes, key: Any = None) -> None:
@@ -274,12 +291,6 @@ class _Metering(PoolObserver):
     def on_create_failed(self, event: PoolEvent) -> None:
         failure = "" if event.error is None else type(event.error).__qualname__
         _tell("add", CREATE_FAILURES, 1, {POOL_NAME: event.pool, "error.type": failure}, event.key)
-
-    def on_acquired(self, event: PoolEvent) -> None:
-        self._record(event, "wait_time", event.duration)
-
-    def on_released(self, event: PoolEvent) -> None:
-        self._record(event, "use_time", event.duration)
 
     def on_destroyed(self, event: PoolEvent) -> None:
         _tell("add", DESTROYED, 1, {POOL_NAME: event.pool, "pooling.reason": event.reason}, event.key)
@@ -324,6 +335,7 @@ def _in_child() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
     _lock = threading.Lock()
     _totals.clear()
+    DURATIONS.read()
 
 
 call_in_child(_in_child)

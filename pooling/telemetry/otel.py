@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
-    from .._engine.operations.take import Take
     from .._engine.pool import Pool
+    from .._engine.tracing import Acquisition
 
 __all__ = ["Instrumentation", "instrument"]
 
@@ -187,6 +187,7 @@ class _Instruments:
             return []
         with self._lock:
             if name not in self._unread:
+                _recording.flush()  # the histograms are read after the gauges
                 self._points = {}
                 for point in points(self.keys):
                     self._points.setdefault(point.gauge.name_under(point.prefix), []).append((point.gauge, point))
@@ -213,7 +214,7 @@ class _Spans(Follower):
         found = trace.get_current_span().get_span_context()
         return found if found.is_valid else None
 
-    def ended(self, take: Take, now: float, error: BaseException | None) -> None:
+    def ended(self, take: Acquisition, now: float, error: BaseException | None) -> None:
         """Make the span of an acquisition afterwards, as a part of the borrower's."""
         if (now - take.began < self._slow and error is None) or not isinstance(error, Exception | None):
             return

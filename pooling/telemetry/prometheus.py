@@ -148,6 +148,7 @@ class PoolCollector(Collector):
         if self._writer is not None:
             self._writer.write()
             return []
+        _recording.flush()
         found: dict[str, GaugeMetricFamily] = {}
         for point in points(self.keys):
             family = found.get(name := _name(point))
@@ -215,7 +216,8 @@ class _GaugeWriter:
                 return
 
     def write(self) -> None:
-        """Write all gauges; one that has no value any more becomes zero."""
+        """Write all gauges, and unread durations; a gauge that has no value any more becomes zero."""
+        _recording.flush()
         with self._lock:
             now: dict[str, set[tuple[str, ...]]] = {}
             for point in points(self._keys):
@@ -238,6 +240,7 @@ class _GaugeWriter:
     def _leave(self) -> None:
         """At the end of the worker, its gauges leave the sums; its counters stay in them."""
         self._end.set()
+        _recording.flush()
         mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
 
@@ -289,3 +292,10 @@ def exported_names() -> set[str]:
         for metric in _recording.known_metrics()
     }
     return gauges | others
+
+
+def exported_labels() -> set[str]:
+    """The names of all labels, those of keys included; for the same checks."""
+    gauges = [gauge.attributes_under(prefix, "plain") for prefix in (_DB, _OTHER) for gauge, *_ in gauges_of(prefix)]
+    others = [metric.attributes for metric in _recording.known_metrics()]
+    return {label(name) for names in (*gauges, *others) for name in names}

@@ -12,7 +12,7 @@ from .._engine.tracing import FOLLOWERS, Follower
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from .._engine.operations.take import Take
+    from .._engine.tracing import Acquisition
 
 __all__ = ["HEADER", "Timings", "checked_server_timing", "timed_checkpoint", "timing_request"]
 
@@ -53,7 +53,7 @@ timings_var: ContextVar[Timings | None] = ContextVar("pooling.timings", default=
 class _Waits(Follower):
     """Adds each acquisition to the timings of its request."""
 
-    def ended(self, take: Take, now: float, error: BaseException | None) -> None:
+    def ended(self, take: Acquisition, now: float, error: BaseException | None) -> None:
         timings = timings_var.get()
         if timings is None:
             return

@@ -34,6 +34,7 @@ LAYERS = [
                 "_engine/borrowers",
                 "_engine/observers",
                 "_engine/tracing",
+                "_engine/durations",
                 "_engine/hooks",
                 "_engine/messages",
                 "_engine/pool",

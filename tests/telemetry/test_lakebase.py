@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
@@ -9,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from lakebase import LoginError, RoutingPool, create_lakebase_pool
 from pooling import RequestContext, telemetry
-from pooling.telemetry.prometheus import PoolCollector
+from pooling.telemetry.prometheus import PoolCollector, exported_names
 from tests.contract.harness import on_both
 from tests.dropin.parts import ask, connection
 from tests.live.manager_parts import Managers, identity, users
@@ -41,7 +43,10 @@ async def test_logins_mints_rotations_and_uses_are_counted_and_no_secret_is_show
                 assert seen.values("lakebase.login.duration", pooling__pool__name=name) == [2]
                 assert seen.values("db.client.connection.create_time", **mine) == [2]
                 assert seen.values("db.client.connection.use_time", **mine) == [3]
-                text = str(seen.metrics()) + generate_latest(registry).decode()
+                scraped = generate_latest(registry).decode()
+                shown = set(re.findall(r"^# TYPE (\S+) ", scraped, re.MULTILINE))
+                assert {name for name in shown if not name.endswith("_created")} <= exported_names()
+                text = str(seen.metrics()) + scraped
             [create, *_], [login, *_] = seen.spans("pooling.create"), seen.spans("lakebase.login")
             assert [link.context.span_id for link in create.links] == [request.get_span_context().span_id]
             assert login.parent.span_id == create.context.span_id

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..._backends.base import StepTimeoutError
 from .. import messages
+from ..durations import DURATIONS, USE
 from ..messages import RELEASE_HOOK, VALIDATING
 from ..slots import Slot, Watcher
 from .base import Operation
@@ -43,8 +44,8 @@ class GiveBack(Operation[bool]):
             slot = pool.ledger.reclaim(self.value, self)
         if slot is None:
             return False
-        if options.use_times:
-            pool.use_time.record(pool.backend.now() - slot.taken_at)
+        if options.use_times or (DURATIONS.are_wanted and not pool.ledger.plain):
+            self._time_use(pool.backend.now() - slot.taken_at)
         slot.due = inf
         reason: str
         failure: Exception | None
@@ -63,6 +64,12 @@ class GiveBack(Operation[bool]):
         if failure is not None:
             self._raise(reason, failure)
         return True
+
+    def _time_use(self, seconds: float) -> None:
+        if self.pool.options.use_times:
+            self.pool.use_time.record(seconds)
+        if DURATIONS.are_wanted:
+            DURATIONS.add(self.pool, USE, seconds)
 
     async def _reset(self, slot: Slot) -> tuple[str, Exception | None]:
         """Run the release hooks; return why to destroy the resource, empty if it stays, and the error to report."""
@@ -102,7 +109,7 @@ class GiveBack(Operation[bool]):
             slot.borrower = None
             pool.ledger.give_back(slot, now)
         pool.dispatch()
-        if pool.is_observed:
+        if pool.wants("on_released"):
             # Of a pool with a fast path, only some loans come here, and the instant of the acquisition may be unknown.
             duration = None if pool.ledger.plain else now - slot.taken_at
             pool.tell("on_released", value=self.value, duration=duration)

@@ -8,6 +8,7 @@ from ..._backends.base import StepTimeoutError
 from ...errors import ConfigurationError, PoolTimeoutError
 from ...factory import PROGRAMMING_ERRORS
 from .. import messages
+from ..durations import DURATIONS, WAIT
 from ..ledger import NEW, RETIRING, STOPPED
 from ..messages import ACQUIRE_HOOK, QUEUEING, VALIDATING
 from ..pool import NO_TALLY
@@ -102,8 +103,6 @@ class Take(Operation[Any]):
         """Take an idle slot; if there is none, queue and return `None`."""
         pool = self.pool
         self.step = QUEUEING
-        if FOLLOWERS.are_there and self.places is None:  # before the lock: followers are not ours
-            self.places = FOLLOWERS.here()
         with pool.backend.lock:
             now = pool.backend.now()
             self.refusal = self._enter(now)
@@ -112,6 +111,8 @@ class Take(Operation[Any]):
         if self.refusal:
             pool.ledger.note_borrowers()
             raise messages.exhausted_error(pool.name, pool.key, pool.ledger, now, limit=self.refusal)
+        if FOLLOWERS.are_there and self.waiter is not None:  # before a create for it begins
+            self.places = FOLLOWERS.here()
         pool.dispatch()
         return self.slot
 
@@ -218,7 +219,7 @@ class Take(Operation[Any]):
         pool.dispatch()
         if FOLLOWERS.are_there:
             FOLLOWERS.ended(self, now, None)
-        if pool.is_observed:
+        if pool.wants("on_acquired"):
             pool.tell("on_acquired", value=slot.value, duration=now - self.began)
         slot.operation = None  # last, since from here on the borrower holds the resource
         return slot.value
@@ -261,6 +262,8 @@ class Take(Operation[Any]):
             if self.waiter is not None:
                 tally.waited += 1
                 self.pool.wait_time.record(now - self.began)
+                if DURATIONS.are_wanted:
+                    DURATIONS.add(self.pool, WAIT, now - self.began)
             return
         if self.has_queued:
             tally.waited_in_vain += now - self.began
