@@ -6,6 +6,7 @@ Cheap to record, turned into text only for an error, a warning or `holders()`.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import PurePath
@@ -43,7 +44,11 @@ _MOST_KINDS = 4096
 _DEEPEST = 40  # frames looked at for a line of the caller's own
 
 #: Beginnings of files that are not the user's: frozen modules, the standard library, commands such as `uvicorn`.
-_LIBRARIES = ("<frozen ", str(PurePath(traceback.__file__).parent), str(PurePath(sys.executable).parent))
+_LIBRARIES = (
+    "<frozen ",
+    *(f"{PurePath(file).parent}{os.sep}" for file in (traceback.__file__, sys.executable) if file),
+)
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 class Borrower(NamedTuple):
@@ -107,7 +112,7 @@ def _find_kind(module: dict[str, Any], code: CodeType) -> int:
         kind = _INTERNAL
     elif top in _RUNNERS:
         kind = _RUNNER
-    elif "-packages" in code.co_filename or code.co_filename.startswith(_LIBRARIES):
+    elif code.co_filename.startswith(_LIBRARIES) or any(part in code.co_filename for part in _INSTALLED):
         kind = _LIBRARY
     else:
         kind = _OWN

@@ -201,7 +201,7 @@ class _Spans(Follower):
 
     def __init__(self, tracer: Tracer, keys: Keys, slow: float) -> None:
         self._tracer = tracer
-        self._keys = keys
+        self._keys: Keys = keys
         self._slow = slow
 
     def _attributes(self, pool: Pool) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pooling import (
     PoolTimeoutError,
     telemetry,
 )
+from pooling._engine.durations import DURATIONS, MOST
 from pooling.telemetry.otel import instrument
 from tests.telemetry.parts import fresh_name
 from tests.telemetry.test_snapshot import Connects
@@ -152,6 +153,24 @@ def test_one_collection_takes_one_snapshot_and_the_next_another(monkeypatch):
         monkeypatch.setattr("pooling.telemetry._gauges.snapshot", lambda **o: snapshots.append(o) or observed(**o))
         seen.metrics()
         assert len(snapshots) == 1
+
+
+def test_unread_uses_are_recorded_in_the_background_before_they_become_many():
+    name = fresh_name("db")
+    with Seen() as seen, PoolingService(Connects(), name=name) as pool:
+        for _ in range(MOST + 1):
+            telemetry.note_use(pool, 0.001)
+        for thread in threading.enumerate():
+            if thread.name == "pooling-telemetry":
+                thread.join()
+        assert len(DURATIONS.read()) <= 1
+        assert seen.values("db.client.connection.use_time", db__client__connection__pool__name=name)[0] >= MOST
+
+
+def test_without_an_exporter_nothing_is_kept():
+    with PoolingService(Connects(), name=fresh_name("db")) as pool:
+        telemetry.note_use(pool, 0.001)
+        assert DURATIONS.read() == []
 
 
 def test_a_slow_acquisition_is_a_span_of_the_request_with_its_steps_as_events():
