@@ -132,9 +132,10 @@ def over_limit(
         times = f"{replicas} replicas of {budget} connections are {total}"
     else:
         times = f"{total} connections"
+    share = f", or share one limit of {limit}: budget=pooling.SharedBudget" if replicas != 1 and not pooled else ""
     return (
         f"{times}, more than the {limit} {what}: at the peak, some are refused with SQLSTATE 53300. Lower max_total= "
-        f"(or max_size=) to {limit // replicas}, run fewer replicas, or enlarge the compute."
+        f"(or max_size=) to {limit // replicas}, run fewer replicas, or enlarge the compute{share}."
     )
 
 

@@ -30,6 +30,7 @@ from .keyed import AsyncKeyedPoolingService, KeyedPoolingService, KeyedPoolStats
 from .lease import AsyncLease, AsyncPooledValue, Lease, PooledValue, get_pooled_value
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict
 from .service import AsyncPoolingService, PoolingService
+from .shared_budget import SharedBudget
 from .stats import Histogram, Holder, PoolStats, Waiting
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "ReleaseError",
     "RequestContext",
     "RequestContextError",
+    "SharedBudget",
     "SingleFlight",
     "TaskFlight",
     "UnauthenticatedError",

@@ -36,6 +36,7 @@ class PoolCounts:
 
     Args:
         max_total: The limit that this pool shares with others, or `None`.
+        leased: How many places of a limit of several processes this one has; `None` if it is no such limit, or all.
         squeezed_to: The lower limit that `PoolBudget.squeeze` has set for a while, or `None`.
         total: Places taken by all pools that share the limit.
         pools: How many of these pools have a place.
@@ -48,6 +49,7 @@ class PoolCounts:
     waiting: int
     max_size: int
     max_total: float | None = None
+    leased: float | None = None
     squeezed_to: float | None = None
     total: int = 0
     pools: int = 0
@@ -60,9 +62,10 @@ class PoolCounts:
         )
         if self.max_total is None or self.max_total == inf:
             return text
+        leased = "" if self.leased is None else f" (of all processes; this one has {self.leased})"
         squeezed = "" if self.squeezed_to is None else f" (squeezed to {self.squeezed_to} for now)"
         pools = "1 pool" if self.pools == 1 else f"{self.pools} pools"
-        return f"{text}; {self.total} of max_total={self.max_total}{squeezed} used by {pools}"
+        return f"{text}; {self.total} of max_total={self.max_total}{leased}{squeezed} used by {pools}"
 
 
 class PoolingError(Exception):

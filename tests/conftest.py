@@ -41,6 +41,7 @@ QUICK = (
     "lakebase/test_config.py",
     "lakebase/test_credentials.py",
     "lakebase/test_identity.py",
+    "leases/test_planted_bugs.py",
     "live/test_manager_routing.py",
     "local/test_faults.py::test_a_fault_ends_after_its_count",
     "operations/test_every_await.py",

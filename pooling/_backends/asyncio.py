@@ -183,6 +183,16 @@ class AsyncioBackend:
             timer = _timers[self.loop] = LoopTimer(self.loop)
         timer.at(by_the_machines_clock(when, self.now), callback)
 
+    def visit(self, callback: Callable[[], None]) -> bool:
+        """Call `callback` soon, in the loop; `False` if there is none any more."""
+        try:
+            if self.loop is None:
+                return False
+            self.loop.call_soon_threadsafe(callback, context=contextvars.Context())
+        except RuntimeError:  # it is closed
+            return False
+        return True
+
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind the backend to this loop."""
         self.loop = loop

@@ -66,6 +66,13 @@ class Backend(Protocol):
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Call `callback` at this instant."""
 
+    def visit(self, callback: Callable[[], None]) -> bool:
+        """
+        Call `callback` where the ledger may be changed: in this thread, or soon in the loop; whether it will be.
+
+        May be called from any thread.
+        """
+
 
 class _ThreadName(threading.local):
     """The current thread's name, for messages; found once for each thread."""

@@ -303,3 +303,8 @@ class ThreadBackend:
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Call `callback` at this instant, in the timer thread of the process."""
         shared.timer.at(by_the_machines_clock(when, self.now), callback)
+
+    def visit(self, callback: Callable[[], None]) -> bool:
+        """Call `callback` now."""
+        callback()
+        return True

@@ -101,6 +101,16 @@ class Budget:
         self.outbox: list[Any] = []
 
     @property
+    def full(self) -> float:
+        """The limit without a squeeze."""
+        return self.max_total
+
+    @property
+    def hint(self) -> str:
+        """Why there are fewer places than there should be, for messages; empty for no special reason."""
+        return ""
+
+    @property
     def is_short(self) -> bool:
         """Whether any ledger waits for a place."""
         return bool(self.waiting_without or self.waiting_for_more)
@@ -150,7 +160,7 @@ class Budget:
 
     def room_for(self, ledger: Member, now: float) -> float:
         """How many places this ledger could get before any borrower releases a resource."""
-        limit = self.max_total if self.relax_at <= now else self.limit
+        limit = self.full if self.relax_at <= now else self.limit
         spare = sum(len(other.idle) for other in list(self.active) if other is not ledger and not any(other.queues))
         others = self.demand - self.demand_of(ledger)
         return limit - self.used + self._being_freed() + spare - others
@@ -173,6 +183,10 @@ class Budget:
         queue[ledger] = places
         if ledger.slots:
             self._note_patience(ledger)
+
+    def withdraw(self, ledger: Member) -> None:
+        """Note that a ledger serves nobody now."""
+        self.set_demand(ledger, 0)
 
     def _note_patience(self, ledger: Member) -> None:
         """Note since when a ledger has waited for its own resources, and how long it does: never while it gets one."""
@@ -200,7 +214,7 @@ class Budget:
     def share(self, ledger: Member | None, now: float) -> None:
         """Give free places to ledgers that are short, and make room for the rest; after any change of `ledger`."""
         if self.relax_at <= now:
-            self.limit, self.relax_at = self.max_total, inf
+            self.limit, self.relax_at = self.full, inf
         if ledger is not None and self.served is ledger and now - self.served_at < AUDIT_EVERY:
             return  # called by `share`
         if self.alert:

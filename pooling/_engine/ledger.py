@@ -545,7 +545,7 @@ class Ledger:
             slot.reason = slot.reason or "forgotten"
             self._retire(slot)
         if self.budget is not None:
-            self.budget.set_demand(self, 0)
+            self.budget.withdraw(self)
 
     def watch(self, watcher: Watcher, now: float) -> None:
         """Wake the watcher when its state is reached, until it is forgotten."""
@@ -576,7 +576,7 @@ class Ledger:
                 self.state = STOPPED
                 self._shrink(now)
         elif budget is not None:
-            budget.set_demand(self, 0)
+            budget.withdraw(self)
         if budget is not None:
             budget.share(self, now)
         self.fast = (

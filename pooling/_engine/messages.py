@@ -41,7 +41,8 @@ def counts_of(ledger: Ledger) -> PoolCounts:
         waiting=ledger.waiting,
         max_size=ledger.max_size,
         max_total=None if budget is None else budget.max_total,
-        squeezed_to=None if budget is None or budget.limit >= budget.max_total else budget.limit,
+        leased=None if budget is None or budget.full == budget.max_total else budget.full,
+        squeezed_to=None if budget is None or budget.limit >= budget.full else budget.limit,
         total=0 if budget is None else budget.used,
         pools=0 if budget is None else len(budget.active),
     )
@@ -59,6 +60,7 @@ def sum_of(ledgers: list[Ledger], max_size: int) -> PoolCounts:
         waiting=sum(counts.waiting for counts in every),
         max_size=max_size,
         max_total=None if budget is None else budget.max_total,
+        leased=None if budget is None else budget.leased,
         squeezed_to=None if budget is None else budget.squeezed_to,
         total=0 if budget is None else budget.total,
         pools=0 if budget is None else budget.pools,
@@ -169,6 +171,8 @@ def _advice(
         )
     if step == CREATING:
         return "create() has not ended: see what it waits for, raise timeout, or bound it by create_timeout."
+    if step == QUEUEING and ledger.budget is not None and ledger.budget.hint:
+        return ledger.budget.hint
     if short:
         return "Raise max_total, or lower min_size." if fills else "Raise max_total, or release sooner."
     if counts.borrowed >= counts.max_size:
@@ -186,6 +190,8 @@ def exhausted_error(name: str, key: Any, ledger: Ledger, now: float, *, limit: s
     elif short:
         why = f"nothing idle, no room for one more under max_total={counts.max_total}"
         advice = "Release sooner, raise max_total, or let borrowers wait."
+        if ledger.budget is not None:
+            advice = ledger.budget.hint or advice
     else:
         why = "nothing idle, no room for one more"
         advice = "Release sooner, raise max_size, or let borrowers wait."

@@ -82,6 +82,16 @@ class NestedBudget:
         return self._spent.active
 
     @property
+    def full(self) -> float:
+        """As of a `Budget`."""
+        return self._spent.full
+
+    @property
+    def hint(self) -> str:
+        """As of a `Budget`."""
+        return self.outer.hint
+
+    @property
     def alert(self) -> bool:
         """Whether each release has to go through one of the budgets."""
         return self.inner.alert or self.outer.alert
@@ -151,6 +161,12 @@ class NestedBudget:
         else:
             self.asking.pop(ledger, None)
 
+    def withdraw(self, ledger: Member) -> None:
+        """As `Budget.withdraw`, of both."""
+        self.inner.withdraw(ledger)
+        self.outer.withdraw(ledger)
+        self.asking.pop(ledger, None)
+
     def next_look(self, ledger: Member, now: float) -> float:
         """As `Budget.next_look`, of both."""
         return min(self.inner.next_look(ledger, now), self.outer.next_look(ledger, now))
@@ -171,7 +187,7 @@ class NestedBudget:
         """As `Budget.must_yield`, to a ledger of either."""
         turns = slot.turns
         for budget in (self.inner, self.outer):
-            if budget.is_short:
+            if budget.is_short or budget.used > budget.limit:
                 slot.turns = turns
                 if budget.must_yield(ledger, slot, now):
                     return True

@@ -49,6 +49,7 @@ class Member(Protocol):
     fast: bool
     owner: Any
     create_time: Average
+    min_size: int
     options: Any
 
     @property

@@ -19,6 +19,9 @@ LAYERS = [
             "_engine/audit",
             "_engine/backoff",
             "_engine/budget",
+            "_engine/lease_book",
+            "_engine/leased_budget",
+            "_engine/leaseholder",
             "_engine/nested",
             "_engine/ledger",
             "_engine/lru",
@@ -44,7 +47,11 @@ LAYERS = [
         ),
     ),
     ("backends", ("_backends/",)),
-    ("services", ("_engine/lease", "lease", "service", "keyed", "budget", "binding")),
+    ("leases", ("leases/",)),  # the stores of shared budgets
+    (
+        "services",
+        ("_engine/lease", "lease", "service", "keyed", "budget", "shared_budget", "_lease_keeper", "binding"),
+    ),
     ("requests", ("context", "_request/", "_adapters", "_single_flight")),
     ("telemetry", ("telemetry/",)),  # sees services, and is seen by none
     ("injection", ("di/",)),
@@ -61,6 +68,7 @@ NOT_IN_THE_LEDGER |= {"selectors", "socket", "logging"}
 OPTIONAL = {
     "starlette": ("pooling/web/starlette", "pooling/web/fastapi", "lakebase/demo"),
     "fastapi": ("pooling/web/fastapi", "lakebase/demo"),
+    "redis": ("pooling/leases/_redis",),
     "flask": ("pooling/web/flask",),
     "werkzeug": ("pooling/web/flask",),
     "django": ("pooling/web/django", "lakebase/django"),

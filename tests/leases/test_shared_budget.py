@@ -1,0 +1,195 @@
+"""Pools of several budgets on one store, in one process: each budget is what a process would have."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from pooling import (
+    AsyncPoolingService,
+    ConfigurationError,
+    KeyedPoolingService,
+    PoolingService,
+    PoolTimeoutError,
+    SharedBudget,
+)
+from pooling.leases import FileLeases, PostgresLeases, RedisLeases
+from tests.contract.harness import on_both, on_threads, raising
+from tests.contract.workshop import Workshop
+
+
+def two_pools(side, store, name, *, limit=4, **options):
+    """Two pools of one workshop, each under a budget of its own, and these budgets."""
+    workshop = Workshop(side)
+    budgets = [SharedBudget(limit, store, name=name) for _ in range(2)]
+    return workshop, *(side.pool(workshop, max_size=9, budget=budget, **options) for budget in budgets), *budgets
+
+
+@on_both
+async def test_two_budgets_on_one_store_have_one_limit(side, store, name):
+    workshop, one, other, budget, _ = two_pools(side, store, name)
+    held = [await one.acquire() for _ in range(3)]
+    further = await other.acquire()
+    with raising(PoolTimeoutError, "of all processes; this one has 1", "(step: queueing)"):
+        await other.acquire(timeout=0.2)
+    await one.release(held.pop())
+    await other.release(further)
+    assert workshop.most <= 4
+    assert (budget.max_total, budget.used) == (4, 3)
+    for value in held:
+        await one.release(value)
+
+
+@on_both
+async def test_a_process_that_waits_gets_the_place_of_an_idle_resource_of_another(side, tmp_path):
+    workshop, one, other, budget, other_budget = two_pools(side, FileLeases(tmp_path), "b")
+    for value in [await one.acquire() for _ in range(4)]:
+        await one.release(value)
+    assert one.available == 4
+    held = [await other.acquire() for _ in range(3)]
+    assert (workshop.most, one.available) == (4, 1)
+    assert budget.used + other_budget.used == 4
+    for value in held:
+        await other.release(value)
+
+
+@on_both
+async def test_of_two_busy_processes_each_gets_half_as_borrowers_give_back(side, tmp_path):
+    workshop, one, other, budget, other_budget = two_pools(side, FileLeases(tmp_path), "b")
+    ends = side.gate(is_open=True)
+    done = [False]
+
+    async def borrow(pool):
+        while not done[0]:
+            value = await pool.acquire()
+            await ends()
+            await side.turn()
+            await pool.release(value)
+
+    borrowers = [side.go(borrow, one) for _ in range(6)]
+    await side.until(lambda: budget.used == 4)
+    borrowers += [side.go(borrow, other) for _ in range(6)]
+    await side.until(lambda: (budget.used, other_budget.used) == (2, 2))
+    done[0] = True
+    for borrower in borrowers:
+        await borrower.result()
+    assert workshop.most <= 4
+
+
+@on_both
+async def test_a_create_with_a_leased_place_asks_nobody(side, tmp_path):
+    budget = SharedBudget(64, FileLeases(tmp_path), block=8)
+    pool = side.pool(Workshop(side), max_size=64, budget=budget)
+    values = [await pool.acquire()]
+    await side.until(lambda: budget.limit >= 8)
+    claims = budget.claims
+    values += [await pool.acquire() for _ in range(3)]
+    assert (budget.claims, budget.used) == (claims, 4)
+    for value in values:
+        await pool.release(value)
+
+
+@on_both
+async def test_unused_places_go_back_after_a_while_and_all_when_the_pool_stops(side, tmp_path):
+    budget = SharedBudget(64, FileLeases(tmp_path), block=8, idle_after=0.05)
+    pool = side.pool(Workshop(side), max_size=64, budget=budget)
+    value = await pool.acquire()
+    await side.until(lambda: budget.leased == 1)
+    claims = budget.claims
+    await side.breathe()
+    assert budget.claims == claims  # nothing is asked while nothing changes
+    await pool.release(value)
+    await pool.stop()
+    await side.until(lambda: not [t for t in threading.enumerate() if t.name == "pooling-leases"])
+    assert (budget.leased, budget.used) == (0, 0)
+    assert [path.name for path in (tmp_path / "default").glob("*.held")] == []
+
+
+@on_both
+async def test_a_pool_is_filled_to_min_size_from_a_shared_budget(side, tmp_path):
+    pool = side.pool(Workshop(side), min_size=3, max_size=9, budget=SharedBudget(4, FileLeases(tmp_path)))
+    await pool.start()
+    assert pool.available == 3
+
+
+@on_both
+async def test_who_may_not_wait_for_others_gets_a_place_that_must_be_leased_first(side, tmp_path):
+    budget = SharedBudget(2, FileLeases(tmp_path))
+    pool = side.pool(Workshop(side), max_size=9, max_waiting=0, budget=budget)
+    values = [await pool.acquire_nowait(), await pool.acquire()]
+    await pool.release(values.pop())
+    await pool.release(values.pop())
+
+
+@on_both
+async def test_a_lower_limit_of_one_process_counts_for_all(side, tmp_path):
+    _, one, other, budget, other_budget = two_pools(side, FileLeases(tmp_path), "b")
+    for value in [await one.acquire() for _ in range(4)]:
+        await one.release(value)
+    held = await other.acquire()
+    other_budget.resize(2)
+    await side.until(lambda: budget.used + other_budget.used <= 2)
+    budget.resize(3)
+    other_budget.resize(3)
+    more = [await other.acquire() for _ in range(2)]
+    assert other_budget.used == 3
+    for value in [held, *more]:
+        await other.release(value)
+
+
+@on_threads
+async def test_pools_for_threads_and_for_asyncio_share_a_limit(side, tmp_path):
+    store = FileLeases(tmp_path)
+    pool = PoolingService(object, max_size=9, budget=SharedBudget(2, store))
+    held = pool.acquire()
+
+    async def main():
+        async with AsyncPoolingService(object, max_size=9, budget=SharedBudget(2, store)) as other:
+            value = await other.acquire()
+            with pytest.raises(PoolTimeoutError):
+                await other.acquire(timeout=0.1)
+            await asyncio.to_thread(pool.release, held)
+            await other.release(await other.acquire())
+            await other.release(value)
+
+    asyncio.run(main())
+    pool.stop()
+
+
+@on_threads
+async def test_a_thousand_keys_share_what_the_process_has_leased(side, tmp_path):
+    budget = SharedBudget(50, FileLeases(tmp_path))
+    with KeyedPoolingService(lambda key: object, budget=budget, max_keys=2000) as pool:
+        for key in range(1000):
+            with pool.lease(key):
+                pass
+        assert budget.used <= 50
+        assert len(pool) == 1000
+
+
+def test_what_cannot_work_is_refused(tmp_path):
+    store = FileLeases(tmp_path)
+    for wrong in (0, 2.5, True, float("inf"), "8"):
+        with pytest.raises(ConfigurationError, match="limit="):
+            SharedBudget(wrong, store)
+    for field, wrong in [("lease_ttl", 0.1), ("lease_ttl", "x"), ("block", 0), ("name", ""), ("idle_after", -1)]:
+        with pytest.raises(ConfigurationError, match=f"{field}="):
+            SharedBudget(4, store, **{field: wrong})
+    with pytest.raises(ConfigurationError, match="store="):
+        SharedBudget(4, tmp_path)
+    with pytest.raises(ConfigurationError, match="table="):
+        PostgresLeases(print, table="leases; DROP TABLE users")
+    with pytest.raises(ConfigurationError, match="role"):
+        PostgresLeases(print).create_sql("ann; DROP TABLE users")
+    with pytest.raises(ConfigurationError, match="or a URL"):
+        RedisLeases(object())
+
+
+def test_a_client_without_a_time_limit_is_refused_and_no_password_is_shown():
+    redis = pytest.importorskip("redis", reason="redis-py comes with the extra `redis`")
+    client = redis.Redis(password="s3cret", socket_timeout=None)
+    with pytest.raises(ConfigurationError, match="socket_timeout=None"):
+        RedisLeases(client)
+    assert "s3cret" not in repr(RedisLeases("redis://:s3cret@localhost:1"))
