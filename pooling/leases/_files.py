@@ -9,21 +9,21 @@ written while nothing changes.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from .._engine.lease_book import Answer, Claim, LeaseBook
 from ..errors import ConfigurationError
 from ._store import LeaseSession, LeaseStore, StoreError
 
 try:
-    import fcntl
+    fcntl: Any = importlib.import_module("fcntl")
 except ImportError:  # Windows
-    HAS_LOCKS = False
-else:
-    HAS_LOCKS = True
+    fcntl = None
 
 LOCK_WITHIN = 2.0  # seconds to wait for a process that changes the book
 PAUSE = 0.001  # seconds between two attempts to lock it
@@ -46,7 +46,7 @@ class FileLeases(LeaseStore):
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        if not HAS_LOCKS:
+        if fcntl is None:
             raise ConfigurationError(
                 "FileLeases needs the file locks of POSIX, which this system does not have: use RedisLeases or "
                 "PostgresLeases",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from . import appkit, budget, contended, footprint, plot, postgres, report, requests, uncontended
+from . import appkit, budget, contended, footprint, plot, postgres, report, requests, shared, uncontended
 from .measure import FULL, QUICK, TINY, BenchmarkError, Race, Result, Scale, run_race
 
 Builder = Callable[[Scale], AbstractContextManager[Race]]
@@ -41,6 +41,7 @@ RACES: dict[str, Builder] = {
     "select": postgres.select,
     "users": postgres.users,
     "budget": budget.budget,
+    "shared": shared.shared,
 }
 # Side by side with AppKit. They run only when asked for: they need Node, and install AppKit.
 APPKIT_RACES: dict[str, Builder] = {

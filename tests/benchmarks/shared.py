@@ -1,0 +1,105 @@
+"""Four worker processes with one limit, against four with a quarter of it each."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.leases.servers import RedisServer, find_redis
+
+from .measure import Figures, Metric, Race, Racer, Scale, Target
+from .shared_process import BUSY, CREATE, LIMIT, QUIET, TURN, USE, WORKERS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RATE = Metric("rate", "uses per second", "", more_is_better=True)
+LONGEST = Metric("longest", "longest wait", "ms", 1e3)
+CLAIMS = Metric("claims", "claims per second and worker", "")
+
+QUARTER, FILES, REDIS = "a quarter each", "shared, FileLeases", "shared, RedisLeases"
+
+
+def serve(settings: dict[str, Any], seconds: float) -> Figures:
+    """All workers at once."""
+    command = [sys.executable, "-m", "tests.benchmarks.shared_process"]
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(WORKERS)
+        ]
+        for number, worker in enumerate(workers):
+            tell(worker, json.dumps({**settings, "number": number, "seconds": seconds}))
+        for worker in workers:
+            hear(worker)
+        began = time.time() + 0.2
+        for worker in workers:
+            tell(worker, str(began))
+        done = [json.loads(hear(worker)) for worker in workers]
+    return {
+        RATE.key: sum(each["uses"] for each in done) / seconds,
+        LONGEST.key: max(each["longest"] for each in done),
+        CLAIMS.key: sum(each["claims"] for each in done) / seconds / WORKERS,
+    }
+
+
+def tell(worker: subprocess.Popen[str], line: str) -> None:
+    assert worker.stdin is not None
+    worker.stdin.write(line + "\n")
+    worker.stdin.flush()
+
+
+def hear(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout is not None
+    return worker.stdout.readline()
+
+
+def serving(make_settings: Callable[[], dict[str, Any]]) -> Callable[[int], Figures]:
+    """A racer's `run`; its repetitions are turns of a worker."""
+    return lambda turns: serve(make_settings(), turns * TURN)
+
+
+@contextmanager
+def shared(scale: Scale) -> Iterator[Race]:
+    """Load that moves from one worker to the next."""
+    numbers = itertools.count()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        racers = [
+            Racer(QUARTER, serving(dict)),
+            Racer(FILES, serving(lambda: {"files": str(directory / str(next(numbers)))}), is_ours=True),
+        ]
+        missing = ["RedisLeases: no redis-server on this machine; .ci/get-redis fetches one on Debian"]
+        if find_redis() is not None:
+            server = stack.enter_context(RedisServer(directory))
+            missing = []
+
+            def redis() -> dict[str, Any]:
+                name = f"race-{next(numbers)}"
+                server.clear(name)
+                return {"redis": server.url, "name": name}
+
+            racers.append(Racer(REDIS, serving(redis), is_ours=True))
+        yield Race(
+            "shared",
+            f"{WORKERS} worker processes, {LIMIT} resources",
+            f"Every {TURN:g} s another worker has {BUSY} uses at a time, the others {QUIET} each. A use takes "
+            f"{USE * 1e3:g} ms, a create {CREATE * 1e3:g} ms.",
+            racers,
+            metrics=(RATE, LONGEST, CLAIMS),
+            reference=QUARTER,
+            in_order=True,
+            missing=missing,
+            repetitions=scale.pick(2, 2, 1),
+            rounds=scale.pick(3, 1, 1),
+            targets=[Target(RATE.key, racer.name, 1.5, QUARTER) for racer in racers[1:]],
+        )
