@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pooling")
 
 PATIENCE = 0.2  # seconds to wait for an event loop to tell its pools' numbers
+PAUSE = 0.5  # seconds until the thread goes on after an error that should not happen
 LONGEST_CLAIM = 5.0  # seconds after which a claim without an answer is given up
 ENDS_WITHIN = 1.0  # seconds that an exit of the process waits for places to be given back
 
@@ -80,11 +81,11 @@ class LeaseKeeper:
         with self.lock:
             if self._thread is not None and self._thread.is_alive():
                 if not self._is_woken and self._ears is not None:
-                    self._is_woken = True
                     try:
                         self._ears[1].send(b"!")
                     except OSError:  # full: it is going to look
                         pass
+                    self._is_woken = True  # afterwards: an interrupt in between costs one more byte
                 return
             self._close_ears()
             self._is_woken = False
@@ -114,17 +115,26 @@ class LeaseKeeper:
     # -- the thread ----------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            while not self._ends():
-                self._listen()
-                self._ask_pools()
+        while not self._ends():
+            try:
+                self._turn()
+            except Exception as error:
+                # Goes on: without this thread the pools would not learn that their lease ends.
+                if self.error is None:
+                    log.exception("%s: leasing failed; this process goes on trying", self._title)
+                self.error = error
                 with self.lock:
-                    is_due = self.holder.next_at(now()) <= now()
-                if is_due:
-                    self._claim()
-                    self._ask_pools()
-        except Exception:
-            log.exception("%s: leasing failed; it is tried again with the next need", self._title)
+                    self.holder.failed(now())
+                time.sleep(PAUSE)
+
+    def _turn(self) -> None:
+        self._listen()
+        self._ask_pools()
+        with self.lock:
+            is_due = self.holder.next_at(now()) <= now()
+        if is_due:
+            self._claim()
+            self._ask_pools()
 
     def _ends(self) -> bool:
         """Whether there is nothing left to do; then the thread is known to have ended."""
@@ -151,9 +161,11 @@ class LeaseKeeper:
                 selector.register(bell, selectors.EVENT_READ)
             selector.select(None if when == inf else max(when - at, 0.0))
         with self.lock:
-            if self._is_woken:
-                self._is_woken = False
+            self._is_woken = False
+            try:
                 ears[0].recv(4096)
+            except BlockingIOError:  # woken by something else
+                pass
         if bell is not None and self._session.hear():
             with self.lock:
                 self.holder.rung()

@@ -179,10 +179,10 @@ class SharedBudget(PoolBudget):
         budget, holder = self._leased, self._holder
         assert self._keeper is not None
         with self._keeper.lock:
-            self._told = (budget.used, budget.wanted)
+            numbers = budget.used, budget.wanted
             at = now()
-            limit = holder.settle(budget.used, budget.wanted, at)
-            budget.lease(limit, holder.beyond)
+            budget.lease(holder.settle(*numbers, at), holder.beyond)
+            self._told = numbers  # last: an interrupt before it has all this done again
             budget.trouble = _trouble(self._name, self._keeper.error, holder.recovers_in)
             return holder.next_at(at) <= at
 

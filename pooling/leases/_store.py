@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 import uuid
 from abc import ABC, abstractmethod
 
@@ -9,6 +11,7 @@ from .._engine.lease_book import Answer, Claim, LeaseBook
 
 __all__ = ["LeaseSession", "LeaseStore", "StoreError"]
 
+PAUSE = 0.002  # seconds, at most, until the second attempt; later ones are further apart
 ATTEMPTS = 20  # times that a claim is entered anew since another process was faster
 
 
@@ -88,7 +91,7 @@ class DocumentSession(LeaseSession):
         """Replace the book of this version, and ring; whether it was still of this version."""
 
     def exchange(self, claim: Claim) -> Answer | None:
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             version, text, now, up = self.load()
             # Of a book that was lost longer ago than a ttl no lease goes on.
             book = LeaseBook(is_new=up >= claim.ttl) if text is None else LeaseBook.loads(text)
@@ -97,4 +100,5 @@ class DocumentSession(LeaseSession):
                 return None
             if self.swap(version, uuid.uuid4().hex, book.dumps(), answer.ring):
                 return answer
+            time.sleep(random.random() * PAUSE * (attempt + 1))  # noqa: S311 - so that not all try at once
         raise StoreError(f"{ATTEMPTS} times in a row another process was faster")

@@ -1,0 +1,153 @@
+"""How the places of a limit are shared between processes, and when a process talks to the store."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from pooling._engine.lease_book import TURN, Answer, Claim, LeaseBook
+from pooling._engine.leaseholder import RENEWALS, UNRUNG, Leaseholder
+
+TTL = 30.0
+
+
+class Town:
+    """A book, and the last claim of each process."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.book = LeaseBook()
+        self.now = 100.0
+        self.turns: dict[str, int] = {}
+
+    def claim(self, name: str, *, keeps: int = 0, used: int | None = None, needs: int = 0, wants: int = 0) -> Answer:
+        self.turns[name] = self.turns.get(name, 0) + 1
+        used = keeps if used is None else used
+        claim = Claim(name, self.turns[name], self.limit, TTL, keeps, used, needs, wants)
+        answer = self.book.exchange(claim, self.now)
+        assert answer is not None
+        return answer
+
+    def takes(self, name: str, places: int) -> None:
+        """A process that gets all these places, has a resource in each, and lends all."""
+        assert self.claim(name, needs=places, wants=places).places == places
+        self.claim(name, keeps=places, needs=places)
+
+
+def test_while_places_are_free_a_process_gets_what_it_wants():
+    town = Town(10)
+    answer = town.claim("a", wants=7)
+    assert (answer.places, answer.goal, answer.free) == (7, 7, 3)
+
+
+def test_places_that_another_process_needs_are_not_given_ahead_of_need():
+    town = Town(10)
+    town.takes("a", 10)
+    town.claim("b", needs=5, wants=5)
+    assert town.claim("a", keeps=5, needs=5).free == 5
+    assert town.claim("a", keeps=5, needs=5, wants=4).places == 5
+    assert town.claim("b", needs=5, wants=5).places == 5
+
+
+@pytest.mark.parametrize(
+    ("needs", "shares"),
+    [
+        ({"a": 10, "b": 10}, {"a": 5, "b": 5}),
+        ({"a": 2, "b": 20}, {"a": 2, "b": 8}),
+        ({"a": 1, "b": 20, "c": 20}, {"a": 1, "b": 5, "c": 4}),
+        ({"a": 0, "b": 3, "c": 3}, {"a": 0, "b": 3, "c": 3}),
+    ],
+)
+def test_each_gets_what_it_needs_up_to_an_equal_share_of_what_others_leave(needs, shares):
+    town = Town(10)
+    town.takes("b", 10)  # has most, and keeps the odd place
+    for name, places in needs.items():
+        town.claim(name, keeps=10 if name == "b" else 0, needs=places, wants=0 if name == "b" else places)
+    kept = town.claim("b", keeps=10, needs=needs["b"]).goal
+    assert kept == 10 - sum(places for name, places in shares.items() if name != "b")
+
+
+def test_a_place_without_a_resource_is_given_back_before_an_idle_resource():
+    town = Town(10)
+    town.claim("a", wants=5)
+    town.takes("b", 5)
+    town.claim("a", keeps=5, used=1)  # four without a resource
+    town.claim("b", keeps=5, used=5)  # five idle ones
+    answer = town.claim("c", needs=3, wants=3)
+    assert answer.ring == ("a",)
+    assert town.claim("a", keeps=5, used=1).goal == 2
+    assert town.claim("b", keeps=5, used=5).goal == 5
+
+
+def test_a_process_that_has_not_claimed_for_a_while_is_asked_whether_it_needs_less():
+    town = Town(2)
+    town.takes("a", 1)
+    town.takes("b", 1)
+    town.now += 5.0
+    assert town.claim("b", keeps=1, needs=2, wants=1).ring == ("a",)
+    assert town.claim("b", keeps=1, needs=2, wants=1).ring == (), "once is enough"
+    assert town.claim("a", keeps=1, needs=0).goal == 0
+
+
+def test_more_processes_than_places_take_turns():
+    town = Town(1)
+    town.takes("a", 1)
+    town.claim("b", needs=1, wants=1)
+    assert town.claim("a", keeps=1, needs=2).goal == 1, "not before its turn is over"
+    town.now += TURN
+    assert town.claim("a", keeps=1, needs=2).goal == 0
+    town.claim("a", needs=1, wants=1)
+    assert town.claim("b", needs=1, wants=1).places == 1
+    town.now += TURN
+    assert town.claim("b", keeps=1, needs=1).goal == 0
+
+
+def test_the_lowest_limit_of_all_counts():
+    town = Town(10)
+    town.takes("a", 8)
+    town.limit = 5
+    town.claim("b", wants=1)
+    town.limit = 10
+    assert town.claim("a", keeps=8, used=8).goal == 5
+
+
+def test_a_process_without_places_and_needs_leaves_no_trace():
+    town = Town(10)
+    town.takes("a", 3)
+    town.claim("a")
+    assert town.book.holders == {}
+
+
+def holder_with(places: int, **settings) -> Leaseholder:
+    holder = Leaseholder("a", 10, **({"ttl": TTL, "block": 1, "idle_after": 5.0} | settings))
+    holder.settle(0, places, 0.0)
+    holder.answered(holder.claim(0.0), Answer(places, places, 10 - places, 0.0, ()), 0.0)
+    holder.settle(places, 0, 0.0)
+    holder.answered(holder.claim(0.0), Answer(places, places, 0, 0.0, ()), 0.0)
+    holder.settle(places, 0, 10.0)
+    return holder
+
+
+def test_a_process_at_rest_renews_its_lease_three_times_in_a_ttl():
+    assert RENEWALS == 3
+    assert holder_with(4).next_at(10.0) == pytest.approx(TTL / 3)
+
+
+def test_a_process_whose_end_the_store_sees_says_nothing_at_rest():
+    assert holder_with(4, ttl=inf).next_at(10.0) == inf
+
+
+def test_a_process_that_nobody_can_ring_looks_each_second_after_it_has_grown_and_then_rests():
+    holder = holder_with(4, can_hear=False)
+    assert holder.next_at(1.0) == pytest.approx(UNRUNG)
+    assert holder.next_at(10.0) == pytest.approx(TTL / 3)
+
+
+def test_a_process_without_places_is_at_rest():
+    holder = holder_with(4)
+    holder.settle(0, 0, 10.0)
+    assert not holder.is_at_rest
+    holder.answered(holder.claim(10.0), Answer(0, 0, 10, 0.0, ()), 10.0)
+    assert holder.is_at_rest
+    assert holder.next_at(10.0) == inf
