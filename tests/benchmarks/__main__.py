@@ -42,6 +42,7 @@ RACES: dict[str, Builder] = {
     "users": postgres.users,
     "budget": budget.budget,
     "shared": shared.shared,
+    "shared-creates": shared.shared_creates,
 }
 # Side by side with AppKit. They run only when asked for: they need Node, and install AppKit.
 APPKIT_RACES: dict[str, Builder] = {

@@ -13,9 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pooling import KeyedPoolingService, PoolBudget, SharedBudget
+from pooling.leases import FileLeases
 from tests.leases.servers import RedisServer, find_redis
 
-from .measure import Figures, Metric, Race, Racer, Scale, Target
+from .measure import PER_USE, Figures, Metric, Race, Racer, Scale, Target
 from .shared_process import BUSY, CREATE, LIMIT, QUIET, TURN, USE, WORKERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +26,8 @@ RATE = Metric("rate", "uses per second", "", more_is_better=True)
 LONGEST = Metric("longest", "longest wait", "ms", 1e3)
 CLAIMS = Metric("claims", "claims per second and worker", "")
 
+CREATES, PAUSE = 300, 0.002  # seconds: about as fast as logins follow one another
+OWN = "PoolBudget"
 QUARTER, FILES, REDIS = "a quarter each", "shared, FileLeases", "shared, RedisLeases"
 
 
@@ -64,8 +68,52 @@ def hear(worker: subprocess.Popen[str]) -> str:
 
 
 def serving(make_settings: Callable[[], dict[str, Any]]) -> Callable[[int], Figures]:
-    """A racer's `run`; its repetitions are turns of a worker."""
-    return lambda turns: serve(make_settings(), turns * TURN)
+    """A racer's `run`; its repetitions are tenths of a second."""
+    return lambda tenths: serve(make_settings(), tenths / 10)
+
+
+def creating(make_budget: Callable[[], PoolBudget]) -> Callable[[int], Figures]:
+    """A racer's `run`: so many acquisitions, each of which needs a create."""
+
+    def run(creates: int) -> Figures:
+        seconds = 0.0
+        with KeyedPoolingService(lambda _: object, budget=make_budget(), max_keys=2 * creates) as pool:
+            pool.release(pool.acquire(-1))
+            for key in range(creates):
+                time.sleep(PAUSE)
+                asked = time.perf_counter()
+                value = pool.acquire(key)
+                seconds += time.perf_counter() - asked
+                pool.release(value)
+        return {PER_USE.key: seconds / creates}
+
+    return run
+
+
+@contextmanager
+def shared_creates(scale: Scale) -> Iterator[Race]:
+    """What a limit for many processes costs a create."""
+    numbers = itertools.count()
+    with tempfile.TemporaryDirectory() as directory:
+        limit = 2 * CREATES
+        yield Race(
+            "shared-creates",
+            "an acquisition that needs a create",
+            f"A KeyedPoolingService, a new key each time, {PAUSE * 1e3:g} ms apart; the create itself takes no time.",
+            [
+                Racer(OWN, creating(lambda: PoolBudget(limit))),
+                Racer(
+                    FILES,
+                    creating(lambda: SharedBudget(limit, FileLeases(Path(directory) / str(next(numbers))))),
+                    is_ours=True,
+                ),
+            ],
+            reference=OWN,
+            in_order=True,
+            repetitions=scale.pick(CREATES, 100, 5),
+            rounds=scale.pick(9, 3, 1),
+            targets=[Target(PER_USE.key, FILES, 1.5, OWN)],
+        )
 
 
 @contextmanager
@@ -79,7 +127,9 @@ def shared(scale: Scale) -> Iterator[Race]:
             Racer(FILES, serving(lambda: {"files": str(directory / str(next(numbers)))}), is_ours=True),
         ]
         missing = ["RedisLeases: no redis-server on this machine; .ci/get-redis fetches one on Debian"]
-        if find_redis() is not None:
+        if scale.tiny:
+            missing = ["RedisLeases: takes too long for a smoke run"]
+        elif find_redis() is not None:
             server = stack.enter_context(RedisServer(directory))
             missing = []
 
@@ -99,7 +149,7 @@ def shared(scale: Scale) -> Iterator[Race]:
             reference=QUARTER,
             in_order=True,
             missing=missing,
-            repetitions=scale.pick(2, 2, 1),
+            repetitions=scale.pick(60, 60, 5),
             rounds=scale.pick(3, 1, 1),
             targets=[Target(RATE.key, racer.name, 1.5, QUARTER) for racer in racers[1:]],
         )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.leases.jobs import LIMIT as JOBS_LIMIT
+from tests.leases.jobs import LOOKS
 from tests.leases.servers import free_port, until
 from tests.platform.programs import run
 
@@ -77,6 +79,22 @@ def test_a_forked_child_begins_without_places_and_leaves_its_parents_alone(tmp_p
     )
     assert outcome.err == "", outcome
     assert outcome.out.splitlines() == ["the parent's places are taken", "all are back 3"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_jobs_of_multiprocessing_share_a_limit_however_their_processes_begin(method, counter, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LEASES": str(tmp_path), "COUNTER": str(counter.port)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.leases.jobs", method],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=80,
+        check=False,
+    )
+    assert (done.returncode, done.stderr, done.stdout.strip()) == (0, "", str(12 * LOOKS))
+    assert counter.most <= JOBS_LIMIT
 
 
 SERVERS = {
