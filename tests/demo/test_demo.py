@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import httpx
 import pytest
 
 from lakebase.cli import main
@@ -167,3 +168,29 @@ def test_a_closed_output_ends_it_without_a_traceback(short_path):
     assert process.wait(60) == 141
     assert errors == ""
     assert list(short_path.iterdir()) == []
+
+
+def test_the_live_page_is_served_and_opened_while_it_runs(tmp_path):
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened}\n')
+    browser.chmod(0o755)
+    process = subprocess.Popen(
+        [*COMMAND, "--watch", "--requests", "96"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "BROWSER": f"{browser} %s"},
+    )  # fmt: skip
+    try:
+        line = next(line for line in process.stdout if "the live page" in line)
+        address = re.search(r"http://127.0.0.1:\d+/pools/", line)[0]
+        again = threading.Event()
+        while not (pools := httpx.get(f"{address}pools.json").json()["pools"]) or not sum(p["acquired"] for p in pools):
+            again.wait(0.05)
+        assert "lakebase" in [pool["name"] for pool in pools]
+        assert httpx.get(address, headers={"host": "evil.example"}).status_code == 403, "a name that leads here"
+        output, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert "96 of 96 requests answered" in output
+    assert opened.read_text().strip() == address

@@ -9,9 +9,10 @@ from typing import Any
 import django
 from django.conf import settings
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
-from django.urls import path
+from django.urls import path, re_path
 
 from pooling import RequestContext, di
+from pooling.web.django import Dashboard
 from tests.web import truth_sites
 from tests.web.apps import CallSite, Repo, ThreadSite
 
@@ -163,5 +164,8 @@ async def awho(request):
 PLAIN = (health, who, file, plain, stream, endless, untouched, error, known)
 ASYNC = (awho, aplain, astream, aendless, async_view_plain_body, aerror, aknown)
 
-urlpatterns = [path(view.__name__, view) for view in PLAIN + ASYNC]
+dashboard = Dashboard(lambda request: request.headers.get("x-operator") == "yes", allow_actions=True)
+
+urlpatterns = [re_path(r"^pools(?P<path>/.*)?$", dashboard)]
+urlpatterns += [path(view.__name__, view) for view in PLAIN + ASYNC]
 urlpatterns += [path("<what>/<int:status>/<int:n>", act), path("async/<what>/<int:status>/<int:n>", aact)]

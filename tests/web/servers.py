@@ -16,7 +16,7 @@ import waitress.server
 class Uvicorn:
     """uvicorn, stopped gracefully at the end of the block."""
 
-    def __init__(self, app, lifespan: str = "auto") -> None:
+    def __init__(self, app, lifespan: str = "auto", port: int = 0) -> None:
         config = uvicorn.Config(
             app, host="127.0.0.1", port=0, lifespan=lifespan, log_level="critical", ws="websockets-sansio"
         )
@@ -31,7 +31,8 @@ class Uvicorn:
 
         self.server.startup = announce
         self.socket = socket.socket()
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for the port of one that has just stopped
+        self.socket.bind(("127.0.0.1", port))
         self.port = self.socket.getsockname()[1]
         self.thread = threading.Thread(target=self._run, daemon=True)
 

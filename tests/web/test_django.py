@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 
 import httpx
@@ -164,3 +165,22 @@ def test_a_file_is_sent_by_the_server_itself(wsgi_url):
     assert get(wsgi_url, "file").text == "a file"
     eventually(lambda: django_site.threads.things().borrowed == 0)
     assert ends(django_site.threads) == [type(None)]
+
+
+@pytest.mark.parametrize("server", ["wsgi_url", "asgi_url"])
+def test_the_live_page_is_a_view(server, request):
+    url = request.getfixturevalue(server)
+    assert httpx.get(f"{url}/pools/pools.json").status_code == 403
+    with httpx.Client(base_url=f"{url}/pools", headers={"x-operator": "yes"}, follow_redirects=True) as client:
+        page = client.get("")
+        assert page.url.path == "/pools/"
+        assert "<title>Pools</title>" in page.text
+        assert client.get("pools.json").json()["version"] == 1
+        assert client.get("events").text.startswith("retry: ")
+        assert "There is nothing" in client.get("nothing").json()["error"]
+        token = re.search('name="csrf" content="([^"]+)"', page.text)[1]
+        body = {"action": "expire", "pool": "nope"}
+        headers = {"x-csrf-token": token}
+        assert client.post("action", json=body, headers=headers).status_code == 404, "its own token is what counts"
+        assert client.post("action", json=body).status_code == 403
+        assert client.post("action", json={**body, "pool": "x" * 20_000}, headers=headers).status_code == 413
