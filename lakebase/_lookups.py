@@ -7,6 +7,7 @@ A request runs on its own thread: a caller that gives up, or whose event loop en
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
@@ -42,6 +43,7 @@ class Lookups(Generic[A]):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._lock = threading.Lock()  # held while answers are changed
         self._answers: dict[Hashable, tuple[A, float]] = {}
         self._flights: dict[Hashable, SingleFlight[A]] = {}
         _all.add(self)
@@ -85,12 +87,14 @@ class Lookups(Generic[A]):
 
     def doubt(self, key: Hashable, *, at_once: bool = False) -> None:
         """Ask again next time; an answer that has just come is believed, unless it is to go `at_once`."""
-        answer = self._answers.get(key)
-        if answer is not None and (at_once or self._clock() - answer[1] >= YOUNG):
-            self._answers.pop(key, None)
+        with self._lock:
+            answer = self._answers.get(key)
+            if answer is not None and (at_once or self._clock() - answer[1] >= YOUNG):
+                del self._answers[key]
 
     def after_fork(self) -> None:
         """In the child of a fork, where the threads of the parent's requests do not exist."""
+        self._lock = threading.Lock()
         self._flights = {}
 
     def _join(self, key: Hashable, ask: Callable[[], A]) -> tuple[SingleFlight[A], bool]:
@@ -114,9 +118,10 @@ class Lookups(Generic[A]):
             self._flights.pop(key, None)
             flight.fail(error)
             return
-        while len(self._answers) >= _MOST:
-            self._answers.pop(next(iter(self._answers)), None)
-        self._answers[key] = answer, self._clock()
+        with self._lock:
+            while len(self._answers) >= _MOST:
+                del self._answers[next(iter(self._answers))]
+            self._answers[key] = answer, self._clock()
         self._flights.pop(key, None)
         flight.succeed(answer)
 

@@ -320,8 +320,9 @@ async def acheck_host(config: LakebasePoolConfig) -> None:
 def _checking_host(config: LakebasePoolConfig, client: WorkspaceClient | None, hosts: Any) -> Steps[None]:
     key = _host_key(config)
     target = config.endpoint or config.instance_name
+    can_ask = target is not None and (config.is_oauth or config.workspace_client is not None)
     # A host that is missing is the workspace's.
-    if config.host is None or target is None or _asked.get(key, 0) >= _MOST_ASKED:
+    if config.host is None or not can_ask or _asked.get(key, 0) >= _MOST_ASKED:
         return
     try:
         found = yield partial(hosts, _key(config), partial(_ask_for_hosts, config, client))

@@ -300,6 +300,41 @@ def test_a_host_that_is_young_is_not_doubted_and_an_old_one_is(moving) -> None:
     assert lookups.get("k", lambda: next(answers)) == "c"
 
 
+def test_a_child_of_a_fork_does_not_wait_for_its_parents_thread() -> None:
+    lookups: Lookups[str] = Lookups()
+    asking, answer = threading.Event(), threading.Event()
+
+    def ask() -> str:
+        asking.set()
+        answer.wait(30)
+        return "the parent's"
+
+    parent = threading.Thread(target=lookups.get, args=("k", ask))
+    parent.start()
+    asking.wait(30)
+    lookups.after_fork()
+    assert lookups.get("k", lambda: "the child's") == "the child's"
+    answer.set()
+    parent.join(30)
+
+
+def test_answers_do_not_pile_up() -> None:
+    lookups: Lookups[int] = Lookups()
+    for number in range(1100):
+        assert lookups.get(number, lambda number=number: number) == number
+    assert lookups.known(0) is None
+    assert lookups.known(1099) == 1099
+
+
+def test_a_wrong_native_password_is_no_reason_to_ask_the_workspace(lakebase_local) -> None:
+    lakebase_local.add_password_role("mover", "native")
+    config = lakebase_local.config("mover", password="wrong", endpoint=lakebase_local.endpoint)
+    before = dict(lakebase_local.stats().api_calls)
+    with create_lakebase_pool(config) as pool, pytest.raises(LoginError):
+        pool.getconn()
+    assert lakebase_local.stats().api_calls == before
+
+
 def test_a_login_refused_by_anothers_host_names_that_host(lakebase_user, caplog) -> None:
     wrong = lakebase_user.config(host="localhost").merged({"user": "nobody", "token": lakebase_user.token})
     with caplog.at_level(logging.WARNING, "lakebase"):
