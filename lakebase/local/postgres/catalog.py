@@ -30,6 +30,11 @@ _ROLES = """
       from pg_authid r
      where not r.rolsuper and r.rolname !~ '^pg_' and r.rolname <> all (%(hidden)s) order by 1
 """
+_ATTRIBUTES = {
+    "createdb": sql.SQL("createdb"),
+    "createrole": sql.SQL("createrole"),
+    "bypassrls": sql.SQL("bypassrls"),
+}
 _DATABASES = """
     select datname, pg_get_userbyid(datdba) from pg_database
      where not datistemplate and datname <> 'postgres' order by 1
@@ -92,8 +97,8 @@ class Catalog:
         check_role_name(name)
         role = sql.Identifier(name)
         with self._connect() as connection, connection.transaction():
-            words = [*attributes, "nologin" if login == "none" else "login"]
-            connection.execute(sql.SQL("create role {} " + " ".join(words)).format(role))
+            words = [*(_ATTRIBUTES[each] for each in attributes), sql.SQL("nologin" if login == "none" else "login")]
+            connection.execute(sql.SQL("create role {} {}").format(role, sql.SQL(" ").join(words)))
             if login == "password":
                 verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256")
                 connection.execute(sql.SQL("alter role {} password {}").format(role, sql.Literal(verifier.decode())))
