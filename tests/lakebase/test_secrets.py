@@ -9,12 +9,13 @@ import io
 import logging
 import pprint
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from lakebase import (
     AsyncLakebasePoolManager,
@@ -23,7 +24,9 @@ from lakebase import (
     UserIdentity,
     create_lakebase_pool,
 )
-from pooling import PoolObserver, RequestContext
+from pooling import PoolObserver, RequestContext, telemetry
+from pooling.telemetry.prometheus import PoolCollector
+from tests.telemetry.test_otel import Seen
 
 
 class Everything(PoolObserver):
@@ -53,6 +56,26 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+
+
+@pytest.fixture
+def exported() -> Iterator[Callable[[], str]]:
+    """What exporters of metrics and traces show, with each user's key as it is."""
+    registry = CollectorRegistry()
+    collector = PoolCollector(registry, keys="plain")
+    try:
+        with Seen(slow=0, keys="plain") as seen:
+
+            def export() -> str:
+                spans = [span.to_json() for span in seen.exporter.get_finished_spans()]
+                assert {"pooling.acquire", "pooling.create", "lakebase.login"} <= {
+                    span.name for span in seen.exporter.get_finished_spans()
+                }
+                return "\n".join([generate_latest(registry).decode(), str(seen.metrics()), *spans])
+
+            yield export
+    finally:
+        collector.close()
 
 
 @pytest.fixture
@@ -100,7 +123,9 @@ def assert_clean(out: io.StringIO, secrets: list[str]) -> None:
             assert part not in text, text[max(text.index(part) - 300, 0) : text.index(part) + 60]
 
 
-def test_a_blocking_app_shows_no_secret(lakebase_user, written: io.StringIO, credentials: list[str]) -> None:
+def test_a_blocking_app_shows_no_secret(
+    lakebase_user, written: io.StringIO, exported: Callable[[], str], credentials: list[str]
+) -> None:
     lake, identity = lakebase_user.lake, UserIdentity.from_headers(lakebase_user.headers)
     old_token = lakebase_user.token
     observer = Everything(written)
@@ -110,6 +135,7 @@ def test_a_blocking_app_shows_no_secret(lakebase_user, written: io.StringIO, cre
         routing = RoutingPool(app_pool, manager.for_user)
         with RequestContext(identity=identity) as context, routing.connection() as connection:
             connection.execute("SELECT 1")
+            show(written, manager.holders(), routing.holders(), telemetry.snapshot(per_key=True))
             show(written, context, connection, connection.info.get_parameters(), connection.info.dsn)
         with app_pool.connection() as connection:
             connection.execute("SELECT 1")
@@ -141,11 +167,14 @@ def test_a_blocking_app_shows_no_secret(lakebase_user, written: io.StringIO, cre
     show(written, native, native.config, native.kwargs)
     native.close()
     gc.collect()
+    written.write(exported())
     assert len(credentials) >= 3
     assert_clean(written, [old_token, rotated.token or "", *credentials, "n4tive-s3cret-password"])
 
 
-def test_an_asyncio_app_shows_no_secret(lakebase_user, written: io.StringIO, credentials: list[str]) -> None:
+def test_an_asyncio_app_shows_no_secret(
+    lakebase_user, written: io.StringIO, exported: Callable[[], str], credentials: list[str]
+) -> None:
     lake, identity = lakebase_user.lake, UserIdentity.from_headers(lakebase_user.headers)
     token = lakebase_user.token
 
@@ -167,5 +196,6 @@ def test_an_asyncio_app_shows_no_secret(lakebase_user, written: io.StringIO, cre
         await manager.close_all()
 
     asyncio.run(app(), debug=True)
+    written.write(exported())
     assert credentials
     assert_clean(written, [token, *credentials])
