@@ -30,7 +30,7 @@ class NestedBudget:
         outer: The budget that they share with others.
     """
 
-    __slots__ = ("asking", "inner", "outer")
+    __slots__ = ("asking", "has_moved", "inner", "outer")
 
     def __init__(self, inner: Budget, outer: Budget) -> None:
         self.inner = inner
@@ -39,6 +39,9 @@ class NestedBudget:
         inner.use_time = outer.use_time
         inner.changed = outer.changed
         self.asking: dict[Member, None] = {}  # those that ask for places of the outer budget
+        self.has_moved = (
+            False  # whether others than the ledger that changes ask in the inner budget since its last share
+        )
 
     @property
     def outbox(self) -> list[Any]:
@@ -123,6 +126,7 @@ class NestedBudget:
             self.outer.set_demand(other, 0)
             self.inner.set_demand(other, places)
             del self.asking[other]
+            self.has_moved = True
 
     def created(self, ledger: Member, seconds: float, now: float, *, is_late: bool) -> None:
         """As `Budget.created`."""
@@ -173,9 +177,12 @@ class NestedBudget:
 
     def share(self, ledger: Member | None, now: float) -> None:
         """As `Budget.share`, of both."""
-        for budget in (self.inner, self.outer):
-            if not budget.is_giving(now):
-                budget.share(ledger, now)
+        if not self.inner.is_giving(now):
+            changed = None if self.has_moved else ledger
+            self.has_moved = False
+            self.inner.share(changed, now)
+        if not self.outer.is_giving(now):
+            self.outer.share(ledger, now)
 
     def resize(self, max_total: float, now: float) -> None:
         """Change the limit of the inner one."""

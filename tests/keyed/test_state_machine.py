@@ -105,6 +105,7 @@ class NestedMachine(BudgetMachine):
 
 
 TestNestedBudget = NestedMachine.TestCase
+TestNestedBudget.settings = settings(max_examples=min(settings().max_examples, 100))
 
 
 class OneTooMany(Budget):
