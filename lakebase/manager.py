@@ -246,10 +246,13 @@ class _Manager(Generic[C, P]):
         user = self._users.get(key)
         if user is None:
             return None
-        session = user.latest if fingerprint is None else user.find(fingerprint)
+        session = latest = user.latest
+        if fingerprint is not None and (latest is None or latest.fingerprint != fingerprint):
+            session = user.find(fingerprint)
         if session is None or session.pool.closed or not self._keyed.touch(session.place):
             return None
-        session.note_use()
+        if session is not latest:
+            session.note_use()
         return session
 
     def _begin_session(self, place: tuple[Any, str | None], identity: UserIdentity) -> Session:
