@@ -11,6 +11,7 @@ from pooling import (
     AsyncPoolingService,
     ConfigurationError,
     KeyedPoolingService,
+    PoolBudget,
     PoolingService,
     PoolTimeoutError,
     SharedBudget,
@@ -193,3 +194,24 @@ def test_a_client_without_a_time_limit_is_refused_and_no_password_is_shown():
     with pytest.raises(ConfigurationError, match="socket_timeout=None"):
         RedisLeases(client)
     assert "s3cret" not in repr(RedisLeases("redis://:s3cret@localhost:1"))
+
+
+@on_both
+async def test_a_budget_within_a_shared_one_keeps_both_limits(side, tmp_path):
+    shared, other_shared = (SharedBudget(4, FileLeases(tmp_path)) for _ in range(2))
+    workshop = Workshop(side)
+    pool = side.pool(workshop, max_size=9, budget=PoolBudget(2, within=shared))
+    other = side.pool(workshop, max_size=9, budget=other_shared)
+    held = [await pool.acquire() for _ in range(2)]
+    with pytest.raises(PoolTimeoutError):
+        await pool.acquire(timeout=0.1)
+    theirs = [await other.acquire() for _ in range(2)]
+    with pytest.raises(PoolTimeoutError):
+        await other.acquire(timeout=0.1)
+    await pool.release(held.pop())
+    theirs.append(await other.acquire())
+    assert workshop.most <= 4
+    for value in held:
+        await pool.release(value)
+    for value in theirs:
+        await other.release(value)
