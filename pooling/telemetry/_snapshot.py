@@ -26,7 +26,7 @@ class PoolNumbers(NamedTuple):
     """
     The numbers of one pool, or of all pools of a keyed service together.
 
-    Args:
+    Attributes:
         key: The pool's key; `None` if it has none.
         size: Places taken: resources, and those being created or destroyed.
         idle: Idle resources.
@@ -34,7 +34,8 @@ class PoolNumbers(NamedTuple):
         opening: Resources being created.
         closing: Resources being destroyed.
         pending: Borrowers in the queue.
-        min_size, max_size: The limits; of a keyed service the sums, `max_size` at most the budget's limit.
+        min_size: The sum of a keyed service's keys, as the next.
+        max_size: At most the budget's limit.
     """
 
     key: Any
@@ -52,7 +53,7 @@ class BudgetNumbers(NamedTuple):
     """
     The numbers of a limit that pools share. Services with one budget report the same numbers.
 
-    Args:
+    Attributes:
         used: Places taken by all pools of the budget.
         limit: The limit now.
         max_total: The limit when it is not squeezed.
