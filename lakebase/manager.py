@@ -393,7 +393,8 @@ class _Manager(Generic[C, P]):
             return
         if not keeps_credentials:
             self._credentials.forget(config)
-        if session.is_proven and not session.pool.closed:  # a caller that kept it may go on using it
+        # A caller that kept it may go on using it, unless it is closed; its waiters may need a connection still.
+        if session.is_proven and not session.pool.service.pending:
             session.pool.forget_credentials(self._source_of_dropped)
 
     def expire(self, key: Hashable | None = None) -> None:
