@@ -100,6 +100,7 @@ def test_the_advice_names_a_budget_that_fits() -> None:
     reason = over_limit(100, compute_units=1, replicas=4)
     assert reason is not None
     assert "4 replicas of 100 connections are 400" in reason
+    assert "share one limit of 209: budget=pooling.SharedBudget" in reason
     assert " to 52," in reason
     assert over_limit(52, compute_units=1, replicas=4) is None
 
