@@ -7,7 +7,10 @@ from math import inf
 import pytest
 
 from pooling._engine.lease_book import TURN, Answer, Claim, LeaseBook
+from pooling._engine.leased_budget import LeasedBudget
 from pooling._engine.leaseholder import RENEWALS, UNRUNG, Leaseholder
+from pooling._engine.ledger import Ledger
+from pooling.options import PoolingServiceOptions
 
 TTL = 30.0
 
@@ -151,3 +154,16 @@ def test_a_process_without_places_is_at_rest():
     holder.answered(holder.claim(10.0), Answer(0, 0, 10, 0.0, ()), 10.0)
     assert holder.is_at_rest
     assert holder.next_at(10.0) == inf
+
+
+def test_no_place_is_granted_below_the_limit_unless_the_lease_permits_it_at_that_instant():
+    permits = [False]
+    budget = LeasedBudget(4, lambda used: permits[0] and used < 2, lambda ledger: None)
+    ledger = Ledger(PoolingServiceOptions(), lambda: 0.5, budget=budget, owner=None)
+    budget.lease(2, 2)
+    assert not budget.grant(ledger, 0.0)
+    assert budget.wanted == 1, "it is known that a place is wanted"
+    permits[0] = True
+    assert budget.grant(ledger, 0.0)
+    assert (budget.used, budget.wanted) == (1, 0)
+    assert budget.room_for(ledger, 0.0) == 3, "one that is leased, and two that no process has"
