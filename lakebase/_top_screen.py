@@ -24,6 +24,9 @@ __all__ = ["Watch", "print_once", "rendered"]
 
 _USED, _OPENING, _IDLE, _CLOSING, _FREE = "█", "▓", "▒", "░", "·"
 _COLOURS = {_USED: "blue", _OPENING: "yellow", _IDLE: "cyan", _CLOSING: "bright_black", _FREE: "bright_black"}
+# Of each, those that matter most: the rest of the screen is for keys.
+_BUDGETS = 3
+_POOLS = 8
 _PEOPLE = 5
 _EVENTS = 5
 
@@ -123,16 +126,17 @@ def rendered(shown: dict[str, Any], name: str, *, state: str, lines: int | None 
 def _page(shown: dict[str, Any], name: str, lines: int | None) -> Iterator[RenderableType]:
     at = time.strftime("%H:%M:%S", time.localtime(shown["at"]))
     yield _line(("Pools ", "bold"), (f"{name}  process {shown['process']['pid']}, {at}", "dim"))
-    for budget in shown["budgets"]:
+    for budget in shown["budgets"][:_BUDGETS]:
         limit = budget["limit"]
         taken = f" {budget['taken']} of {_number(limit)} places"
         yield _line(("budget ", "bold"), *_bar(budget, limit, 30), (taken, ""), *_waiting(budget["waiting"]))
-    yield _pools(shown["pools"])
+    yield (pools := _pools(shown["pools"]))
     people = [*_people(shown["holders"], shown["holding"], "held", "HELD FOR"),
               *_people(shown["waiters"], shown["waiting"], "waiting", "WAITS FOR")]  # fmt: skip
     events = list(_events(shown["events"]))
-    taken_lines = 4 + len(shown["budgets"]) + len(shown["pools"]) + len(events) + sum(map(_height, people))
-    room = None if lines is None else max(lines - taken_lines - 3, 3)
+    budgets = min(len(shown["budgets"]), _BUDGETS)
+    others = 4 + budgets + _height(pools) + len(events) + sum(map(_height, people))
+    room = None if lines is None else max(lines - others, 3)
     yield _rows(shown["keys"], room)
     yield from people
     yield from events
@@ -140,7 +144,8 @@ def _page(shown: dict[str, Any], name: str, lines: int | None) -> Iterator[Rende
 
 def _pools(pools: list[dict[str, Any]]) -> Table:
     table = _table("POOL", "KEYS", "USED", "IDLE", "OPEN", "WAIT", "ACQ/S", "MADE", "LATE", "WAIT P50", "P99")
-    for pool in pools:
+    busiest = sorted(pools, key=lambda pool: (-pool["waiting"], -pool["used"], pool["name"]))
+    for pool in busiest[:_POOLS]:
         wait = pool["wait"]
         table.add_row(
             _cell(pool["name"]),
@@ -153,6 +158,8 @@ def _pools(pools: list[dict[str, Any]]) -> Table:
             seconds(wait["p50"] if wait["count"] else None),
             seconds(wait["p99"] if wait["count"] else None),
         )
+    if len(pools) > _POOLS:
+        table.add_row(Text(f"and {len(pools) - _POOLS:,} more", style="dim"))
     return table
 
 

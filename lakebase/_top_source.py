@@ -74,9 +74,20 @@ class PageSource:
         except ValueError:
             found = None
         if answer.status == 200 and isinstance(found, dict) and found.get("version") == 1:
-            return found
+            return _only(found, self._query.get("pool"))
         told = found.get("error") if isinstance(found, dict) else None
         raise SourceError(f"{self.name}: {told}" if told else f"{self.name} {_strange(answer.status)}")
+
+
+def _only(found: dict[str, Any], pool: str | None) -> dict[str, Any]:
+    """What is of one pool; all of it if that is `None`."""
+    if pool is None:
+        return found
+    parts = {"pools": "name", "holders": "pool", "waiters": "pool", "events": "pool"}
+    kept = {part: [one for one in found[part] if one[name] == pool] for part, name in parts.items()}
+    (of_pool,) = kept["pools"]
+    budgets = [budget for budget in found["budgets"] if pool in budget["pools"]]
+    return {**found, **kept, "budgets": budgets, "holding": of_pool["used"], "waiting": of_pool["waiting"]}
 
 
 class LocalSource:

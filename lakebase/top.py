@@ -30,7 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pool", metavar="NAME", help="only this pool's keys")
     parser.add_argument("--find", metavar="TEXT", help="only keys with this text; a whole key also where it is hidden")
-    parser.add_argument("--sort", choices=SORTS, default="busy", help="order of the keys (default: busy)")
+    parser.add_argument(
+        "--sort",
+        choices=SORTS,
+        default="busy",
+        metavar="ORDER",
+        help=f"of the keys: {', '.join(SORTS)} (default: busy)",
+    )  # fmt: skip
     parser.add_argument(
         "--header", action="append", default=[], metavar="'NAME: VALUE'", type=_header,
         help=f"send this with each request; a bearer token is better in the environment as {TOKEN}",

@@ -26,6 +26,7 @@ from lakebase import (
 )
 from pooling import PoolObserver, RequestContext, telemetry
 from pooling.telemetry.prometheus import PoolCollector
+from pooling.web.dashboard import WsgiDashboard
 from tests.telemetry.test_otel import Seen
 
 
@@ -103,6 +104,13 @@ def show(out: io.StringIO, *things: object) -> None:
                 out.write(f"{asdict(thing)}\n")
 
 
+def look_at(out: io.StringIO, page: WsgiDashboard) -> None:
+    """Write down the live page and all of its data."""
+    for path in ("/", "/pools.json", "/events"):
+        answer = page({"REQUEST_METHOD": "GET", "PATH_INFO": path}, lambda *_: None)
+        out.write(b"".join(answer).decode())
+
+
 def failing(out: io.StringIO, action: Any) -> None:
     try:
         action()
@@ -129,6 +137,7 @@ def test_a_blocking_app_shows_no_secret(
     lake, identity = lakebase_user.lake, UserIdentity.from_headers(lakebase_user.headers)
     old_token = lakebase_user.token
     observer = Everything(written)
+    page = WsgiDashboard(lambda environ: True, show_keys=True, interval=0.1)
     base = lake.config(lakebase_user.name, max_size=2)
     with create_lakebase_pool(base, observer=observer, name="app") as app_pool:
         manager = LakebasePoolManager(base)
@@ -137,6 +146,7 @@ def test_a_blocking_app_shows_no_secret(
             connection.execute("SELECT 1")
             show(written, manager.holders(), routing.holders(), telemetry.snapshot(per_key=True))
             show(written, context, connection, connection.info.get_parameters(), connection.info.dsn)
+            look_at(written, page)
         with app_pool.connection() as connection:
             connection.execute("SELECT 1")
             failing(written, lambda: connection.execute("SELEC"))
@@ -161,6 +171,7 @@ def test_a_blocking_app_shows_no_secret(
         lake.revoke(lakebase_user.name)
         lake.drop_connections(lakebase_user.name)
         failing(written, lambda: create_lakebase_pool(base, name="revoked").getconn())
+        look_at(written, page)
         manager.close_all()
     native = create_lakebase_pool(lake.config("nobody", password="n4tive-s3cret-password"))
     failing(written, native.getconn)

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from contextlib import ExitStack
 
 import pytest
 
@@ -161,3 +162,19 @@ def connection_of(lake, user):
     import psycopg
 
     return psycopg.connect(**lake.config(user).connect_kwargs(), password=lake.mint(user))
+
+
+def test_many_pools_leave_room_for_keys(page, capsys):
+    url, pools = page
+    arguments = [url, "--once", "--header", f"Authorization: Bearer {TOKEN}"]
+    with ExitStack() as stack:
+        more = [stack.enter_context(make_pools()) for _ in range(12)]
+        assert main(["top", *arguments]) == 0
+        table = capsys.readouterr().out.partition("KEY ")[0]
+        assert re.search(r"and \d+ more", table)
+        assert pools.name in table, "the busiest are shown"
+        assert main(["top", *arguments, "--pool", more[0].name]) == 0
+        shown = capsys.readouterr().out
+        assert "1 of 6" not in shown
+        assert pools.name not in shown
+        assert "none held" in shown
