@@ -144,14 +144,16 @@ def test_it_fits_a_phone_and_follows_the_colour_scheme(visit, scheme):
 
 def test_it_survives_a_restart_of_the_server(visit):
     with make_pools() as pools, ExitStack() as stack:
-        with serving() as first:
+        with serving(show_keys=True) as first:
             page = stack.enter_context(visit(first))
-            see(page, "#state").to_have_text("live")
+            stack.enter_context(pools.lease(BOB))
+            see(page, "#events").to_contain_text(f"created: {BOB}")
         see(page, "#state").to_have_text("no connection; trying again")
-        stack.enter_context(held(pools, ANN))
-        stack.enter_context(serving(port=first.port))
+        stack.enter_context(serving(port=first.port, show_keys=True))
         see(page, "#state").to_have_text("live")
         see(page, card(pools)).to_contain_text("1 used")
+        stack.enter_context(pools.lease("cyd@corp.example"))
+        see(page, "#events").to_contain_text("created: cyd@corp.example")
         see(page, "#events").to_contain_text("another process answers now")
         page.close()
 

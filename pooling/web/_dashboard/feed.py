@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Feed", "Sample"]
 
-#: The share of a core that samples may take: if one takes 20 ms, the next is at least 0.4 s later.
+#: The share of a core that samples may take: if one takes 20 ms, the next is at least 0.4 s later,
 _SHARE = 0.05
+#: but at most this many seconds.
+_LONGEST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Feed:
         self._masking = masking
         self._events = events
         self._interval = interval
-        self._cost = 0.0
+        self._pause = 0.0
         self._latest: Sample | None = None
         self._acquired: dict[str, tuple[float, int]] = {}
         self.renew()
@@ -64,11 +66,12 @@ class Feed:
             self.renew()
         with self._lock:
             now, latest = clock(), self._latest
-            if latest is not None and now - latest.taken < max(self._interval * 0.9, self._cost / _SHARE):
+            if latest is not None and now - latest.taken < max(self._interval * 0.9, self._pause):
                 return latest
+            began = time.thread_time()  # what other threads do meanwhile is not its cost
             reading = read(self._masking)
             overview = self._overview(reading, now)
-            self._cost = clock() - now
+            self._pause = min((time.thread_time() - began) / _SHARE, _LONGEST)
             self._latest = Sample(now, reading, overview)
             return self._latest
 
@@ -100,7 +103,7 @@ class Feed:
         if 0 < len(event.keys) <= NAMED:
             keys = f": {', '.join(map(self._masking.label, event.keys))}"
         return {
-            "id": event.id,
+            "id": f"{self.process}-{event.id}",  # a page outlives this process
             "at": round(event.at, 3),
             "kind": event.kind,
             "pool": event.pool,
