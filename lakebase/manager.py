@@ -54,6 +54,7 @@ P = TypeVar("P", bound="LakebasePool[Any] | AsyncLakebasePool[Any]")
 
 #: The defaults of a user's pool, as in Databricks AppKit: a person has few requests at once, and goes away.
 PER_USER = {"max_size": 3, "max_idle": 30.0}
+_SHARED_BY_SESSIONS = "All sessions of a user share max_size: raise it, or give connections back sooner."
 
 _all: weakref.WeakSet[_Manager[Any, Any]] = weakref.WeakSet()
 
@@ -298,7 +299,7 @@ class _Manager(Generic[C, P]):
         if others := user.sessions:
             sizes = [config.max_size, *(each.pool.max_size for each in others)]
             if user.limit is None:
-                user.limit = PoolBudget(max(sizes), within=self.budget)
+                user.limit = PoolBudget(max(sizes), within=self.budget, advice=_SHARED_BY_SESSIONS)
             for each in others:
                 each.pool.service.count_in(user.limit)
             if user.limit.max_total < max(sizes):

@@ -28,14 +28,16 @@ class PoolBudget:
         max_total: A whole number, or `math.inf`.
         within: Another budget, in which each resource counts as well: its pools then have two limits, one of them in
             common with further pools.
+        advice: What errors say to try while it is spent; by default, to raise `max_total`.
 
     Raises:
         ConfigurationError: `max_total` is neither a whole number of at least 1 nor `math.inf`, or `within` is no
             budget, or one that is within another itself.
     """
 
-    def __init__(self, max_total: float, *, within: PoolBudget | None = None) -> None:
+    def __init__(self, max_total: float, *, within: PoolBudget | None = None, advice: str = "") -> None:
         self._max_total = _checked(max_total)
+        self._advice = advice
         self._within = _checked_outer(within)
         self._kind: type | None = None
         self.renew()
@@ -45,6 +47,7 @@ class PoolBudget:
         """Begin without pools in a forked child."""
         self._lock = threading.Lock()
         self._budget = Budget(self._max_total)
+        self._budget.advice = self._advice
         self._nested: NestedBudget | None = None
 
     @property

@@ -57,6 +57,7 @@ class Budget:
 
     __slots__ = (
         "active",
+        "advice",
         "age",
         "alert",
         "audited_at",
@@ -81,6 +82,7 @@ class Budget:
     def __init__(self, max_total: float) -> None:
         self.max_total = max_total
         self.limit = max_total
+        self.advice = ""  # for messages, while it is spent; empty for the usual one
         self.relax_at = inf  # when a squeeze ends and the limit is `max_total` again
         self.used = 0
         self.age = Age()
@@ -107,8 +109,8 @@ class Budget:
 
     @property
     def hint(self) -> str:
-        """Why there are fewer places than there should be, for messages; empty for no special reason."""
-        return ""
+        """Why there are no more places, or what to do about it, for messages; empty if there is no more to say."""
+        return self.advice if self.used >= self.limit else ""
 
     @property
     def is_short(self) -> bool:

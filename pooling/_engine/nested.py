@@ -39,9 +39,7 @@ class NestedBudget:
         inner.use_time = outer.use_time
         inner.changed = outer.changed
         self.asking: dict[Member, None] = {}  # those that ask for places of the outer budget
-        self.has_moved = (
-            False  # whether others than the ledger that changes ask in the inner budget since its last share
-        )
+        self.has_moved = False  # whether others than the ledger that changes ask inside since the last share
 
     @property
     def outbox(self) -> list[Any]:
@@ -92,7 +90,7 @@ class NestedBudget:
     @property
     def hint(self) -> str:
         """As of a `Budget`."""
-        return self.outer.hint
+        return self._spent.hint or self.outer.hint
 
     @property
     def alert(self) -> bool:

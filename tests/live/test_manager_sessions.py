@@ -66,7 +66,7 @@ async def test_all_sessions_of_a_user_keep_the_users_max_size_together(side, lak
         for each in (other, third, one):
             await fill(manager.for_user(each), 3)  # the idle ones of the others make room
         held = [await wait(manager.for_user(each).getconn()) for each in (one, other, third)]
-        with pytest.raises(psycopg_pool.PoolTimeout):
+        with pytest.raises(psycopg_pool.PoolTimeout, match="All sessions of a user share max_size"):
             await wait(manager.for_user(one).getconn(timeout=0.05))
         bob = identity(lakebase_local)
         assert await who(manager.for_user(bob)) == bob.user, "another user has a limit of its own"
