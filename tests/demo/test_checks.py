@@ -17,13 +17,13 @@ from pooling.di import Managed, Pooled
 
 
 class OnePoolForAll(AsyncLakebasePoolManager):
-    def get_pool(self, key, per_pool_config=None, token_fingerprint=None):
-        return super().get_pool("all users", per_pool_config)
+    def for_user(self, identity):
+        return super().get_pool("all users", identity.pool_config())
 
 
 class NoRotation(AsyncLakebasePoolManager):
-    def get_pool(self, key, per_pool_config=None, token_fingerprint=None):
-        return super().get_pool(key, per_pool_config)
+    def for_user(self, identity):
+        return super().get_pool(identity.pool_key(), identity.pool_config())
 
 
 class WriteNothing(Notes):
