@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import psycopg
 import pytest
 
-from lakebase import ConfigurationError, CredentialError, LakebasePoolConfig, endpoints
+from lakebase import ConfigurationError, CredentialError, LakebasePoolConfig, _http, endpoints
 from lakebase._lookups import Lookups
+from lakebase._workers import Workers
 from lakebase.credentials import credential_source
 from lakebase.endpoints import endpoint_hosts, host_problem, with_endpoint_host
 from lakebase.hosts import EndpointHosts, direct_host, is_local_pooler, is_pooled_host, pooled_host
@@ -151,6 +153,8 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "_asked", {})
     monkeypatch.setattr(endpoints, "_problems", {})
     monkeypatch.setattr(endpoints, "_hosts", Lookups())
+    monkeypatch.setattr(_http, "_all", {})
+    monkeypatch.setattr(_http, "Workers", partial(Workers, idle=0.05))  # the tests wait for the end of its threads
 
 
 def _wait_for_mints() -> None:
