@@ -49,6 +49,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from psycopg import AsyncConnection, Connection
 
     from .config import LakebasePoolConfig
@@ -246,8 +248,9 @@ class _Connector(PoolFactory[Any]):
         """The connection string and the driver's arguments of this moment, without a minted password."""
         yield from self.finding_host()
         self.doing = PREPARING
-        conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
-        return conninfo, self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
+        with _StepNoted(PREPARING):
+            conninfo: Any = (yield self.conninfo) if callable(self.conninfo) else self.conninfo or ""
+            return conninfo, self.arguments((yield self.kwargs) if callable(self.kwargs) else self.kwargs)
 
     def finding_host(self) -> Steps[None]:
         """Ask the workspace for what the settings lack; for a host that it gave, again after a connect in vain."""
@@ -288,9 +291,10 @@ class _Connector(PoolFactory[Any]):
             self.guard(connection)
             if self.configure is not None:
                 self.doing = CONFIGURING
-                yield from self.calling(self.configure, connection)
-                if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-                    raise psycopg.ProgrammingError(left_open(connection, "configure", self.configure))
+                with _StepNoted(CONFIGURING):
+                    yield from self.calling(self.configure, connection)
+                    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                        raise psycopg.ProgrammingError(left_open(connection, "configure", self.configure))
             note_writability(connection)
             remember(connection)
         except BaseException:
@@ -454,7 +458,7 @@ class _Connector(PoolFactory[Any]):
             level = logging.DEBUG if is_told else logging.WARNING
             # The words of a callback may hold anything: its borrowers get them.
             words = f": {error}" if isinstance(error, (ConnectError, CredentialError, psycopg.Error)) else ""
-            logger.log(level, "%s failed with %s%s", self.doing, type(error).__name__, words)
+            logger.log(level, "%s failed with %s%s", step_of(error, self.doing), type(error).__name__, words)
         self._failed_at = now
         if self._is_given_up or now - self._failing_since < self.patience:
             return False
@@ -476,6 +480,27 @@ class _Connector(PoolFactory[Any]):
             from .transaction_mode import guard_connection
 
             guard_connection(connection)
+
+
+class _StepNoted:
+    """A block whose error keeps what the attempt was doing: another attempt may do something else by then."""
+
+    __slots__ = ("_step",)
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            error.lakebase_step = self._step  # type: ignore[attr-defined]
+
+
+def step_of(error: BaseException | None, default: str) -> str:
+    """What the attempt that failed with this error was doing, if that was noted."""
+    return getattr(error, "lakebase_step", default)
 
 
 def left_open(connection: Any, name: str, callback: Any) -> str:

@@ -8,7 +8,7 @@ import psycopg_pool
 
 from pooling import CreateError, PoolClosedError, PoolExhaustedError, PoolingError, PoolTimeoutError, ReleaseError
 
-from ._connecting import CHECKING, MINTING
+from ._connecting import CHECKING, MINTING, step_of
 from .errors import CallbackError, ConfigurationError, ConnectError, CredentialError, LakebaseError
 
 __all__ = [
@@ -103,7 +103,7 @@ def _of_connecting(cause: BaseException | None, facts: dict[str, Any]) -> Except
 
 def _of_callback(error: CreateError, doing: str, facts: dict[str, Any]) -> CallbackError:
     """What is told of a callback that failed for good: the engine's words, in which no credential is left."""
-    name = CHECKING if error.step == "validating" else doing
+    name = CHECKING if error.step == "validating" else step_of(error.__cause__, doing)
     text = str(error)
     for engines in ("create failed", "checking a new connection failed"):
         text = text.replace(engines, f"{name} failed", 1)
