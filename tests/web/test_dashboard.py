@@ -152,7 +152,9 @@ def test_users_and_what_paths_hold_are_hidden_unless_shown(kind, pools):
             assert "GET /orders/…/reset/…" in shown
             for secret in (ANN, "ann", "s3cr3t", "hunter2"):
                 assert secret not in shown
-            assert client.get("key.json", params={"pool": pools.name, "key": ANN}).status_code == 404
+            by_key = client.get("key.json", params={"pool": pools.name, "key": ANN})
+            assert by_key.json()["row"]["key"] == label, "who knows the key finds it, and is shown the hash"
+            assert ANN not in by_key.text
         with serve(kind, show_keys=True) as client:
             (row,) = rows_of(client, pools)["rows"]
             assert row["key"] == ANN
@@ -187,6 +189,7 @@ def test_what_is_not_there_is_said_in_a_sentence(kind, pools):
             ("keys.json", {"pool": "nope"}, 404, "has the name 'nope'"),
             ("key.json", {"pool": pools.name, "key": "nope"}, 404, "has no key 'nope' now"),
             ("key.json", {"pool": pools.name}, 400, "has keys: say which"),
+            ("key.json", {"pool": reports.name, "key": "x"}, 400, f"'{reports.name}' has no keys: leave out key='x'"),
             ("key.json", {}, 400, "Say which pool"),
             ("keys.json", {"sort": "password"}, 400, "expected one of key, busy"),
             ("keys.json", {"limit": "many"}, 400, "expected a whole number"),

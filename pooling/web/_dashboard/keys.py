@@ -80,7 +80,7 @@ def check_pool(reading: Reading, pool: str) -> None:
 
 def find_row(reading: Reading, pool: str | None, label: str | None, masking: Masking) -> Row:
     """
-    The row of a pool's key; of a pool without keys, `label` is `None`.
+    The row of a pool's key, named as it is shown or as it is; of a pool without keys, `label` is `None`.
 
     Raises:
         RefusedError: There is none.
@@ -88,11 +88,17 @@ def find_row(reading: Reading, pool: str | None, label: str | None, masking: Mas
     if pool is None:
         raise RefusedError(400, "Say which pool: pool=NAME, and key=KEY if it has keys.")
     check_pool(reading, pool)
-    for row in reading.rows:
-        if row.pool == pool and row.label(masking) == label:
-            return row
-    if label is None:
+    is_keyed = next(each["is_keyed"] for each in reading.pools if each["name"] == pool)
+    if label is None and is_keyed:
         raise RefusedError(400, f"The pool {pool!r} has keys: say which, key=KEY.")
+    if label is not None and not is_keyed:
+        raise RefusedError(400, f"The pool {pool!r} has no keys: leave out key={label[:100]!r}.")
+    rows = [row for row in reading.rows if row.pool == pool]
+    for wanted in (label, label and masking.label(label)):
+        for row in rows:
+            if row.label(masking) == wanted:
+                return row
+    assert label is not None  # a pool without keys has its row
     raise RefusedError(
         404, f"The pool {pool!r} has no key {label[:100]!r} now: it was never used here, was closed, or was evicted."
     )
