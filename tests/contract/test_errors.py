@@ -117,7 +117,7 @@ async def test_a_timeout_because_validation_refuses_all_that_is_made_says_so(sid
     with raising(
         PoolTimeoutError, "(step: validating)", "Validation rejected", "CreateError", "what validate()"
     ) as caught:
-        await pool.acquire(timeout=0.1)
+        await pool.acquire(timeout=0.5)
     assert caught.value.step == "validating"
     assert "validate() returned False" in str(caught.value.__cause__)
 
