@@ -164,7 +164,6 @@ class _Manager(Generic[C, P]):
             "service_class": self._make_service,
             "on_crowded": self._keyed.budget.squeeze,
             "outage": self._outage,
-            "renewal": "call get_pool again",
         }
         self._lock = threading.RLock()  # held while a session begins or ends; looking one up takes no lock
         self._rotations = 0
@@ -201,10 +200,12 @@ class _Manager(Generic[C, P]):
         """
         The key's pool, made if there is none. Never blocks, never does I/O.
 
-        Believes its caller: call it with a token that you have verified, or use `for_user`.
+        Believes its caller: call it with a token that you have verified, or use `for_user`. The key only tells pools
+        apart: without a `user` and a credential in `per_pool_config` the pool logs in as the base configuration does,
+        which in an app is the app itself, also for the key "ann@corp.example".
 
         Args:
-            key: The user: any hashable that differs between users who must not share connections.
+            key: The user: any hashable that differs between users who must not share connections; not `None` or `""`.
             per_pool_config: The user's own settings (`user`, `token`, …), merged over the base; used only
                 when the pool is made.
             token_fingerprint: `lakebase.token_fingerprint(token)`. One that the key has no pool of replaces the pool:
@@ -212,7 +213,7 @@ class _Manager(Generic[C, P]):
                 sessions that of the latest.
 
         Raises:
-            ConfigurationError: The merged configuration is incomplete or cannot work.
+            ConfigurationError: The merged configuration is incomplete or cannot work, or the key is nobody's.
             PoolExhaustedError: `max_pools` pools are in use.
         """
         found = self._find(key, token_fingerprint)
@@ -266,7 +267,9 @@ class _Manager(Generic[C, P]):
             config = self._base.merged(identity.pool_config())
             user = self._users.get(key) or User(key)
             is_proven = identity.token is None  # the app vouches for it
-            session = Session(user, fingerprint, self._make_pool(user, config), is_proven=is_proven)
+            session = Session(
+                user, fingerprint, self._make_pool(user, config, "call for_user again"), is_proven=is_proven
+            )
             if not is_proven:
                 session.pool.put_on_probation(partial(self._prove, session))
             if old is not None:
@@ -278,6 +281,11 @@ class _Manager(Generic[C, P]):
         self, key: Hashable, per_pool_config: LakebasePoolConfig | Mapping[str, Any] | None, fingerprint: str | None
     ) -> P:
         """Make a key's pool, and only then retire those that it takes the place of."""
+        if key is None or key == "":
+            raise ConfigurationError(
+                f"key={key!r}: expected the user whose pool it is. For work of no user, use the app's own pool.",
+                field="key",
+            )
         user = self._users.get(key)
         old = () if user is None else user.sessions
         if per_pool_config or user is None or user.latest is None:
@@ -286,7 +294,7 @@ class _Manager(Generic[C, P]):
             config = user.latest.pool.config
             fingerprint = user.latest.fingerprint if fingerprint is None else fingerprint
         new = User(key)
-        session = Session(new, fingerprint, self._make_pool(new, config), is_proven=True)
+        session = Session(new, fingerprint, self._make_pool(new, config, "call get_pool again"), is_proven=True)
         if fingerprint is not None and any(each.fingerprint != fingerprint for each in old):
             self._note_rotation()
         for each in old:
@@ -294,7 +302,7 @@ class _Manager(Generic[C, P]):
         self._add(session)
         return session.pool  # type: ignore[no-any-return]
 
-    def _make_pool(self, user: User, config: LakebasePoolConfig) -> P:
+    def _make_pool(self, user: User, config: LakebasePoolConfig, renewal: str) -> P:
         """A pool of this user, within the limit that all of the user's pools have together."""
         if others := user.sessions:
             sizes = [config.max_size, *(each.pool.max_size for each in others)]
@@ -310,6 +318,7 @@ class _Manager(Generic[C, P]):
             # A token is minted for the first connection: many a pool is looked up and never used.
             credentials=self._source_of if config.password is None else None,
             key=user.key,
+            renewal=renewal,
             **limit,
             **self._pool_arguments,
         )

@@ -55,3 +55,19 @@ def test_what_belongs_to_each_pool_reaches_it(kind):
     manager = kind(BASE, reconnect_timeout=7.0, max_size=2, leak_timeout=9.0, observer=PoolObserver())
     pool = manager.get_pool("ann")
     assert (pool.reconnect_timeout, pool.max_size) == (7.0, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_key_that_is_nobodys_is_refused(kind, key):
+    manager = kind(BASE)
+    with pytest.raises(ConfigurationError, match="expected the user whose pool it is") as refused:
+        manager.get_pool(key)
+    assert refused.value.field == "key"
+    assert manager.size == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_without_a_user_of_its_own_logs_in_as_the_base_configuration_does(kind):
+    pool = kind(BASE).get_pool("ann@corp.example")
+    assert (pool.config.user, pool.config.password) == ("u", "p")

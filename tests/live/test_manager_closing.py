@@ -14,7 +14,7 @@ from pooling import PoolExhaustedError
 from tests.contract.harness import InterruptedBySignal, on_asyncio, on_both, on_threads
 from tests.contract.lines import BeforeLine
 from tests.dropin.parts import ask, connection, wait
-from tests.live.manager_parts import Managers, users
+from tests.live.manager_parts import Managers, identity, users
 
 LONG = 30.0
 
@@ -168,6 +168,19 @@ async def test_a_closed_pool_of_a_managers_names_its_key_and_says_how_to_go_on(s
                 assert f"pool 'users' of key {ann!r}" in str(refused.value)
                 assert "call get_pool again" in str(refused.value)
                 assert (refused.value.pool, refused.value.key) == ("users", ann)
+
+
+@on_both
+async def test_a_closed_pool_of_for_user_says_to_call_for_user_again(side, lakebase_local):
+    async with Managers(side, lakebase_local) as managers:
+        manager = managers.make()
+        ann = identity(lakebase_local)
+        pool = manager.for_user(ann)
+        await wait(manager.close_pool(ann.user))
+        with pytest.raises(psycopg_pool.PoolClosed, match="call for_user again") as refused:
+            await who(pool)
+        assert "get_pool" not in str(refused.value)
+        assert await who(manager.for_user(ann)) == ann.user
 
 
 @on_both
