@@ -18,6 +18,10 @@ class Target(Protocol):
 
     events: Events
 
+    @property
+    def has_all(self) -> bool:
+        """Whether no further request is wanted."""
+
     def arrive(self, user: int) -> None:
         """A request of this user arrives."""
 
@@ -75,6 +79,8 @@ class Poisson:
         target.events.at(target.events.now + self.random.expovariate(self.rate), self._arrive, target)
 
     def _arrive(self, target: Target) -> None:
+        if target.has_all:
+            return  # at a high rate, millions would come until those under way have ended
         self.begin(target)
         target.arrive(self.next_user())
 

@@ -106,9 +106,14 @@ class Simulation:
 
     # -- requests --------------------------------------------------------------
 
+    @property
+    def has_all(self) -> bool:
+        """Whether all requests have arrived."""
+        return self.arrived >= self.total
+
     def arrive(self, user: int) -> None:
         """A request of this user arrives, unless all have."""
-        if self.arrived >= self.total:
+        if self.has_all:
             return
         if self.arrived == self._warm_up:
             self._begin_to_count()

@@ -8,6 +8,7 @@ import pytest
 
 from pooling import ConfigurationError, Histogram
 from pooling.simulation import WaitGoal, Workload, simulate
+from pooling.simulation._events import Events
 
 ONE_USER = {"users": 1, "use_time": 1.0, "create_time": 0.0}
 
@@ -182,3 +183,18 @@ def test_options_that_are_not_simulated_or_not_known_are_refused(options):
 def test_a_goal_that_cannot_be_is_refused(share, seconds):
     with pytest.raises(ConfigurationError):
         WaitGoal(share, seconds)
+
+
+def test_the_work_does_not_grow_with_the_rate(monkeypatch):
+    """Requests that come after the last one that is wanted are not made."""
+    steps, step = 0, Events.step
+
+    def counted(events):
+        nonlocal steps
+        steps += 1
+        assert steps < 10_000
+        return step(events)
+
+    monkeypatch.setattr(Events, "step", counted)
+    result = simulate(Workload(users=5, rate=1e9, requests=200, warm_up=100, create_time=0.06))
+    assert result.requests == 200
