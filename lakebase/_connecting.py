@@ -437,7 +437,10 @@ class _Connector(PoolFactory[Any]):
             failure = connect_error(error)
         else:
             target = f"{settings.server_host}/{settings.database}"
-            failure = connect_error(error, user=settings.user, target=target, hint=known_host_problem(settings))
+            hint = known_host_problem(settings)
+            if hint is None and settings.token and classify_connect_error(error) is ConnectFailure.LOGIN_REJECTED:
+                hint = "a name and a token of two people, if both came with a request"
+            failure = connect_error(error, user=settings.user, target=target, hint=hint)
             if failure.failure in _OF_HOST:
                 self.doubt_host()
         # A role's or a database's own limit says nothing about the others.

@@ -123,7 +123,7 @@ async def test_a_strangers_own_token_gets_nothing_of_the_user_it_names(side, lak
         ann, eve = identity(lakebase_local), identity(lakebase_local)
         pool = manager.for_user(ann)
         await fill(pool, 1)
-        with pytest.raises(LoginError):
+        with pytest.raises(LoginError, match="a name and a token of two people, if both came with a request"):
             await who(manager.for_user(UserIdentity(ann.user, eve.token)))
         assert (pool.closed, len(pool.service.idle), manager.stats().rotations) == (False, 1, 0)
         assert manager.get_pool(ann.user) is pool
