@@ -18,7 +18,7 @@ def _describe() -> None:
         telemetry.describe(f"{name}s", "counter", unit, f"{what}.", attributes)
         telemetry.describe(f"{name}_failures", "counter", unit, f"{what}: failed attempts.", (*attributes, _ERROR))
         telemetry.describe(f"{name}.duration", "histogram", "s", f"{what}: time taken.", (*attributes, _ERROR))
-    telemetry.describe(ROTATIONS, "counter", "{rotation}", "Pools replaced because of another token.", (POOL_NAME,))
+    telemetry.describe(ROTATIONS, "counter", "{rotation}", "Further tokens of users who had a session.", (POOL_NAME,))
 
 
 _describe()

@@ -229,7 +229,7 @@ class _Manager(Generic[C, P]):
 
         A user may have several sessions, as from two browsers, each with its own token and pool. Together they have at
         most the user's `max_size` connections: an idle one of another session is closed for one that is needed. Never
-        blocks, never does I/O. A token that has not logged in yet changes nothing for other sessions.
+        blocks, never does I/O. A token that has minted no password yet changes nothing for others.
 
         Raises:
             IdentityError: The identity proves nothing, since its headers came without a token; or it is no identity.
