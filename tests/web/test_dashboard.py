@@ -336,11 +336,13 @@ def token_of(client):
     return re.search('name="csrf" content="([^"]+)"', client.get("").text)[1]
 
 
-def act(client, action, pools, key=None, **more):
-    token = token_of(client)
-    return client.post(
-        "action", json={"action": action, "pool": pools.name, "key": key, **more}, headers={"x-csrf-token": token}
-    )
+def process_of(client):
+    return client.get("pools.json").json()["process"]["id"]
+
+
+def act(client, action, pools, key=None):
+    body = {"action": action, "pool": pools.name, "key": key, "process": process_of(client)}
+    return client.post("action", json=body, headers={"x-csrf-token": token_of(client)})
 
 
 @BOTH
@@ -389,12 +391,20 @@ def test_actions_do_what_they_say(kind, pools):
 
 @BOTH
 def test_an_action_that_cannot_be_is_said_in_a_sentence(kind, pools):
-    with pools.lease(ANN), make_pool() as reports, serve(kind, allow_actions=True) as client:
+    with make_pool() as reports, serve(kind, allow_actions=True) as client:
+        with pools.lease(ANN):
+            pass
+        here = {"process": process_of(client)}
         for body, status, words in [
             ({"action": "drop", "pool": pools.name}, 400, "expected one of expire, suspend"),
-            ({"action": "close", "pool": reports.name, "key": None}, 400, "only a key can be closed"),
-            ({"action": "close", "pool": "nope", "key": None}, 404, "No pool of this process"),
-            ({"action": "close", "pool": pools.name, "key": "nope"}, 404, "has no key"),
+            ({"action": "close", "pool": reports.name, "key": None, **here}, 400, "only a key can be closed"),
+            ({"action": "expire", "pool": reports.name, "key": "x", **here}, 400, "has no keys"),
+            ({"action": "close", "pool": "nope", "key": None, **here}, 404, "No pool of this process"),
+            ({"action": "close", "pool": pools.name, "key": "nope", **here}, 404, "has no key"),
+            ({"action": "close", "pool": pools.name, "key": None, **here}, 400, "Name a key"),
+            ({"action": "close", "pool": pools.name, **here}, 400, "Name a key"),
+            ({"action": "expire", "pool": pools.name}, 400, "Say of which process"),
+            ({"action": "expire", "pool": pools.name, "process": None}, 400, "Say of which process"),
             ({"action": "close", "pool": pools.name, "key": 5}, 400, "key: expected a text"),
             ({"action": "close", "pool": pools.name, "key": "x", "process": "other"}, 409, "Another process"),
             ([], 400, "Expected a JSON object"),
@@ -403,6 +413,8 @@ def test_an_action_that_cannot_be_is_said_in_a_sentence(kind, pools):
             answer = client.post("action", json=body, headers={"x-csrf-token": token_of(client)})
             assert answer.status_code == status, body
             assert words in answer.json()["error"]
+        assert ANN in pools
+        assert pools.pool(ANN).available == 1, "nothing was done"
         deep = client.post(
             "action", content="[" * 9000, headers={"x-csrf-token": token_of(client), "content-type": "application/json"}
         )
@@ -428,7 +440,7 @@ def test_what_another_site_sends_does_nothing(kind, pools):
         pass
     with serve(kind, allow_actions=True) as client:
         own = {"x-csrf-token": token_of(client), "content-type": "application/json"}
-        body = json.dumps({"action": "expire", "pool": pools.name})
+        body = json.dumps({"action": "expire", "pool": pools.name, "process": process_of(client)})
         for forged, status in FORGED:
             headers = {name: value.encode() for name, value in {**own, **forged}.items()}
             assert client.post("action", content=body, headers=headers).status_code == status, forged
@@ -443,7 +455,7 @@ def test_a_token_outlives_a_restart_of_the_server(pools):
     with serve("asgi", allow_actions=True) as second:
         second.cookies = cookies
         headers = {"x-csrf-token": token}
-        body = {"action": "expire", "pool": pools.name}
+        body = {"action": "expire", "pool": pools.name, "process": process_of(second)}
         assert second.post("action", json=body, headers=headers).status_code in {200, 404}
         assert token_of(second) == token
 

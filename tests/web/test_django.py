@@ -178,7 +178,7 @@ def test_the_live_page_is_a_view(server, request):
         assert client.get("events").text.startswith("retry: ")
         assert "There is nothing" in client.get("nothing").json()["error"]
         token = re.search('name="csrf" content="([^"]+)"', page.text)[1]
-        body = {"action": "expire", "pool": "nope"}
+        body = {"action": "expire", "pool": "nope", "process": client.get("pools.json").json()["process"]["id"]}
         headers = {"x-csrf-token": token}
         assert client.post("action", json=body, headers=headers).status_code == 404, "its own token is what counts"
         assert client.post("action", json=body).status_code == 403

@@ -57,7 +57,7 @@ def check_same_page(headers: Mapping[str, str]) -> None:
 
 def parse(body: bytes) -> dict[str, Any]:
     """
-    The action of a request: `action`, `pool`, `key` (`None` for the whole pool), `process`.
+    The action of a request: `action`, `pool`, `key` (`None` for the whole pool), `process`, the one that it is for.
 
     Raises:
         RefusedError: It is none.
@@ -72,6 +72,8 @@ def parse(body: bytes) -> dict[str, Any]:
         raise RefusedError(400, f"action={found['action'][:100]!r}: expected one of {', '.join(ACTIONS)}.")
     if not isinstance(found.get("key"), str | None):
         raise RefusedError(400, "key: expected a text as the page shows it, or null for the whole pool.")
+    if not isinstance(found.get("process"), str):
+        raise RefusedError(400, "Say of which process, as pools.json names it in process.id: another one may get this.")
     return {"key": None, **found}
 
 

@@ -157,9 +157,11 @@ class Site:
         actions.check_same_page(request.headers)
         wanted = actions.parse(request.body)
         sample = self.sample()
-        if wanted.get("process", self._feed.process) != self._feed.process:
+        if wanted["process"] != self._feed.process:
             raise RefusedError(409, "Another process than the one that the page shows got this. Try again.")
         if wanted["key"] is None and any(p["name"] == wanted["pool"] and p["is_keyed"] for p in sample.reading.pools):
+            if wanted["action"] == "close":
+                raise RefusedError(400, "Name a key, key=KEY: only one key at a time can be closed.")
             rows = [row for row in sample.reading.rows if row.pool == wanted["pool"]]
         else:
             rows = [find_row(sample.reading, wanted["pool"], wanted["key"], self._masking)]
