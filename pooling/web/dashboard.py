@@ -8,14 +8,13 @@ Nothing is served unless you mount one, and nothing without your `authorize`.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 from ..errors import ConfigurationError
-from ._dashboard.arguments import answered, check_arguments, refuse_coroutine_functions
+from ._dashboard.arguments import Decision, check_arguments
 from ._dashboard.errors import RefusedError
 from ._dashboard.site import MOST_BODY, NOT_ALLOWED, STREAM_HEADERS, Answer, Request, Site, refusal, to_slash
 
@@ -42,8 +41,9 @@ class Dashboard:
     of the process that answers; with several workers, each request may reach another one.
 
     Args:
-        authorize: Is called with the ASGI scope of each request, and says whether it may see the page; may be a
-            coroutine function. The scope has what your middleware put there, such as a session or a user.
+        authorize: Is called with the ASGI scope of each request, and says whether it may see the page: only `True`
+            means yes. It may be a coroutine function. The scope has what your middleware put there, such as a session
+            or a user.
         allow_actions: Whether the page may expire, suspend and resume pools and close keys; a callable like `authorize`
             decides for each request.
         show_keys: Whether keys of pools, names of requests and of tasks are shown as they are. By default, keys are
@@ -69,8 +69,8 @@ class Dashboard:
             raise ConfigurationError(
                 f"max_streams={max_streams!r}: expected a whole number, at least 1", field="max_streams"
             )
-        self._authorize = authorize
-        self._allow_actions = allow_actions
+        self._authorize = Decision("authorize", authorize)
+        self._allow_actions = Decision("allow_actions", allow_actions)
         self._max_streams = max_streams
         self._streams = 0
         self._site = Site(show_keys=show_keys, interval=interval)
@@ -90,9 +90,9 @@ class Dashboard:
             await _send(send, scope, to_slash(scope["path"]))
             return
         try:
-            if not await _said(self._authorize, scope):
+            if not await self._authorize.awaited_answer(scope):
                 raise RefusedError(403, NOT_ALLOWED)
-            can_act = await _said(self._allow_actions, scope)
+            can_act = await self._allow_actions.awaited_answer(scope)
             request = _request(scope, path, b"")
             self._site.check(request)
             if path == "events" and scope["method"] == "GET":
@@ -152,9 +152,10 @@ class WsgiDashboard:
         interval: float = 1.0,
     ) -> None:
         check_arguments(authorize, allow_actions, interval)
-        refuse_coroutine_functions(authorize=authorize, allow_actions=allow_actions)
-        self._authorize = authorize
-        self._allow_actions = allow_actions
+        self._authorize = Decision("authorize", authorize)
+        self._allow_actions = Decision("allow_actions", allow_actions)
+        for decision in (self._authorize, self._allow_actions):
+            decision.refuse_coroutine_function()
         self._site = Site(show_keys=show_keys, interval=interval)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -179,16 +180,9 @@ class WsgiDashboard:
         return self._site.serve(
             request,
             lambda: _wsgi_body(environ),
-            is_allowed=answered(self._authorize, environ),
-            can_act=answered(self._allow_actions, environ),
+            is_allowed=self._authorize.answer(environ),
+            can_act=self._allow_actions.answer(environ),
         )
-
-
-async def _said(question: bool | Authorize, scope: Scope) -> bool:
-    if isinstance(question, bool):
-        return question
-    answer = question(scope)
-    return bool(await answer if inspect.isawaitable(answer) else answer)
 
 
 # --- ASGI ------------------------------------------------------------------------------------------------------------

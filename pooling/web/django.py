@@ -36,7 +36,7 @@ from ._answering import (
     note_refusal,
     prepare_answer,
 )
-from ._dashboard.arguments import answered, check_arguments, refuse_coroutine_functions
+from ._dashboard.arguments import Decision, check_arguments
 from ._dashboard.errors import RefusedError
 from ._dashboard.site import MOST_BODY, Request, Site, to_slash
 from ._timing import HEADER, Timings, checked_server_timing, timing_request
@@ -169,7 +169,7 @@ class Dashboard:
     Its route gives it the path below: `re_path(r"^pools(?P<path>/.*)?$", Dashboard(is_operator))`.
 
     Args:
-        authorize: Is called with the `HttpRequest`, and says whether it may see the page.
+        authorize: Is called with the `HttpRequest`, and says whether it may see the page: only `True` means yes.
         allow_actions: As for `pooling.web.dashboard.Dashboard`, with the `HttpRequest`.
         show_keys: As there.
         interval: As there.
@@ -189,9 +189,10 @@ class Dashboard:
         interval: float = 1.0,
     ) -> None:
         check_arguments(authorize, allow_actions, interval)
-        refuse_coroutine_functions(authorize=authorize, allow_actions=allow_actions)
-        self._authorize = authorize
-        self._allow_actions = allow_actions
+        self._authorize = Decision("authorize", authorize)
+        self._allow_actions = Decision("allow_actions", allow_actions)
+        for decision in (self._authorize, self._allow_actions):
+            decision.refuse_coroutine_function()
         self._site = Site(show_keys=show_keys, interval=interval)
 
     def __call__(self, request: HttpRequest, path: str | None = None) -> HttpResponse:
@@ -209,8 +210,8 @@ class Dashboard:
                     is_secure=request.is_secure(),
                 ),
                 lambda: _body(request),
-                is_allowed=answered(self._authorize, request),
-                can_act=answered(self._allow_actions, request),
+                is_allowed=self._authorize.answer(request),
+                can_act=self._allow_actions.answer(request),
             )
         response = HttpResponse(answer.body, status=answer.status)
         for name, value in answer.headers:

@@ -86,6 +86,21 @@ def test_a_decision_that_fails_lets_nobody_in(kind, pools, caplog):
     assert pools.name not in answer.text
 
 
+@BOTH
+@pytest.mark.parametrize("said", ["no", 1, None, {"user": "s3cr3t"}], ids=["text", "number", "nothing", "session"])
+def test_only_true_lets_anybody_in_or_act(kind, said, pools, caplog):
+    with serve(kind, lambda request: said, allow_actions=lambda request: said) as client:
+        assert [client.get("pools.json").status_code for _ in range(3)] == [403] * 3
+    with serve(kind, allow_actions=lambda request: said) as client:
+        assert client.get("pools.json").json()["can_act"] is False
+        assert act(client, "expire", pools).status_code == 403
+    messages = [record.getMessage() for record in caplog.records if record.name == "pooling"]
+    told = [one for one in messages if one.startswith("the live page's authorize returned a ")]
+    assert len(told) == 1, "the first of three requests"
+    assert type(said).__name__ in told[0]
+    assert "s3cr3t" not in caplog.text
+
+
 def test_the_decision_may_be_awaited_under_asgi(pools):
     async def by_header(scope):
         await asyncio.sleep(0)

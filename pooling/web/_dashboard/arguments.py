@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from ...errors import ConfigurationError
 
-__all__ = ["answered", "check_arguments", "refuse_coroutine_functions"]
+__all__ = ["Decision", "check_arguments"]
+
+log: logging.Logger = logging.getLogger("pooling")
 
 
 def check_arguments(authorize: object, allow_actions: object, interval: object) -> None:
@@ -33,28 +36,63 @@ def check_arguments(authorize: object, allow_actions: object, interval: object) 
         raise ConfigurationError(f"interval={interval!r}: expected seconds, 0.1 to 60", field="interval")
 
 
-def refuse_coroutine_functions(**given: object) -> None:
+class Decision:
     """
-    Check that none of these has to be awaited.
+    A switch, or a callable that decides for each request: only its `True` means yes.
 
-    Raises:
-        ConfigurationError: One has to be; taken as it is, its result would mean yes.
+    A text such as "no" is true in Python, and so is a user that is not signed in. The first answer that is neither
+    `True` nor `False` is logged.
+
+    Args:
+        name: The argument's name.
+        question: The switch or the callable.
     """
-    for name, each in given.items():
-        if inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(vars(type(each)).get("__call__")):
-            raise ConfigurationError(f"{name}: a coroutine function cannot be awaited here", field=name)
 
+    def __init__(self, name: str, question: bool | Callable[[Any], Any]) -> None:
+        self._name = name
+        self._question = question
+        self._is_logged = False
 
-def answered(question: bool | Callable[[Any], Any], request: Any) -> bool:
-    """
-    What a switch or a callable says to a request.
+    def refuse_coroutine_function(self) -> None:
+        """
+        Check that the callable has not to be awaited.
 
-    Raises:
-        ConfigurationError: The callable returned an awaitable.
-    """
-    answer = question if isinstance(question, bool) else question(request)
-    if inspect.isawaitable(answer):
-        if inspect.iscoroutine(answer):
-            answer.close()
-        raise ConfigurationError("authorize returned an awaitable, which cannot be awaited here", field="authorize")
-    return bool(answer)
+        Raises:
+            ConfigurationError: It has to be.
+        """
+        asked = self._question
+        if inspect.iscoroutinefunction(asked) or inspect.iscoroutinefunction(vars(type(asked)).get("__call__")):
+            raise ConfigurationError(f"{self._name}: a coroutine function cannot be awaited here", field=self._name)
+
+    def answer(self, request: Any) -> bool:
+        """
+        The decision where nothing can be awaited.
+
+        Raises:
+            ConfigurationError: The callable returned an awaitable.
+        """
+        said = self._ask(request)
+        if inspect.isawaitable(said):
+            if inspect.iscoroutine(said):
+                said.close()
+            raise ConfigurationError(
+                f"{self._name} returned an awaitable, which cannot be awaited here", field=self._name
+            )
+        return self._is_yes(said)
+
+    async def awaited_answer(self, request: Any) -> bool:
+        """The decision, where the callable may be a coroutine function."""
+        said = self._ask(request)
+        return self._is_yes(await said if inspect.isawaitable(said) else said)
+
+    def _ask(self, request: Any) -> Any:
+        return self._question if isinstance(self._question, bool) else self._question(request)
+
+    def _is_yes(self, said: object) -> bool:
+        if not isinstance(said, bool) and not self._is_logged:
+            self._is_logged = True
+            log.warning(  # its type alone: it may be a session
+                "the live page's %s returned a %s, which means no: return True, or bool(…) of it",
+                self._name, type(said).__name__,
+            )  # fmt: skip
+        return said is True
