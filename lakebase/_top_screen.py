@@ -189,7 +189,8 @@ def _people(people: list[dict[str, Any]], number: int, word: str, heading: str) 
         return
     table = _table(heading, "REQUEST", "KEY", "WHERE", left=4)
     for one in people[:_PEOPLE]:
-        where = one["site"] or one["who"] or "not noted"
+        # What is borrowed for a request, as injection does, has no line of its own, and its task has only a number.
+        where = one["site"] or ("for the request" if one["request"] else one["who"]) or "not noted"
         table.add_row(seconds(one["age"]), _cell(one["request"] or "–"), _cell(one["key"] or one["pool"]), _cell(where))
     if number > _PEOPLE:
         table.add_row(Text(f"{number - _PEOPLE:,} more", style="dim"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import fcntl
+import functools
 import os
 import pty
 import re
@@ -10,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -17,6 +20,7 @@ import pytest
 from lakebase.cli import main
 from lakebase.local.orders import OrderServer
 from lakebase.local.registry import Record, claim_name
+from pooling import RequestContext
 from pooling.web.dashboard import Dashboard
 from tests.web.dashboards import ANN, BOB, held, make_pools
 from tests.web.servers import Uvicorn
@@ -55,6 +59,29 @@ def test_once_prints_the_pools_in_eighty_columns(page):
     assert any(re.match(r"\d.*GET /bob", line) for line in lines), "who holds"
     assert TOKEN not in ended.stdout
     assert "\x1b" not in ended.stdout, "no colours where no terminal is"
+
+
+def test_a_holder_without_a_line_of_its_own_is_named_by_its_request(page, capsys):
+    url, pools = page
+    taken = []
+
+    def borrow(key, context):  # only the thread itself is in the stack, as where a framework injects for its request
+        take = functools.partial(context.run, pools.acquire, key)
+        with ThreadPoolExecutor(1, thread_name_prefix="worker") as threads:
+            taken.append(threads.submit(take).result(30))
+
+    with RequestContext("GET /injected"):
+        borrow("carl", contextvars.copy_context())
+    borrow("dora", contextvars.Context())
+    try:
+        header = f"Authorization: Bearer {TOKEN}"
+        assert main(["top", url, "--once", "--header", header, "--pool", pools.name]) == 0
+    finally:
+        for one in taken:
+            pools.release(one)
+    lines = capsys.readouterr().out.partition("HELD FOR")[2].splitlines()
+    assert any(re.search(r"GET /injected +carl +for the request", line) for line in lines)
+    assert any(re.search(r"– +dora +thread .worker", line) for line in lines)
 
 
 def test_a_header_is_sent_and_rows_are_found_and_sorted(page, capsys):
