@@ -64,7 +64,7 @@ class Dashboard:
         interval: float = 1.0,
         max_streams: int = 20,
     ) -> None:
-        check_arguments(authorize, allow_actions, interval)
+        check_arguments(authorize, allow_actions, show_keys, interval)
         if isinstance(max_streams, bool) or not isinstance(max_streams, int) or max_streams < 1:
             raise ConfigurationError(
                 f"max_streams={max_streams!r}: expected a whole number, at least 1", field="max_streams"
@@ -151,7 +151,7 @@ class WsgiDashboard:
         show_keys: bool = False,
         interval: float = 1.0,
     ) -> None:
-        check_arguments(authorize, allow_actions, interval)
+        check_arguments(authorize, allow_actions, show_keys, interval)
         self._authorize = Decision("authorize", authorize)
         self._allow_actions = Decision("allow_actions", allow_actions)
         for decision in (self._authorize, self._allow_actions):

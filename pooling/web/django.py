@@ -188,7 +188,7 @@ class Dashboard:
         show_keys: bool = False,
         interval: float = 1.0,
     ) -> None:
-        check_arguments(authorize, allow_actions, interval)
+        check_arguments(authorize, allow_actions, show_keys, interval)
         self._authorize = Decision("authorize", authorize)
         self._allow_actions = Decision("allow_actions", allow_actions)
         for decision in (self._authorize, self._allow_actions):

@@ -56,7 +56,14 @@ def test_there_is_none_without_a_decision_who_may_see_it(dashboard):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"allow_actions": "yes"}, {"interval": 0}, {"interval": float("nan")}, {"interval": True}, {"max_streams": 0}],
+    [
+        {"allow_actions": "yes"},
+        {"show_keys": "no"},
+        {"interval": 0},
+        {"interval": float("nan")},
+        {"interval": True},
+        {"max_streams": 0},
+    ],
     ids=str,
 )
 def test_an_argument_that_cannot_work_is_named(wrong):

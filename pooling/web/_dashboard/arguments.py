@@ -14,7 +14,7 @@ __all__ = ["Decision", "check_arguments"]
 log: logging.Logger = logging.getLogger("pooling")
 
 
-def check_arguments(authorize: object, allow_actions: object, interval: object) -> None:
+def check_arguments(authorize: object, allow_actions: object, show_keys: object, interval: object) -> None:
     """
     Check a dashboard's arguments.
 
@@ -31,6 +31,8 @@ def check_arguments(authorize: object, allow_actions: object, interval: object) 
             f"allow_actions={allow_actions!r}: expected True, False, or a callable like authorize",
             field="allow_actions",
         )
+    if not isinstance(show_keys, bool):
+        raise ConfigurationError(f"show_keys={show_keys!r}: expected True or False", field="show_keys")
     is_number = isinstance(interval, int | float) and not isinstance(interval, bool)
     if not is_number or not 0.1 <= interval <= 60.0:  # type: ignore[operator]
         raise ConfigurationError(f"interval={interval!r}: expected seconds, 0.1 to 60", field="interval")
