@@ -62,10 +62,13 @@ class PoolCounts:
         )
         if self.max_total is None or self.max_total == inf:
             return text
-        leased = "" if self.leased is None else f" (of all processes; this one has {self.leased})"
         squeezed = "" if self.squeezed_to is None else f" (squeezed to {self.squeezed_to} for now)"
         pools = "1 pool" if self.pools == 1 else f"{self.pools} pools"
-        return f"{text}; {self.total} of max_total={self.max_total}{leased}{squeezed} used by {pools}"
+        if self.leased is None:
+            return f"{text}; {self.total} of max_total={self.max_total}{squeezed} used by {pools}"
+        others = self.max_total - self.leased
+        here = f"of max_total={self.max_total} of all processes this one has {self.leased}{squeezed}"
+        return f"{text}; {here}, others up to {others}; {self.total} used here by {pools}"
 
 
 class PoolingError(Exception):

@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
     places: int  # how many it has now
     goal: int  # to how many it should come down, since others are short
-    free: int  # places that no process has
+    free: int  # further places that it could get: no process has them, and they are not kept for others
     recovers_in: float  # seconds for which the store gives no further places, since it may have lost its book
     ring: tuple[str, ...]  # holders that should claim soon: there is a place for them, or they should give one back
 
@@ -198,7 +198,7 @@ class LeaseBook:
                 holder.is_rung = True
                 ring.append(other)
         recovers_in = max(self.recovers_until - self.age, 0.0)
-        return Answer(self.holders[name].places, goals[name], max(free, 0), recovers_in, tuple(ring))
+        return Answer(self.holders[name].places, goals[name], max(rooms[name], 0), recovers_in, tuple(ring))
 
     # -- sharing ---------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class LeasedBudget(Budget):
         self.tell = tell
         self.limit: float = 0
         self.leased: float = 0  # the limit without a squeeze
-        self.beyond: float = max_total  # places that no process has, as far as is known
+        self.beyond: float = max_total  # further places that this process could have, as far as is known
         self.trouble = ""  # what keeps the process from leasing more
         self.refused: dict[Member, None] = {}  # ledgers that wanted a place for `min_size`
 
@@ -92,7 +92,7 @@ class LeasedBudget(Budget):
         return super().must_yield(ledger, slot, now) or self.used - self._being_freed() > self.limit
 
     def lease(self, places: float, beyond: float) -> None:
-        """Take this limit; `beyond` are the places that no process has. `offer` puts it into effect."""
+        """Take this limit; `beyond` are further ones that this process could have. `offer` puts it into effect."""
         self.leased, self.beyond = places, beyond
         is_squeezed = self.relax_at < inf
         self.limit = min(self.limit, places) if is_squeezed else places

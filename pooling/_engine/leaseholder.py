@@ -77,7 +77,7 @@ class Leaseholder:
         self.can_hear = can_hear
         self.leased = 0
         self.goal: float = inf  # to what it should come down, since other processes are short
-        self.beyond = limit  # places that were free in the store, as far as is known
+        self.beyond = limit  # further places that the store would give, as far as is known
         self.recovers_in = 0.0  # seconds for which the store gives no places
         self.used = 0
         self.needs = 0  # places that borrowers use, or wait for and may ask of other processes

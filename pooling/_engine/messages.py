@@ -173,8 +173,12 @@ def _advice(
         return "create() has not ended: see what it waits for, raise timeout, or bound it by create_timeout."
     if step == QUEUEING and ledger.budget is not None and ledger.budget.hint:
         return ledger.budget.hint
-    if short:
-        return "Raise max_total, or lower min_size." if fills else "Raise max_total, or release sooner."
+    # Also if others got a place, or are to get it, that seemed to be free.
+    by_others = counts.leased is not None and counts.total >= counts.leased and counts.borrowed < counts.max_size
+    if short or (step == QUEUEING and by_others):
+        where = " here or there" if by_others else ""
+        why = "Other processes that share the limit have the places that are missing. " if by_others else ""
+        return f"{why}Raise max_total, or {'lower min_size' if fills else 'release sooner'}{where}."
     if counts.borrowed >= counts.max_size:
         return "Release that one sooner or raise max_size."
     return "See whether destroy() hangs, or raise timeout."

@@ -48,7 +48,7 @@ def test_places_that_another_process_needs_are_not_given_ahead_of_need():
     town = Town(10)
     town.takes("a", 10)
     town.claim("b", needs=5, wants=5)
-    assert town.claim("a", keeps=5, needs=5).free == 5
+    assert town.claim("a", keeps=5, needs=5).free == 0
     assert town.claim("a", keeps=5, needs=5, wants=4).places == 5
     assert town.claim("b", needs=5, wants=5).places == 5
 

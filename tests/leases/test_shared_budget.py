@@ -19,6 +19,8 @@ from pooling.leases import FileLeases, PostgresLeases, RedisLeases
 from tests.contract.harness import on_both, on_threads, raising
 from tests.contract.workshop import Workshop
 
+OTHERS = "Other processes that share the limit have the places that are missing. Raise max_total, or release sooner"
+
 
 def two_pools(side, store, name, *, limit=4, **options):
     """Two pools of one workshop, each under a budget of its own, and these budgets."""
@@ -32,7 +34,11 @@ async def test_two_budgets_on_one_store_have_one_limit(side, store, name):
     workshop, one, other, budget, _ = two_pools(side, store, name)
     held = [await one.acquire() for _ in range(3)]
     further = await other.acquire()
-    with raising(PoolTimeoutError, "of all processes; this one has 1", "(step: queueing)"):
+    with raising(
+        PoolTimeoutError,
+        "of max_total=4 of all processes this one has 1, others up to 3; 1 used here by 1 pool",
+        OTHERS,
+    ):
         await other.acquire(timeout=0.2)
     await one.release(held.pop())
     await other.release(further)
@@ -214,3 +220,14 @@ async def test_a_budget_within_a_shared_one_keeps_both_limits(side, tmp_path):
         await pool.release(value)
     for value in theirs:
         await other.release(value)
+
+
+@on_both
+async def test_a_process_without_places_says_that_others_have_them(side, tmp_path):
+    _, one, other, _, _ = two_pools(side, FileLeases(tmp_path), "b")
+    held = [await one.acquire() for _ in range(4)]
+    with raising(PoolTimeoutError, "this one has 0, others up to 4; 0 used here by 0 pools", OTHERS) as caught:
+        await other.acquire(timeout=0.2)
+    assert caught.value.limit == "max_total=4"
+    for value in held:
+        await one.release(value)
