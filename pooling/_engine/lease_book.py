@@ -14,11 +14,15 @@ process never uses more than the last answer to its last claim has given it. Rul
 - Free places go to any holder, until holders that need more are more than they suffice for. Then each gets what it
   needs, up to an equal share; what some need less is shared by the others. A holder above its share is told to come
   down as far as others are short. If there are more holders than places, they take turns.
+- While a holder above its share cannot come down, the others do not get theirs. Then each free place is kept for the
+  one of them that has least: if it were kept for all of them, none would get it.
+- A holder is told once to what it should come down. So while nobody gives, holders do not ring each other.
 """
 
 from __future__ import annotations
 
 import json
+from heapq import heapify, heapreplace
 from math import inf
 from typing import NamedTuple
 
@@ -61,6 +65,7 @@ class Holder:
         "limit",
         "needs",
         "places",
+        "told",
         "ttl",
         "turn",
         "used",
@@ -78,6 +83,7 @@ class Holder:
         self.claimed_at = 0.0
         self.ends_at = inf
         self.gained_at = 0.0  # when it last got a place, or began to wait for its first
+        self.told = 0  # its goal in the last answer
         self.is_rung = False
 
 
@@ -173,13 +179,10 @@ class LeaseBook:
         holder.places = min(claim.keeps, max(self.limit - self.taken, had))
         if had and not holder.places:
             holder.gained_at = self.age
-        kept, shares = holder.places, self._shares()
-        room = self.limit - sum(
-            max(other.places, shares[name]) for name, other in self.holders.items() if other is not holder
-        )
+        kept, holder.wants = holder.places, claim.wants
         if self.age >= self.recovers_until:
-            holder.places += max(min(claim.wants, room - kept), 0)
-        holder.wants = claim.wants - (holder.places - kept)
+            holder.places += max(min(claim.wants, self._rooms(self._shares())[claim.holder]), 0)
+        holder.wants -= holder.places - kept
         if holder.places > kept:
             holder.gained_at = self.age
 
@@ -187,13 +190,15 @@ class LeaseBook:
         free = self.limit - self.taken
         shares = self._shares()
         goals = self._goals(shares, free)
+        rooms = self._rooms(shares)
+        self.holders[name].told = goals[name]
         is_short = any(holder.needs > holder.places for holder in self.holders.values())
         ring = []
         for other, holder in self.holders.items():
-            is_to_give = goals[other] < holder.places
+            is_to_give = goals[other] < min(holder.places, holder.told)
             # What it needs may be less by now: a process says nothing while it has enough.
             may_need_less = is_short and holder.places > 0 and self.age - holder.claimed_at > STALE
-            may_get = free > 0 and holder.wants > 0 and self.age >= self.recovers_until
+            may_get = rooms[other] > 0 and holder.wants > 0 and self.age >= self.recovers_until
             if other != name and not holder.is_rung and (is_to_give or may_get or may_need_less):
                 holder.is_rung = True
                 ring.append(other)
@@ -224,6 +229,29 @@ class LeaseBook:
         if holder.places and self.age - holder.gained_at < TURN:
             return 0, holder.gained_at
         return (2, -holder.gained_at) if holder.places else (1, holder.gained_at)
+
+    def _rooms(self, shares: dict[str, int]) -> dict[str, int]:
+        """How many of the free places each holder may get: those that are not kept for others."""
+        free = self.limit - self.taken
+        kept = {name: max(min(shares[name] - holder.places, holder.wants), 0) for name, holder in self.holders.items()}
+        if sum(kept.values()) > free:
+            kept = self._kept_for_the_least(kept, free)
+        left = free - sum(kept.values())
+        return {name: left + places for name, places in kept.items()}
+
+    def _kept_for_the_least(self, short: dict[str, int], free: int) -> dict[str, int]:
+        """Of these missing places those that are free, one by one for the holder that has least, and waits longest."""
+        kept = dict.fromkeys(short, 0)
+        order: list[tuple[float, float, str]] = [
+            (self.holders[name].places, self.holders[name].gained_at, name) for name, places in short.items() if places
+        ]
+        heapify(order)
+        for _ in range(free):
+            places, gained_at, name = order[0]
+            kept[name] += 1
+            is_done = kept[name] == short[name]
+            heapreplace(order, (inf if is_done else places + 1, gained_at, name))
+        return kept
 
     def _goals(self, shares: dict[str, int], free: int) -> dict[str, int]:
         """To how many places each should come down: first without what it does not use, then those furthest above."""

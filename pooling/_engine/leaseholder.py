@@ -170,7 +170,6 @@ class Leaseholder:
         """Another process has rung: there is a free place, or it should give one back."""
         self._is_rung = True
         self._look_at = -inf
-        self._poll = SOONEST_POLL
 
     def claim(self, now: float) -> Claim:
         """Make the next claim. What it does not keep may not be used any more."""

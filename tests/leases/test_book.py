@@ -13,6 +13,7 @@ from pooling._engine.ledger import Ledger
 from pooling.options import PoolingServiceOptions
 
 TTL = 30.0
+RATE = 5  # claims per second of a process that waits, at most
 
 
 class Town:
@@ -167,3 +168,78 @@ def test_no_place_is_granted_below_the_limit_unless_the_lease_permits_it_at_that
     assert budget.grant(ledger, 0.0)
     assert (budget.used, budget.wanted) == (1, 0)
     assert budget.room_for(ledger, 0.0) == 3, "one that is leased, and two that no process has"
+
+
+class Street:
+    """Leaseholders that claim when it is due or one rings, each as fast as the store answers."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.book = LeaseBook()
+        self.now = 100.0
+        self.holders: dict[str, Leaseholder] = {}
+        self.used: dict[str, int] = {}
+        self.demand: dict[str, int] = {}
+
+    def want(self, name: str, places: int) -> None:
+        if name not in self.holders:
+            self.holders[name] = Leaseholder(name, self.limit, ttl=inf, block=1, idle_after=5.0)
+            self.used[name] = 0
+        self.demand[name] = places
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Borrowers take what there is, and give nothing back."""
+        holder = self.holders[name]
+        limit = holder.settle(self.used[name], self.demand[name], self.now)
+        while self.demand[name] and self.used[name] < limit and holder.permits(self.used[name], self.now):
+            self.used[name] += 1
+            self.demand[name] -= 1
+        holder.settle(self.used[name], self.demand[name], self.now)
+        holder.needs = self.used[name] + self.demand[name]
+
+    def run(self, seconds: float) -> int:
+        """Returns how many claims were made."""
+        claims = 0
+        ends_at = self.now + seconds
+        while self.now < ends_at:
+            for name, holder in self.holders.items():
+                if holder.next_at(self.now) > self.now:
+                    continue
+                claim = holder.claim(self.now)
+                claims += 1
+                answer = self.book.exchange(claim, self.now)
+                assert answer is not None
+                holder.answered(claim, answer, self.now)
+                for other in answer.ring:
+                    self.holders[other].rung()
+                self.settle(name)
+            assert sum(holder.leased for holder in self.holders.values()) <= self.limit
+            self.now += 0.002
+        return claims
+
+
+def test_the_last_free_place_goes_to_one_of_two_that_have_none():
+    street = Street(4)
+    street.want("a", 1)
+    street.run(0.1)
+    for name in "bcd":
+        street.want(name, 4)
+    street.run(1.0)
+    assert (street.used["a"], street.used["b"], street.used["c"] + street.used["d"]) == (1, 2, 1)
+    assert street.book.taken == 4
+    claims = street.run(10.0)
+    assert claims <= 10 * RATE * len(street.holders), "waiting is no work"
+
+
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("names", ["bcd", "bcde", "bcdefg"])
+@pytest.mark.parametrize("limit", [2, 3, 4, 5, 7])
+def test_nobody_gives_back_and_yet_no_place_is_left_and_waiting_is_no_work(limit, names, first):
+    street = Street(limit)
+    for name in ("a", *names):
+        street.want(name, first if name == "a" else limit)
+        street.run(0.004 if first == 1 else 0.1)
+    street.run(2.0)
+    assert sum(street.used.values()) == limit
+    assert street.run(10.0) <= 10 * RATE * len(street.holders)
