@@ -236,8 +236,9 @@ class Budget:
             self._calm_down(now)
 
     def _give_places(self, now: float) -> None:
+        left = len(self.waiting_without) + len(self.waiting_for_more)  # times that a ledger may be served in vain
         try:
-            while self.is_short and self.used < self.limit:
+            while self.is_short and self.used < self.limit and left >= 0:
                 used = self.used
                 self.served_at = now
                 self.served = ledger = self._neediest(self.waiting_for_more, now)
@@ -246,8 +247,10 @@ class Budget:
                 self.to_grant = 1
                 ledger.settle(now)
                 self.changed.append(ledger)
-                if self.used == used and (ledger in self.waiting_without or ledger in self.waiting_for_more):
-                    break
+                if self.used == used:
+                    left -= 1
+                    if ledger in self.waiting_without or ledger in self.waiting_for_more:
+                        break
         finally:
             self.served = None
 

@@ -108,10 +108,12 @@ class NestedBudget:
 
     def grant(self, ledger: Member, now: float) -> bool:
         """As `Budget.grant`, of both."""
+        turn = self.inner.to_grant
         if not self.inner.grant(ledger, now):
             return False
         if not self.outer.grant(ledger, now):
             self.inner.vacated(ledger)
+            self.inner.to_grant = turn  # its turn is not over: the outer budget may serve it next
             return False
         if self.inner.used >= self.inner.limit:
             self._ask_inside(ledger)
