@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._engine.leased_budget import LeasedBudget
 from ._engine.leaseholder import Leaseholder
+from ._engine.messages import words_of
 from ._lease_keeper import LeaseKeeper, now
 from .budget import PoolBudget
 from .errors import ConfigurationError
@@ -236,8 +237,8 @@ def _trouble(name: str, error: BaseException | None, recovers_in: float) -> str:
     if error is None:
         return ""
     return (
-        f"The store of the shared budget {name!r} cannot be reached ({type(error).__name__}), so no further place can "
-        "be leased: see why; nothing else needs to be done."
+        f"The store of the shared budget {name!r} cannot be reached ({type(error).__name__}: {words_of(error)}), so no "
+        "further place can be leased. Once it can be reached, this process goes on by itself."
     )
 
 

@@ -38,11 +38,13 @@ class FileLeases(LeaseStore):
     gives any back, nothing is read or written.
 
     Args:
-        directory: Is made if it does not exist. On a file system of this host, not on a network's; only the processes'
-            user can read it. Not below `/tmp` where that is cleaned while processes run: they would be forgotten.
+        directory: Is made if it does not exist, not so the one in which it is. On a file system of this host, not on a
+            network's; only the processes' user can read it. Not below `/tmp` where that is cleaned while processes run:
+            they would be forgotten.
 
     Raises:
-        ConfigurationError: This system has no file locks of this kind (Windows), or `directory` is no path.
+        ConfigurationError: This system has no file locks of this kind (Windows), or `directory` is no path, a file, or
+            in a directory that does not exist.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -55,6 +57,7 @@ class FileLeases(LeaseStore):
         if not isinstance(directory, str | os.PathLike) or not str(directory):
             raise ConfigurationError(f"directory={directory!r}: expected a path", field="directory")
         self.directory = Path(directory)
+        _check_directory(self.directory)
 
     def open(self, holder: str, budget: str) -> LeaseSession:
         return FileSession(self.directory / re.sub(r"[^\w.@+-]", "_", budget), holder)
@@ -87,7 +90,8 @@ class FileSession(LeaseSession):
             answer = book.exchange(claim, time.monotonic())
             if answer is not None:
                 new = self._directory / "book.new"
-                new.write_text(book.dumps(), "utf-8")
+                with open(new, "w", encoding="utf-8", opener=_private) as file:
+                    file.write(book.dumps())
                 new.replace(path)
         if answer is not None:
             for name in answer.ring:
@@ -95,7 +99,8 @@ class FileSession(LeaseSession):
         return answer
 
     def _begin(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self._directory.parent, self._directory):
+            directory.mkdir(mode=0o700, exist_ok=True)
         bell = self._directory / f"{self._holder}.bell"
         if not bell.exists():
             os.mkfifo(bell, 0o600)
@@ -161,6 +166,25 @@ class FileSession(LeaseSession):
             if file is not None:
                 os.close(file)
         self._held = self._bell = None
+
+
+def _check_directory(directory: Path) -> None:
+    """Refuse a path that another process would hardly have, too, or at which nothing can be kept."""
+    if directory.exists() and not directory.is_dir():
+        raise ConfigurationError(
+            f"directory={str(directory)!r}: expected a directory, and it is a file", field="directory"
+        )
+    if not directory.absolute().parent.is_dir():
+        raise ConfigurationError(
+            f"directory={str(directory)!r}: {str(directory.absolute().parent)!r} is no directory; see whether the path "
+            "is right (processes with different paths share no limit), or make that one first",
+            field="directory",
+        )
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that only the user can read."""
+    return os.open(path, flags, 0o600)
 
 
 class _Locked:

@@ -41,14 +41,19 @@ class RedisLeases(LeaseStore):
         prefix: Begins the key and the channels.
 
     Raises:
-        ConfigurationError: The client would wait for an answer without end, or is for asyncio.
+        ConfigurationError: The client would wait for an answer without end, or is for asyncio; or the URL is none.
     """
 
     def __init__(self, client: Redis | str, *, prefix: str = "pooling:leases") -> None:
         if isinstance(client, str):
             from redis import Redis
 
-            client = Redis.from_url(client, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+            try:
+                client = Redis.from_url(client, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+            except ValueError:  # whose text may have a part of the password
+                raise ConfigurationError(
+                    "client is a text, but no URL of a server: expected one like 'redis://host:6379/0'", field="client"
+                ) from None
         pool: Any = getattr(client, "connection_pool", None)
         if pool is None or "asyncio" in type(client).__module__:
             raise ConfigurationError(

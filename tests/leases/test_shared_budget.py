@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import stat
+import traceback
 
 import pytest
 
@@ -193,12 +196,46 @@ def test_what_cannot_work_is_refused(tmp_path):
         RedisLeases(object())
 
 
+def test_a_directory_that_other_processes_would_not_find_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "leases"):
+        with pytest.raises(ConfigurationError, match=re.escape(str(tmp_path / "file"))):
+            FileLeases(path)
+    with pytest.raises(ConfigurationError, match="share no limit"):
+        FileLeases(tmp_path / "typo" / "leases")
+    assert not (tmp_path / "typo").exists()
+
+
+@on_both
+async def test_only_the_user_can_read_a_directory_of_leases(side, tmp_path):
+    pool = side.pool(Workshop(side), max_size=1, budget=SharedBudget(4, FileLeases(tmp_path / "leases")))
+    value = await pool.acquire()
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "leases", *tmp_path.glob("leases/**/*")]}
+    assert {path.name for path in modes} >= {"leases", "default", "book", "lock"}
+    assert [path for path, mode in modes.items() if mode & 0o077] == []
+    await pool.release(value)
+
+
+@on_both
+async def test_the_error_of_a_borrower_says_why_the_store_cannot_be_reached(side):
+    pytest.importorskip("redis", reason="redis-py comes with the extra `redis`")
+    budget = SharedBudget(4, RedisLeases("redis://:s3cret@localhost:1"))
+    pool = side.pool(Workshop(side), max_size=1, budget=budget)
+    with raising(PoolTimeoutError, "(ConnectionError: ", "localhost:1", "goes on by itself") as caught:
+        await pool.acquire(timeout=0.3)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_client_without_a_time_limit_is_refused_and_no_password_is_shown():
     redis = pytest.importorskip("redis", reason="redis-py comes with the extra `redis`")
     client = redis.Redis(password="s3cret", socket_timeout=None)
     with pytest.raises(ConfigurationError, match="socket_timeout=None"):
         RedisLeases(client)
     assert "s3cret" not in repr(RedisLeases("redis://:s3cret@localhost:1"))
+    for url in ("nope", "redis://:s3cret/x@localhost:1"):
+        with pytest.raises(ConfigurationError, match="redis://host") as caught:
+            RedisLeases(url)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 @on_both
