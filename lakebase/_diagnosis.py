@@ -121,7 +121,10 @@ def _configuration(facts: _Facts) -> Finding:
         # First all that can be told without a request; the user may have to be asked for.
         if missing := _missing(config, facts.environ):
             found = f"missing: {', '.join(missing)}"
-            return Finding(check, Verdict.FAILED, found, "set them, in the environment or here")
+            advice = f"set {'it' if len(missing) == 1 else 'them'}, in the environment or here"
+            if len(missing) == 1 and missing[0].startswith("endpoint="):
+                advice += ": it is enough, since the workspace knows its host, its database and your role"
+            return Finding(check, Verdict.FAILED, found, advice)
         if config.user is None and config.password is None:
             config = config.merged({"user": resolve_username(config, environ=facts.environ)})
         resolved = config.resolved(facts.environ)
@@ -146,7 +149,7 @@ def _missing(config: LakebasePoolConfig, environ: Mapping[str, str]) -> list[str
     if has_endpoint and "host" not in there:
         names = []  # the workspace knows them
     elif config.is_oauth and not has_endpoint:
-        names.append("endpoint")
+        names = ["database", "endpoint"] if "host" in there else ["endpoint"]
     return [f"{name}= ({', '.join(ENVIRONMENT[name])})" for name in names if name not in there]
 
 

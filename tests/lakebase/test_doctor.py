@@ -79,7 +79,7 @@ def test_a_native_password_needs_no_workspace(lakebase_local, monkeypatch: pytes
 def test_what_depends_on_a_failure_is_skipped() -> None:
     found = findings({"database": "d", "user": "u"}, environ={})
     assert found["configuration"].verdict is Verdict.FAILED
-    assert "PGHOST" in found["configuration"].found
+    assert "LAKEBASE_ENDPOINT" in found["configuration"].found
     assert {finding.verdict for name, finding in found.items() if name != "configuration"} == {Verdict.SKIPPED}
 
 
@@ -154,7 +154,12 @@ def test_all_that_is_missing_is_named_before_the_workspace_is_asked() -> None:
     found = findings({"workspace_client": Unasked()}, environ={})["configuration"]
     assert found.verdict is Verdict.FAILED
     variables = "LAKEBASE_ENDPOINT, PGENDPOINT, LAKEBASE_AUTOSCALING_ENDPOINT"
-    assert found.found == f"missing: host= (PGHOST), database= (PGDATABASE), endpoint= ({variables})"
+    assert found.found == f"missing: endpoint= ({variables})"
+    assert "it is enough" in found.advice
+    found = findings({"workspace_client": Unasked()}, environ={"PGHOST": "db.example"})["configuration"]
+    assert found.found == f"missing: database= (PGDATABASE), endpoint= ({variables})"
+    found = findings({"password": "p"}, environ={})["configuration"]
+    assert found.found == "missing: host= (PGHOST), database= (PGDATABASE)"
     found = findings({"password": "p"}, environ={"PGHOST": "db.example"})["configuration"]
     assert found.found == "missing: database= (PGDATABASE)"
 
