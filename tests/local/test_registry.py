@@ -21,6 +21,10 @@ def test_two_at_once_do_not_clash(home):
     with Up() as one, Up() as two:
         assert one.environment["PGPORT"] != two.environment["PGPORT"]
         assert "'local-2'" in two.text
+        assert (
+            "# Others run, too (local), so that all commands need a name: lakebase local env --name local-2" in two.text
+        )
+        assert "Others run" not in one.text
         status, _, errors = lakebase("local", "down")
         assert (status, errors) == (1, "lakebase local down: several run: say which (local, local-2)\n")
         assert lakebase("local", "down", "local-2")[:2] == (0, "local-2: stopped\n")
@@ -36,7 +40,7 @@ def test_a_name_that_runs_already_is_refused(home):
         assert (
             errors == "lakebase local up: a local Lakebase 'mine' runs already: `lakebase local down mine` stops it\n"
         )
-        assert lakebase("local", "status", "other")[2].endswith("no local Lakebase 'other' runs (mine)\n")
+        assert lakebase("local", "status", "other")[2].endswith("no local Lakebase 'other' runs (there run: mine)\n")
 
 
 def test_a_directory_for_records_that_cannot_be_made_is_one_line(home, monkeypatch):

@@ -40,7 +40,11 @@ def add_arguments(local: argparse.ArgumentParser) -> None:
     env = command("env", "print the environment of one that is running, for the shell's eval", commands.env)
     _add_name(env, is_positional=True)
     _add_client(env)
-    env.add_argument("--user", metavar="EMAIL", help="of that user, added if missing (default: of the app)")
+    env.add_argument(
+        "--user",
+        metavar="EMAIL",
+        help="of that user, added if missing (default: of the app; with --for psql and jdbc, of the owner)",
+    )
     token = command("token", "print a new workspace token of a user, who is added if missing", commands.token)
     token.add_argument("user", metavar="EMAIL", help="the user, also the Postgres role")
     _add_name(token)

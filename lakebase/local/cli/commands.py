@@ -33,7 +33,8 @@ def find_record(arguments: argparse.Namespace) -> Record:
         for record in running:
             if record.name == name:
                 return record
-        raise LocalLakebaseError(f"no local Lakebase {name!r} runs ({_names(running)})")
+        there = f"there run: {_names(running)}" if running else "none does"
+        raise LocalLakebaseError(f"no local Lakebase {name!r} runs ({there})")
     if not running:
         raise LocalLakebaseError("no local Lakebase runs: `lakebase local up` starts one")
     if len(running) > 1:
@@ -54,7 +55,7 @@ def _order(arguments: argparse.Namespace, what: str, **values: Any) -> dict[str,
 
 
 def _names(running: list[Record]) -> str:
-    return ", ".join(record.name for record in running) or "none does"
+    return ", ".join(record.name for record in running)
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..environments import write_environment
 from ..errors import LocalLakebaseError
-from ..registry import DEFAULT_NAME, Record, claim_name
+from ..registry import DEFAULT_NAME, Record, claim_name, find_records
 
 if TYPE_CHECKING:
     import argparse
@@ -105,10 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     try:
         with claim_name(arguments.name) as claim, lake, OrderServer(lake) as orders:
+            others = [other.name for other in find_records()]
             record = _publish(claim, lake, orders, arguments.data_dir)
             tokens = {user: lake.add_user(user) for user in arguments.user}
             environment = write_environment(arguments.client, lake.environment(arguments.client))
-            print(_welcome(record, environment, tokens, time.monotonic() - began), flush=True)
+            print(_welcome(record, others, environment, tokens, time.monotonic() - began), flush=True)
             why = _until_it_fails(lake)
         print(f"lakebase local up: {why}", file=sys.stderr)
     except _Stopped:
@@ -160,9 +161,19 @@ def _until_it_fails(lake: LocalLakebase) -> str:
             return why
 
 
-def _welcome(record: Record, environment: str, tokens: dict[str, str], seconds: float) -> str:
+def _beside(name: str, others: list[str]) -> list[str]:
+    """What to say where others run, too: without a name, commands such as `env` do not know which one is meant."""
+    if not others:
+        return []
+    return [
+        f"# Others run, too ({', '.join(others)}), so that all commands need a name: lakebase local env --name {name}"
+    ]
+
+
+def _welcome(record: Record, others: list[str], environment: str, tokens: dict[str, str], seconds: float) -> str:
     lines = [
         f"# Local Lakebase {record.name!r}, up in {seconds:.1f} s. Ctrl-C stops it.",
+        *_beside(record.name, others),
         f"#   database   {record.host}:{record.port}/{record.database} (Postgres {record.postgres_version})",
         f"#   pooler     {record.pooled or 'none'}",
         f"#   workspace  {record.workspace_url}",
