@@ -354,6 +354,10 @@ def _case_advice(failure: ConnectFailure, user: str | None) -> str:
 def _first_lines(error: BaseException) -> str:
     # psycopg repeats every address it tried; the first paragraph has the reason.
     lines = [line.strip() for line in str(error).partition("Multiple connection attempts failed")[0].splitlines()]
-    text = " ".join(line for line in lines if line) or type(error).__name__
+    text = ""
+    for line in filter(None, lines):  # libpq ends a sentence at the end of a line, without a stop
+        stop = ". " if text[-1:].isalnum() and line[0].isupper() else " "
+        text += f"{stop}{line}" if text else line
+    text = text or type(error).__name__
     text = _VALUE.sub(r'\1"…"', text)  # a piece of a connection string, perhaps of a password in it
     return text if text.endswith((".", "!", "?")) else f"{text}."

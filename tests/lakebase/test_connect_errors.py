@@ -22,6 +22,13 @@ from pooling.errors import CreateError, PoolingError
 PREFIX = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
 
 
+def test_lines_of_libpqs_that_are_sentences_get_a_stop() -> None:
+    refused = connect_error(psycopg.OperationalError("port 1 failed: Connection refused\n\tIs the server running?"))
+    assert "Connection refused. Is the server running? " in str(refused)
+    lost = connect_error(psycopg.OperationalError("it ended abnormally\n\tbefore or while processing the request."))
+    assert "it ended abnormally before or while processing the request. " in str(lost)
+
+
 @pytest.mark.parametrize(
     ("words", "failure"),
     [
