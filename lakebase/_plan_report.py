@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pooling import Histogram
@@ -48,7 +49,9 @@ def as_json(plan: Plan) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration as people write it."""
+    """A duration as people write it; an endless wait ends in a timeout."""
+    if value == inf:
+        return "timeout"
     if value >= 100:
         return f"{value:.0f} s"
     return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
@@ -68,10 +71,11 @@ def _question(plan: Plan) -> str:
     else:
         arrivals = f"each waits {_duration(workload.think_time)} between requests"
     processes = "1 process" if deployment.replicas == 1 else f"{deployment.replicas} processes"
+    users = "1 user" if workload.users == 1 else f"{workload.users:,} users"
     use, login = _duration(workload.use_time), _duration(workload.create_time)
     share, wait = f"{plan.goal.share * 100:g} %", seconds(plan.goal.seconds)
     return (
-        f"{workload.users:,} users, {arrivals}; a request uses its connection for {use}, a login takes {login}; "
+        f"{users}, {arrivals}; a request uses its connection for {use}, a login takes {login}; "
         f"{processes}.\n"
         f"Goal: {share} of the requests wait at most {wait} for a connection ({percentile(plan.goal.share)})."
     )
@@ -96,7 +100,8 @@ def _table(plan: Plan) -> Iterator[str]:
         limits = f"{mark} {one.max_total:9}  {one.max_total * plan.deployment.replicas:11}"
         if result.is_complete:
             waits = f"{seconds(result.wait(0.5)):>11}  {seconds(result.wait(share)):>13}"
-            yield f"{limits}  {result.throughput:10.1f}  {result.creates_per_request:14.4f}  {waits}"
+            rate = 0.0 if result.timeouts == result.requests else result.throughput
+            yield f"{limits}  {rate:10.1f}  {result.creates_per_request:14.4f}  {waits}"
         else:
             yield f"{limits}  overloaded"
 
@@ -124,19 +129,24 @@ def _compute_line(plan: Plan) -> str:
             f"{plan.chosen.result.peak_in_use} transactions at once, for which {size} has the connections."
         )
     if plan.compute_units is None:
-        return f"No compute takes {connections} direct connections; the largest take {deployment.connection_limit}."
-    found = f"The smallest compute that takes {connections} direct connections has {plan.compute_units:g} CU"
+        return f"No compute takes {_direct(connections)}; the largest take {deployment.connection_limit}."
+    found = f"The smallest compute that takes {_direct(connections)} has {plan.compute_units:g} CU"
     return f"{found} and takes {direct_connections(plan.compute_units)}."
+
+
+def _direct(connections: int) -> str:
+    return f"{connections} direct connection{'' if connections == 1 else 's'}"
 
 
 def _binding_line(plan: Plan) -> str:
     if plan.binding:
         return f"Requests wait because of: {', '.join(plan.binding)}."
-    return (
-        "No limit makes requests wait: what they wait for are logins."
-        if plan.chosen.result.mean_wait
-        else ("No request waits.")
-    )
+    result = plan.chosen.result
+    if result.mean_wait:
+        return "No limit makes requests wait: what they wait for are logins."
+    if result.timeouts or not result.is_complete:
+        return "Requests fail where no connection is free: their timeout is too short for a login."
+    return "No request waits."
 
 
 def draw(plan: Plan, path: Path) -> None:

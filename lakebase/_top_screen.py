@@ -207,7 +207,7 @@ def _events(events: list[dict[str, Any]]) -> Iterator[Text]:
 
 def _local(shown: dict[str, Any], name: str) -> Iterator[RenderableType]:
     yield _line((name, "bold"), (f"  {shown['state']}, process {shown['pid']}", "dim"))
-    counts = f"{shown['open']:,} connections; {shown['total']:,} logins and {shown['minted']:,} credentials so far"
+    counts = f"connections: {shown['open']:,}; so far logins: {shown['total']:,}, credentials: {shown['minted']:,}"
     yield Text(counts)
     table = _table("USER", "CONNECTIONS", "NOW", "LOGINS", "CREDENTIALS", left=2)
     most = max([user[0] for user in shown["users"].values()], default=0)

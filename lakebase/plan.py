@@ -195,7 +195,7 @@ def _goal(text: str) -> WaitGoal:
     share, equals, wait = text.partition("=")
     if not equals or not share.startswith("p"):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a goal such as p99=50ms")
-    try:
-        return WaitGoal(_number(share[1:]) / 100, _seconds(wait))
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    percent = _number(share[1:])
+    if not 0 < percent <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share of the requests, above p0 and at most p100")
+    return WaitGoal(percent / 100, _seconds(wait))

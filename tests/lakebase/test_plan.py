@@ -220,6 +220,26 @@ def test_arguments_that_make_no_sense_are_refused(arguments, capsys):
     assert "lakebase plan" in capsys.readouterr().err
 
 
+def test_a_share_above_all_is_refused_in_the_words_of_the_option(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "--users", "5", "--rate", "5", "--goal", "p101=50ms"])
+    assert "'p101=50ms': expected a share of the requests, above p0 and at most p100" in capsys.readouterr().err
+
+
+def test_requests_that_all_time_out_are_not_said_not_to_wait():
+    _, text, _ = run("--users", "5", "--workers", "20", "--timeout", "0s")
+    assert "p99 is timeout" in text
+    assert "Requests fail where no connection is free" in text
+    assert "inf" not in text
+    assert "No request waits" not in text
+
+
+def test_one_connection_is_one():
+    _, text, _ = run("--users", "1", "--rate", "1", "--max-total", "1", "--max-size", "1")
+    assert text.startswith("1 user, ")
+    assert "that takes 1 direct connection has" in text
+
+
 def test_a_compute_that_does_not_exist_is_explained():
     status, _, errors = run("--users", "5", "--rate", "5", "--compute", "0.1")
     assert status == 2
