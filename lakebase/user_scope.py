@@ -55,6 +55,11 @@ class _UserScope(Delegating[P]):
         verify_every: float = 300.0,
         workspace_url: str | None = None,
     ) -> None:
+        if not callable(getattr(pool, "connection", None)):
+            raise ConfigurationError(
+                f"pool is of type {type(pool).__name__}: expected the app's pool, such as create_lakebase_pool() makes",
+                field="pool",
+            )
         if setting is None and not as_role:
             raise ConfigurationError(
                 "setting=None with as_role=False: the database would not know which user the transaction is for",

@@ -295,4 +295,4 @@ def test_without_a_workspace_to_ask_no_one_is_verified(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("given", [0, -1, "300", True, float("nan")])
 def test_an_age_that_cannot_be_is_refused(given) -> None:
     with pytest.raises(ConfigurationError, match="verify_every"):
-        UserScopedPool(None, verify_every=given)  # type: ignore[arg-type]
+        UserScopedPool(psycopg_pool.ConnectionPool("host=unused", open=False), verify_every=given)

@@ -175,8 +175,18 @@ def test_without_a_proven_identity_no_connection_is_taken(shop: Shop, identity) 
 
 @pytest.mark.parametrize("given", [{"setting": None}, {"setting": "search_path"}])
 def test_a_setting_that_cannot_be_is_refused(given) -> None:
-    with pytest.raises(ConfigurationError, match="setting"):
-        UserScopedPool(None, **given)  # type: ignore[arg-type]
+    with (
+        psycopg_pool.ConnectionPool("host=unused", open=False) as pool,
+        pytest.raises(ConfigurationError, match="setting"),
+    ):
+        UserScopedPool(pool, **given)
+
+
+@pytest.mark.parametrize("kind", [UserScopedPool, AsyncUserScopedPool])
+def test_what_is_no_pool_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match="pool is of type int: expected the app's pool") as refused:
+        kind(3)
+    assert refused.value.field == "pool"
 
 
 def named(user: str) -> UserIdentity:
