@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -29,6 +32,8 @@ __all__ = ["run"]
 
 # Connections for one user: fewer than requests at once, so that some wait for each other.
 _PER_USER = 4
+# Of those that a request passes through.
+_LOGGERS = ("asyncio", "psycopg", "lakebase", "pooling")
 # Seconds at most between two requests of a client that is watched.
 _WATCHED_PAUSE = 0.4
 # Connections besides the users': two for the app, one for the dataset.
@@ -65,6 +70,29 @@ def run(users: int, requests: int, screen: Screen, *, is_watched: bool = False) 
     return report
 
 
+@contextmanager
+def quiet_once_cancelled() -> Iterator[None]:
+    """
+    Once the current task is cancelled, as by Ctrl-C, log errors only.
+
+    Each request that is cut short is worth a warning to the loop, the driver or the pool, and none to who cut it.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or not task.cancelling()
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_wanted)
+
+
 async def _serve(
     lake: LocalLakebase,
     dataset: Dataset,
@@ -75,6 +103,19 @@ async def _serve(
     is_watched: bool,
 ) -> None:
     """Serve the app while it is under load, and stop it."""
+    with quiet_once_cancelled():
+        await _serve_app(lake, dataset, tokens, report, screen, is_watched=is_watched)
+
+
+async def _serve_app(
+    lake: LocalLakebase,
+    dataset: Dataset,
+    tokens: Mapping[str, str],
+    report: Report,
+    screen: Screen,
+    *,
+    is_watched: bool,
+) -> None:
     container = App()
     report.budget = container.limits.connections()
     report.allowed = report.budget + _OTHERS

@@ -1,10 +1,13 @@
 """The environment of the process does not disturb the demo, and is restored."""
 
+import asyncio
+import logging
 import os
 import threading
 from pathlib import Path
 
 from lakebase.cli import main
+from lakebase.demo.run import quiet_once_cancelled
 
 
 def test_the_environment_does_not_matter_and_is_restored(monkeypatch):
@@ -17,3 +20,25 @@ def test_the_environment_does_not_matter_and_is_restored(monkeypatch):
     assert dict(os.environ) == before
     assert threading.active_count() < threads + 10
     assert Path.cwd().is_dir()
+
+
+async def test_what_an_interrupt_cuts_short_is_not_logged_but_an_error_is(caplog):
+    begun = asyncio.Event()
+
+    async def serve():
+        with quiet_once_cancelled():
+            logging.getLogger("asyncio").warning("before")
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for name in ("asyncio", "psycopg", "lakebase"):
+                    logging.getLogger(name).warning("cut short")
+                logging.getLogger("asyncio").error("a real one")
+
+    serving = asyncio.create_task(serve())
+    await begun.wait()
+    serving.cancel()
+    await asyncio.wait({serving})
+    logging.getLogger("asyncio").warning("afterwards")
+    assert [record.message for record in caplog.records] == ["before", "a real one", "afterwards"]
