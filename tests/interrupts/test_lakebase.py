@@ -15,6 +15,8 @@ from tests.live.manager_parts import users
 
 from .signals import KINDS, MARKS, Clock, Signals
 
+pytest.importorskip("trustme", reason="a local Lakebase needs the extra 'local'")
+
 pytestmark = MARKS
 SIGNALS = int(os.environ.get("INTERRUPTS", "80"))
 LIMIT = 20.0  # seconds until a test gives up that is not about time

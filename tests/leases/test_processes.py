@@ -30,7 +30,7 @@ def test_the_places_of_a_killed_process_are_free_at_once(start, counter, tmp_pat
     other.send(do="acquire", count=5)
     one.signal(signal.SIGKILL)
     assert other.answer()["held"] == 6
-    assert counter.most == LIMIT
+    until(lambda: counter.most == LIMIT, "the limit is not reached, or exceeded")
     assert len(list((tmp_path / "default").glob("*.held"))) == 1
 
 
@@ -40,12 +40,13 @@ def test_a_stopped_process_keeps_its_places_since_its_connections_are_open(start
     one.do("acquire", count=4)
     one.do("release", count=4)
     one.signal(signal.SIGSTOP)
-    answer = other.do("acquire", count=3, timeout=0.5)
-    assert counter.count == 4 + answer["held"] <= LIMIT
-    assert answer["held"] in (1, 2), "it has leased one more ahead of need, or not"
+    answer = other.do("acquire", count=3, timeout=3)
+    until(lambda: counter.count == 4 + answer["held"], "the server has not accepted the last one yet")
+    assert counter.count <= LIMIT
+    assert answer["held"] <= 2, "what it has leased ahead of need it keeps as well"
     one.signal(signal.SIGCONT)
     assert other.do("acquire", count=3)["held"] == answer["held"] + 3
-    assert counter.most == LIMIT
+    until(lambda: counter.most == LIMIT, "the limit is not reached, or exceeded")
 
 
 def test_a_forked_child_begins_without_places_and_leaves_its_parents_alone(tmp_path):

@@ -66,8 +66,9 @@ def test_the_first_idle_resource_of_an_async_pool_takes_at_most_2_kib_more_and_n
 
 
 def pooling_threads():
-    """Those that exist: `enumerate` may go on listing one whose start was interrupted."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("pooling-") and thread.is_alive()]
+    """Workers and timers that exist: `enumerate` may go on listing one whose start was interrupted."""
+    names = ("pooling-worker-", "pooling-timer")
+    return [thread for thread in threading.enumerate() if thread.name.startswith(names) and thread.is_alive()]
 
 
 def test_a_thousand_idle_pools_share_a_few_threads_and_their_workers_end():
