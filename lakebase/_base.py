@@ -171,8 +171,7 @@ class PoolBase(Generic[C]):
         self._check_arguments(conninfo, kwargs, budget)
         self.config = None if config is None else LakebasePoolConfig.of(config).resolved()
         sizes = {"min_size": min_size, "max_size": max_size, "max_waiting": max_waiting}
-        times = {"timeout": timeout, "max_lifetime": max_lifetime, "max_idle": max_idle}
-        options = self._options({**sizes, **times})
+        options = self._options({**sizes, "timeout": timeout, "max_lifetime": max_lifetime, "max_idle": max_idle})
         if on_crowded is None and budget is not None:
             on_crowded = budget.squeeze
         connector = self._make_connector(

@@ -112,6 +112,42 @@ class KeyedPoolStats:
     per_key: Mapping[Any, PoolStats]
 
 
+def _check_arguments(
+    *,
+    factory_for_key: object,
+    max_total: object,
+    max_keys: object,
+    max_key_idle: Any,
+    budget: object,
+    name: object,
+    on_dropped: object,
+) -> None:
+    """
+    Check the arguments that only a keyed service has.
+
+    Raises:
+        ConfigurationError: One cannot work.
+    """
+    if factory_for_key is not None and not callable(factory_for_key):
+        raise ConfigurationError(
+            f"factory_for_key={factory_for_key!r}: expected a callable that gets the key", field="factory_for_key"
+        )
+    if max_keys is not None and (isinstance(max_keys, bool) or not isinstance(max_keys, int) or max_keys < 1):
+        raise ConfigurationError(f"max_keys={max_keys!r}: expected a whole number, at least 1", field="max_keys")
+    if max_key_idle is not None and not (is_seconds(max_key_idle) and max_key_idle >= 0):
+        raise ConfigurationError(
+            f"max_key_idle={max_key_idle!r}: expected a number of seconds, 0 or more", field="max_key_idle"
+        )
+    if budget is not None and max_total is not None:
+        raise ConfigurationError("max_total and budget exclude each other: a budget has its own", field="max_total")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ConfigurationError(f"name={name!r}: expected a text that is not empty", field="name")
+    if on_dropped is not None and not callable(on_dropped):
+        raise ConfigurationError(
+            f"on_dropped={on_dropped!r}: expected a callable that gets key and pool", field="on_dropped"
+        )
+
+
 class _Keyed(Generic[K, T, S]):
     """What both front ends share: the map from keys to pools."""
 
@@ -133,24 +169,15 @@ class _Keyed(Generic[K, T, S]):
         clock: Callable[[], float] = time.monotonic,
         **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> None:
-        if factory_for_key is not None and not callable(factory_for_key):
-            raise ConfigurationError(
-                f"factory_for_key={factory_for_key!r}: expected a callable that gets the key", field="factory_for_key"
-            )
-        if max_keys is not None and (isinstance(max_keys, bool) or not isinstance(max_keys, int) or max_keys < 1):
-            raise ConfigurationError(f"max_keys={max_keys!r}: expected a whole number, at least 1", field="max_keys")
-        if max_key_idle is not None and not (is_seconds(max_key_idle) and max_key_idle >= 0):
-            raise ConfigurationError(
-                f"max_key_idle={max_key_idle!r}: expected a number of seconds, 0 or more", field="max_key_idle"
-            )
-        if budget is not None and max_total is not None:
-            raise ConfigurationError("max_total and budget exclude each other: a budget has its own", field="max_total")
-        if name is not None and (not isinstance(name, str) or not name):
-            raise ConfigurationError(f"name={name!r}: expected a text that is not empty", field="name")
-        if on_dropped is not None and not callable(on_dropped):
-            raise ConfigurationError(
-                f"on_dropped={on_dropped!r}: expected a callable that gets key and pool", field="on_dropped"
-            )
+        _check_arguments(
+            factory_for_key=factory_for_key,
+            max_total=max_total,
+            max_keys=max_keys,
+            max_key_idle=max_key_idle,
+            budget=budget,
+            name=name,
+            on_dropped=on_dropped,
+        )
         check_parts(budget, observer)
         own = ("max_total", "max_keys", "max_key_idle", "budget", "context", "name", "observer", "on_dropped", "clock")
         self._options = PoolingServiceOptions.gathered(options, options_as_keywords, own)
@@ -167,9 +194,8 @@ class _Keyed(Generic[K, T, S]):
         self._entries: dict[K, Entry[S]] = {}
         self._provisional: dict[K, Entry[S]] = {}  # those of them that do not count in `max_keys`
         self._lru = LeastRecentlyUsed(self._entries)
-        self._removed: weakref.WeakSet[Any] = (
-            weakref.WeakSet()
-        )  # pools of closed or evicted keys that a caller may still use
+        #: Pools of closed or evicted keys that a caller may still use.
+        self._removed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.RLock()  # for changes of the map; looking up a key takes no lock
         #: The pool of each existing resource, by the resource's id; the engine writes it.
         self._owners: dict[int, Any] = {}

@@ -103,37 +103,25 @@ async def _serve(
     is_watched: bool,
 ) -> None:
     """Serve the app while it is under load, and stop it."""
-    with quiet_once_cancelled():
-        await _serve_app(lake, dataset, tokens, report, screen, is_watched=is_watched)
-
-
-async def _serve_app(
-    lake: LocalLakebase,
-    dataset: Dataset,
-    tokens: Mapping[str, str],
-    report: Report,
-    screen: Screen,
-    *,
-    is_watched: bool,
-) -> None:
     container = App()
     report.budget = container.limits.connections()
     report.allowed = report.budget + _OTHERS
     app = create_app(LakebasePoolConfig.from_env(max_size=_PER_USER), container)
     if is_watched:
         mount_page(app)
-    async with Server(app) as server, _http_client(server.url) as http:
-        screen.say(f"an app at {server.url}: one pool for each user, out of {report.budget} connections")
-        if is_watched:
-            screen.say(f"the live page: {server.url}{PAGE}; in a terminal: lakebase top {server.url}{PAGE}")
-            await open_page(server.url)
-        pause = _WATCHED_PAUSE if is_watched else 0.0
-        load = Load(lake, dataset, http, tokens, report=report, screen=screen, pause=pause)
-        await load.ask_role_of_app()
-        await load.send()
-        await load.ask_role_of_app()
-        report.pools = container.user_pools().size + 1
-        await load.stop(server)
+    with quiet_once_cancelled():
+        async with Server(app) as server, _http_client(server.url) as http:
+            screen.say(f"an app at {server.url}: one pool for each user, out of {report.budget} connections")
+            if is_watched:
+                screen.say(f"the live page: {server.url}{PAGE}; in a terminal: lakebase top {server.url}{PAGE}")
+                await open_page(server.url)
+            pause = _WATCHED_PAUSE if is_watched else 0.0
+            load = Load(lake, dataset, http, tokens, report=report, screen=screen, pause=pause)
+            await load.ask_role_of_app()
+            await load.send()
+            await load.ask_role_of_app()
+            report.pools = container.user_pools().size + 1
+            await load.stop(server)
 
 
 def _http_client(url: str) -> httpx.AsyncClient:

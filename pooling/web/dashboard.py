@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ..errors import ConfigurationError
-from ._dashboard.arguments import Decision, check_arguments
+from ._dashboard.arguments import Decision, check_arguments, plain_decisions
 from ._dashboard.errors import RefusedError
 from ._dashboard.site import MOST_BODY, NOT_ALLOWED, STREAM_HEADERS, Answer, Request, Site, refusal, to_slash
 
@@ -152,10 +152,7 @@ class WsgiDashboard:
         interval: float = 1.0,
     ) -> None:
         check_arguments(authorize, allow_actions, show_keys, interval)
-        self._authorize = Decision("authorize", authorize)
-        self._allow_actions = Decision("allow_actions", allow_actions)
-        for decision in (self._authorize, self._allow_actions):
-            decision.refuse_coroutine_function()
+        self._authorize, self._allow_actions = plain_decisions(authorize, allow_actions)
         self._site = Site(show_keys=show_keys, interval=interval)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

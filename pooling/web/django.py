@@ -36,7 +36,7 @@ from ._answering import (
     note_refusal,
     prepare_answer,
 )
-from ._dashboard.arguments import Decision, check_arguments
+from ._dashboard.arguments import check_arguments, plain_decisions
 from ._dashboard.errors import RefusedError
 from ._dashboard.site import MOST_BODY, Request, Site, to_slash
 from ._timing import HEADER, Timings, checked_server_timing, timing_request
@@ -189,10 +189,7 @@ class Dashboard:
         interval: float = 1.0,
     ) -> None:
         check_arguments(authorize, allow_actions, show_keys, interval)
-        self._authorize = Decision("authorize", authorize)
-        self._allow_actions = Decision("allow_actions", allow_actions)
-        for decision in (self._authorize, self._allow_actions):
-            decision.refuse_coroutine_function()
+        self._authorize, self._allow_actions = plain_decisions(authorize, allow_actions)
         self._site = Site(show_keys=show_keys, interval=interval)
 
     def __call__(self, request: HttpRequest, path: str | None = None) -> HttpResponse:

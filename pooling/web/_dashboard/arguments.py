@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import ConfigurationError
 
-__all__ = ["Decision", "check_arguments"]
+__all__ = ["Decision", "check_arguments", "plain_decisions"]
 
 log: logging.Logger = logging.getLogger("pooling")
 
@@ -98,3 +98,16 @@ class Decision:
                 self._name, type(said).__name__,
             )  # fmt: skip
         return said is True
+
+
+def plain_decisions(authorize: Callable[[Any], bool], allow_actions: Any) -> tuple[Decision, Decision]:
+    """
+    The two decisions of a dashboard that cannot await one.
+
+    Raises:
+        ConfigurationError: One is a coroutine function.
+    """
+    decisions = Decision("authorize", authorize), Decision("allow_actions", allow_actions)
+    for decision in decisions:
+        decision.refuse_coroutine_function()
+    return decisions
