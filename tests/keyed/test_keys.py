@@ -488,7 +488,7 @@ class Key:
         return self.number % 7
 
     def __eq__(self, other):
-        return self.number == other.number
+        return isinstance(other, type(self)) and self.number == other.number
 
 
 @on_threads
