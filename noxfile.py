@@ -35,6 +35,7 @@ nox.options.sessions = ["lint", "format", "mypy", "pyright", "quick"]
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "uv|virtualenv"
 # Pythons of pyenv that its shims do not offer; last, so that `python3` stays what it is.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
 OTHERS = [str(folder) for version in OTHER_PYTHONS for folder in sorted(PYENV.glob(f"{version}.*/bin"))]
@@ -89,9 +90,10 @@ def format(session: nox.Session) -> None:  # noqa: A001
 
 @nox.session(venv_backend="none", default=False)
 def fix(session: nox.Session) -> None:
-    """Change what ruff can change by itself. This is no check."""
+    """Change what ruff can change by itself, and show the examples in the documents as they are. This is no check."""
     run_module(session, "ruff", "check", "--fix", ".")
     run_module(session, "ruff", "format", ".")
+    run_module(session, "tests.docs.shown_files")
 
 
 @nox.session(venv_backend="none")
@@ -104,6 +106,16 @@ def mypy(session: nox.Session) -> None:
 def pyright(session: nox.Session) -> None:
     """Check the types of the packages as their users' editors see them."""
     run_module(session, "pyright", "--pythonpath", python_of_the_tree())
+
+
+@nox.session(default=False)
+def recipes(session: nox.Session) -> None:
+    """Run the recipes on their frameworks, and check their types, in an environment that has all of these."""
+    session.install("-q", "-e", f"{ROOT}[recipes]")
+    session.run("mypy", "--strict", "examples/recipes")
+    session.run(
+        "python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *(session.posargs or ["tests/recipes"])
+    )
 
 
 # -- what is shipped -------------------------------------------------------------------

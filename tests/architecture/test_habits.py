@@ -10,8 +10,9 @@ from tests.conftest import QUICK
 # A line may end in this comment and a reason, where sleeping is itself what the test is about.
 EXCUSE = "# sleeps: "
 
-# Areas of which each test takes long: they race pools, send thousands of signals, or run type checkers.
-SLOW = {"benchmarks", "interrupts", "types"}
+# Areas of which each test takes long: they race pools, send thousands of signals, start
+# programs, or run type checkers.
+SLOW = {"benchmarks", "interrupts", "recipes", "types"}
 
 # What must give a reason, and how many arguments it has without one.
 REASONED = {"pytest.mark.skip": 0, "pytest.mark.skipif": 1, "pytest.mark.xfail": 0, "pytest.skip": 0, "pytest.xfail": 0}

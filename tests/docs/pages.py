@@ -32,6 +32,7 @@ class Block:
     line: int  # of the opening fence
     language: str
     text: str
+    file: str = ""  # that it shows, below the tree: ```python title="examples/…"
 
     @property
     def where(self) -> str:
@@ -83,7 +84,8 @@ def blocks(page: Path) -> list[Block]:
         if token.type == "fence" and token.map:
             start, end = token.map
             assert lines[end - 1].strip() == token.markup, f"{page}:{start + 1} opens a block that nothing closes"
-            found.append(Block(page, start + 1, token.info, token.content.removesuffix("\n")))
+            language, _, title = token.info.partition(' title="')
+            found.append(Block(page, start + 1, language, token.content.removesuffix("\n"), title.removesuffix('"')))
     return found
 
 

@@ -15,7 +15,8 @@ import pytest
 from sybil import Document
 from sybil.parsers.markdown import ClearNamespaceParser, PythonCodeBlockParser
 
-from tests.docs.pages import PYTHONS, ROOT, SHELLS, SHOWN, blocks, pages
+from tests.docs.pages import PYTHONS, ROOT, SHELLS, SHOWN, Block, blocks, pages
+from tests.docs.shown_files import shown_files, text_of
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -26,7 +27,7 @@ def test_the_examples_of_a_document_run_as_written(page, request, monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     document.namespace = module.__dict__
     given = {"__name__": module.__name__}
-    if any(block.language in PYTHONS and "lakebase" in block.text for block in blocks(page)):
+    if any(block.language in PYTHONS and not block.file and "lakebase" in block.text for block in blocks(page)):
         given["lake"] = request.getfixturevalue("documented_environment")  # for invisible blocks
 
     for example in document.examples():
@@ -48,3 +49,8 @@ def test_a_wrong_example_fails_at_its_own_line(tmp_path):
 def test_every_fenced_block_says_what_it_is(page):
     known = SHELLS | PYTHONS | SHOWN
     assert [f"{block.where} {block.language!r}" for block in blocks(page) if block.language not in known] == []
+
+
+@pytest.mark.parametrize("block", shown_files(), ids=lambda block: f"{block.where}-{block.file}")
+def test_a_document_shows_a_file_as_it_is(block: Block):
+    assert block.text == text_of(block), "`nox -s fix` writes the file's text into the document"

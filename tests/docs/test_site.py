@@ -13,6 +13,7 @@ DOCS = ROOT / "docs"
 SITE = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]
 REFERENCES = {path.relative_to(DOCS).as_posix() for path in (DOCS / "reference").glob("*.md")}
 PAGES = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+RECIPES = {page for page in PAGES if page.startswith("recipes/")} - {"recipes/index.md"}
 
 
 def entries(nav: list[dict[str, Any]]) -> Iterator[str]:
@@ -27,7 +28,11 @@ def test_the_navigation_has_each_page_once():
 
 
 def test_the_first_page_leads_to_every_page():
-    assert set(links(DOCS / "index.md")) >= PAGES - REFERENCES - {"index.md"}
+    assert set(links(DOCS / "index.md")) >= PAGES - REFERENCES - RECIPES - {"index.md"}
+
+
+def test_the_list_of_recipes_leads_to_every_recipe():
+    assert {f"recipes/{link}" for link in links(DOCS / "recipes" / "index.md")} >= RECIPES
 
 
 def test_the_list_for_language_models_has_every_page():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.docs.pages import PYTHONS, ROOT
 
-FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})(\w*)\s*$")
+FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})(\w*)( title=\".*\")?\s*$")
 INVISIBLE = re.compile(r"^<!--- invisible-code-block: python\s*$")
 CLEAR = "<!--- clear-namespace -->"
 # What the tests of the documents give to the blocks that are not shown.
@@ -81,7 +81,7 @@ def python_of(text: str) -> list[list[str]]:
         elif line.strip() == CLEAR:
             parts.append(current)
             current = [""] * len(lines)
-        elif opening and opening[3] in PYTHONS:
+        elif opening and opening[3] in PYTHONS and not opening[4]:
             end = opening[2]
         elif INVISIBLE.match(line):
             end = "-->"
@@ -94,7 +94,8 @@ def programs_of(page: Path, origin: str, folder: Path) -> list[Program]:
     for number, lines in enumerate(python_of(page.read_text(encoding="utf-8")), 1):
         if not lines[0]:  # the heading's line
             lines[0] = GIVEN
-        path = folder / f"{page.stem.replace('-', '_').lower()}_{number}.py"
+        name = page.relative_to(ROOT).with_suffix("").as_posix() if page.is_relative_to(ROOT) else page.stem
+        path = folder / f"{re.sub('[-/]', '_', name).lower()}_{number}.py"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         found.append(Program(path, origin))
     return found

@@ -1,0 +1,49 @@
+"""Runs the examples of `examples/recipes` as their readers do, in the environment that a local Lakebase gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from tests.docs.conftest import documented_environment as documented_environment
+from tests.docs.pages import ROOT
+
+RECIPES = ROOT / "examples" / "recipes"
+
+
+@pytest.fixture
+def load_recipe(documented_environment, monkeypatch) -> Callable[[str], ModuleType]:
+    """Imports an example, with the environment of an app; each test imports it anew."""
+
+    def load(name: str) -> ModuleType:
+        path = RECIPES / name
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, path.stem, module)  # frameworks look for annotations there
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def run_recipe(documented_environment) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs an example as a program of its own, with the environment of an app, to its end."""
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", str(RECIPES / name), *arguments],
+            env=dict(os.environ),
+            stdout=subprocess.PIPE,  # what it writes to stderr is shown with a failure
+            text=True,
+            check=True,
+            timeout=120,
+        )
+
+    return run
