@@ -41,7 +41,7 @@ __all__ = [
     "with_endpoint_host",
 ]
 
-logger = logging.getLogger("lakebase")
+logger: logging.Logger = logging.getLogger("lakebase")
 
 
 def read_write_endpoint(client: WorkspaceClient, branch: str) -> str:

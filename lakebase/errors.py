@@ -152,7 +152,7 @@ class LoginError(ConnectError, CreateError):
 class TooManyConnectionsError(ConnectError):
     """The endpoint's or the role's connection limit is reached; one that closes makes room."""
 
-    sqlstate = "53300"
+    sqlstate: str | None = "53300"
 
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html

@@ -53,7 +53,7 @@ C = TypeVar("C")
 P = TypeVar("P", bound="LakebasePool[Any] | AsyncLakebasePool[Any]")
 
 #: The defaults of a user's pool, as in Databricks AppKit: a person has few requests at once, and goes away.
-PER_USER = {"max_size": 3, "max_idle": 30.0}
+PER_USER: dict[str, Any] = {"max_size": 3, "max_idle": 30.0}
 _SHARED_BY_SESSIONS = "All sessions of a user share max_size: raise it, or give connections back sooner."
 
 _all: weakref.WeakSet[_Manager[Any, Any]] = weakref.WeakSet()

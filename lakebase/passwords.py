@@ -44,7 +44,7 @@ _BACKOFF = 0.25
 # A workspace that wants to be left alone for longer is asked by the next caller.
 _LONGEST_PAUSE = 5.0
 
-logger = logging.getLogger("lakebase")
+logger: logging.Logger = logging.getLogger("lakebase")
 # A failure that took longer came after the SDK's own retries.
 _QUICK = 2.0
 _REFRESH_AGAIN = 30.0
@@ -178,7 +178,7 @@ class MintedPassword(CredentialSource):
         self._begun = 0.0
         self._patience = timeout
         self._pid = os.getpid()
-        self.mints = 0
+        self.mints: int = 0
 
     def password(self, timeout: float | None = None) -> str:  # noqa: D102
         got = self._token_or_flight()

@@ -41,7 +41,7 @@ __pooling_internal__ = True
 __all__ = ["create_async_lakebase_engine", "create_lakebase_engine"]
 
 # SQLAlchemy's own logger for what the server tells.
-logger = logging.getLogger("sqlalchemy.dialects.postgresql")
+logger: logging.Logger = logging.getLogger("sqlalchemy.dialects.postgresql")
 
 _POOLS = "the connections are the pool's: set that there"
 _CONNECTS = "the pool connects: set that in its configuration, or in its kwargs"

@@ -70,18 +70,19 @@ class RequestContext(RequestValues, PooledValues, BeforeAnswer):
     )
 
     def __init__(self, name: str | None = None, parent: RequestContext | None = None, **values: Any) -> None:
-        self.name = name
-        self.parent = parent
-        self.values = values
+        self.name: str | None = name
+        self.parent: RequestContext | None = parent
+        self.values: dict[str, Any] = values
         self.container: Any = None if parent is None else _checked(parent).container
         self._token: Token[Any] | None = None
         # Of `HeldResources`:
         self._uses = {}
         self._flights = {}
         self._is_closed = self._is_shared = self.may_need_loop = self.may_release_early = False
-        self._owner = self._sharers = self.error = None
-        self.releases = {}
-        self.resolved = {}
+        self._owner = self._sharers = None
+        self.error: BaseException | None = None
+        self.releases: dict[int, set[Any]] = {}
+        self.resolved: dict[Any, Any] = {}
 
     @classmethod
     def served_by(cls, container: Any, name: str | None = None, values: Mapping[str, Any] | None = None) -> Self:

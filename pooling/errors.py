@@ -181,7 +181,8 @@ class RequestContextError(PoolingError):
 class MissingValueError(RequestContextError, KeyError):
     """The request carries no value of that name. Also a `KeyError`."""
 
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # that of a `KeyError` is in quotes
 
     def __init__(self, message: str, *, missing: Any = None, **facts: Any) -> None:
         super().__init__(message, **facts)

@@ -159,7 +159,7 @@ class Upload:
         self._client = client
         self._request = client.new_id()
         self._may_end = asyncio.Event()
-        self.is_answered = False
+        self.is_answered: bool = False
 
     async def run(self) -> None:
         """Send it; return when it is answered."""

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 __all__ = ["HttpServer", "Request", "Response"]
 
-logger = logging.getLogger("lakebase.local")
+logger: logging.Logger = logging.getLogger("lakebase.local")
 
 _LONGEST_HEAD = 32_768
 _LONGEST_BODY = 1_000_000

@@ -38,8 +38,8 @@ class OrderServer:
 
     def __init__(self, lake: LocalLakebase) -> None:
         self._lake = lake
-        self.token = secrets.token_urlsafe(24)
-        self.address = ""
+        self.token: str = secrets.token_urlsafe(24)
+        self.address: str = ""
         self._loop = LoopThread("local-lakebase-orders")
         self._server = HttpServer(self._answer)
 

@@ -60,7 +60,7 @@ class Running:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.owner = OwnerProcess()
+        self.owner: OwnerProcess = OwnerProcess()
         self.pooled: Address | None = None
         self.pooled_hosts: EndpointHosts | None = None
         self.read_only: Address | None = None
@@ -123,13 +123,13 @@ class Running:
             identities = Identities.load(settings.data_path)
             data.mkdir(mode=0o700, exist_ok=True)
             certificates = Certificates(keep / "tls", _NAMES)
-        self.ca_file = certificates.ca_file
+        self.ca_file: Path = certificates.ca_file
         run.mkdir(mode=0o700)
         write_extensions(extensions, binaries)
 
-        self.processes = ServerProcesses([data, run, extensions], [home])
+        self.processes: ServerProcesses = ServerProcesses([data, run, extensions], [home])
         stack.callback(self.processes.close)
-        self.postgres = self._make_postgres(binaries, data, run, extensions)
+        self.postgres: PostgresServer = self._make_postgres(binaries, data, run, extensions)
         stack.callback(self.postgres.stop)
         self.postgres.start()
         roles = Roles(self.postgres.address)
@@ -137,13 +137,13 @@ class Running:
         roles.prepare(ADMIN, with_function=binaries is None or self.postgres.version < 18)
         self._start_pooler(pooler, run)
 
-        self.loop = LoopThread("local-lakebase")
+        self.loop: LoopThread = LoopThread("local-lakebase")
         self.loop.start()
         stack.callback(self.loop.stop)
-        self.issuer = Issuer(settings.token_lifetime)
+        self.issuer: Issuer = Issuer(settings.token_lifetime)
         self._open_gateway(stack, certificates)
         self._open_workspace(stack)
-        self.users = Users(roles, self.issuer, identities)
+        self.users: Users = Users(roles, self.issuer, identities)
         self.users.ensure_admin(ADMIN)
         self.users.ensure_app()
 
@@ -164,7 +164,7 @@ class Running:
         )
 
     def _start_pooler(self, found: PoolerProgram, run: Path) -> None:
-        self.why_no_pooler = found.why_not
+        self.why_no_pooler: str = found.why_not
         self.pooler: Pooler | None = None
         if found.path is not None:
             limit = self.settings.connection_limit
@@ -175,7 +175,7 @@ class Running:
         settings = self.settings
         queries = LoginQueries(self.postgres.address)
         stack.callback(lambda: self.loop.run(queries.close()))
-        self.gateway = Gateway(self.issuer, queries, certificates.server_context(), self.loop.run)
+        self.gateway: Gateway = Gateway(self.issuer, queries, certificates.server_context(), self.loop.run)
         stack.callback(lambda: self.loop.run(self.gateway.close()))
         for route in self._make_routes():
             self.loop.run(self.gateway.open(route))
@@ -186,8 +186,8 @@ class Running:
 
     def _make_routes(self) -> list[Route]:
         listener = _listen(_DIRECT_HOST, self.settings.port)
-        self.direct = Address(listener.host, listener.port)
-        self.hosts = {"host": listener.host}
+        self.direct: Address = Address(listener.host, listener.port)
+        self.hosts: dict[str, str] = {"host": listener.host}
         routes = [Route("direct", listener, self.postgres.address)]
         if self.settings.read_only:
             listener = self._listen_beside(_READ_ONLY_HOST)
@@ -222,7 +222,7 @@ class Running:
             pg_version=self.postgres.version,
             state=lambda: self.gateway.compute.state,
         )
-        self.workspace = WorkspaceApi(
+        self.workspace: WorkspaceApi = WorkspaceApi(
             self.issuer,
             endpoint,
             Catalog(self.postgres.address),
@@ -236,7 +236,7 @@ class Running:
             port = self.loop.run(server.open(_DIRECT_HOST, settings.workspace_port))
         except OSError as error:
             raise _port_error(_DIRECT_HOST, "workspace_port", settings.workspace_port, error) from error
-        self.workspace_url = f"http://{_DIRECT_HOST}:{port}"
+        self.workspace_url: str = f"http://{_DIRECT_HOST}:{port}"
 
 
 def _listen(host: str, port: int) -> Listener:

@@ -65,9 +65,9 @@ class Counters:
         self.peak: dict[str, int] = {}
         self.total: dict[str, int] = {}
         self.refused: dict[str, int] = {}
-        self.open_now = 0
-        self.peak_now = 0
-        self.total_now = 0
+        self.open_now: int = 0
+        self.peak_now: int = 0
+        self.total_now: int = 0
 
     def add_connection(self, user: str) -> None:
         """Count a role that logged in."""

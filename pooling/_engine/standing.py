@@ -30,7 +30,7 @@ class Average:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value = 0.0
+        self.value: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one more; its share in the average fades as others come."""

@@ -51,8 +51,8 @@ class Marker(Generic[T]):
                 "when the pooled values go back",
                 field="release",
             )
-        self.target = target
-        self.owner = owner
+        self.target: Any = target
+        self.owner: Any = owner
         self.release: Release | None = release
 
     async def __call__(self) -> T:

@@ -93,9 +93,9 @@ class Spec:
     def __init__(
         self, function: Callable[..., Any], markers: dict[str, tuple[int, Marker[Any]]], *, is_eager: bool
     ) -> None:
-        self.function = function
-        self.markers = markers
-        self.is_eager = is_eager
+        self.function: Callable[..., Any] = function
+        self.markers: dict[str, tuple[int, Marker[Any]]] = markers
+        self.is_eager: bool = is_eager
         self._key = id(self)
         self._notes_releases = any(marker.release is not None for _, marker in markers.values())
         specs.add(self)

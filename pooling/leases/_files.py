@@ -56,7 +56,7 @@ class FileLeases(LeaseStore):
             )
         if not isinstance(directory, str | os.PathLike) or not str(directory):
             raise ConfigurationError(f"directory={directory!r}: expected a path", field="directory")
-        self.directory = Path(directory)
+        self.directory: Path = Path(directory)
         _check_directory(self.directory)
 
     def open(self, holder: str, budget: str) -> LeaseSession:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Instrumentation", "instrument"]
 
-log = logging.getLogger("pooling")
+log: logging.Logger = logging.getLogger("pooling")
 
 _SCOPE = "pooling.telemetry.otel"
 #: Seconds from which an acquisition is shown as a span.

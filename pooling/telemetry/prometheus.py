@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUCKETS", "PoolCollector"]
 
-log = logging.getLogger("pooling")
+log: logging.Logger = logging.getLogger("pooling")
 
 #: Upper bounds in seconds of the histograms: from a wait for another request to a login that times out.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

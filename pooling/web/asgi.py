@@ -90,7 +90,7 @@ class RequestContextMiddleware:
         self.values = values
         self.release: Release = checked_release(release)
         self.answer = answer
-        self.server_timing = checked_server_timing(server_timing)
+        self.server_timing: bool = checked_server_timing(server_timing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

@@ -75,13 +75,13 @@ class RequestContextMiddleware:
         self.get_response = get_response
         given: Mapping[str, Any] = getattr(settings, "POOLING", {})
         _check_names(given)
-        self.container = _imported(given.get("CONTAINER"))
+        self.container: Any = _imported(given.get("CONTAINER"))
         if self.container is not None:
             check_container(self.container, "POOLING['CONTAINER']")
-        self.values = _imported(given.get("VALUES"))
+        self.values: Any = _imported(given.get("VALUES"))
         self.release: Release = checked_release(given.get("RELEASE", "end"))
-        self.server_timing = checked_server_timing(given.get("SERVER_TIMING", False))
-        self.is_async = iscoroutinefunction(get_response)
+        self.server_timing: bool = checked_server_timing(given.get("SERVER_TIMING", False))
+        self.is_async: bool = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
 

@@ -54,7 +54,7 @@ class _Injected:
         return "pooling.web.fastapi.Injected"
 
 
-Injected = _Injected()
+Injected: _Injected = _Injected()
 
 
 async def _current() -> RequestContext:
@@ -67,7 +67,7 @@ async def _current() -> RequestContext:
 
 
 #: The open request, for a handler that wants its values: `ctx: Annotated[RequestContext, CurrentRequest]`.
-CurrentRequest = Depends(_current)
+CurrentRequest: Any = Depends(_current)
 
 
 def install(

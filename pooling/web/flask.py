@@ -56,7 +56,7 @@ class Pooling:
         self.container: Any = container
         self.values = values
         self.release: Release = checked_release(release)
-        self.server_timing = checked_server_timing(server_timing)
+        self.server_timing: bool = checked_server_timing(server_timing)
         if app is not None:
             self.init_app(app)
 

@@ -56,7 +56,7 @@ class PoolingPlugin(InitPlugin):
         self.values = values
         self.timeout = timeout
         self.release: Release = checked_release(release)
-        self.server_timing = checked_server_timing(server_timing)
+        self.server_timing: bool = checked_server_timing(server_timing)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Called by the framework."""

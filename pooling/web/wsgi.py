@@ -75,7 +75,7 @@ class RequestContextMiddleware:
         self.container = container
         self.values = values
         self.release: Release = checked_release(release)
-        self.server_timing = checked_server_timing(server_timing)
+        self.server_timing: bool = checked_server_timing(server_timing)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -158,8 +158,8 @@ class _Head:
     def __init__(self, ctx: RequestContext, release: Release) -> None:
         self._ctx = ctx
         self._release: Release = release
-        self.is_prepared = False
-        self.status = 0
+        self.is_prepared: bool = False
+        self.status: int = 0
         self.missing: int | None = None
 
     def note(self, status: int, headers: Iterable[tuple[str, str]]) -> None:

@@ -33,7 +33,7 @@ class Certificates:
     """
 
     def __init__(self, directory: Path, names: tuple[str, ...]) -> None:
-        self.ca_file = directory / "ca.pem"
+        self.ca_file: Path = directory / "ca.pem"
         self._chain = directory / "server.pem"
         self._key = directory / "server.key"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -101,9 +101,9 @@ class Gateway:
         self._tasks: set[asyncio.Task[None]] = set()
         self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._last_end = -math.inf
-        self.faults = GatewayFaults(run, self.apply)
-        self.compute = Compute(lambda: self._spawn(self.apply()))
-        self.counters = Counters()
+        self.faults: GatewayFaults = GatewayFaults(run, self.apply)
+        self.compute: Compute = Compute(lambda: self._spawn(self.apply()))
+        self.counters: Counters = Counters()
 
     # Routes
 

@@ -49,7 +49,7 @@ class Wire(asyncio.Protocol):
     ) -> None:
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.peer: Wire | None = None
-        self.lost = False
+        self.lost: bool = False
         self._on_made = on_made
         self.on_lost = on_lost
         self._buffer = bytearray()

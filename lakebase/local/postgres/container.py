@@ -78,7 +78,7 @@ class ContainerPostgres:
         )
         # The port is chosen here, since one that Docker chooses would change at a restart.
         with socket.create_server((_HOST, 0)) as free:
-            self.address = Address(_HOST, free.getsockname()[1])
+            self.address: Address = Address(_HOST, free.getsockname()[1])
         self._container.ports["5432/tcp"] = (_HOST, self.address.port)
         self.version = _VERSION
 

@@ -126,7 +126,7 @@ class Pooler:
         self._run = run
         self._limit = max_connections
         self._log = run / "pgbouncer.log"
-        self.address = Address(str(run), 6432)
+        self.address: Address = Address(str(run), 6432)
 
     def start(self) -> None:
         """Run it. Blocks until it listens."""

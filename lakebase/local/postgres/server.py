@@ -132,8 +132,8 @@ class OwnPostgres:
         self._durable = durable
         self._extensions = extensions
         self._lock = threading.Lock()
-        self.address = Address(str(run), 5432)
-        self.version = _version(binaries)
+        self.address: Address = Address(str(run), 5432)
+        self.version: int = _version(binaries)
 
     def start(self) -> None:
         """Run it. Blocks until it accepts connections, usually well under a second."""

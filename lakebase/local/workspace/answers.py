@@ -19,7 +19,7 @@ class ApiError(Exception):
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.response = Response(status, {"error_code": code, "message": message}, dict(headers or {}))
+        self.response: Response = Response(status, {"error_code": code, "message": message}, dict(headers or {}))
 
 
 def not_found(what: str, name: object) -> ApiError:

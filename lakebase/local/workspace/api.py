@@ -80,7 +80,7 @@ class WorkspaceApi:
         url: Callable[[], str],
         run: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        self.faults = WorkspaceFaults(run)
+        self.faults: WorkspaceFaults = WorkspaceFaults(run)
         self.calls: dict[str, int] = {}
         self._owner = owner
         # One at a time talks to Postgres: what is checked there must still hold when it is changed.
