@@ -36,9 +36,14 @@ nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "uv|virtualenv"
-# Pythons of pyenv that its shims do not offer; last, so that `python3` stays what it is.
+# What pyenv's shims do not offer, and what `.ci/get-python` fetched; last, so that `python3` stays what it is.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-OTHERS = [str(folder) for version in OTHER_PYTHONS for folder in sorted(PYENV.glob(f"{version}.*/bin"))]
+FETCHED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lakebase-pooling")
+OTHERS = [
+    str(folder)
+    for version in OTHER_PYTHONS
+    for folder in sorted([*PYENV.glob(f"{version}.*/bin"), *FETCHED.glob(f"python{version}/usr/bin")])
+]
 os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *OTHERS])
 
 

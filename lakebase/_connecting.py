@@ -6,7 +6,6 @@ import logging
 import math
 import re
 import select
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from pooling import PoolFactory, telemetry
+from pooling.locks import make_lock
 
 from ._checkpoint import committing
 from ._conninfo import conninfo_problem
@@ -77,7 +77,7 @@ class Outage:
 
     def __init__(self) -> None:
         self._failed_at = -math.inf
-        self._lock = threading.Lock()
+        self._lock = make_lock()
 
     def is_known(self, now: float) -> bool:
         """Note a failed attempt; whether one failed not long before."""
@@ -88,7 +88,7 @@ class Outage:
 
     def after_fork(self) -> None:
         """In the child of a fork: another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
 
 
 class _Connector(PoolFactory[Any]):

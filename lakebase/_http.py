@@ -9,11 +9,12 @@ when there are no connections to a workspace, and one is needed.
 from __future__ import annotations
 
 import os
-import threading
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
+
+from pooling.locks import make_lock
 
 from ._slow_imports import slow_import
 from ._workers import Workers
@@ -45,7 +46,7 @@ class Connections:
     def __init__(self, url: str) -> None:
         self.url = url
         self.workers = Workers(MOST_REQUESTS, on_quiet=self._close)
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._pool: PoolManager | None = None
 
     def prepare(self) -> PoolManager:

@@ -7,7 +7,6 @@ A request runs on its own thread: a caller that gives up, or whose event loop en
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
 from pooling import SingleFlight
+from pooling.locks import make_lock
 
 from ._secrets import forget_locals
 from ._workers import run_alone
@@ -43,7 +43,7 @@ class Lookups(Generic[A]):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()  # held while answers are changed
+        self._lock = make_lock()  # held while answers are changed
         self._answers: dict[Hashable, tuple[A, float]] = {}
         self._flights: dict[Hashable, SingleFlight[A]] = {}
         _all.add(self)
@@ -94,7 +94,7 @@ class Lookups(Generic[A]):
 
     def after_fork(self) -> None:
         """In the child of a fork, where the threads of the parent's requests do not exist."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._flights = {}
 
     def _join(self, key: Hashable, ask: Callable[[], A]) -> tuple[SingleFlight[A], bool]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401 - see `shut`
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from pooling.locks import make_rlock
 
 __all__ = ["slow_import"]
 
@@ -23,7 +24,7 @@ class _ForkGate:
     """A lock that an import holds, or a fork."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = make_rlock()
         self._is_held = False
 
     def shut(self) -> None:
@@ -43,7 +44,7 @@ class _ForkGate:
 
     def renew(self) -> None:
         """In the child, where the thread that held it may not exist."""
-        self.lock = threading.RLock()
+        self.lock = make_rlock()
         self._is_held = False
 
 

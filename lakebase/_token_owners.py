@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from functools import partial
 from typing import NamedTuple, NoReturn
 
 from pooling import SingleFlight
+from pooling.locks import make_lock
 
 from ._pool_errors import LakebasePoolTimeout
 from ._user_client import workspace_at
@@ -81,7 +81,7 @@ class TokenOwners:
         self._max_age = max_age
         self._most = most
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._known: OrderedDict[str, _Known] = OrderedDict()  # by fingerprint, the least recently used first
         self._flights: dict[str, _Asking] = {}
         self._pid = os.getpid()
@@ -122,7 +122,7 @@ class TokenOwners:
     def _find(self, fingerprint: str) -> Owner | None:
         if self._pid != os.getpid():
             # After a fork: a thread of the parent may have held the lock, and those that ask are the parent's.
-            self._lock, self._flights, self._pid = threading.Lock(), {}, os.getpid()
+            self._lock, self._flights, self._pid = make_lock(), {}, os.getpid()
         with self._lock:
             return self._look(fingerprint)
 

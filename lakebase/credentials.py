@@ -10,11 +10,12 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
+
+from pooling.locks import make_lock
 
 from ._config_checks import check_claims
 from ._user_client import workspace_at
@@ -323,7 +324,7 @@ class CredentialCache:
                 f"max_entries={max_entries!r}: expected a whole number, at least 0", field="max_entries"
             )
         self._max_entries = max_entries
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._sources: OrderedDict[tuple[Any, ...], CredentialSource] = OrderedDict()
 
     def source(self, config: LakebasePoolConfig, *, is_async: bool = False) -> CredentialSource:
@@ -366,7 +367,7 @@ class CredentialCache:
 
     def after_fork(self) -> None:
         """In the child of a fork: another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
 
     def __len__(self) -> int:
         return len(self._sources)

@@ -9,7 +9,6 @@ pools to the user's limit and all pools to one budget. `_sessions.py` says what 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pooling import (
     PoolExhaustedError,
     telemetry,
 )
+from pooling.locks import make_rlock
 
 from ._connecting import Outage
 from ._pool_arguments import CALLBACKS, SharedArguments, check_callables
@@ -165,7 +165,7 @@ class _Manager(Generic[C, P]):
             "on_crowded": self._keyed.budget.squeeze,
             "outage": self._outage,
         }
-        self._lock = threading.RLock()  # held while a session begins or ends; looking one up takes no lock
+        self._lock = make_rlock()  # held while a session begins or ends; looking one up takes no lock
         self._rotations = 0
         _all.add(self)
         warm_up_for_users(self._base)
@@ -464,7 +464,7 @@ class _Manager(Generic[C, P]):
 
     def after_fork(self) -> None:
         """In the child of a fork: another thread of the parent may have held a lock."""
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._credentials.after_fork()
         self._outage.after_fork()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from typing import NoReturn
 from weakref import WeakKeyDictionary
 
 from pooling import SingleFlight, TaskFlight, telemetry
+from pooling.locks import make_lock
 
 from ._credential import CachedCredential, DatabaseCredential, checked_credential, password_in
 from ._secrets import WithoutLocals, forget_locals
@@ -170,7 +170,7 @@ class MintedPassword(CredentialSource):
         self._attempts = attempts
         self._after = after
         self._begin = begin
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._cached = CachedCredential(margin=margin, ahead=refresh_ahead, longest=longest, clock=clock)
         self._clock = clock
         self._flight: SingleFlight[str] | None = None
@@ -219,7 +219,7 @@ class MintedPassword(CredentialSource):
         """The token at hand, or else the flight to wait for; begins one if the next token is due."""
         if self._pid != os.getpid():
             # After a fork: the thread of a flight is the parent's, and a thread of the parent may have held the lock.
-            self._lock = threading.Lock()
+            self._lock = make_lock()
             self._flight = None
             self._patience = self._timeout
             self._pid = os.getpid()
@@ -326,7 +326,7 @@ class AsyncCallablePassword(CredentialSource):
     ) -> None:
         self._call = call
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._cached = CachedCredential(margin=margin, ahead=0.0, longest=float("inf"), clock=clock)
         self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskFlight[str]] = WeakKeyDictionary()
 

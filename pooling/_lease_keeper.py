@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from ._backends.threads import shared, starts
 from ._engine.messages import words_of
 from .leases._store import StoreError
+from .locks import make_lock
 
 if TYPE_CHECKING:
     from ._engine.lease_book import Claim
@@ -61,7 +62,7 @@ class LeaseKeeper:
         session: LeaseSession,
         visit: Callable[[Callable[[], None]], bool | None],
     ) -> None:
-        self.lock = threading.Lock()  # of `holder`; held for no longer than a few lines
+        self.lock = make_lock()  # of `holder`; held for no longer than a few lines
         self.holder = holder
         self.claims = 0  # how many were made
         self.error: BaseException | None = None  # why the last claim failed

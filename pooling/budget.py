@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-import threading
+from typing import TYPE_CHECKING
 
 from ._backends.fork import Survivors
 from ._engine.budget import Budget
 from ._engine.nested import NestedBudget
 from .errors import ConfigurationError
+from .locks import make_lock
+
+if TYPE_CHECKING:
+    import threading
 
 __all__ = ["PoolBudget"]
 
@@ -45,7 +49,7 @@ class PoolBudget:
 
     def renew(self) -> None:
         """Begin without pools in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._budget = Budget(self._max_total)
         self._budget.advice = self._advice
         self._nested: NestedBudget | None = None

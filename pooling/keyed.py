@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from ._engine.lru import Entry, LeastRecentlyUsed
 from ._engine.standing import Average
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
+from .locks import make_rlock
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict, checked_seconds, is_seconds
 from .service import AsyncPoolingService, PoolingService, check_parts
 
@@ -196,7 +196,7 @@ class _Keyed(Generic[K, T, S]):
         self._lru = LeastRecentlyUsed(self._entries)
         #: Pools of closed or evicted keys that a caller may still use.
         self._removed: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._lock = threading.RLock()  # for changes of the map; looking up a key takes no lock
+        self._lock = make_rlock()  # for changes of the map; looking up a key takes no lock
         #: The pool of each existing resource, by the resource's id; the engine writes it.
         self._owners: dict[int, Any] = {}
         #: The hooks of the pool made last, which tell what the resources are; `None` before the first.
@@ -687,7 +687,7 @@ class _Keyed(Generic[K, T, S]):
 
     def renew(self) -> None:
         """Go on in a child process, where no other thread has the lock, and no timer is set."""
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._armed_at = math.inf
         if self._max_key_idle < math.inf:
             self._arm_again_at = -math.inf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import uuid
 import weakref
 from collections.abc import Callable
@@ -18,9 +17,12 @@ from ._lease_keeper import LeaseKeeper, now
 from .budget import PoolBudget
 from .errors import ConfigurationError
 from .leases._store import LeaseStore
+from .locks import make_lock
 from .options import checked_seconds
 
 if TYPE_CHECKING:
+    import threading
+
     from ._engine.standing import Member
 
 __all__ = ["SharedBudget"]
@@ -89,7 +91,7 @@ class SharedBudget(PoolBudget):
         if self._keeper is not None:
             self._keeper.abandon()
         limit = int(self._max_total)
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._leased = LeasedBudget(limit, self._permits, self._tell)
         self._budget = self._leased
         self._nested = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import threading
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from pooling.locks import make_rlock
 
 from .checks import check_seconds
 from .environments import make_environment
@@ -102,7 +103,7 @@ class LocalLakebase:
             wake_after=wake_after,
             while_waking=while_waking,
         )
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._running: Running | None = None
 
     def __repr__(self) -> str:

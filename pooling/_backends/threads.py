@@ -22,6 +22,7 @@ from math import inf
 from types import CoroutineType
 from typing import Any, TypeVar
 
+from ..locks import make_lock
 from .alarms import Alarms, by_the_machines_clock, report
 from .base import Runnable, StepTimeoutError
 from .fork import call_in_child
@@ -118,7 +119,7 @@ class Workers:
     """Threads for background work: as many as there are jobs at the same time, and none without jobs."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._jobs: deque[Job] = deque()
         self._idle: deque[Latch] = deque()
         self._names = itertools.count(1)
@@ -172,7 +173,7 @@ class Timer:
     """Calls back at given instants, for all pools of the process, from one thread that ends if nothing is due."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._alarms = Alarms()
         self._wake = Latch()
         self._thread: threading.Thread | None = None
@@ -249,7 +250,7 @@ class ThreadBackend:
         is_inline: bool = False,
         lock: threading.Lock | None = None,
     ) -> None:
-        self.lock = lock or threading.Lock()
+        self.lock = lock or make_lock()
         self.now: Callable[[], float] = now
         self._is_inline = is_inline
 

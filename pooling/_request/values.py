@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from ..errors import MissingValueError
+from ..locks import make_rlock
 
 __all__ = ["LazyValue", "RequestValues"]
 
@@ -35,7 +35,7 @@ class LazyValue(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make: Callable[[], T] | None = make
         self._error: tuple[Exception, Any] | None = None
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
 
     def get(self) -> T:
         """

@@ -7,7 +7,6 @@ begins or ends. The library has no event for that, so its methods are extended h
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
@@ -18,6 +17,7 @@ from .._backends.fork import Survivors
 from .._backends.fork import snapshot as members
 from .._backends.offload import in_worker
 from ..errors import ConfigurationError
+from ..locks import make_rlock
 
 if TYPE_CHECKING:
     from ..context import RequestContext
@@ -141,7 +141,7 @@ class PerContainer(_Scoped[T]):
         self.group = group
         self.ready: T | None = None
         self._object: T | None = None
-        self._building = threading.RLock()
+        self._building = make_rlock()
         self._container: weakref.ref[Any] | None = None
         self._key: str | None = None
         _per_container.add(self)
@@ -226,4 +226,4 @@ class PerContainer(_Scoped[T]):
 
     def renew(self) -> None:
         """Go on in a child process, where no other thread has the lock."""
-        self._building = threading.RLock()
+        self._building = make_rlock()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
@@ -14,6 +13,7 @@ from .._request.current import get_current
 from ..binding import is_provider
 from ..context import RequestContext
 from ..errors import ConfigurationError
+from ..locks import make_rlock
 from . import _checks, _lifecycle
 from ._lookup import comes_from, declare, enlist, name_of, pairs, provider_under, withdraw
 from ._plan import Plan, everything
@@ -21,6 +21,7 @@ from ._scopes import PerContainer, PerRequest
 from .providers import Factory
 
 if TYPE_CHECKING:
+    import threading
     from types import TracebackType
     from typing import Unpack
 
@@ -319,7 +320,7 @@ class RunningContainer(_Methods, containers.DynamicContainer):
     def __init__(self) -> None:
         # Caches for functions, markers and keys; see `inject`.
         self.injection_plans: dict[Any, Any] = {}
-        self._starting = threading.RLock()  # for threads
+        self._starting = make_rlock()  # for threads
         self._being_started: asyncio.Event | None = None  # for tasks
         super().__init__()
         self._is_running = False

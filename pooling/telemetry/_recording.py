@@ -20,6 +20,7 @@ from .._backends.fork import call_in_child
 from .._engine.durations import DURATIONS, USE
 from .._engine.observers import EVERYWHERE
 from ..events import PoolEvent, PoolObserver
+from ..locks import make_lock
 from ._snapshot import hashed
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Recorder(Protocol):
 _metrics: dict[str, Metric] = {}
 _recorders: tuple[Recorder, ...] = ()
 _totals: Counter[str] = Counter()
-_lock = threading.Lock()
+_lock = make_lock()
 
 #: Makes a span around the work of `timed`. Set by an exporter of traces.
 make_span: Callable[[str, Attributes], AbstractContextManager[Any]] | None = None
@@ -333,7 +334,7 @@ _METERING = _Metering()
 
 def _in_child() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
-    _lock = threading.Lock()
+    _lock = make_lock()
     _totals.clear()
     DURATIONS.read()
 

@@ -8,7 +8,6 @@ semantic conventions, `db.client.connection.*`, other resources under `pooling.r
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +20,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from .._engine.tracing import FOLLOWERS, Follower
 from ..errors import ConfigurationError
+from ..locks import make_lock
 from . import _recording
 from ._gauges import Gauge, Point, gauges_of, named, points
 from ._recording import POOL_KEY, POOL_NAME, Attributes, Keys, Metric, key_text
@@ -42,7 +42,7 @@ SLOW = 0.05
 _MOST_LINKS = 16
 _DB, _OTHER = "db.client.connection", "pooling.resource"
 
-_lock = threading.Lock()
+_lock = make_lock()
 _current: Instrumentation | None = None
 
 
@@ -130,7 +130,7 @@ class _Instruments:
         self.keys: Keys = keys
         self._meter = meter
         self._made: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._is_on = True
         self._points: dict[str, list[tuple[Gauge, Point]]] = {}
         self._unread: set[str] = set()

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from .._backends.fork import Survivors
 from ..errors import ConfigurationError
+from ..locks import make_lock
 from . import _recording
 from ._gauges import gauges_of, points
 from ._recording import POOL_KEY, Attributes, Keys, Metric
@@ -80,7 +81,7 @@ class PoolCollector(Collector):
             raise ConfigurationError(f"interval={interval!r}: expected a number of seconds above 0", field="interval")
         self.keys: Keys = keys
         self._made: dict[str, Counter | Histogram] = {}
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._writer = _GaugeWriter(keys, interval) if _is_multi_process() else None
         for prefix in (_DB, _OTHER):
             for name in ("timeouts", "create_time", "wait_time", "use_time"):
@@ -162,7 +163,7 @@ class PoolCollector(Collector):
 
     def renew(self) -> None:
         """In the child of a fork: its pools are new, and another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         if self._writer is None:
             self._made.clear()
         else:
@@ -177,7 +178,7 @@ class _GaugeWriter:
         self._interval = interval
         self._made: dict[str, Gauge] = {}
         self._written: dict[str, set[tuple[str, ...]]] = {}
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._end = threading.Event()
         self._has_begun = False
         atexit.register(self._leave)
@@ -199,7 +200,7 @@ class _GaugeWriter:
 
     def in_child(self) -> None:
         """In the child of a fork, where the thread does not exist."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._end = threading.Event()
         self._has_begun = False
         self._made.clear()

@@ -39,6 +39,19 @@ def sleeps(source: Source) -> list[int]:
     return lines
 
 
+def test_locks_are_made_by_the_functions_that_know_of_interrupts():
+    # A latch is opened by another thread than the one that took it. For the workers' condition no caller waits.
+    others = {"pooling/_backends/threads.py", "pooling/_single_flight.py", "lakebase/_workers.py", "pooling/locks.py"}
+    wrong = [
+        f"{source.where}:{node.lineno}"
+        for source in sources("pooling", "lakebase")
+        if source.where not in others
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and _dotted(node.func) in {"threading.Lock", "threading.RLock"}
+    ]
+    assert not wrong, f"use make_lock or make_rlock of pooling.locks: {wrong}"
+
+
 def test_no_test_sleeps_to_get_its_timing_right():
     wrong = [
         f"{source.where}:{line}"

@@ -16,6 +16,7 @@ PACKAGES = ["pooling", "pooling.di", "lakebase", "lakebase.local"]
 MODULES = [
     *(f"pooling.web.{file.stem}" for file in sorted((ROOT / "pooling" / "web").glob("[!_]*.py"))),
     "pooling.leases",
+    "pooling.locks",
     "pooling.simulation",
     "pooling.telemetry",
     "pooling.telemetry.otel",

@@ -26,6 +26,7 @@ from typing import Any, Self
 import pytest
 
 from pooling import AsyncPoolingService, PoolingService
+from pooling.locks import make_lock
 
 __pooling_internal__ = True  # the scenarios are the borrowers, not this file
 
@@ -195,7 +196,7 @@ class _ThreadGate:
     def __init__(self, side: Side, is_open: bool) -> None:
         self._side = side
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self.arrived = 0
         if is_open:
             self.open()
@@ -242,7 +243,7 @@ class _ThreadBorrower:
     def __init__(self, side: Side, work: Callable[..., Awaitable[Any]], args: Any, kwargs: Any) -> None:
         self._side = side
         self._outcome: tuple[Any, BaseException | None] | None = None
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._may_cancel = True
         self._thread = threading.Thread(target=self._run, args=(work, args, kwargs), daemon=True)
         self._thread.start()

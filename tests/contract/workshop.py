@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from pooling import PoolEvent, PoolFactory, PoolObserver
+from pooling.locks import make_lock
 
 STEPS = ("destroy", "validate", "acquire", "release")
 
@@ -55,7 +55,7 @@ class Workshop:
         **steps: Callable[..., Any],
     ) -> None:
         assert not set(steps) - set(STEPS)
-        self.lock = threading.Lock()
+        self.lock = make_lock()
         self.made: list[Any] = []
         self.unmade: list[Any] = []  # when its destroy began
         self.gone = 0  # destroys that have ended

@@ -1,14 +1,16 @@
-# To be sourced: fetches one program of a Debian package, with all it needs, without touching the system.
+# To be sourced: fetches Debian packages, with all they need, without touching the system.
 #
-#   fetch_program "PACKAGE..." PROGRAM TARGET SUITE
+#   fetch_packages "PACKAGE..." SUITE                     unpacks them into "$root"; removed with "$work" at the end
+#   fetch_program "PACKAGE..." PROGRAM TARGET SUITE       puts one program of them into TARGET
 #
-# The packages are fetched from their suite by apt with a configuration of its own, with the libraries they name. All is
-# unpacked into the directory TARGET and started through the loader in there, so neither the machine's packages nor its
-# libraries matter. Needs apt and dpkg-deb; no root.
+# The packages are fetched from their suite by apt with a configuration of its own, with the libraries they name. A program
+# is started through the loader in TARGET, so neither the machine's packages nor its libraries matter. Needs apt and
+# dpkg-deb; no root.
 
-fetch_program() {
-    local packages name=$2 target=$3 suite=$4 tool work mirror keyring root package program loader folders
+fetch_packages() { # sets work, root
+    local packages suite=$2 name tool mirror keyring package
     read -ra packages <<<"$1"
+    name=${packages[0]}
     for tool in apt-get apt-cache dpkg-deb dpkg; do
         command -v "$tool" >/dev/null || { echo "no $name fetched: '$tool' is missing, this is no Debian" >&2; exit 1; }
     done
@@ -49,6 +51,12 @@ fetch_program() {
     for package in "$work"/packages/*.deb; do
         dpkg-deb -x "$package" "$root"
     done
+
+}
+
+fetch_program() {
+    local name=$2 target=$3 suite=$4 program loader folders
+    fetch_packages "$1" "$suite"
 
     program=$(find -L "$root" -type f -path "*bin/$name" | head -n 1)
     loader=$(find -L "$root" -type f -name 'ld-linux-*.so.*' | head -n 1)

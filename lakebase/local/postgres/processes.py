@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pooling.locks import make_lock
 
 from ..errors import LocalLakebaseError
 from ..fork import OwnerProcess, close_in_forked_children
@@ -38,7 +39,7 @@ class ServerProcesses:
     """
 
     def __init__(self, paths: Sequence[Path], remove: Sequence[Path]) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._owner = OwnerProcess()
         # In its own session: Ctrl-C in a terminal is meant for this process, which may still need its database.
         self._process = subprocess.Popen(

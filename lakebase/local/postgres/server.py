@@ -7,13 +7,14 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import psycopg
+
+from pooling.locks import make_lock
 
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
@@ -131,7 +132,7 @@ class OwnPostgres:
         self._limit = max_connections
         self._durable = durable
         self._extensions = extensions
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self.address: Address = Address(str(run), 5432)
         self.version: int = _version(binaries)
 

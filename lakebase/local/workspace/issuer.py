@@ -7,12 +7,13 @@ import hashlib
 import hmac
 import json
 import secrets
-import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+
+from pooling.locks import make_lock
 
 __all__ = ["Credential", "Issuer", "Principal"]
 
@@ -65,7 +66,7 @@ class Issuer:
     def __init__(self, lifetime: float, clock: Callable[[], float] = time.time) -> None:
         self._lifetime = lifetime
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._key = secrets.token_bytes(32)
         self._principals: dict[str, Principal] = {}
         self._workspace: dict[bytes, tuple[str, float, frozenset[str] | None]] = {}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...locks import make_lock
 from .events import NAMED, Event, EventLog
 from .reading import Reading, read
 
@@ -54,7 +54,7 @@ class Feed:
 
     def renew(self) -> None:
         """Begin anew, as in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._pid = os.getpid()
         self._latest = None
         #: Tells one process from another that later has the same number.
