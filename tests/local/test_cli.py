@@ -148,7 +148,7 @@ def test_arguments_that_cannot_work_are_one_line(home):
         (("up", "--data-dir", "/proc/x"), "data_dir '/proc/x' cannot be used: "),
         (("up", "--wake-after", "nan"), "wake_after=nan: expected seconds"),
         (("up", "--user", ""), "'' is no name of a role or user"),
-        (("up", "--user", "pg_x"), "'pg_x' is a name that Postgres or the local Lakebase keeps to itself"),
+        (("up", "--user", "pg_x"), "'pg_x' is no name of a role or user: Postgres keeps this name to itself"),
         (("down",), "no local Lakebase runs: `lakebase local up` starts one"),
         (("down", "one", "--name", "two"), "two names were given (one, two): give one"),
         (("token", "ann@corp.example"), "no local Lakebase runs"),

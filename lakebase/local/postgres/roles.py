@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from ..._role_names import role_name_problem
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
 
@@ -18,9 +19,7 @@ IDENTITY_GROUP = "databricks_identity"
 #: The group of a Lakebase project's owner: https://docs.databricks.com/aws/en/oltp/projects/postgres-roles
 SUPERUSER_GROUP = "databricks_superuser"
 
-_RESERVED = frozenset({"public", "none", SUPERUSER, IDENTITY_GROUP, SUPERUSER_GROUP})
-# NAMEDATALEN, less its last zero: https://www.postgresql.org/docs/current/sql-syntax-lexical.html
-_LONGEST_NAME = 63
+_TAKEN = frozenset({SUPERUSER, IDENTITY_GROUP, SUPERUSER_GROUP})
 
 # https://docs.databricks.com/aws/en/oltp/projects/postgres-roles
 CREATE_ROLE_FUNCTION = f"""
@@ -52,17 +51,16 @@ def check_role_name(name: Any) -> None:
         LocalLakebaseError: The name cannot be used.
     """
     if not isinstance(name, str) or not name:
-        why = "is no name of a role or user: expected text"
-    elif name in _RESERVED or name.startswith("pg_"):
-        why = "is a name that Postgres or the local Lakebase keeps to itself: choose another"
+        why = "expected text"
+    elif name in _TAKEN:
+        why = "the local Lakebase keeps this name to itself"
+    elif (problem := role_name_problem(name)) is not None:
+        why = problem
     elif not name.isprintable():
-        # Among them are the zero byte, which Postgres does not take, and a terminal's bytes that are not UTF-8.
-        why = "is no name of a role or user: it has control or other invisible characters"
-    elif len(name.encode()) > _LONGEST_NAME:
-        why = f"is too long for a role: Postgres takes {_LONGEST_NAME} bytes"
+        why = "it has control or other invisible characters"
     else:
         return
-    raise LocalLakebaseError(f"{name!r} {why}")
+    raise LocalLakebaseError(f"{name!r} is no name of a role or user: {why}")
 
 
 class Roles:

@@ -11,13 +11,14 @@ from lakebase.local import LocalLakebaseError
     [
         ("", "'' is no name of a role or user"),
         (7, "7 is no name of a role or user"),
-        ("pg_x", "'pg_x' is a name that Postgres or the local Lakebase keeps to itself"),
-        ("public", "'public' is a name that"),
-        ("postgres", "'postgres' is a name that"),
-        ("databricks_superuser", "'databricks_superuser' is a name that"),
-        ("a\0b", "has control or other invisible characters"),
-        ("\udcff", "has control or other invisible characters"),
-        ("é" * 32, "is too long for a role: Postgres takes 63 bytes"),
+        ("pg_x", "'pg_x' is no name of a role or user: Postgres keeps this name to itself"),
+        ("public", "'public' is no name of a role or user: Postgres keeps"),
+        ("postgres", "'postgres' is no name of a role or user: the local"),
+        ("databricks_superuser", "'databricks_superuser' is no name of a role or user: the local"),
+        ("a\0b", "it has a zero byte"),
+        ("\udcff", "it has characters that UTF-8 does not have"),
+        ("a\nb", "it has control or other invisible characters"),
+        ("é" * 32, "it has 64 bytes, and Postgres keeps the first 63"),
     ],
 )
 def test_a_name_that_no_role_can_have_is_refused(lake, name, words):

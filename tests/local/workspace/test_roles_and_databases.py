@@ -99,7 +99,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(lake, user, owner):
     role = next(iter(owner.list_roles(BRANCH))).name
     cases = (
         (lambda: create(owner, "x", postgres_role=user), "already exists"),
-        (lambda: create(owner, "x", postgres_role="pg_mine"), "keeps to itself"),
+        (lambda: create(owner, "x", postgres_role="pg_mine"), "keeps this name to itself"),
         (lambda: create(owner, "X Y", postgres_role="other"), "an id must be"),
         (lambda: owner.list_roles("projects/local/branches/none"), "does not exist"),
         (lambda: owner.reveal_role_password(role), "has no password that is known"),
