@@ -23,6 +23,7 @@ MODULES = [
     "pooling.telemetry.prometheus",
     "lakebase.django.base",
     "lakebase.limits",
+    "lakebase.roles",
     "lakebase.sqlalchemy",
     "lakebase.local.pytest_plugin",
 ]
