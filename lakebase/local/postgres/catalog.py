@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from .address import SUPERUSER
-from .roles import IDENTITY_GROUP, SUPERUSER_GROUP, check_role_name
+from .roles import IDENTITY_GROUP, SUPERUSER_GROUP, check_role_name, comment_on_identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +82,7 @@ class Catalog:
         attributes: Sequence[str],
         is_superuser_member: bool,
         manager: str,
+        kind: str = "user",
     ) -> None:
         """
         Make a role.
@@ -93,6 +94,7 @@ class Catalog:
             attributes: Of `createdb`, `createrole` and `bypassrls`.
             is_superuser_member: Whether it becomes a member of the project owner's group.
             manager: The role that may grant it, as one that had made it by SQL.
+            kind: For a token, the kind of the identity.
         """
         check_role_name(name)
         role = sql.Identifier(name)
@@ -103,6 +105,8 @@ class Catalog:
                 verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256")
                 connection.execute(sql.SQL("alter role {} password {}").format(role, sql.Literal(verifier.decode())))
             groups = [IDENTITY_GROUP] if login == "token" else []
+            if login == "token":
+                connection.execute(comment_on_identity(name, kind))
             for group in groups + [SUPERUSER_GROUP] * is_superuser_member:
                 connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(group), role))
             # Before Postgres 16 whoever may create roles may grant each of them.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from .roles import CREATE_ROLE_FUNCTION
+from .roles import CREATE_ROLE_OBJECTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def write_extensions(directory: Path, binaries: Path | None) -> None:
     target = directory / "extension"
     target.mkdir(mode=0o700, parents=True)
     (target / "databricks_auth.control").write_text(_AUTH_CONTROL, encoding="utf-8")
-    (target / "databricks_auth--1.0.sql").write_text(CREATE_ROLE_FUNCTION, encoding="utf-8")
+    (target / "databricks_auth--1.0.sql").write_text(CREATE_ROLE_OBJECTS, encoding="utf-8")
     if binaries is None:
         return
     for name in _ALLOWED:

@@ -11,7 +11,15 @@ from ..._role_names import role_name_problem
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
 
-__all__ = ["CREATE_ROLE_FUNCTION", "DATABASE", "IDENTITY_GROUP", "SUPERUSER_GROUP", "Roles", "check_role_name"]
+__all__ = [
+    "CREATE_ROLE_OBJECTS",
+    "DATABASE",
+    "IDENTITY_GROUP",
+    "SUPERUSER_GROUP",
+    "Roles",
+    "check_role_name",
+    "comment_on_identity",
+]
 
 DATABASE = "databricks_postgres"
 #: Members may log in with a minted token. Lakebase keeps this fact in an extension.
@@ -21,8 +29,11 @@ SUPERUSER_GROUP = "databricks_superuser"
 
 _TAKEN = frozenset({SUPERUSER, IDENTITY_GROUP, SUPERUSER_GROUP})
 
+# What a role's comment says after this is the kind of its identity.
+_KIND_MARK = "databricks identity: "
+
 # https://docs.databricks.com/aws/en/oltp/projects/postgres-roles
-CREATE_ROLE_FUNCTION = f"""
+CREATE_ROLE_OBJECTS = f"""
 create or replace function databricks_create_role(identity_name text, identity_type text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -35,12 +46,20 @@ begin
     end if;
     execute format('create role %I login', identity_name);
     execute format('grant {IDENTITY_GROUP} to %I', identity_name);
+    execute format('comment on role %I is %L', identity_name, '{_KIND_MARK}' || lower(identity_type));
     if current_setting('server_version_num')::int >= 160000 then
         execute format('grant %I to %I with admin true, inherit false, set false', identity_name, session_user);
     end if;
 end
 $$;
-"""
+
+create or replace view databricks_list_roles as
+select r.rolname::text as role_name,
+       coalesce(substring(shobj_description(r.oid, 'pg_authid') from '^{_KIND_MARK}(.*)$'), 'user') as identity_type
+  from pg_roles r join pg_auth_members m on m.member = r.oid join pg_roles g on g.oid = m.roleid
+ where g.rolname = '{IDENTITY_GROUP}';
+grant select on databricks_list_roles to public;
+"""  # noqa: S608 - of constants
 
 
 def check_role_name(name: Any) -> None:
@@ -61,6 +80,11 @@ def check_role_name(name: Any) -> None:
     else:
         return
     raise LocalLakebaseError(f"{name!r} is no name of a role or user: {why}")
+
+
+def comment_on_identity(name: str, kind: str) -> sql.Composed:
+    """The statement that notes of which kind a role's identity is, for `databricks_list_roles`."""
+    return sql.SQL("comment on role {} is {}").format(sql.Identifier(name), sql.Literal(_KIND_MARK + kind))
 
 
 class Roles:
@@ -92,19 +116,21 @@ class Roles:
             self._ensure_role(connection, admin, sql.SQL("login createdb createrole bypassrls"))
             for group in (IDENTITY_GROUP, SUPERUSER_GROUP):
                 self._grant(connection, group, admin)
+            connection.execute(comment_on_identity(admin, "user"))
             if not connection.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
                 connection.execute(
                     sql.SQL("create database {} owner {}").format(sql.Identifier(DATABASE), sql.Identifier(admin))
                 )
         if with_function:
             with self._connect(DATABASE) as connection:
-                connection.execute(CREATE_ROLE_FUNCTION.encode())
+                connection.execute(CREATE_ROLE_OBJECTS.encode())
 
-    def ensure_identity(self, name: str) -> None:
+    def ensure_identity(self, name: str, kind: str) -> None:
         """Make the role of a workspace identity, where it is missing, and let it log in with tokens."""
         with self._connect() as connection:
             self._ensure_role(connection, name, sql.SQL("login"))
             self._grant(connection, IDENTITY_GROUP, name)
+            connection.execute(comment_on_identity(name, kind))
 
     def grant_creation(self, role: str) -> None:
         """Let a role make schemas and tables, as Databricks does for an app that has the database as a resource."""

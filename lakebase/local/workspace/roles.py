@@ -75,6 +75,7 @@ class RoleResources:
             attributes=[each for each in _ATTRIBUTES if attributes.get(each) is True],
             is_superuser_member=bool(members),
             manager=self._owner,
+            kind=as_text("spec.identity_type", spec.get("identity_type")).lower() or "user",
         )
         if login == "password":
             self._passwords[name] = password

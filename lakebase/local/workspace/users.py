@@ -63,7 +63,7 @@ class Users:
     def add(self, name: str) -> str:
         """A new workspace token of that user, who is made if missing; earlier tokens stay valid."""
         check_role_name(name)
-        self._roles.ensure_identity(name)
+        self._roles.ensure_identity(name, "user")
         self._issuer.add(name)
         token = self._identities.tokens[name] = self._issuer.workspace_token(name)
         self._identities.save()
@@ -78,7 +78,7 @@ class Users:
     def add_service_principal(self, name: str) -> tuple[str, str]:
         """The client id and the OAuth secret of a service principal, which is made if missing."""
         check_role_name(name)
-        self._roles.ensure_identity(name)
+        self._roles.ensure_identity(name, "service_principal")
         self._issuer.add(name, is_service=True)
         self._identities.tokens[name] = self._issuer.workspace_token(name)
         secret = self._identities.secrets[name] = self._issuer.client_secret(name)

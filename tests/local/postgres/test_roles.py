@@ -28,6 +28,22 @@ def test_a_name_that_no_role_can_have_is_refused(lake, name, words):
     lake.add_user("é" * 31)
 
 
+def test_sql_lists_the_roles_of_identities_with_their_kinds(lake, admin):
+    if lake.postgres_version >= 18:
+        admin.execute("create extension if not exists databricks_auth")
+    lake.add_user("list.user@corp.example")
+    lake.add_service_principal("lister")
+    lake.add_password_role("list_password", "secret")
+    admin.execute("select databricks_create_role('listed team', 'GROUP')")
+    admin.execute("create role list_plain login")
+    found = dict(admin.execute("select role_name, identity_type from databricks_list_roles").fetchall())
+    assert {name: kind for name, kind in found.items() if "list" in name} == {
+        "list.user@corp.example": "user",
+        "lister": "service_principal",
+        "listed team": "group",
+    }
+
+
 def test_sql_makes_the_role_of_an_identity(lake, settings, admin):
     if lake.postgres_version >= 18:
         admin.execute("create extension if not exists databricks_auth")
