@@ -13,8 +13,8 @@ from ._role_names import LONGEST, role_name_problem
 
 __all__ = ["Access", "IdentityKind", "Level"]
 
-#: Whom a role is for, as the workspace knows it.
-IdentityKind = Literal["user", "service_principal", "group"]
+#: Whom a role is for, as the workspace knows it; `role` is a role that it does not know, as one with a native password.
+IdentityKind = Literal["user", "service_principal", "group", "role"]
 #: What a role may do: see a schema, read its tables, change their rows, or own schema and tables.
 Level = Literal["usage", "read", "write", "own"]
 
@@ -30,7 +30,7 @@ class Access:
         identity: The user's e-mail address, the service principal's application id (its client id), or the group's
             name. It is also the name of the role.
         kind: What the identity is. `None` tells by its form: an application id is a service principal's, anything else
-            a user's.
+            a user's. A `role` of Postgres alone has to exist, and may have no login.
         schemas: The schemas concerned. Without any, only the role and its memberships are.
         level: `usage` is to find what is in the schemas; `read` is also to select from their tables and views; `write`
             is also to insert, update and delete, and to use sequences; `own` is to own schema, tables, views and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,7 @@ __all__ = [
     "create_role_statements",
     "default_privileges",
     "grant_statements",
+    "laid_out",
     "membership",
     "new_owner",
     "on_all",
@@ -43,6 +45,8 @@ PRIVILEGES: Mapping[Objects, Mapping[Level, tuple[Privilege, ...]]] = {
     "TABLE": {"usage": (), "read": ("SELECT",), "write": ("SELECT", "INSERT", "UPDATE", "DELETE"), "own": ()},
     "SEQUENCE": {"usage": (), "read": (), "write": ("USAGE",), "own": ()},
 }
+# A word of SQL; a quoted one may have spaces.
+_WORD = re.compile(r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^\s"'])+""")
 CREATE_EXTENSION = "CREATE EXTENSION IF NOT EXISTS databricks_auth"
 
 
@@ -55,8 +59,13 @@ def create_role_statements(identity: str, kind: IdentityKind = "user") -> list[s
 
     Args:
         identity: The e-mail address, application id or group name; also the role's name.
-        kind: What it is.
+        kind: What it is; not `role`.
+
+    Raises:
+        ConfigurationError: It is none of the workspace's identities.
     """
+    if kind == "role":
+        raise ConfigurationError("kind='role': expected an identity of the workspace", field="kind")
     return [CREATE_EXTENSION, create_role(identity, kind)]
 
 
@@ -162,6 +171,18 @@ def new_owner(kind: LiteralString, name: tuple[str, ...], role: str) -> str:
 def alter_role(role: str, attribute: LiteralString) -> str:
     """The statement that gives a role an attribute."""
     return _text("ALTER ROLE {} {}", sql.Identifier(role), sql.SQL(attribute))
+
+
+def laid_out(statement: str, width: int) -> str:
+    """A statement in lines that are no wider, unless a single word of it is."""
+    lines, line = [], ""
+    for word in _WORD.findall(statement):
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = f"    {word}"
+        else:
+            line = f"{line} {word}" if line else word
+    return "\n".join([*lines, line])
 
 
 def _statements(access: Access, verb: Verb) -> Iterator[str]:

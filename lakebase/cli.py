@@ -45,6 +45,12 @@ _COMMANDS = {
         "Check, one line each, whether a pool of this configuration would work. What is not given is taken from the "
         "environment.",
     ),
+    "grant": _Command(
+        "lakebase.grant",
+        "let a user or service principal log in and use schemas and tables; a dry run unless --apply",
+        "Look what an identity is lacking to log in and to use schemas and tables, and print the SQL that gives it, or "
+        "with --apply run it. A second run finds nothing missing.",
+    ),
     "plan": _Command(
         "lakebase.plan",
         "say how many connections a load needs, by simulating the pools",
