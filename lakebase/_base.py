@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack, get_origin
 
@@ -16,6 +17,7 @@ from pooling import PoolingError, PoolingServiceOptions, ReleaseError, telemetry
 from ._connecting import left_open
 from ._driver_state import has_changed, lender_of, noticing_discards, restoring
 from ._failover import is_left_behind, is_refused_write, is_standby
+from ._minting import minting
 from ._pool_arguments import (
     CALLBACKS,
     ServiceArguments,
@@ -25,13 +27,14 @@ from ._pool_arguments import (
     check_connect_arguments,
     checked_sizes,
 )
-from ._pool_errors import LakebasePoolClosed, LakebasePoolTimeout, translated
+from ._pool_errors import LakebasePoolClosed, LakebasePoolTimeout, mint_error, mint_timeout, translated
 from ._session_reset import SessionReset, check_session_reset, clearing, take_mark
 from ._warm_up import warm_up_for_pool
 from .config import LakebasePoolConfig
 from .credentials import credential_source
 from .drivers import LivePassword
 from .endpoints import note_unknown_host
+from .errors import CredentialError
 
 if TYPE_CHECKING:
     from pooling import Holder, Waiting
@@ -416,6 +419,20 @@ class PoolBase(Generic[C]):
         """
         self.mints_first = True
         self._connector.on_login = on_login
+
+    def _minting_first(self, timeout: float | None) -> Steps[float]:
+        """While it is on probation: mint a password, within a borrower's timeout, of which what is left is returned."""
+        seconds = self.timeout if timeout is None else timeout
+        deadline = monotonic() + seconds
+        facts: dict[str, Any] = {"pool": self.name, "key": self._key}
+        try:
+            yield from minting(self._connector, deadline, is_async=self._is_async)
+        except CredentialError as error:
+            if not error.is_transient:
+                raise mint_error(error, **facts) from error.__cause__
+            raise mint_timeout(error, title=self._title, timeout=seconds, **facts) from error
+        self.mints_first = False
+        return max(deadline - monotonic(), 0.001)
 
     def end_probation(self) -> None:
         """Call `on_login` no more."""

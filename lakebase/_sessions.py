@@ -8,28 +8,17 @@ connection before its token has minted a password, displaces no pool, and does n
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from ._connecting import MINTING
-from ._pool_errors import mint_error, mint_timeout
-from ._secrets import WithoutLocals
-from .errors import CredentialError
 
 if TYPE_CHECKING:
     from pooling import PoolBudget
-
-    from ._steps import Steps
 
 __pooling_internal__ = True
 
 #: Most proven sessions of one user; for one more, the least recently used is dropped.
 MOST_SESSIONS = 32
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts to mint that may succeed later
 
 
 class User:
@@ -108,50 +97,3 @@ def sum_of(stats: Iterable[Mapping[str, int]]) -> dict[str, int]:
         total.update(numbers)
         sizes = {name: max(size, numbers[name]) for name, size in sizes.items()}
     return {**total, **sizes}
-
-
-def minting_first(pool: Any, timeout: float | None) -> Steps[float]:
-    """
-    Have a pool's token mint a password before a connection is asked for; the seconds left of a borrower's timeout.
-
-    A failure that may pass is tried again within the timeout, as the engine does with a failed connect.
-    """
-    connector = pool._connector
-    seconds = pool.timeout if timeout is None else timeout
-    deadline = time.monotonic() + seconds
-    pause = _FIRST_PAUSE
-    mint, sleep = (_amint, asyncio.sleep) if pool._is_async else (_mint, time.sleep)
-    while pool.mints_first:
-        try:
-            with WithoutLocals():
-                yield from connector.finding_host()
-                connector.doing = MINTING
-                yield partial(mint, connector.credentials, deadline - time.monotonic())
-        except CredentialError as error:
-            yield from connector.noting(error)
-            if not error.is_transient:
-                raise mint_error(error, pool=pool.name, key=pool._key) from error.__cause__
-            if time.monotonic() + pause >= deadline:
-                raise mint_timeout(error, title=pool._title, timeout=seconds, pool=pool.name, key=pool._key) from error
-            yield partial(sleep, pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        else:
-            pool.mints_first = False
-    left: float = deadline - time.monotonic()
-    return max(left, 0.001)
-
-
-def _mint(source: Any, seconds: float) -> None:
-    source.password(max(seconds, 0.0))
-
-
-async def _amint(source: Any, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await source.apassword()
-    except TimeoutError:
-        raise CredentialError(
-            f"no credential within {seconds:.3g} s. It is still being waited for, and serves later connections",
-            is_transient=True,
-            step="creating",
-        ) from None

@@ -24,7 +24,6 @@ from ._driver_state import drop_socket
 from ._handles import lend, lent, revoke
 from ._pool_arguments import PoolArguments, PoolOverrides, with_endpoint_of_branch
 from ._session_reset import ending_block
-from ._sessions import minting_first
 from ._steps import arun, run
 from .config import LakebasePoolConfig
 
@@ -283,7 +282,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         if timeout is not None:
             self._check_timeout(timeout)
         if self.mints_first:
-            timeout = run(minting_first(self, timeout))
+            timeout = run(self._minting_first(timeout))
         try:
             conn = self.service.acquire(timeout=timeout)
         except PoolingError as error:
@@ -404,7 +403,7 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         if timeout is not None:
             self._check_timeout(timeout)
         if self.mints_first:
-            timeout = await arun(minting_first(self, timeout))
+            timeout = await arun(self._minting_first(timeout))
         try:
             conn = await self.service.acquire(timeout=timeout)
         except PoolingError as error:
