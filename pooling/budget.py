@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from ._backends.fork import Survivors
 from ._engine.budget import Budget
 from ._engine.nested import NestedBudget
 from .errors import ConfigurationError
 from .locks import make_lock
+from .options import refuse_unknown
 
 if TYPE_CHECKING:
     import threading
@@ -36,10 +37,13 @@ class PoolBudget:
 
     Raises:
         ConfigurationError: `max_total` is neither a whole number of at least 1 nor `math.inf`, or `within` is no
-            budget, or one that is within another itself.
+            budget, or one that is within another itself; or an argument has another name.
     """
 
-    def __init__(self, max_total: float, *, within: PoolBudget | None = None, advice: str = "") -> None:
+    def __init__(
+        self, max_total: float, *, within: PoolBudget | None = None, advice: str = "", **unknown: Never
+    ) -> None:
+        refuse_unknown(unknown, ("max_total", "within", "advice"), "a budget")
         self._max_total = _checked(max_total)
         self._advice = advice
         self._within = _checked_outer(within)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, Unpack
@@ -202,6 +202,19 @@ def _known(given: Mapping[str, Any], others: Iterable[str] = ()) -> Mapping[str,
             hint = f"; known are {', '.join([*others, *names])}"
         raise ConfigurationError(f"unknown pool option {name!r}{hint}", field=str(name))
     return given
+
+
+def refuse_unknown(given: Iterable[str], known: Sequence[str], of: str) -> None:
+    """
+    Refuse arguments that there are not, with the name that is meant.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    for name in given:
+        near = get_close_matches(name, known, n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise ConfigurationError(f"unknown argument {name!r} of {of}: {hint}", field=name)
 
 
 def is_seconds(value: object) -> bool:

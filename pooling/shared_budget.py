@@ -8,7 +8,7 @@ import uuid
 import weakref
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from ._engine.leased_budget import LeasedBudget
 from ._engine.leaseholder import Leaseholder
@@ -18,7 +18,7 @@ from .budget import PoolBudget
 from .errors import ConfigurationError
 from .leases._store import LeaseStore
 from .locks import make_lock
-from .options import checked_seconds
+from .options import checked_seconds, refuse_unknown
 
 if TYPE_CHECKING:
     import threading
@@ -58,7 +58,7 @@ class SharedBudget(PoolBudget):
         idle_after: Seconds without growth after which unused places are given back.
 
     Raises:
-        ConfigurationError: A setting has a value that cannot work.
+        ConfigurationError: A setting has a value that cannot work, or there is no such setting.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class SharedBudget(PoolBudget):
         lease_ttl: float = 30.0,
         block: int | None = None,
         idle_after: float = 5.0,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(unknown, ("limit", "store", "name", "lease_ttl", "block", "idle_after"), "a shared budget")
         _check(limit, store, name, block)
         self._store = store
         self._name = name

@@ -141,6 +141,8 @@ def test_budgets_that_cannot_be_nested_are_refused():
     assert (inner.within, outer.within) == (outer, None)
     with raising(ConfigurationError, "within=3", "expected a PoolBudget"):
         PoolBudget(2, within=3)
+    with raising(ConfigurationError, "unknown argument 'withn' of a budget: did you mean 'within'?"):
+        PoolBudget(2, withn=outer)
     with raising(ConfigurationError, "within another itself"):
         PoolBudget(2, within=inner)
     for given in (3, PoolBudget(2), PoolBudget(2, within=PoolBudget(3))):

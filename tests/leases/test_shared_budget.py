@@ -196,6 +196,16 @@ def test_what_cannot_work_is_refused(tmp_path):
         RedisLeases(object())
 
 
+def test_an_argument_that_there_is_not_is_refused_with_the_one_that_is_meant(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"unknown argument 'blok' of a shared budget: did you mean 'block'\?"):
+        SharedBudget(4, FileLeases(tmp_path), blok=2)
+    with pytest.raises(
+        ConfigurationError, match=r"unknown argument 'replicas' .*: known are limit, store, name"
+    ) as refused:
+        SharedBudget(4, FileLeases(tmp_path), replicas=2)
+    assert refused.value.field == "replicas"
+
+
 def test_a_directory_that_other_processes_would_not_find_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "leases"):

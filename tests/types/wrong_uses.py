@@ -11,6 +11,7 @@ from pooling import (
     AsyncKeyedPoolingService,
     AsyncPoolingService,
     KeyedPoolingService,
+    PoolBudget,
     PoolFactory,
     PoolingService,
     PoolingServiceOptions,
@@ -103,6 +104,7 @@ keyed.acquire()  # error
 keyed.open_key("db1", make, max_sizes=3)  # error
 keyed.open_key("db1", make, {"max_sizes": 3})  # error
 keyed.open_key("db1", dict)  # error
+PoolBudget(3, withn=PoolBudget(4))  # error
 
 
 def use(ctx: RequestContext) -> None:
