@@ -121,6 +121,7 @@ class PoolBase(Generic[C]):
     usage: float = 0.0
     #: Whether a password has to be minted before a connection is asked for; see `put_on_probation`.
     mints_first = False
+    on_resized: Callable[[], None] | None = None  # called after the sizes have changed
     _closed = True
     _opened = False
     _returned_bad = 0
@@ -497,6 +498,8 @@ class PoolBase(Generic[C]):
 
     def _change_sizes(self, minimum: int, maximum: int | None) -> None:
         self.service.resize(*checked_sizes(minimum, maximum))
+        if self.on_resized is not None:
+            self.on_resized()
 
     def _cleaning(self, conn: Any) -> Steps[bool]:
         """Bring a connection back to idle; whether that worked."""

@@ -54,6 +54,12 @@ class User:
         self.sessions = (*others, session)
         session.note_use()
 
+    def fit_limit(self) -> None:
+        """Let the limit be the largest `max_size` of a session, after one was resized."""
+        largest = max((session.pool.max_size for session in self.sessions), default=None)
+        if self.limit is not None and largest is not None and largest != self.limit.max_total:
+            self.limit.resize(largest)
+
     def forget(self, session: Session) -> None:
         """Remove a session."""
         self.sessions = tuple(other for other in self.sessions if other is not session)

@@ -228,8 +228,9 @@ class _Manager(Generic[C, P]):
         The pool of a request's user, of those connections that the request's own token has logged in.
 
         A user may have several sessions, as from two browsers, each with its own token and pool. Together they have at
-        most the user's `max_size` connections: an idle one of another session is closed for one that is needed. Never
-        blocks, never does I/O. A token that has minted no password yet changes nothing for others.
+        most the user's `max_size` connections: an idle one of another session is closed for one that is needed. If a
+        session's pool is resized, the largest `max_size` of them counts. Never blocks, never does I/O. A token that has
+        minted no password yet changes nothing for others.
 
         Raises:
             IdentityError: The identity proves nothing, since its headers came without a token; or it is no identity.
@@ -310,6 +311,7 @@ class _Manager(Generic[C, P]):
                 user.limit = PoolBudget(max(sizes), within=self.budget, advice=_SHARED_BY_SESSIONS)
             for each in others:
                 each.pool.service.count_in(user.limit)
+                each.pool.on_resized = user.fit_limit
             if user.limit.max_total < max(sizes):
                 user.limit.resize(max(sizes))
         limit: dict[str, Any] = {} if user.limit is None else {"budget": user.limit}
@@ -322,6 +324,8 @@ class _Manager(Generic[C, P]):
             **limit,
             **self._pool_arguments,
         )
+        if user.limit is not None:
+            made.on_resized = user.fit_limit
         return made
 
     def _note_rotation(self) -> None:

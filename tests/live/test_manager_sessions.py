@@ -79,6 +79,29 @@ async def test_all_sessions_of_a_user_keep_the_users_max_size_together(side, lak
 
 
 @on_both
+async def test_a_session_that_is_resized_changes_what_all_sessions_of_its_user_have_together(side, lakebase_local):
+    async with Managers(side, lakebase_local) as managers:
+        manager = managers.make({"max_size": 2}, max_total=10)
+        one, other = browsers(lakebase_local, 2)
+        pool = manager.for_user(one)
+        await wait(manager.for_user(other).resize(0, 1))
+        assert await who(manager.for_user(other)) == one.user
+        await wait(pool.resize(0, 4))
+        held = [await wait(pool.getconn()) for _ in range(4)]
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            await wait(manager.for_user(other).getconn(timeout=0.05))
+        await wait(pool.resize(0, 1))
+        assert manager.stats().per_key[one.user]["pool_max"] == 1
+        for conn in held:
+            await wait(pool.putconn(conn))
+        held = [await wait(pool.getconn())]
+        with pytest.raises(psycopg_pool.PoolTimeout, match="All sessions of a user share max_size"):
+            await wait(manager.for_user(other).getconn(timeout=0.05))
+        await wait(pool.putconn(held.pop()))
+        assert await who(manager.for_user(other)) == one.user
+
+
+@on_both
 async def test_a_pool_that_code_has_kept_goes_on_when_another_session_comes(side, lakebase_local):
     async with Managers(side, lakebase_local) as managers:
         manager = managers.make({"max_size": 2})
