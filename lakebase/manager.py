@@ -113,6 +113,12 @@ def _check_arguments(
         raise ConfigurationError(
             f"budget={budget!r}: expected a PoolBudget; for a number, give max_total=", field="budget"
         )
+    if budget is not None and budget.within is not None:
+        raise ConfigurationError(
+            f"budget={budget!r} is within another budget. All sessions of a user have a limit of their own within the "
+            "manager's budget, and there are two limits at most: give the outermost budget, or max_total=",
+            field="budget",
+        )
     check_callables({name: given.get(name) for name in CALLBACKS}, is_async=is_async)
 
 
@@ -487,7 +493,7 @@ class LakebasePoolManager(_Manager[CT, LakebasePool[CT]]):
             of the least recent user is closed for one that is needed.
         max_pools: Most pools at once; for one more, the least recently used is evicted. `None` is no limit.
         max_pool_idle: Seconds after which a pool without connections and borrowers is evicted.
-        budget: A limit shared with further pools, instead of `max_total`.
+        budget: A limit shared with further pools, instead of `max_total`; not one that is within another.
         name: For texts and statistics; every user's pool has it.
         connection_class: Of the driver's connections.
         **pool: Arguments of each `LakebasePool`, such as `configure` or `check`, and the engine's options.

@@ -27,6 +27,7 @@ KINDS = [LakebasePoolManager, AsyncLakebasePoolManager]
         ({"max_pool_idle": "5"}, "max_pool_idle='5': expected"),
         ({"max_total": "50"}, "max_total='50': expected"),
         ({"budget": 50}, "budget=50: expected a PoolBudget; for a number, give max_total="),
+        ({"budget": PoolBudget(5, within=PoolBudget(9))}, "give the outermost budget"),
         ({"max_total": 5, "budget": PoolBudget(5)}, "max_total and budget exclude each other"),
         ({"configure": "set role x"}, "configure='set role x': expected a function"),
     ],
