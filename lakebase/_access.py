@@ -64,6 +64,9 @@ class Access:
         for field, allowed in (("kind", (None, *get_args(IdentityKind))), ("level", get_args(Level))):
             if (value := getattr(self, field)) not in allowed:
                 raise ConfigurationError(f"{field}={value!r}: expected one of {_listed(allowed)}", field=field)
+        for field in ("future", "row_security"):
+            if not isinstance(value := getattr(self, field), bool):
+                raise ConfigurationError(f"{field}={value!r}: expected True or False", field=field)
         if self.kind == "service_principal" and "@" in self.identity:
             raise ConfigurationError(
                 f"identity={self.identity!r} is an e-mail address: the role of a service principal is its application "

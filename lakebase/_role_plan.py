@@ -180,10 +180,8 @@ def _ownership(access: Access, facts: Facts, schema: Schema) -> Iterator[Missing
 
 def _while_member(statements: list[str], role: str, facts: Facts) -> list[str]:
     """The statements, with a membership around them that lets the one connected act as the role."""
-    begin, end = membership(role, facts.me), membership(role, facts.me, "REVOKE")
-    if facts.version >= 160000:  # what it may get from elsewhere stays as it is
-        begin, end = f"{begin} WITH INHERIT FALSE, SET TRUE", f"{end} GRANTED BY CURRENT_USER"
-    return [begin, *statements, end]
+    begin = membership(role, facts.me) + (" WITH INHERIT FALSE, SET TRUE" if facts.version >= 160000 else "")
+    return [begin, *statements, membership(role, facts.me, "REVOKE")]
 
 
 def _objects(access: Access, facts: Facts, schema: Schema) -> Iterator[Missing]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lakebase import ConfigurationError
+from lakebase._role_sql import laid_out
 from lakebase.roles import (
     Access,
     create_role_statements,
@@ -66,6 +67,17 @@ def test_what_is_granted_is_what_is_revoked_in_reverse_order() -> None:
     assert turned[::-1] == grant_statements(access)
 
 
+def test_statements_are_laid_out_without_a_break_inside_a_name() -> None:
+    statement = grant_statements(Access("a long name " * 5, schemas=["app"], level="write"))[1]
+    lines = laid_out(statement, 60).splitlines()
+    assert [line.strip() for line in lines] == [
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA",
+        '"app" TO',
+        f'"{"a long name " * 5}"',
+    ]
+    assert " ".join(line.removeprefix("    ") for line in lines) == statement
+
+
 def test_what_is_owned_cannot_be_revoked() -> None:
     with pytest.raises(ConfigurationError, match=r"give what is owned to another role"):
         revoke_statements(Access("ann", schemas=["app"], level="own"))
@@ -101,6 +113,7 @@ def test_the_kind_is_told_by_the_form_of_the_identity() -> None:
         ("ann", {"kind": "robot"}, "kind", "'service_principal'"),
         ("ann@corp.example", {"kind": "service_principal"}, "identity", "application id"),
         ("ann", {"level": "admin"}, "level", "'own'"),
+        ("ann", {"future": "no"}, "future", "True or False"),
         ("ann", {"schemas": "app"}, "schemas", "such as ['app']"),
         ("ann", {"schemas": ["a\udc80b"]}, "schemas", "is no name"),
         ("ann", {"schemas": ["x" * 64]}, "schemas", "64 bytes"),

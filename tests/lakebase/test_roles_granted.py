@@ -106,6 +106,7 @@ def test_who_owns_may_alter_and_the_one_who_gave_it_cannot_act_as_the_owner(
         user.execute(f"drop view {schema}.short")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         admin.execute(f'set role "{identity}"')
+    apply(admin, Access(f"another{identity}", member_of=[identity]))  # which it may still grant
 
 
 def test_who_owns_named_tables_gets_no_other_and_not_the_schema(admin, schema, identity) -> None:
