@@ -59,7 +59,7 @@ class Missing:
 
 def find_missing(access: Access, facts: Facts) -> list[Missing]:
     """What is missing, in the order in which it can be given."""
-    missing = [*_role(access, facts), *_memberships(access, facts)]
+    missing = [*_role(access, facts), *_memberships(access, facts), *_bypassing(access, facts)]
     for name in access.schemas:
         schema = facts.schemas.get(name)
         if schema is None:
@@ -240,18 +240,24 @@ def _creators(access: Access, facts: Facts, schema: Schema) -> list[str]:
     return [creator for creator in creators if creator != access.identity]
 
 
+def _bypassing(access: Access, facts: Facts) -> Iterator[Missing]:
+    role = facts.role
+    if not access.row_security or role is None or not (role.is_superuser or role.bypasses_policies):
+        return
+    if role.is_superuser:
+        yield Missing(f"policies for {access.identity!r}, a superuser", (), "use another role: it bypasses them all")
+        return
+    is_allowed = facts.is_superuser or role.can_be_granted
+    yield Missing(
+        f"policies for {access.identity!r}, which has BYPASSRLS",
+        (alter_role(access.identity, "NOBYPASSRLS"),),
+        "" if is_allowed else _not_by(facts, "a role with CREATEROLE and BYPASSRLS that has created it"),
+    )
+
+
 def _policies(access: Access, facts: Facts, schema: Schema) -> Iterator[Missing]:
     if not access.row_security:
         return
-    if facts.role is not None and facts.role.is_superuser:
-        yield Missing(f"no policy applies to {access.identity!r}", (), "it is a superuser: use another role")
-    elif facts.role is not None and facts.role.bypasses_policies:
-        advice = "" if facts.is_superuser else "only a role with BYPASSRLS that may grant this role can run it"
-        yield Missing(
-            f"no policy applies to {access.identity!r}, which has BYPASSRLS",
-            (alter_role(access.identity, "NOBYPASSRLS"),),
-            advice if not _can_become(facts) else "",
-        )
     for table in _concerned(access, schema, partitions=True):
         if table.kind not in ("r", "p") or (table.is_partition and "SELECT" not in table.held):
             continue

@@ -132,7 +132,7 @@ def _as_sql(outcome: _Outcome) -> str:
     what = f"{access.level}{where}" if access.schemas else "log in"
     head = f"{access.identity!r} ({access.identity_kind}) is to {what}. Database: {outcome.database!r}. "
     parts = [_comment(f"{head}Connected as {outcome.connected!r}.")]
-    word = "Given" if outcome.is_applied else "Missing"
+    word = "Was missing" if outcome.is_applied else "Missing"
     for missing in outcome.missing:
         lines = [_comment(f"{word}: {missing.what}")]
         lines += [_comment(f"-> {missing.advice}")] if missing.advice else []

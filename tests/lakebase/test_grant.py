@@ -68,7 +68,7 @@ def test_what_is_applied_is_not_missing_any_more(admin, schema) -> None:
     words = (f"ann.{schema}@corp.example", "--schema", schema, "--table", "notes")
     status, text = run(*words, "--apply")
     assert status == 0, text
-    assert "-- Given: there is no role" in text
+    assert "-- Was missing: there is no role" in text
     assert run(*words)[0] == run(*words, "--apply")[0] == 0
     assert run(*words)[1].endswith("\n\n-- Nothing is missing.\n")
 

@@ -204,9 +204,21 @@ def test_policies_apply_to_the_owner_as_well_and_are_not_enabled_where_there_is_
     assert [each.what.rpartition(": ")[2] for each in check(admin, access)] == ["force"]
 
 
-def test_a_role_that_bypasses_policies_is_said(lakebase_local, admin) -> None:
-    access = Access(lakebase_local.admin_user, row_security=True, schemas=["public"])
-    assert any("which has BYPASSRLS" in what for what in texts(check(admin, access)))
+def test_a_role_that_bypasses_policies_does_so_no_more(admin, schema, identity) -> None:
+    access = Access(identity, schemas=[schema, "public"], level="usage", row_security=True)
+    apply(admin, Access(identity))
+    admin.execute(f'alter role "{identity}" bypassrls' if admin.info.server_version >= 160000 else "select")
+    wanted = [f"policies for {identity!r}, which has BYPASSRLS"] if admin.info.server_version >= 160000 else []
+    assert [what for what in texts(check(admin, access)) if "policies for" in what] == wanted
+    apply(admin, Access(identity, row_security=True))
+    assert check(admin, Access(identity, row_security=True)) == []
+
+
+def test_the_projects_owner_cannot_take_its_own_right_to_bypass_policies(lakebase_local, admin) -> None:
+    access = Access(lakebase_local.admin_user, row_security=True)
+    [missing] = check(admin, access)
+    assert missing.what.endswith("which has BYPASSRLS")
+    assert "have this run by" in missing.advice
 
 
 def test_two_at_once_take_turns(lakebase_local, schema, identity) -> None:
