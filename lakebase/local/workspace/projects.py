@@ -173,7 +173,11 @@ class Projects:
             "autoscaling_limit_min_cu": found.spec.get("autoscaling_limit_min_cu", endpoint.compute_units),
             "autoscaling_limit_max_cu": found.spec.get("autoscaling_limit_max_cu", endpoint.compute_units),
         }
-        if endpoint.suspend_timeout is not None:
+        if found.spec.get("disabled") is True:
+            status["disabled"] = True
+        if isinstance(found.spec.get("suspend_timeout_duration"), str):
+            status["suspend_timeout_duration"] = found.spec["suspend_timeout_duration"]
+        elif endpoint.suspend_timeout is not None:
             status["suspend_timeout_duration"] = f"{endpoint.suspend_timeout:g}s"
         return found.as_dict(parent=found.name.rpartition("/endpoints/")[0], status=status)
 

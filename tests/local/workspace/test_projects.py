@@ -12,6 +12,7 @@ from databricks.sdk.service.postgres import (
     Project,
     ProjectSpec,
 )
+from google.protobuf.duration_pb2 import Duration
 
 from tests.local.clients import ask_workspace, connection_settings
 
@@ -47,6 +48,15 @@ def test_a_branch_and_its_endpoint_come_and_go_and_lead_to_the_same_server(lake,
         owner.get_endpoint(made.name)
     with pytest.raises(errors.NotFound):
         owner.generate_database_credential(endpoint=made.name)
+
+
+def test_an_endpoint_says_what_it_was_made_with(owner):
+    spec = EndpointSpec(
+        EndpointType.ENDPOINT_TYPE_READ_ONLY, suspend_timeout_duration=Duration(seconds=300), disabled=True
+    )
+    made = owner.create_endpoint(BRANCH, Endpoint(spec=spec), "reports").wait()
+    assert (made.status.suspend_timeout_duration.seconds, made.status.disabled) == (300, True)
+    owner.delete_endpoint(made.name).wait()
 
 
 def test_a_project_comes_with_a_branch_and_an_endpoint(owner):
