@@ -125,11 +125,18 @@ class _Postgres:
 
     def list_endpoints(self, parent: str) -> Iterator[Answer]:
         """Those of a branch, page by page."""
+        return self._all(parent, "endpoints")
+
+    def list_roles(self, parent: str) -> Iterator[Answer]:
+        """Those of a branch, page by page; each with its `status`."""
+        return self._all(parent, "roles")
+
+    def _all(self, parent: str, kind: str) -> Iterator[Answer]:
         page: str | None = ""
         while page is not None:
             query = f"?{urlencode({'page_token': page})}" if page else ""
-            answer = self._ask("GET", f"/api/2.0/postgres/{parent}/endpoints{query}")
-            yield from answer.endpoints or ()
+            answer = self._ask("GET", f"/api/2.0/postgres/{parent}/{kind}{query}")
+            yield from answer.get(kind) or ()
             page = answer.next_page_token or None
 
 

@@ -68,7 +68,7 @@ NOT_IN_THE_LEDGER |= {"selectors", "socket", "logging"}
 OPTIONAL = {
     "starlette": ("pooling/web/starlette", "pooling/web/fastapi", "lakebase/demo"),
     "fastapi": ("pooling/web/fastapi", "lakebase/demo"),
-    "redis": ("pooling/leases/_redis",),
+    "redis": ("pooling/leases/_redis", "lakebase/_doctor/store"),
     "flask": ("pooling/web/flask",),
     "werkzeug": ("pooling/web/flask",),
     "django": ("pooling/web/django", "lakebase/django"),

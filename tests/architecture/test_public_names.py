@@ -22,6 +22,7 @@ MODULES = [
     "pooling.telemetry.otel",
     "pooling.telemetry.prometheus",
     "lakebase.django.base",
+    "lakebase.doctor",
     "lakebase.limits",
     "lakebase.roles",
     "lakebase.sqlalchemy",
