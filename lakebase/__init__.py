@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .transaction_mode import TransactionModeError, guard_connection, transaction_mode_violations
     from .user_scope import AsyncUserScopedPool, UserScopedPool
     from .username import aresolve_username, resolve_username
-    from .web import request_identity
+    from .web import answer_error, request_identity
 
 __all__ = [
     # Settings
@@ -61,6 +61,7 @@ __all__ = [
     # Who and with what
     "UserIdentity",
     "request_identity",
+    "answer_error",
     "token_fingerprint",
     "DatabaseCredential",
     "generate_database_credential",
@@ -108,7 +109,7 @@ _HOMES = {
     "transaction_mode": ("TransactionModeError", "guard_connection", "transaction_mode_violations"),
     "user_scope": ("AsyncUserScopedPool", "UserScopedPool"),
     "username": ("aresolve_username", "resolve_username"),
-    "web": ("request_identity",),
+    "web": ("answer_error", "request_identity"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -145,7 +145,7 @@ def _outcome(flight: SingleFlight[A]) -> A:
 def _raise_own(error: BaseException) -> NoReturn:
     """Raise an error that was met for several callers: each has its own traceback."""
     if isinstance(error, CredentialError):
-        own: Exception = CredentialError(str(error), is_transient=error.is_transient, retry_after=error.retry_after)
+        own: Exception = error.again()
     elif isinstance(error, ConfigurationError):
         own = ConfigurationError(str(error), field=error.field)
     else:

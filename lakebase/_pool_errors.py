@@ -66,9 +66,7 @@ def translated(error: PoolingError, *, title: str, renewal: str, doing: str) -> 
 
 def mint_error(error: CredentialError, *, pool: str, key: Any) -> CredentialError:
     """A borrower's own error for a mint that failed before a connection was asked for."""
-    return CredentialError(
-        str(error), is_transient=error.is_transient, retry_after=error.retry_after, step=error.step, pool=pool, key=key
-    )
+    return error.again(step=error.step, pool=pool, key=key)
 
 
 def mint_timeout(error: CredentialError, *, title: str, timeout: float, pool: str, key: Any) -> LakebasePoolTimeout:
@@ -92,7 +90,7 @@ def _of_connecting(cause: BaseException | None, facts: dict[str, Any]) -> Except
     if isinstance(cause, ConnectError):
         own = type(cause)(str(cause), failure=cause.failure, **facts)
     elif isinstance(cause, CredentialError):
-        own = type(cause)(str(cause), is_transient=cause.is_transient, retry_after=cause.retry_after, **facts)
+        own = cause.again(**facts)
     elif isinstance(cause, ConfigurationError):
         own = ConfigurationError(str(cause), field=cause.field, **facts)
     else:

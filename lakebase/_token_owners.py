@@ -236,7 +236,7 @@ def _outcome(flight: SingleFlight[Owner]) -> Owner:
     if isinstance(error, IdentityError):
         own = IdentityError(*error.args, header=error.header)
     elif isinstance(error, CredentialError):
-        own = CredentialError(*error.args, is_transient=error.is_transient, retry_after=error.retry_after)
+        own = error.again()
     else:
         own = CredentialError(f"the request's user could not be verified: {type(error).__name__}")
     raise own from (error.__cause__ or error)

@@ -3,7 +3,21 @@
 
 from __future__ import annotations
 
-__all__ = ["InvalidAnswer", "PermissionDenied", "Unauthenticated", "Unreachable", "WorkspaceError", "error_for"]
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import Refusal
+
+__all__ = [
+    "InvalidAnswer",
+    "PermissionDenied",
+    "Unauthenticated",
+    "Unreachable",
+    "WorkspaceError",
+    "error_for",
+    "refusal_of",
+]
 
 
 class WorkspaceError(Exception):
@@ -87,3 +101,22 @@ def error_for(status: int, words: str, retry_after: str | None) -> WorkspaceErro
     if error.is_transient and retry_after is not None and retry_after.isdecimal():
         error.retry_after = float(retry_after)
     return error
+
+
+# The workspace answers with 403 to a token that it does not know, to one without the scope, and to a user without the
+# right: only its words tell them apart.
+_OF_SCOPE = re.compile(r"\bscopes?\b", re.IGNORECASE)
+_OF_TOKEN = re.compile(r"(invalid|expired)\b.{0,30}\btoken|token\b.{0,30}\b(invalid|expired)|ExpiredJwt", re.IGNORECASE)
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """What the workspace has against the token of a request; `None` if something else failed."""
+    if isinstance(error, Unauthenticated):
+        return "token"
+    if not isinstance(error, PermissionDenied | BadRequest):
+        return None
+    if isinstance(error, PermissionDenied) and _OF_SCOPE.search(str(error)):
+        return "scope"
+    if _OF_TOKEN.search(str(error)):
+        return "token"
+    return "permission" if isinstance(error, PermissionDenied) else None

@@ -21,7 +21,7 @@ from ._config_checks import check_claims
 from ._user_client import workspace_at
 from ._workers import run_alone
 from ._workspace import is_transient, new_client, quiet, without_secrets
-from ._workspace_errors import PermissionDenied
+from ._workspace_errors import PermissionDenied, refusal_of
 from .endpoints import check_host, read_write_endpoint
 from .errors import ConfigurationError, CredentialError
 from .identity import token_fingerprint
@@ -186,6 +186,7 @@ def _mint_failed(error: Exception, target: str, client: WorkspaceClient) -> Cred
         f"no credential could be minted for {target}: {type(error).__name__}: {words}. {advice}",
         is_transient=transient,
         retry_after=getattr(error, "retry_after", None),
+        refusal=refusal_of(error),
         step="creating",
     )
 

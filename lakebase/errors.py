@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal, Self, TypeAlias
 
 import psycopg
 
@@ -48,6 +48,10 @@ class IdentityError(LakebaseError, UnauthenticatedError, ValueError):
         self.header = header
 
 
+#: What the workspace has against a user's token; see `CredentialError`.
+Refusal: TypeAlias = Literal["token", "scope", "permission"]
+
+
 class CredentialError(LakebaseError, CreateError, psycopg.OperationalError):
     """
     There is no password: the workspace refused to mint one, did not answer, or the password callable failed. Or there
@@ -59,14 +63,29 @@ class CredentialError(LakebaseError, CreateError, psycopg.OperationalError):
     Attributes:
         is_transient: Whether the same request may work later, with nothing changed.
         retry_after: Seconds before which a workspace that throttles wants no other request; `None` if it did not say.
+        refusal: Why the workspace refused a user's token: `"token"`, it is not valid; `"scope"`, it lacks the scope for
+            databases; `"permission"`, its owner may not use the endpoint. `None` if it refused none.
     """
 
     def __init__(
-        self, message: str, *, is_transient: bool = False, retry_after: float | None = None, **facts: Any
+        self,
+        message: str,
+        *,
+        is_transient: bool = False,
+        retry_after: float | None = None,
+        refusal: Refusal | None = None,
+        **facts: Any,
     ) -> None:
         super().__init__(message, **facts)
         self.is_transient = is_transient
         self.retry_after = retry_after
+        self.refusal = refusal
+
+    def again(self, **facts: Any) -> Self:
+        """The same error as another object, for another caller, with these facts instead of its own."""
+        return type(self)(
+            str(self), is_transient=self.is_transient, retry_after=self.retry_after, refusal=self.refusal, **facts
+        )
 
 
 class CallbackError(LakebaseError, CreateError, psycopg.OperationalError):

@@ -386,8 +386,6 @@ def _outcome(flight: SingleFlight[str]) -> str:
     if error is None:
         return flight.result
     if isinstance(error, CredentialError):
-        own = CredentialError(
-            *error.args, is_transient=error.is_transient, retry_after=error.retry_after, step=error.step
-        )
+        own = error.again(step=error.step)
         raise own from (error.__cause__ or error)
     raise CredentialError(f"no password could be had: {type(error).__name__}", step="creating") from error

@@ -10,7 +10,6 @@ Databricks Apps sets it. Run it with `uvicorn --factory lakebase.demo.app:create
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Any
 
@@ -25,20 +24,17 @@ from starlette.requests import ClientDisconnect
 
 from lakebase import (
     AsyncLakebasePoolManager,
-    CredentialError,
     LakebasePoolConfig,
-    LoginError,
     UserIdentity,
+    answer_error,
     create_async_lakebase_pool,
     request_identity,
 )
-from pooling import PoolExhaustedError, PoolTimeoutError, RequestContext
+from pooling import RequestContext
 from pooling.di import Container, Factory, Managed, Pooled
 from pooling.web.fastapi import Injected, install
 
 __all__ = ["App", "Notes", "Status", "Visits", "create_app"]
-
-logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -210,49 +206,22 @@ async def show_status(status: TheStatus) -> dict[str, str]:
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
-def _answer(status: int, detail: str, **headers: str) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers)
-
-
-async def _answer_login_refused(_: Request, error: Exception) -> JSONResponse:
-    logger.warning("%s", error)  # it names the host, so the client does not get it
-    assert isinstance(error, LoginError)
-    return _answer(403, f"the database refuses this user's login ({error.failure.name.lower()})")
-
-
-async def _answer_no_credential(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, CredentialError)
-    logger.warning("%s", error)
-    if error.is_transient:
-        return await _answer_try_later(request, error)
-    return _answer(401, "the workspace gives no database credential for this user's token; sign in again")
-
-
-async def _answer_try_later(_: Request, error: Exception) -> JSONResponse:
-    logger.warning("%s", error)
-    return _answer(503, "the database is busy or not reachable; try again", **{"Retry-After": "1"})
-
-
 async def _answer_bad_data(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, psycopg.Error)
-    return _answer(422, error.diag.message_primary or "the database refuses this")
+    return JSONResponse({"detail": error.diag.message_primary or "the database refuses this"}, 422)
 
 
 async def _answer_bad_text(_: Request, error: Exception) -> JSONResponse:
-    return _answer(422, f"expected text in UTF-8: {error}")
+    return JSONResponse({"detail": f"expected text in UTF-8: {error}"}, 422)
 
 
 async def _answer_disconnected(_: Request, __: Exception) -> Response:
     return Response(status_code=499)  # for the log: the client is gone
 
 
+#: What this app knows of its data; `lakebase.answer_error` has the rest.
 _ANSWERS = {
     ClientDisconnect: _answer_disconnected,
-    LoginError: _answer_login_refused,
-    CredentialError: _answer_no_credential,
-    psycopg.OperationalError: _answer_try_later,
-    PoolTimeoutError: _answer_try_later,
-    PoolExhaustedError: _answer_try_later,
     psycopg.IntegrityError: _answer_bad_data,
     psycopg.DataError: _answer_bad_data,
     UnicodeDecodeError: _answer_bad_text,
@@ -274,7 +243,7 @@ def create_app(database: LakebasePoolConfig | None = None, container: Any = None
     parts.database.override(LakebasePoolConfig.from_env() if database is None else database)
 
     app = FastAPI(title="Notes")
-    install(app, parts, values=request_identity)
+    install(app, parts, values=request_identity, errors=answer_error)
     app.include_router(mine)
     app.include_router(public)
     for kind, answer in _ANSWERS.items():

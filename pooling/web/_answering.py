@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from .._request.answer import RELEASES, Release
 from .._request.current import Active
 from ..context import RequestContext
-from ..errors import ConfigurationError, UnauthenticatedError
+from ..errors import ConfigurationError
 from ._timing import timed_checkpoint
 from .outcome import note_error, note_unfinished
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from .errors import AnswerError, ErrorAnswer
 
 __all__ = [
     "Answering",
@@ -24,8 +26,9 @@ __all__ = [
     "StreamedBody",
     "aprepare_answer",
     "check_container",
+    "checked_errors",
     "checked_release",
-    "note_refusal",
+    "find_answer",
     "prepare_answer",
 ]
 
@@ -115,18 +118,37 @@ def _failures_noted(ctx: RequestContext, status: int) -> Iterator[None]:
         logger.warning("%s was answered with status %s; what it did is not kept: %s", ctx, status, error)
 
 
-def note_refusal(error: UnauthenticatedError, ctx: RequestContext | None = None) -> str:
+def checked_errors(errors: Any) -> AnswerError | None:
     """
-    Have the request end with an error that is answered with status 401; what to tell the client.
+    Check an `errors` argument.
+
+    Raises:
+        ConfigurationError: It can answer nothing.
+    """
+    if errors is not None and not callable(errors):
+        raise ConfigurationError(
+            f"errors={errors!r}: expected a function such as pooling.web.errors.answer_error, or None", field="errors"
+        )
+    return errors  # type: ignore[no-any-return]
+
+
+def find_answer(errors: AnswerError | None, error: Exception, ctx: RequestContext | None = None) -> ErrorAnswer | None:
+    """
+    The answer to an error that no handler of the app has answered. If there is one, the request ends with the error.
 
     Args:
+        errors: Says how errors are answered; `None` answers none.
         error: The error.
         ctx: The request; the current one if `None`.
     """
-    ctx = ctx or RequestContext.current()
-    note_error(error, ctx)
-    logger.info("%s is answered with status 401: %s", ctx or "a request", error)
-    return str(error)
+    answer = None if errors is None else errors(error)
+    if answer is not None:
+        ctx = ctx or RequestContext.current()
+        note_error(error, ctx)
+        # What the server lacks is for its operator to see; that a client lacks a right is no news.
+        level = logging.WARNING if answer.status >= 500 else logging.INFO
+        logger.log(level, "%s is answered with status %s: %s", ctx or "a request", answer.status, error)
+    return answer
 
 
 class ClosedOnError:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._backends.offload import in_background
 from ..context import RequestContext
-from ..errors import UnauthenticatedError
-from ._answering import aprepare_answer, check_container, checked_release, note_refusal
+from ._answering import aprepare_answer, check_container, checked_errors, checked_release, find_answer
 from ._timing import HEADER, Timings, checked_server_timing, timing_request
+from .errors import answer_error
 from .outcome import note_status, note_unfinished
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ._answering import Release
+    from .errors import AnswerError, ErrorAnswer
 
 __all__ = ["ContainerLifespan", "RequestContextMiddleware", "headers"]
 
@@ -40,6 +41,9 @@ _FAREWELLS = {1000, 1001, 1005}
 #: Messages with a body or a part of one; also those of the extensions for sending files.
 _BODIES = {"http.response.body", "http.response.pathsend", "http.response.zerocopysend"}
 
+#: The key of a scope under which the code inside finds the `Exchange`.
+EXCHANGE = "pooling.exchange"
+
 #: Messages with which an answer begins.
 _STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 
@@ -56,7 +60,9 @@ class RequestContextMiddleware:
     ends when the code that serves it ends. A response that was not sent to its end counts as an error, and so does one
     of status 500 or more. A websocket that its client closes in good order does not.
 
-    An `UnauthenticatedError` that no handler inside has answered is answered with status 401.
+    An error that no handler inside has answered is answered by `errors`: a request without a user with status 401, a
+    pool that has nothing in time with 503, a websocket by closing it. A failed checkpoint is none of these, and neither
+    is what fails when the answer has begun.
 
     Args:
         app: The ASGI app inside.
@@ -68,6 +74,8 @@ class RequestContextMiddleware:
             last part of the response was sent, so background tasks cannot use it; `"handler"` gives pooled values back
             before the response begins, so a stream and background tasks take others. `Inject[App.repo, "handler"]`
             says so for one dependency.
+        errors: Says how an error is answered, as `lakebase.answer_error` does for an app on Lakebase. `None` answers
+            none, so that the server answers with 500.
         server_timing: Whether answers get a `Server-Timing` header: how long the request waited for pools, of that for
             creates, and how long its checkpoint took. Each client sees these times.
         answer: Answers in place of the server when the answer could not be given; returns whether it did.
@@ -80,6 +88,7 @@ class RequestContextMiddleware:
         *,
         values: Values | None = None,
         release: Release = "end",
+        errors: AnswerError | None = answer_error,
         answer: Answer | None = None,
         server_timing: bool = False,
     ) -> None:
@@ -89,6 +98,7 @@ class RequestContextMiddleware:
         self.container = container
         self.values = values
         self.release: Release = checked_release(release)
+        self.errors = checked_errors(errors)
         self.answer = answer
         self.server_timing: bool = checked_server_timing(server_timing)
 
@@ -105,38 +115,48 @@ class RequestContextMiddleware:
             values: Any = self.values(scope) if self.values is not None else {}
             if inspect.isawaitable(values):
                 values = await values
-        except UnauthenticatedError as error:
-            await _refuse(scope, send, note_refusal(error))
+        except Exception as error:
+            found = find_answer(self.errors, error)
+            if found is None:
+                raise
+            await send_answer(scope, send, found)
             return
         title = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
-        exchange = _Exchange(ctx, receive, send, release=self.release, may_be_cut=scope.get("method") == "HEAD")
+        exchange = Exchange(
+            ctx, receive, send, release=self.release, errors=self.errors, may_be_cut=scope.get("method") == "HEAD"
+        )
+        scope[EXCHANGE] = exchange
         with ctx.active():
             async with exchange:
                 try:
                     await self.app(scope, exchange.receive, exchange.send)
                 except Exception as error:
                     if exchange.unanswered is None:
-                        if exchange.is_answered or not isinstance(error, UnauthenticatedError):
+                        found = exchange.find_answer(error)
+                        if found is None:
                             raise
-                        await _refuse(scope, exchange.send, note_refusal(error, ctx))
+                        await send_answer(scope, exchange.send, found)
+                finally:
+                    scope.pop(EXCHANGE, None)  # it refers to the server's parts, which refer to the scope
                 if exchange.unanswered is not None:
                     await self._answer(scope, exchange, exchange.unanswered)
 
-    async def _answer(self, scope: Scope, exchange: _Exchange, failure: Exception) -> None:
+    async def _answer(self, scope: Scope, exchange: Exchange, failure: Exception) -> None:
         """Have a failure answered that the app inside did not answer."""
         if self.answer is None or not await self.answer(scope, exchange.receive, exchange.send, failure):
             raise failure
 
 
-async def _refuse(scope: Scope, send: Send, words: str) -> None:
-    """Answer with status 401; a websocket is closed, which the server answers with 403."""
+async def send_answer(scope: Scope, send: Send, answer: ErrorAnswer) -> None:
+    """Answer a request, or close a websocket; one that was not accepted yet is then answered by the server with 403."""
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
+        await send({"type": "websocket.close", "code": answer.close_code, "reason": answer.close_reason})
         return
-    body = words.encode()
-    about = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 401, "headers": about})
+    body = answer.body
+    about = {"content-type": "application/json", "content-length": str(len(body)), **answer.headers}
+    pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in about.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -264,22 +284,24 @@ def _text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-class _Exchange:
+class Exchange:
     """
     Follows the messages of a request and its response, to know how it ends.
 
     Args:
         release: When pooled values go back.
+        errors: Says how errors are answered.
         may_be_cut: Whether the response may end early without an error.
 
     Attributes:
-        is_answered: Whether an answer was begun, so that no other one can be given.
+        is_answered: Whether an answer was begun, or a websocket closed, so that no other one can be given.
         unanswered: Why the answer could not be given, as long as no other one has been given; else `None`.
     """
 
     __slots__ = (
         "_ctx",
         "_ending",
+        "_errors",
         "_is_begun",
         "_is_complete",
         "_is_whole",
@@ -293,9 +315,17 @@ class _Exchange:
     )
 
     def __init__(
-        self, ctx: RequestContext, receive: Receive, send: Send, *, release: Release, may_be_cut: bool
+        self,
+        ctx: RequestContext,
+        receive: Receive,
+        send: Send,
+        *,
+        release: Release,
+        errors: AnswerError | None,
+        may_be_cut: bool,
     ) -> None:
         self._ctx = ctx
+        self._errors = errors
         self._receive = receive
         self._send = send
         self._release: Release = release
@@ -314,6 +344,7 @@ class _Exchange:
             self._note_cut()  # now, since a middleware in between may send an end of the response itself
         elif message["type"] == "websocket.disconnect":
             self._left = message.get("code")
+            self.is_answered = True
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -342,6 +373,12 @@ class _Exchange:
                 return self._send_last(message)
         return self._send(message)
 
+    def find_answer(self, error: Exception) -> ErrorAnswer | None:
+        """The answer to an error, if one can still be given and the error did not keep another one from going out."""
+        if self.is_answered or self.unanswered is not None:
+            return None
+        return find_answer(self._errors, error, self._ctx)
+
     async def _prepare_and_send(self, message: Message, status: int, release: Release | None) -> None:
         """Send the beginning of the answer, unless it would not be true."""
         try:
@@ -354,7 +391,8 @@ class _Exchange:
 
     def _note_begun(self, message: Message) -> None:
         self.unanswered = None
-        self.is_answered = True
+        if message["type"] != "websocket.accept":  # a websocket can still be closed with a code
+            self.is_answered = True
         if message["type"] == "http.response.start":
             self._is_begun = True
             self._missing = _length(message.get("headers", ()))

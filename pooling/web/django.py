@@ -7,8 +7,9 @@ In the settings::
     POOLING = {"CONTAINER": "shop.pools.app", "VALUES": "shop.pools.values"}
 
 `CONTAINER` is a container or the path to import it from; `VALUES` returns the request's values, given the
-`HttpRequest`, or is the path of such a function; `RELEASE` says when pooled values go back, as for
-`pooling.web.wsgi.RequestContextMiddleware`. All are optional.
+`HttpRequest`, or is the path of such a function; `RELEASE` says when pooled values go back, and `ERRORS` how errors are
+answered, as for `pooling.web.wsgi.RequestContextMiddleware`: with `"lakebase.answer_error"` also those of Lakebase. All
+are optional.
 """
 
 from __future__ import annotations
@@ -25,21 +26,23 @@ from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
 from ..context import RequestContext
-from ..errors import ConfigurationError, RequestContextError, UnauthenticatedError
+from ..errors import ConfigurationError, RequestContextError
 from ._answering import (
     Answering,
     ClosedOnError,
     StreamedBody,
     aprepare_answer,
     check_container,
+    checked_errors,
     checked_release,
-    note_refusal,
+    find_answer,
     prepare_answer,
 )
 from ._dashboard.arguments import check_arguments, plain_decisions
 from ._dashboard.errors import RefusedError
 from ._dashboard.site import MOST_BODY, Request, Site, to_slash
 from ._timing import HEADER, Timings, checked_server_timing, timing_request
+from .errors import answer_error
 from .outcome import note_error, note_status
 
 if TYPE_CHECKING:
@@ -47,11 +50,12 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from ._answering import Release
+    from .errors import ErrorAnswer
 
 __all__ = ["Dashboard", "RequestContextMiddleware"]
 
 
-_NAMES = ("CONTAINER", "VALUES", "RELEASE", "SERVER_TIMING")
+_NAMES = ("CONTAINER", "VALUES", "RELEASE", "ERRORS", "SERVER_TIMING")
 
 
 class RequestContextMiddleware:
@@ -61,7 +65,7 @@ class RequestContextMiddleware:
     It ends when the view has answered, before the response goes out; with a streamed response, when its content is
     complete or given up, and what the view did is made durable before the response goes out. If that fails, as a commit
     can, the error is raised in place of the response.
-    An `UnauthenticatedError` of a view or of `VALUES` is answered with status 401, unless another middleware does it.
+    Other errors of a view or of `VALUES` are answered by `ERRORS`, unless a middleware inside of this one does it.
     Under ASGI use async views with asyncio pools; under WSGI plain views with pools for threads.
 
     Args:
@@ -80,6 +84,7 @@ class RequestContextMiddleware:
             check_container(self.container, "POOLING['CONTAINER']")
         self.values: Any = _imported(given.get("VALUES"))
         self.release: Release = checked_release(given.get("RELEASE", "end"))
+        self.errors = checked_errors(_imported(given.get("ERRORS", answer_error)))
         self.server_timing: bool = checked_server_timing(given.get("SERVER_TIMING", False))
         self.is_async: bool = iscoroutinefunction(get_response)
         if self.is_async:
@@ -104,8 +109,9 @@ class RequestContextMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Called by the framework before it turns an exception of a view into a response."""
         ctx: RequestContext | None = getattr(request, "pooling_context", None)
-        if isinstance(exception, UnauthenticatedError):
-            return _refusal(exception, ctx)
+        answer = find_answer(self.errors, exception, ctx)
+        if answer is not None:
+            return _response(answer)
         if ctx is not None:
             note_error(exception, ctx)
         return None
@@ -119,8 +125,11 @@ class RequestContextMiddleware:
     def _serve(self, request: HttpRequest) -> HttpResponseBase:
         try:
             ctx = self._open(request)
-        except UnauthenticatedError as error:
-            return _refusal(error, None)
+        except Exception as error:
+            answer = find_answer(self.errors, error)
+            if answer is None:
+                raise
+            return _response(answer)
         with Answering(ctx):
             response: Any = self.get_response(request)
             if ctx.must_be_awaited:
@@ -137,8 +146,11 @@ class RequestContextMiddleware:
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
         try:
             ctx = self._open(request)
-        except UnauthenticatedError as error:
-            return _refusal(error, None)
+        except Exception as error:
+            answer = find_answer(self.errors, error)
+            if answer is None:
+                raise
+            return _response(answer)
         async with Answering(ctx):
             response: Any = await self.get_response(request)
             note_status(ctx, response.status_code)
@@ -158,8 +170,10 @@ def _show(timings: Timings | None, response: HttpResponseBase) -> None:
         response.headers[HEADER] = timings.header() if others is None else f"{others}, {timings.header()}"
 
 
-def _refusal(error: UnauthenticatedError, ctx: RequestContext | None) -> HttpResponse:
-    return HttpResponse(note_refusal(error, ctx).encode(), status=401, content_type="text/plain; charset=utf-8")
+def _response(answer: ErrorAnswer) -> HttpResponse:
+    return HttpResponse(
+        answer.body, status=answer.status, content_type="application/json", headers=dict(answer.headers)
+    )
 
 
 class Dashboard:

@@ -22,6 +22,7 @@ from ..di._markers import Marker
 from ..errors import ConfigurationError, RequestContextError
 from . import starlette
 from .asgi import RequestContextMiddleware, headers
+from .errors import answer_error
 from .starlette import lifespan
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from ._answering import Release
     from .asgi import Values
+    from .errors import AnswerError
 
 __all__ = ["CurrentRequest", "Injected", "RequestContextMiddleware", "headers", "install", "lifespan"]
 
@@ -77,6 +79,7 @@ def install(
     values: Values | None = None,
     timeout: float | None = None,
     release: Release = "end",
+    errors: AnswerError | None = answer_error,
     server_timing: bool = False,
 ) -> None:
     """
@@ -91,9 +94,13 @@ def install(
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
         release: When pooled values go back, as for `RequestContextMiddleware`.
+        errors: Says how an error is answered that no exception handler of the app has answered, as of
+            `pooling.web.starlette.install`.
         server_timing: Whether answers get a `Server-Timing` header, as of `RequestContextMiddleware`.
     """
-    starlette.install(app, container, values=values, timeout=timeout, release=release, server_timing=server_timing)
+    starlette.install(
+        app, container, values=values, timeout=timeout, release=release, errors=errors, server_timing=server_timing
+    )
     app.router.lifespan_context = _checking_routes(app, app.router.lifespan_context, release)
     app.dependency_overrides = _Overrides(app.dependency_overrides)
     app.exception_handlers = starlette.NotingHandlers(app.exception_handlers, _is_a_refusal)

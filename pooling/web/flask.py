@@ -7,12 +7,13 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.exceptions import HTTPException, Unauthorized
+from werkzeug.exceptions import HTTPException, default_exceptions
+from werkzeug.wrappers import Response
 
 from ..context import RequestContext
-from ..errors import UnauthenticatedError
-from ._answering import check_container, checked_release, note_refusal, prepare_answer
+from ._answering import check_container, checked_errors, checked_release, find_answer, prepare_answer
 from ._timing import checked_server_timing
+from .errors import answer_error
 from .outcome import note_error, note_status
 from .wsgi import RequestContextMiddleware
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from ._answering import Release
+    from .errors import AnswerError, ErrorAnswer
 
 __all__ = ["Pooling"]
 
@@ -30,8 +32,9 @@ class Pooling:
 
     The request ends when the server closes the body, not in the framework's teardown, which comes before a
     streamed body is sent, and twice with `stream_with_context`. If an answer cannot be given because a checkpoint of
-    the pools failed, as a commit can, the app's error handlers answer that error. An `UnauthenticatedError` without a
-    handler of the app is answered as `abort(401)` is.
+    the pools failed, as a commit can, the app's error handlers answer that error. Other errors without a handler of the
+    app are answered by `errors`, as `abort` with their status is; without a handler of the app for that, with
+    `{"detail": …}`.
 
     Args:
         app: The app, or `None` to call `init_app` later.
@@ -39,6 +42,7 @@ class Pooling:
             container is running when the process ends, it is stopped.
         values: Returns a request's values, given the WSGI environ.
         release: When pooled values go back, as for `pooling.web.wsgi.RequestContextMiddleware`.
+        errors: Says how an error is answered, such as `lakebase.answer_error`; `None` answers none.
         server_timing: Whether answers get a `Server-Timing` header, as of `pooling.web.asgi.RequestContextMiddleware`.
     """
 
@@ -49,6 +53,7 @@ class Pooling:
         *,
         values: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         release: Release = "end",
+        errors: AnswerError | None = answer_error,
         server_timing: bool = False,
     ) -> None:
         if container is not None:
@@ -56,6 +61,7 @@ class Pooling:
         self.container: Any = container
         self.values = values
         self.release: Release = checked_release(release)
+        self.errors = checked_errors(errors)
         self.server_timing: bool = checked_server_timing(server_timing)
         if app is not None:
             self.init_app(app)
@@ -68,20 +74,27 @@ class Pooling:
             self.container,
             values=self.values,
             release=self.release,
+            errors=self.errors,
             server_timing=self.server_timing,
-        )
-        app.error_handler_spec[None][None].setdefault(
-            UnauthenticatedError, lambda error: app.handle_http_exception(Unauthorized(note_refusal(error)))
         )
         answer = app.handle_user_exception
 
-        @functools.wraps(answer)
         def answer_noted(error: Exception) -> Any:
             # The app turns the error into a response; release hooks still have to see it.
             note_error(error, status=_status(error) if isinstance(error, HTTPException) else None)
             return answer(error)
 
-        app.handle_user_exception = answer_noted  # type: ignore[method-assign,assignment]
+        @functools.wraps(answer)
+        def answer_all(error: Exception) -> Any:
+            try:
+                return answer_noted(error)
+            except Exception as raised:
+                found = find_answer(self.errors, error) if raised is error else None
+                if found is None:
+                    raise
+            return app.handle_http_exception(_as_exception(found))
+
+        app.handle_user_exception = answer_all  # type: ignore[method-assign,assignment]
         respond = app.full_dispatch_request
 
         @functools.wraps(respond)
@@ -95,7 +108,7 @@ class Pooling:
             try:
                 prepare_answer(ctx, response.status_code, self.release)
             except Exception as error:  # noqa: BLE001 - raised again, unless the app has a handler for it
-                return app.finalize_request(app.handle_user_exception(error))
+                return app.finalize_request(answer_noted(error))
             return response
 
         app.full_dispatch_request = respond_truly  # type: ignore[method-assign]
@@ -110,3 +123,9 @@ class Pooling:
 def _status(error: HTTPException) -> int | None:
     """The status of the response that was passed to `abort`, or of the exception."""
     return error.code if error.response is None else getattr(error.response, "status_code", None)
+
+
+def _as_exception(answer: ErrorAnswer) -> HTTPException:
+    """The answer as what `abort` raises, which the app's handlers of its status may answer."""
+    response = Response(answer.body, answer.status, dict(answer.headers), content_type="application/json")
+    return default_exceptions.get(answer.status, HTTPException)(answer.detail, response)

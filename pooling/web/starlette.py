@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException, WebSocketException
+from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
-from ..errors import UnauthenticatedError
-from ._answering import check_container, note_refusal
-from .asgi import RequestContextMiddleware, headers
+from ._answering import check_container
+from .asgi import EXCHANGE, RequestContextMiddleware, headers, send_answer
+from .errors import answer_error
 from .outcome import note_error
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from ._answering import Release
-    from .asgi import Receive, Scope, Send, Values
+    from .asgi import App, Exchange, Message, Receive, Scope, Send, Values
+    from .errors import AnswerError, ErrorAnswer
 
 __all__ = ["RequestContextMiddleware", "headers", "install", "lifespan"]
 
@@ -33,6 +37,7 @@ def install(
     values: Values | None = None,
     timeout: float | None = None,
     release: Release = "end",
+    errors: AnswerError | None = answer_error,
     server_timing: bool = False,
 ) -> None:
     """
@@ -41,7 +46,8 @@ def install(
     An exception of a handler counts as an error for the pools' release hooks, also if an exception handler turns it
     into a response. A mounted app has separate exception handlers: call `install` for it, too. If an answer cannot be
     given because a checkpoint of the pools failed, as a commit can, the app's exception handlers answer that error.
-    An `UnauthenticatedError` without a handler of the app is answered as an `HTTPException` of status 401.
+    Other errors that no exception handler of the app has answered, except one for `Exception`, are answered by
+    `errors`, as an `HTTPException` of their status is; without a handler of the app for that, with `{"detail": …}`.
 
     Args:
         app: The app, before it serves.
@@ -49,6 +55,7 @@ def install(
         values: Returns a request's values, given the ASGI scope.
         timeout: As for `Container.stop`.
         release: When pooled values go back, as for `RequestContextMiddleware`.
+        errors: Says how an error is answered, such as `lakebase.answer_error`; `None` answers none.
         server_timing: Whether answers get a `Server-Timing` header, as of `RequestContextMiddleware`.
     """
     check_container(container)
@@ -59,13 +66,15 @@ def install(
         container=container,
         values=values,
         release=release,
+        errors=errors,
         server_timing=server_timing,
         answer=functools.partial(_answer, app),
     )
+    # Inside of all other middlewares, so that these see answers, and add to them what they add to others.
+    app.user_middleware.append(Middleware(_ErrorAnswers, site=app))
     own = ExceptionMiddleware(app.router)
     app.exception_handlers.setdefault(HTTPException, own.http_exception)
     app.exception_handlers.setdefault(WebSocketException, own.websocket_exception)
-    app.exception_handlers.setdefault(UnauthenticatedError, _refusing(app))
     app.exception_handlers = NotingHandlers(app.exception_handlers)
 
 
@@ -112,22 +121,50 @@ async def _answer(app: Starlette, scope: Scope, receive: Receive, send: Send, fa
     return True
 
 
-def _refusing(app: Starlette) -> Callable[[Any, Any], Any]:
-    """A handler of an `UnauthenticatedError`: what the app makes of a status 401."""
+class _ErrorAnswers:
+    """
+    Answers the errors that no exception handler of the app has answered.
 
-    async def refuse(connection: Any, error: UnauthenticatedError) -> Any:
-        words = note_refusal(error)
-        if connection.scope["type"] == "websocket":
-            await connection.close(1008)
-            return None
-        handlers = app.exception_handlers
-        answer: Any = handlers.get(401) or handlers[HTTPException]
-        refusal = HTTPException(401, words)
-        if _is_coroutine_function(answer):
-            return await answer(connection, refusal)
-        return await run_in_threadpool(answer, connection, refusal)
+    Args:
+        app: The ASGI app inside.
+        site: The app that it is a middleware of.
+    """
 
-    return refuse
+    def __init__(self, app: App, *, site: Starlette) -> None:
+        self._app = app
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal is_begun
+            is_begun = is_begun or message["type"] == "http.response.start"  # which a middleware outside may hold back
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        except Exception as error:
+            exchange: Exchange | None = scope.get(EXCHANGE)
+            answer = None if is_begun or exchange is None else exchange.find_answer(error)
+            if answer is None:
+                raise
+            if scope["type"] == "http":
+                response = await self._respond(Request(scope, receive), answer)
+                await response(scope, receive, send)
+            else:
+                await send_answer(scope, send, answer)
+
+    async def _respond(self, request: Request, answer: ErrorAnswer) -> Any:
+        """What the app makes of such a status."""
+        handlers = self._site.exception_handlers
+        handler: Any = handlers.get(answer.status) or handlers[HTTPException]
+        if getattr(handler, "__func__", None) is ExceptionMiddleware.http_exception:  # which answers with plain text
+            return JSONResponse({"detail": answer.detail}, answer.status, answer.headers)
+        refusal = HTTPException(answer.status, answer.detail, answer.headers)
+        if _is_coroutine_function(handler):
+            return await handler(request, refusal)
+        return await run_in_threadpool(handler, request, refusal)
 
 
 def _is_coroutine_function(handler: Callable[..., Any]) -> bool:

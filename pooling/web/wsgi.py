@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ..context import RequestContext
-from ..errors import UnauthenticatedError
 from ._answering import (
     Answering,
     ClosedOnError,
     StreamedBody,
     check_container,
+    checked_errors,
     checked_release,
-    note_refusal,
+    find_answer,
     prepare_answer,
 )
 from ._timing import HEADER, Timings, checked_server_timing, timing_request
+from .errors import answer_error
 from .outcome import note_status
 
 if TYPE_CHECKING:
     from ._answering import Release
+    from .errors import AnswerError, ErrorAnswer
 
 __all__ = ["RequestContextMiddleware"]
 
@@ -47,7 +50,8 @@ class RequestContextMiddleware:
     in one thread, or the parts of one body in several threads. A file that the server sends by itself
     (`wsgi.file_wrapper`) uses no pooled value, so its request ends before it is sent.
 
-    An `UnauthenticatedError` that the app raises before its response is begun is answered with status 401.
+    An error that the app raises before its response is begun is answered by `errors`, as of
+    `pooling.web.asgi.RequestContextMiddleware`.
 
     Args:
         app: The WSGI app inside.
@@ -56,6 +60,7 @@ class RequestContextMiddleware:
             requests that do not need it.
         release: `"end"`, or the same `"response"`, gives pooled values back when the body is closed; `"handler"` does
             so before the response begins. `Inject[App.repo, "handler"]` says so for one dependency.
+        errors: Says how an error is answered; `None` answers none.
         server_timing: Whether answers get a `Server-Timing` header, as of `pooling.web.asgi.RequestContextMiddleware`.
             The checkpoint, which comes after the headers, is not in it, unless a framework's extension runs it before.
     """
@@ -67,6 +72,7 @@ class RequestContextMiddleware:
         *,
         values: Callable[[Environ], Mapping[str, Any]] | None = None,
         release: Release = "end",
+        errors: AnswerError | None = answer_error,
         server_timing: bool = False,
     ) -> None:
         if container is not None:
@@ -75,6 +81,7 @@ class RequestContextMiddleware:
         self.container = container
         self.values = values
         self.release: Release = checked_release(release)
+        self.errors = checked_errors(errors)
         self.server_timing: bool = checked_server_timing(server_timing)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -85,8 +92,11 @@ class RequestContextMiddleware:
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
             values = self.values(environ) if self.values is not None else {}
-        except UnauthenticatedError as error:
-            return _refuse(start_response, note_refusal(error))
+        except Exception as error:
+            found = find_answer(self.errors, error)
+            if found is None:
+                raise
+            return _give_answer(start_response, found)
         title = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
         head = _Head(ctx, self.release)
@@ -104,10 +114,11 @@ class RequestContextMiddleware:
         with Answering(ctx):
             try:
                 body = self.app(environ, start)
-            except UnauthenticatedError as error:
-                if head.is_prepared:
+            except Exception as error:
+                found = None if head.is_prepared else find_answer(self.errors, error, ctx)
+                if found is None:
                     raise
-                body = _refuse(start, note_refusal(error, ctx))
+                body = _give_answer(start, found)
             is_file = _is_file(body, environ)
             if head.status or is_file:
                 with ClosedOnError(body):
@@ -129,11 +140,11 @@ def _showing(timings: Timings, start_response: StartResponse) -> StartResponse:
     return start
 
 
-def _refuse(start_response: StartResponse, words: str) -> list[bytes]:
-    """Answer with status 401, in place of an answer that was begun and not sent; the body. Called for an exception."""
-    body = words.encode()
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    start_response("401 Unauthorized", headers, sys.exc_info())
+def _give_answer(start_response: StartResponse, answer: ErrorAnswer) -> list[bytes]:
+    """Give an answer in place of one that was begun and not sent; the body. Called for an exception."""
+    body = answer.body
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **answer.headers}
+    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(headers.items()), sys.exc_info())
     return [body]
 
 

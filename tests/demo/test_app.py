@@ -170,7 +170,7 @@ async def test_the_token_of_another_user_is_refused(http, headers, lake, parts):
     mallory = lake.add_user("mallory@corp.example")
     answer = await asyncio.wait_for(http.get("/notes", headers=headers(ANN, mallory)), 60)
     assert answer.status_code == 403
-    assert "refuses this user's login" in answer.json()["detail"]
+    assert "refuses your login" in answer.json()["detail"]
     assert lake.stats().user(ANN).refused > 0
     assert lake.stats().user("mallory@corp.example").total == 0
     # The attempt does not lock the real user out.

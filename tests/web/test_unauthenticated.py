@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import fastapi
 import httpx
@@ -11,155 +11,11 @@ import pytest
 from lakebase import ConfigurationError, IdentityError, UserIdentity, request_identity
 from pooling import LazyValue, RequestContext, UnauthenticatedError
 from pooling.web import asgi, wsgi
-from tests.web import django_site
 from tests.web.apps import CallSite, ThreadSite
-from tests.web.servers import Uvicorn, get, nothing_is_out, waitress_server
+from tests.web.frameworks import ALL, ASGI, WSGI, url_of
+from tests.web.servers import get, nothing_is_out
 
 JEROME = {"x-forwarded-email": "jérôme@corp.example".encode(), "x-forwarded-access-token": b"dapi-of-jerome"}
-
-
-def who(container: Any) -> str:
-    container.thing()
-    ctx = RequestContext.current()
-    assert ctx is not None
-    assert ctx["identity"] is ctx["identity"], "made once"
-    return ctx["identity"].user
-
-
-async def awho(container: Any) -> str:
-    await container.thing.aget()
-    return who(container)
-
-
-async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
-    text = await awho(ASGI.container) if scope["path"] == "/who" else "well"
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": text.encode()})
-
-
-def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [(who(WSGI.container) if environ["PATH_INFO"] == "/who" else "well").encode()]
-
-
-class ASGI:
-    """An app on a server: `/health`, which needs no user, and `/who`."""
-
-    container: ClassVar[Any]
-    who = "/who"
-
-    def make(self, values: Any) -> Any:
-        return asgi.ContainerLifespan(
-            asgi.RequestContextMiddleware(asgi_app, self.container, values=values), self.container
-        )
-
-    def serve(self, app: Any) -> Any:
-        return Uvicorn(app)
-
-
-class Starlette(ASGI):
-    def make(self, values: Any) -> Any:
-        from starlette.applications import Starlette
-        from starlette.responses import PlainTextResponse
-        from starlette.routing import Route
-
-        from pooling.web.starlette import install
-
-        async def answer(request: Any) -> Any:
-            return PlainTextResponse(await awho(self.container))
-
-        async def health(request: Any) -> Any:
-            return PlainTextResponse("well")
-
-        app = Starlette(routes=[Route("/who", answer), Route("/health", health)])
-        install(app, self.container, values=values)
-        return app
-
-
-class FastAPI(ASGI):
-    def make(self, values: Any) -> Any:
-        from pooling.web.fastapi import install
-
-        app = fastapi.FastAPI(default_response_class=fastapi.responses.PlainTextResponse)
-        install(app, self.container, values=values)
-
-        @app.get("/who")
-        async def answer() -> str:
-            return await awho(self.container)
-
-        @app.get("/health")
-        async def health() -> str:
-            return "well"
-
-        return app
-
-
-class Litestar(ASGI):
-    def make(self, values: Any) -> Any:
-        import litestar
-
-        from pooling.web.litestar import PoolingPlugin
-
-        container = self.container
-
-        @litestar.get("/who")
-        async def answer() -> str:
-            return await awho(container)
-
-        @litestar.get("/health")
-        async def health() -> str:
-            return "well"
-
-        return litestar.Litestar([answer, health], plugins=[PoolingPlugin(container, values=values)])
-
-
-class DjangoAsync(ASGI):
-    who = "/awho"
-
-    def make(self, values: Any) -> Any:
-        django_site.configure(self.container, VALUES=values)
-        from django.core.handlers.asgi import ASGIHandler
-
-        django_site.asked = awho
-        return asgi.ContainerLifespan(ASGIHandler(), self.container)
-
-
-class WSGI:
-    """The same for threads."""
-
-    container: ClassVar[Any]
-    who = "/who"
-
-    def make(self, values: Any) -> Any:
-        return wsgi.RequestContextMiddleware(wsgi_app, self.container, values=values)
-
-    def serve(self, app: Any) -> Any:
-        return waitress_server(app)
-
-
-class Flask(WSGI):
-    def make(self, values: Any) -> Any:
-        import flask
-
-        from pooling.web.flask import Pooling
-
-        app = flask.Flask("site")
-        Pooling(app, self.container, values=values)
-        app.add_url_rule("/who", "who", lambda: who(self.container))
-        app.add_url_rule("/health", "health", lambda: "well")
-        return app
-
-
-class Django(WSGI):
-    def make(self, values: Any) -> Any:
-        django_site.configure(self.container, VALUES=values)
-        from django.core.handlers.wsgi import WSGIHandler
-
-        django_site.asked = who
-        return WSGIHandler()
-
-
-ALL = [ASGI, Starlette, FastAPI, Litestar, DjangoAsync, WSGI, Flask, Django]
 
 
 @pytest.fixture(params=ALL, ids=lambda kind: kind.__name__)
@@ -177,7 +33,7 @@ def framework(request):
 def test_a_request_without_a_user_is_served_until_it_needs_one(framework):
     values = "lakebase.request_identity" if "Django" in type(framework).__name__ else request_identity
     with framework.serve(framework.make(values)) as served:
-        url = served if isinstance(served, str) else served.url
+        url = url_of(served)
         assert get(url, "/health").text == "well"
         for headers in ({}, {"x-forwarded-email": "a,b"}):
             answer = get(url, framework.who, headers=headers)
@@ -195,7 +51,7 @@ def test_values_that_are_read_at_once_are_answered_with_401_too(framework):
         return {"identity": request_identity(request)["identity"].get()}
 
     with framework.serve(framework.make(values)) as served:
-        url = served if isinstance(served, str) else served.url
+        url = url_of(served)
         assert get(url, "/health").status_code == 401
         assert get(url, "/health", headers=JEROME).text == "well"
 
@@ -257,7 +113,7 @@ async def test_a_websocket_is_refused_and_an_answer_that_was_begun_is_not_taken_
 
     scope = {"type": "websocket", "path": "/", "headers": []}
     await asgi.RequestContextMiddleware(refuses)(scope, receive, send)
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "a stranger"}]
     sent.clear()
     with pytest.raises(StrangerError):
         await asgi.RequestContextMiddleware(begins)({**scope, "type": "http", "method": "GET"}, receive, send)
