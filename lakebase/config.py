@@ -273,7 +273,8 @@ class LakebasePoolConfig(Settings):
                 elif name == "user":
                     advice += ", or ask the workspace: user=resolve_username(config)"
                 elif name == "host":
-                    advice += f"; or endpoint= or {ENVIRONMENT['endpoint'][0]}, whose host the workspace knows"
+                    advice += f"; or endpoint= or {ENVIRONMENT['endpoint'][0]}, whose host the workspace knows. "
+                    advice += "On your own machine, `lakebase local up` runs one and prints the variables"
                 raise ConfigurationError(f"{name} is missing: {advice}", field=name)
 
     # What it amounts to

@@ -1,5 +1,5 @@
 """
-The files that documents show: a block under ```python title="examples/…" has the text of that file.
+The files that documents show: a block of any language with title="examples/…" has the text of that file.
 
 `python -m tests.docs.shown_files` writes the files' texts into the documents; `nox -s fix` does so, too.
 """
