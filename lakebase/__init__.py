@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .pool import AsyncLakebasePool, LakebasePool, create_async_lakebase_pool, create_lakebase_pool
     from .routing import AsyncRoutingPool, RoutingPool
     from .transaction_mode import TransactionModeError, guard_connection, transaction_mode_violations
+    from .untrusted_sql import QueryResult, aread_only_query, read_only_query
     from .user_scope import AsyncUserScopedPool, UserScopedPool
     from .username import aresolve_username, resolve_username
     from .web import answer_error, request_identity
@@ -58,6 +59,10 @@ __all__ = [
     "AsyncRoutingPool",
     "UserScopedPool",
     "AsyncUserScopedPool",
+    # SQL of a language model
+    "read_only_query",
+    "aread_only_query",
+    "QueryResult",
     # Who and with what
     "UserIdentity",
     "request_identity",
@@ -107,6 +112,7 @@ _HOMES = {
     "pool": ("AsyncLakebasePool", "LakebasePool", "create_async_lakebase_pool", "create_lakebase_pool"),
     "routing": ("AsyncRoutingPool", "RoutingPool"),
     "transaction_mode": ("TransactionModeError", "guard_connection", "transaction_mode_violations"),
+    "untrusted_sql": ("QueryResult", "aread_only_query", "read_only_query"),
     "user_scope": ("AsyncUserScopedPool", "UserScopedPool"),
     "username": ("aresolve_username", "resolve_username"),
     "web": ("answer_error", "request_identity"),

@@ -15,7 +15,15 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from ._steps import Steps
 
-__all__ = ["SessionReset", "check_session_reset", "clearing", "ending_block", "plain_cursor", "take_mark"]
+__all__ = [
+    "SessionReset",
+    "check_session_reset",
+    "clearing",
+    "ending_block",
+    "ending_clean_block",
+    "plain_cursor",
+    "take_mark",
+]
 
 logger = logging.getLogger("lakebase")
 
@@ -65,6 +73,22 @@ def ending_block(connection: Any, error: BaseException | None, *, clears: bool =
         if clears:
             connection.pgconn.finish()
         raise
+
+
+def ending_clean_block(
+    pool: Any, connection: Any, error: BaseException | None, *, was_autocommit: bool, clears: bool = True
+) -> Steps[None]:
+    """
+    End a block of SQL that must leave no trace in the session, and put the connection into the state it had before.
+
+    A pool that clears sessions itself does so when the connection comes back.
+    """
+    yield from ending_block(connection, error, clears=clears and getattr(pool, "session_reset", None) is None)
+    if not connection.closed:
+        configure = getattr(pool, "_configure", None)  # the name is psycopg_pool's
+        if take_mark(connection) and configure is not None:
+            yield partial(configure, connection)
+        yield partial(connection.set_autocommit, was_autocommit)
 
 
 def _clearing_or_closing(connection: Any) -> Steps[None]:

@@ -25,7 +25,7 @@ from ._checkpoint import has_to_commit
 from ._delegating import Delegating
 from ._driver_state import sealing
 from ._secrets import HiddenText
-from ._session_reset import SessionReset, check_session_reset, ending_block, take_mark
+from ._session_reset import SessionReset, check_session_reset, ending_clean_block
 from ._steps import arun, run
 from ._token_owners import Owner, TokenOwners, check_owner
 from .errors import ConfigurationError, IdentityError
@@ -155,13 +155,9 @@ class _UserScope(Delegating[P]):
         The next borrower acts for another user, or for none, on the same session.
         """
         sealing(connection, -1)
-        clears = self.session_reset is not None and getattr(self.pool, "session_reset", None) is None
-        yield from ending_block(connection, error, clears=clears)
-        if not connection.closed:
-            configure = getattr(self.pool, "_configure", None)  # the name is psycopg_pool's
-            if take_mark(connection) and configure is not None:
-                yield partial(configure, connection)
-            yield partial(connection.set_autocommit, was_autocommit)
+        yield from ending_clean_block(
+            self.pool, connection, error, was_autocommit=was_autocommit, clears=self.session_reset is not None
+        )
         return isinstance(error, Rollback) and error.transaction is None
 
     def _refuse_loan(self) -> NoReturn:
