@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from pooling import RequestContext, RequestContextError
+
 from ._role_names import role_name_problem
 from ._secrets import HiddenText
 from .errors import IdentityError
 
-__all__ = ["UserIdentity", "token_fingerprint"]
+__all__ = ["UserIdentity", "request_with_user", "token_fingerprint"]
 
 # Set by the proxy of Databricks Apps, which removes a client's own:
 # https://docs.databricks.com/aws/en/dev-tools/databricks-apps/http-headers
@@ -245,3 +247,21 @@ def _title(name: str) -> str:
 
 #: The header with the user's token, as errors name it.
 TOKEN_HEADER = _title(_TOKEN)
+
+
+def request_with_user() -> RequestContext | None:
+    """
+    The current request, for its identity; `None` outside of any.
+
+    Raises:
+        RequestContextError: It has ended. A task or thread that it has started still has it as its current request, and
+            may by now work for another user, as a queue that the first request has started does.
+    """
+    context = RequestContext.current()
+    if context is not None and context.has_ended:
+        raise RequestContextError(
+            f"{context} has ended, so nothing is done as its user any more. Code that runs on, such as a background "
+            "task, opens a RequestContext of its own with the identity for which it works; what serves several users "
+            "is given the pool of each: manager.for_user(identity)."
+        )
+    return context

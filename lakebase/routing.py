@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed
 from psycopg_pool.abc import ACT, CT
 
-from pooling import RequestContext
-
 from ._checkpoint import committing
 from ._delegating import Delegating
 from ._driver_state import lender_of
 from ._steps import arun, run
 from .errors import ConfigurationError, IdentityError
-from .identity import UserIdentity
+from .identity import UserIdentity, request_with_user
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -63,10 +61,11 @@ class _Routing(Delegating[P]):
         An identity that is missing or selects no pool is an error, never a reason to fall back to the app's pool.
 
         Raises:
+            RequestContextError: The request has ended.
             IdentityError: The request has no identity, or one that proves nothing, or is a bare name.
             LookupError: `resolve_user_pool` returned no pool of the user's.
         """
-        context = RequestContext.current()
+        context = request_with_user()
         if context is None:
             return self.app_pool
         identity = context.get("identity")

@@ -18,8 +18,6 @@ from psycopg import NotSupportedError, Rollback
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool.abc import ACT, CT
 
-from pooling import RequestContext
-
 from ._acting import acting_for, role_refusal
 from ._checkpoint import has_to_commit
 from ._delegating import Delegating
@@ -29,7 +27,7 @@ from ._session_reset import SessionReset, check_session_reset, ending_clean_bloc
 from ._steps import arun, run
 from ._token_owners import Owner, TokenOwners, check_owner
 from .errors import ConfigurationError, IdentityError
-from .identity import UserIdentity
+from .identity import UserIdentity, request_with_user
 
 if TYPE_CHECKING:
     from ._steps import Steps
@@ -170,7 +168,7 @@ class _UserScope(Delegating[P]):
 def _identity_of(given: UserIdentity | None) -> UserIdentity:
     """What was given, or else the current request's."""
     if given is None:
-        context = RequestContext.current()
+        context = request_with_user()
         given = None if context is None else context.get("identity")
     if isinstance(given, UserIdentity):
         return given
@@ -242,6 +240,7 @@ class UserScopedPool(_UserScope[ConnectionPool[CT]], ConnectionPool[CT]):
         A context manager: a connection in a transaction of this user; of the request's user if `None`.
 
         Raises:
+            RequestContextError: The request has ended.
             IdentityError: There is none, or it proves nothing, or its token is another user's. No connection is taken.
             CredentialError: Its token could not be verified, since the workspace could not be asked.
             LoginError: The database has no such role, or the app's role may not act as it.

@@ -87,6 +87,11 @@ class HeldResources:
         """Whether the request has ended, or its end has begun."""
         return self._is_closed
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the end of the request is over: what it held went back, and its callbacks have run."""
+        return self._is_closed and self.resolved is NOTHING_RESOLVED
+
     def use_values_of(self, other: Self) -> None:
         owner = self._owner = other._owner or other
         if owner._sharers is None:

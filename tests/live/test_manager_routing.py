@@ -15,7 +15,7 @@ from lakebase import (
     create_lakebase_pool,
     request_identity,
 )
-from pooling import RequestContext
+from pooling import RequestContext, RequestContextError
 from tests.contract.harness import on_both
 from tests.dropin.parts import ask, connection, wait
 from tests.live.manager_parts import Managers, identity
@@ -208,3 +208,17 @@ async def test_a_pool_replaced_between_look_up_and_use_is_looked_up_again(side, 
         async with request(side, identity=ann):
             with pytest.raises(psycopg_pool.PoolClosed):
                 await who(pool)
+
+
+@on_both
+async def test_a_request_that_has_ended_selects_no_pool(side, lakebase_local):
+    """A task that it has started keeps it as the current request, and may serve others by then."""
+    async with Routing(side, lakebase_local) as managers:
+        routing = managers.route()
+        seen = []
+        async with request(side, identity=identity(lakebase_local)) as ctx:
+            ctx.on_close(lambda _: seen.append(routing.current))
+            mine = routing.current
+        assert seen == [mine]  # until its end is over
+        with ctx.active(), pytest.raises(RequestContextError, match=r"request.*has ended.*for_user"):
+            await who(routing)
