@@ -162,12 +162,12 @@ def _fetching(connection: Any, declared: Any, sql: str, limits: _Limits) -> Step
     deadline = monotonic() + limits.timeout
     plain = plain_cursor(connection)
     plain.row_factory = tuple_row
-    yield partial(plain.execute, f"BEGIN READ ONLY; {_time_left(deadline)}")
+    yield partial(plain.execute, f"BEGIN READ ONLY; {_time_left(deadline)}", prepare=False)
     # By the extended protocol, which takes one statement only.
     yield partial(declared.execute, sql)
     columns = [column.name for column in declared.description]
     # What the plan of the query called may have changed it.
-    yield partial(plain.execute, _time_left(deadline))
+    yield partial(plain.execute, _time_left(deadline), prepare=False)
     rows = plain.stream(f"FETCH FORWARD {limits.max_rows + 1} FROM {_CURSOR}")
     is_async = isinstance(connection, psycopg.AsyncConnection)
     take_next: Any = anext if is_async else next

@@ -244,7 +244,7 @@ def test_the_connection_comes_back_as_it_was(lakebase_local, notes):
         connection.commit()
         configured.append(connection)
 
-    for more in ({}, {"session_reset": "discard"}, {"kwargs": {"autocommit": True}}):
+    for more in ({}, {"session_reset": "discard"}, {"kwargs": {"autocommit": True, "prepare_threshold": 0}}):
         with create_lakebase_pool(lakebase_local.config(ANN), max_size=1, configure=configure, **more) as pool:
             for _ in range(2):
                 read_only_query(pool, "select set_config('work_mem', '64kB', false)")

@@ -6,7 +6,8 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 
 import pytest
@@ -47,3 +48,22 @@ def run_recipe(documented_environment) -> Callable[..., subprocess.CompletedProc
         )
 
     return run
+
+
+@pytest.fixture
+def as_owner(documented_environment, monkeypatch) -> Callable[[], AbstractContextManager[None]]:
+    """A block with the environment of the database's owner, in place of the app's."""
+    import databricks.sdk as sdk  # on a busy machine its import takes longer than a pool waits
+
+    assert sdk
+
+    @contextmanager
+    def owner() -> Iterator[None]:
+        with monkeypatch.context() as environment:
+            for name in ("DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"):
+                environment.delenv(name, raising=False)
+            for name, value in documented_environment.environment(user=documented_environment.admin_user).items():
+                environment.setenv(name, value)
+            yield
+
+    return owner
