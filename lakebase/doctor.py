@@ -12,12 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
-from urllib.parse import urlsplit
 
 from ._doctor.examination import examine, examine_all
 from ._doctor.facts import Asked, as_privileges
 from ._doctor.finding import Finding, Fix, Verdict
 from ._doctor.report import SQL_HEAD, as_json, as_sql_file, as_text, exit_status
+from ._doctor.store import has_password
+from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     import argparse
@@ -68,7 +69,13 @@ def diagnose(
             `read_only`; one that is missing beside SELECT is then a warning and no error.
         store: Of a `SharedBudget`: a directory, a `redis://` URL, `postgres` for the table `pooling_leases` in this
             database, or `postgres:TABLE`.
+
+    Raises:
+        ConfigurationError: A text is given in place of a list. What else cannot be is a finding.
     """
+    for name, value in (("schemas", schemas), ("tables", tables), ("privileges", privileges)):
+        if isinstance(value, str):
+            raise ConfigurationError(f"{name}={value!r}: expected a list of names, as [{value!r}]", field=name)
     asked = Asked(
         budget=max_total,
         workers=workers,
@@ -214,7 +221,7 @@ def _is_given(value: Any) -> bool:
 def _user_token(arguments: argparse.Namespace) -> str:
     """The token, which is never an argument: every user of the machine can see those of all processes."""
     if arguments.user_token_env is not None:
-        if token := os.environ.get(arguments.user_token_env, "").strip():
+        if token := _without_scheme(os.environ.get(arguments.user_token_env, "")):
             return token
         raise _UsageError(f"--user-token-env: {arguments.user_token_env} is not set")
     if arguments.user_token != "-":  # noqa: S105
@@ -223,9 +230,14 @@ def _user_token(arguments: argparse.Namespace) -> str:
             "--user-token - and the token on stdin, or --user-token-env NAME. Take the one that you gave for known"
         )
     token = getpass.getpass("User token: ") if sys.stdin.isatty() else sys.stdin.readline()
-    if not token.strip():
+    if not _without_scheme(token):
         raise _UsageError("--user-token -: there is no token on stdin")
-    return token.strip()
+    return _without_scheme(token)
+
+
+def _without_scheme(token: str) -> str:
+    """A token that may have been copied from the header of a request."""
+    return token.strip().removeprefix("Bearer ").strip()
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:
@@ -242,7 +254,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
 
 def _store(given: str | None) -> str | None:
     if given is None or not given.startswith("env:"):
-        if given is not None and "://" in given and urlsplit(given).password:
+        if given is not None and has_password(given):
             raise _UsageError(
                 "--store has a password, which each user of this machine could see in the list of processes: put the "
                 "URL into a variable and give --store env:NAME"

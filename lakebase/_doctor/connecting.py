@@ -6,6 +6,7 @@ A check that depends on one that failed is skipped, not failed a second time.
 
 from __future__ import annotations
 
+import shlex
 import socket
 import time
 import warnings
@@ -22,7 +23,7 @@ from ..limits import ConnectionBudgetWarning
 from ..username import resolve_username, user_name
 from .facts import Facts, first_line, skipped
 from .finding import Finding, Fix, Verdict
-from .role import login_fixes
+from .role import VERIFY, login_fixes
 from .scopes import is_about_scopes, scope_fixes
 from .shell import list_endpoints, look_up
 
@@ -46,7 +47,7 @@ def check_configuration(facts: Facts) -> Finding:
             advice = f"set {'it' if len(missing) == 1 else 'them'}, in the environment or here"
             if len(missing) == 1 and missing[0].startswith("endpoint="):
                 advice += ": it is enough, since the workspace knows its host, its database and your role"
-            return Finding(check, Verdict.FAILED, found, advice)
+            return Finding(check, Verdict.FAILED, found, advice, _fixes_of_missing(missing))
         if config.user is None and config.password is None:
             config = config.merged({"user": resolve_username(config, environ=facts.environ)})
         with warnings.catch_warnings():
@@ -55,9 +56,12 @@ def check_configuration(facts: Facts) -> Finding:
     except ConfigurationError as error:
         if error.__cause__ is None:
             return Finding(check, Verdict.FAILED, str(error))
-        name = type(error.__cause__).__name__
-        found = str(error).replace(f"({name})", f"({name}: {_reason(error.__cause__)})")
-        return Finding(check, Verdict.FAILED, found, _identity_advice(facts, error.__cause__))
+        name, reason = type(error.__cause__).__name__, _reason(error.__cause__)
+        found = str(error).replace(f"({name})", f"({name}: {reason})")
+        if config.token is not None:
+            found = f"the workspace does not say whose the token is ({name}: {reason})"
+        advice = _identity_advice(facts, error.__cause__)
+        return Finding(check, Verdict.FAILED, found, advice, _identity_fixes(advice))
     facts.resolved = resolved
     route = "the pooler" if resolved.pooled else "directly"
     secret = "a minted token" if resolved.is_oauth else "a native password"
@@ -77,6 +81,15 @@ def _missing(config: LakebasePoolConfig, environ: Mapping[str, str]) -> list[str
     return [f"{name}= ({', '.join(ENVIRONMENT[name])})" for name in names if name not in there]
 
 
+def _fixes_of_missing(missing: list[str]) -> tuple[Fix, ...]:
+    if not any(each.startswith("endpoint=") for each in missing):
+        return ()
+    return (
+        Fix("yaml", "env:\n  - name: LAKEBASE_ENDPOINT\n    valueFrom: postgres", "in app.yaml, by the app's resource"),
+        Fix("shell", "export LAKEBASE_ENDPOINT=projects/P/branches/B/endpoints/E", "or elsewhere"),
+    )
+
+
 def check_workspace(facts: Facts) -> Finding:
     check = "workspace"
     config = facts.resolved
@@ -90,7 +103,8 @@ def check_workspace(facts: Facts) -> Finding:
     except Exception as error:  # noqa: BLE001
         advice = _identity_advice(facts, error)
         facts.client = None  # checks that need it are skipped
-        return Finding(check, Verdict.FAILED, f"{type(error).__name__}: {_reason(error)}", advice)
+        found = f"{type(error).__name__}: {_reason(error)}"
+        return Finding(check, Verdict.FAILED, found, advice, _identity_fixes(advice))
     url = facts.client.config.host
     if name and config.user and name != config.user:
         return Finding(
@@ -98,6 +112,7 @@ def check_workspace(facts: Facts) -> Finding:
             Verdict.WARNING,
             f"{url} knows this identity as {name}, and user={config.user!r}",
             "a minted token opens the role of its own identity only, unless that role was granted otherwise",
+            (Fix("shell", f"export PGUSER={shlex.quote(name)}"),),
         )
     return Finding(check, Verdict.OK, f"{url} knows this identity as {name}")
 
@@ -118,6 +133,13 @@ def _identity_advice(facts: Facts, error: BaseException) -> str:
         "check DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET: the secret may be another's, deleted or expired, "
         f"or both of another workspace than {where}"
     )
+
+
+def _identity_fixes(advice: str) -> tuple[Fix, ...]:
+    if not advice.startswith("set DATABRICKS_HOST"):
+        return ()
+    text = "export DATABRICKS_HOST=https://WORKSPACE\ndatabricks auth login --host $DATABRICKS_HOST"
+    return (Fix("shell", text, "to sign in as yourself, where this is no app"),)
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -167,7 +189,9 @@ def check_host(facts: Facts) -> Finding:
                 _endpoint_fixes(config),
             )
         if problem := host_problem(config, facts.hosts):
-            return Finding(check, Verdict.FAILED, problem, "correct host=, or pooled= and read_only=")
+            wanted = facts.hosts.wanted(pooled=config.pooled, read_only=config.read_only)
+            fixes = () if wanted is None else (Fix("shell", f"export PGHOST={shlex.quote(wanted)}"),)
+            return Finding(check, Verdict.FAILED, problem, "correct host=, or pooled= and read_only=", fixes)
         shown += ", as the workspace says"
     return Finding(check, Verdict.OK, shown)
 
@@ -202,9 +226,8 @@ def check_credential(facts: Facts) -> Finding:
     life = (credential.expires_at - datetime.now(UTC)).total_seconds()
     found = f"minted for {config.endpoint or config.instance_name}, good for {life / 60:.0f} min"
     if not 0 < life <= 3700:
-        return Finding(
-            check, Verdict.WARNING, found, "a token lives an hour at most: set this machine's clock right (NTP)"
-        )
+        advice = "a token lives an hour at most: set this machine's clock right (NTP)"
+        return Finding(check, Verdict.WARNING, found, advice, (Fix("shell", "sudo timedatectl set-ntp true"),))
     return Finding(check, Verdict.OK, found)
 
 
@@ -252,7 +275,9 @@ def check_tls(facts: Facts) -> Finding:
         return skipped(check, "login")
     mode = facts.resolved.ssl_mode
     if not facts.connection.pgconn.ssl_in_use:
-        return Finding(check, Verdict.FAILED, "the connection is not encrypted", "set ssl_mode=require or stronger")
+        return Finding(
+            check, Verdict.FAILED, "the connection is not encrypted", "set ssl_mode=require or stronger", (VERIFY,)
+        )
     if mode in ("verify-full", "verify-ca"):
         return Finding(check, Verdict.OK, f"encrypted, the server's certificate verified ({mode})")
     return Finding(

@@ -33,7 +33,13 @@ _NAMED = """
   AND c.relname = %(name)s AND n.nspname = ANY (coalesce(ARRAY[%(schema)s::text], current_schemas(true)))
 ORDER BY array_position(current_schemas(true), n.nspname) LIMIT 1
 """
-_OF_SCHEMA = " AND n.nspname = %(schema)s ORDER BY c.relname"
+# A partition is reached by way of its table, and needs no privilege of its own; an extension cares for what it brings.
+_OF_SCHEMA = """
+  AND n.nspname = %(schema)s AND NOT c.relispartition
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY c.relname
+"""
 _NAMESAKES = f"""
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -95,7 +101,7 @@ def find_relation(facts: Facts, schema: str | None, name: str, privileges: Seque
 
 
 def relations_of(facts: Facts, schema: str, privileges: Sequence[str]) -> list[Relation]:
-    """All tables and views of a schema."""
+    """All tables and views of a schema, but for partitions and what extensions have brought."""
     values = {"schema": schema, "privileges": list(privileges)}
     return [Relation(*row) for row in facts.connection.execute(_RELATIONS + _OF_SCHEMA, values)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from .._access import Access
@@ -16,7 +17,10 @@ from .statements import as_sql, drop_role
 if TYPE_CHECKING:
     from ..config import LakebasePoolConfig
 
-__all__ = ["check_role", "login_fixes"]
+__all__ = ["VERIFY", "check_role", "login_fixes"]
+
+#: Encrypts, and proves who answers.
+VERIFY = Fix("shell", "export PGSSLMODE=verify-full PGSSLROOTCERT=system", "for a Lakebase of Databricks")
 
 _ROLE = """
 SELECT current_user, rolsuper, rolbypassrls, rolconnlimit, has_database_privilege(current_database(), 'CONNECT')
@@ -58,7 +62,10 @@ def login_fixes(config: LakebasePoolConfig, failure: ConnectFailure) -> tuple[Fi
         statements = [grant, alter_role(str(config.user), "LOGIN")]
         return (as_sql(statements, "as the database's owner"),)
     if failure is ConnectFailure.TLS:
-        return (Fix("shell", "export PGSSLMODE=verify-full PGSSLROOTCERT=system", "for a Lakebase of Databricks"),)
+        return (VERIFY,)
+    if failure is ConnectFailure.UNREACHABLE and config.server_host is not None:
+        command = f"nc -vz {shlex.quote(config.server_host)} {config.port}"
+        return (Fix("shell", command, "to see whether this network lets it through"),)
     return ()
 
 

@@ -11,10 +11,14 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from .facts import Facts, skipped
 from .finding import Finding, Fix, Verdict
+
+if TYPE_CHECKING:
+    from .facts import Facts
 
 __all__ = ["check_scopes", "is_about_scopes", "scope_fixes"]
 
@@ -28,12 +32,15 @@ _IDENTITY = ("iam.", "openid", "offline_access", "email", "profile")
 def check_scopes(facts: Facts) -> Finding | list[Finding]:
     """Whether a user's token may mint, as far as it tells. Asks nobody: the token itself has its scopes."""
     check = "token scopes"
-    config = facts.resolved or facts.config
-    if config.token is None:
+    token = facts.config.token
+    if token is None:
         return []
-    if facts.client is None:
-        return skipped(check, "workspace")
-    facts.scopes = _scopes_of(config.token)
+    claims = _claims_of(token)
+    facts.scopes = _scopes_in(claims)
+    expires_at = claims.get("exp")
+    if isinstance(expires_at, int | float) and (ago := time.time() - expires_at) > 0:
+        found = f"the token expired {ago / 60:.0f} min ago"
+        return Finding(check, Verdict.FAILED, found, "take the one of a new request: the app gets it for an hour")
     if facts.scopes is None:
         return Finding(check, Verdict.OK, "a token without scopes of its own: it allows what its owner may do")
     shown = ", ".join(facts.scopes) or "none"
@@ -89,20 +96,25 @@ def _after(words: str) -> str:
     return f"; {words}" if words else ""
 
 
-def _scopes_of(token: str) -> tuple[str, ...] | None:
+def _claims_of(token: str) -> Mapping[str, Any]:
     """
-    The scopes that a token names; `None` for one that is no JSON Web Token, or names none.
+    What a JSON Web Token says of itself; nothing for a token of another kind.
 
     Its signature is not checked: this is what to expect of the workspace, which checks it.
     """
     parts = token.split(".")
     if len(parts) != 3:
-        return None
+        return {}
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        found = claims.get("scope", claims.get("scp"))
-    except (ValueError, AttributeError):
-        return None
+    except (ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _scopes_in(claims: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The scopes among the claims; `None` if there are none."""
+    found = claims.get("scope", claims.get("scp"))
     if isinstance(found, str):
         return tuple(found.split())
     return tuple(map(str, found)) if isinstance(found, list) else None

@@ -46,9 +46,8 @@ def check_sources(facts: Facts) -> Finding:
 
 
 def _identity(facts: Facts, given: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
-    secrets = [name for name in SECRET_FIELDS if given.get(name) is not None]
-    if "password" in secrets:
-        return ["password: a native one (given)"]
+    if facts.resolved is not None and not facts.resolved.is_oauth:
+        return [f"password: a native one ({'given' if given.get('password') else 'PGSERVICE'})"]
     url = facts.config.workspace_url or environ.get("DATABRICKS_HOST")
     profile = environ.get("DATABRICKS_CONFIG_PROFILE")
     if facts.config.workspace_client is not None:
@@ -59,7 +58,7 @@ def _identity(facts: Facts, given: Mapping[str, Any], environ: Mapping[str, str]
         lines = (
             [f"workspace_url={url} (DATABRICKS_HOST)"] if url else [f"workspace: of the profile {profile or 'DEFAULT'}"]
         )
-    if "token" in secrets:
+    if given.get("token") is not None:
         return [*lines, "identity: the owner of the user token (given)"]
     kind = getattr(getattr(facts.client, "config", None), "auth_type", None)
     variables = [name for name in ("DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID") if environ.get(name)]

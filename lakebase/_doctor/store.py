@@ -25,7 +25,7 @@ from .statements import as_sql
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["check_store", "judged_server", "store_problem", "unfit_server"]
+__all__ = ["check_store", "has_password", "judged_server", "store_problem", "unfit_server"]
 
 _NAME = "store"
 _ROUNDS = 5
@@ -44,9 +44,18 @@ def store_problem(store: str) -> str | None:
     """Why the text of a store cannot be used, in words that do not repeat it; `None` if it can."""
     if _POSTGRES.fullmatch(store):
         return None
-    if "://" in store and urlsplit(store).scheme not in _REDIS_SCHEMES:
+    if "://" in store and store.partition("://")[0] not in _REDIS_SCHEMES:
         return "it has a scheme that is none of redis://, rediss:// and unix://; for the Lakebase itself: postgres"
+    try:
+        urlsplit(store)
+    except ValueError:  # whose text may have a part of the password
+        return "it is no URL"
     return None if store else "it is empty"
+
+
+def has_password(store: str) -> bool:
+    """Whether the text of a store has a password in it, also where it is no URL after all."""
+    return "://" in store and ("@" in store or "password=" in store)
 
 
 def check_store(facts: Facts) -> Finding | list[Finding]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import subprocess
 import sys
+import time
 
 import pytest
 from databricks.sdk.service.postgres import (
@@ -96,6 +99,31 @@ def test_a_token_that_may_mint_is_fine(lakebase_user, kind: str, words: str) -> 
     assert words in scopes.found
 
 
+def test_a_token_that_has_expired_is_told_before_anything_else_is_guessed(lakebase_user) -> None:
+    claims = {"sub": lakebase_user.name, "scope": "postgres", "exp": time.time() - 600}
+    token = f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}.sig"
+    scopes = found_one("token scopes", lakebase_user.config(token=token))
+    assert (scopes.verdict, scopes.found) == (Verdict.FAILED, "the token expired 10 min ago")
+    assert found_one("workspace", lakebase_user.config(token=token)).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("token", ["a.b.c", "a.W10=.c", "a.eyJzY29wZSI6MX0=.c", "....", "dapi\u00e9"])
+def test_a_token_of_another_kind_has_no_scopes_to_look_at(lakebase_user, token: str) -> None:
+    assert found_one("token scopes", lakebase_user.config(token=token)).verdict is Verdict.OK
+
+
+def test_a_token_that_the_workspace_does_not_know_is_told_as_that(lakebase_local) -> None:
+    given = {
+        "token": "dapi-of-nobody",
+        "workspace_url": lakebase_local.workspace_url,
+        "endpoint": "projects/p/branches/b",
+    }
+    configuration = found_one("configuration", given)
+    words = "the workspace does not say whose the token is (PermissionDenied: Invalid access token)"
+    assert (configuration.verdict, configuration.found) == (Verdict.FAILED, words)
+    assert configuration.advice.startswith("check token=: it may have expired")
+
+
 def test_an_app_has_no_scopes_to_look_at(app_environment) -> None:
     assert [each for each in diagnose() if each.check == "token scopes"] == []
 
@@ -106,7 +134,7 @@ def test_an_app_has_no_scopes_to_look_at(app_environment) -> None:
 @pytest.mark.usefixtures("app_environment")
 def test_the_token_of_a_user_comes_from_a_variable(lakebase_user, monkeypatch: pytest.MonkeyPatch) -> None:
     token = lakebase_user.lake.forwarded_token(lakebase_user.name, SCOPED)
-    monkeypatch.setenv("USER_TOKEN", token)
+    monkeypatch.setenv("USER_TOKEN", f"Bearer {token}\n")  # as copied from a header
     status, text = run("--user-token-env", "USER_TOKEN")
     assert status == 0, text
     assert f"{lakebase_user.name} to databricks_postgres" in text
@@ -151,6 +179,17 @@ def test_an_identity_without_a_role_gets_one_by_the_sql_of_the_finding(lakebase_
     assert f"databricks_create_role('{lakebase_user.name}', 'USER');" in role.sql
     mend(admin, role)
     assert found_one("role", lakebase_user.config()).verdict is Verdict.OK
+
+
+def test_the_role_of_a_service_principal_is_made_as_one(lakebase_local, branch: str, admin) -> None:
+    client_id, _ = lakebase_local.add_service_principal()
+    owner = lakebase_local.workspace_client().postgres
+    (name,) = [role.name for role in owner.list_roles(branch) if role.status.postgres_role == client_id]
+    owner.delete_role(name).wait()
+    role = found_one("role", lakebase_local.config(client_id))
+    assert '"identity_type": "SERVICE_PRINCIPAL"' in role.fixes[1].text
+    mend(admin, role)
+    assert found_one("role", lakebase_local.config(client_id)).verdict is Verdict.OK
 
 
 def test_a_role_that_is_spelled_otherwise_is_named(lakebase_local, branch: str) -> None:
@@ -270,6 +309,31 @@ def test_a_provisioned_instance_has_a_state(lakebase_user) -> None:
     config = lakebase_user.config(endpoint=None, instance_name=lakebase_user.lake.instance_name)
     endpoint = found_one("endpoint", config)
     assert (endpoint.verdict, endpoint.found) == (Verdict.OK, "a provisioned instance, AVAILABLE")
+
+
+def test_what_is_missing_has_the_lines_that_set_it() -> None:
+    (configuration,) = found("configuration", {"database": "d"})
+    assert configuration.fixes[0].text == "env:\n  - name: LAKEBASE_ENDPOINT\n    valueFrom: postgres"
+    workspace = found_one("workspace", {"endpoint": "projects/p/branches/b", "user": "u"})
+    assert "databricks auth login" in workspace.fixes[0].text
+
+
+def test_another_host_than_the_endpoints_has_the_line_that_corrects_it(lakebase_user) -> None:
+    host = found_one("host", lakebase_user.config(host="localhost", ssl_mode="verify-ca"))
+    assert host.fixes[0].text == f"export PGHOST={lakebase_user.lake.host}"
+
+
+def test_a_port_that_nothing_listens_on_has_the_command_that_tries_it() -> None:
+    config = {"host": "127.0.0.1", "port": 1, "database": "d", "user": "u", "password": "p"}
+    login = found_one("login", config)
+    assert (login.verdict, login.fixes[0].text) == (Verdict.FAILED, "nc -vz 127.0.0.1 1")
+
+
+def test_a_certificate_that_is_not_trusted_has_the_settings_that_verify(lakebase_user, tmp_path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    login = found_one("login", lakebase_user.config(ssl_root_cert=str(tmp_path / "empty.pem")))
+    assert login.verdict is Verdict.FAILED
+    assert login.fixes[0].text == "export PGSSLMODE=verify-full PGSSLROOTCERT=system"
 
 
 def test_a_name_without_an_address_has_the_command_that_asks_the_dns() -> None:

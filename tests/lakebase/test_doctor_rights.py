@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lakebase import ConfigurationError
 from lakebase.doctor import Verdict, diagnose
 from tests.lakebase.doctor_parts import found, found_one, mend
 
@@ -87,6 +88,17 @@ def test_tables_of_a_schema_are_opened_now_and_later(lakebase_user, admin, schem
     assert found_one("table", lakebase_user.config(), tables=[f"{schema}.later"]).verdict is Verdict.OK
 
 
+def test_partitions_are_not_the_apps_to_grant(lakebase_user, admin, schema: str) -> None:
+    admin.execute(f'GRANT USAGE ON SCHEMA {schema} TO "{lakebase_user.name}"')
+    admin.execute(f"CREATE TABLE {schema}.visits (day int) PARTITION BY RANGE (day)")
+    admin.execute(f"CREATE TABLE {schema}.visits_1 PARTITION OF {schema}.visits FOR VALUES FROM (0) TO (9)")
+    admin.execute(f'GRANT {ALL} ON {schema}.visits TO "{lakebase_user.name}"')
+    now, _ = found("schema", lakebase_user.config(), schemas=[schema])
+    assert (now.verdict, "it has 1 tables and views" in now.found) == (Verdict.OK, True)
+    gap = found_one("row security", lakebase_user.config(), schemas=[schema])
+    assert gap.found.startswith(f"{schema}.visits is a table")
+
+
 def test_a_schema_of_many_closed_tables_names_ten(lakebase_user, admin, schema: str) -> None:
     admin.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role_of(lakebase_user)}")
     for number in range(12):
@@ -168,6 +180,12 @@ def test_the_sequence_of_a_serial_column_has_a_right_of_its_own(lakebase_user, a
     assert f"may not use the sequence {schema}.visits_id_seq" in finding.found
     mend(admin, finding)
     assert found_one("table", lakebase_user.config(), tables=[f"{schema}.visits"]).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("name", ["schemas", "tables", "privileges"])
+def test_a_text_is_no_list_of_names(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{name}='select': expected a list of names"):
+        diagnose({}, environ={}, **{name: "select"})
 
 
 def test_a_privilege_that_there_is_not_ends_the_examination(lakebase_user) -> None:
