@@ -115,7 +115,7 @@ class Leaseholder:
         """
         if used > self.used or demand > 0:
             self._grew_at = now
-        is_growing = (used > 0 or demand > 0) and now - self._grew_at < self.idle_after
+        is_growing = demand > 0 or (used > 0 and now - self._grew_at < self.idle_after)
         if demand > self._demand:
             self._poll, self._look_at = SOONEST_POLL, -inf
         if not self.is_valid(now):

@@ -117,6 +117,16 @@ async def test_unused_places_go_back_after_a_while_and_all_when_the_pool_stops(s
 
 
 @on_both
+async def test_places_are_leased_though_unused_ones_go_back_at_once(side, tmp_path):
+    budget = SharedBudget(64, FileLeases(tmp_path), block=8, idle_after=0.0)
+    pool = side.pool(Workshop(side), max_size=64, budget=budget)
+    values = [await pool.acquire() for _ in range(3)]
+    await side.until(lambda: budget.leased == 3)
+    for value in values:
+        await pool.release(value)
+
+
+@on_both
 async def test_a_pool_is_filled_to_min_size_from_a_shared_budget(side, tmp_path):
     pool = side.pool(Workshop(side), min_size=3, max_size=9, budget=SharedBudget(4, FileLeases(tmp_path)))
     await pool.start()
