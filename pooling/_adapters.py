@@ -174,6 +174,9 @@ class AsyncContextManagerAdapter(ContextManagerAdapter):
 
     __slots__ = ()
 
+    def is_at_hand(self, pool: Any) -> bool:
+        return getattr(pool, "is_at_hand", False) is True
+
     async def take(self, pool: Any, ctx: Context, options: dict[str, Any]) -> Any:
         return await self._open(pool, options).__aenter__()
 

@@ -9,7 +9,7 @@ from dependency_injector import containers, providers
 
 from ..errors import ConfigurationError
 from ._plan import effective, path_to_pooled, reachable
-from ._scopes import PerContainer, PerRequest
+from ._scopes import PerContainer
 
 __all__ = ["captives", "refuse_captors"]
 
@@ -70,6 +70,4 @@ def _names(members: Mapping[str, Any]) -> dict[Any, str]:
 def _called(provider: Any, names: dict[Any, str]) -> str:
     name = names.get(provider) or names.get(effective(provider))
     kind = type(effective(provider)).__name__
-    if isinstance(effective(provider), PerRequest):
-        kind = "Pooled"
     return f"{name} ({kind})" if name else kind

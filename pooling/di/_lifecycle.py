@@ -24,6 +24,7 @@ __all__ = [
     "astart",
     "astop",
     "discards_awaitable",
+    "find_step",
     "run_step",
     "start",
     "startable",
@@ -161,19 +162,19 @@ def run_step(made: Any, step: str, given: Any, label: str) -> None:
     Raises:
         ConfigurationError: There is no such method, or it must be awaited.
     """
-    call = _find_step(made, step, given, label)
+    call = find_step(made, step, given, label)
     if call is not None and discards_awaitable(call()):
         raise ConfigurationError(f"{label!r}: its {step} must be awaited; use a{step}() of the container")
 
 
 async def arun_step(made: Any, step: str, given: Any, label: str) -> None:
     """As `run_step`. A coroutine function runs in the loop, any other on a worker thread, since it may block."""
-    call = _find_step(made, step, given, label)
+    call = find_step(made, step, given, label)
     if call is not None:
         await _awaited(call() if inspect.iscoroutinefunction(call) else await in_worker(call))
 
 
-def _find_step(made: Any, step: str, given: Any, label: str) -> Callable[[], Any] | None:
+def find_step(made: Any, step: str, given: Any, label: str) -> Callable[[], Any] | None:
     if given is None:
         return None
     if given is WHERE_IT_HAS_ONE:

@@ -21,7 +21,7 @@ from dependency_injector import providers
 
 from .._request.current import get_current
 from ..binding import is_provider
-from ._scopes import PerContainer, PerRequest, Watched
+from ._scopes import PerContainer, RequestScoped, Watched
 
 if TYPE_CHECKING:
     from .._request.answer import Release
@@ -71,14 +71,14 @@ class Plan:
     def __init__(self, root: Any, plainly: Callable[[], Any] | None = None) -> None:
         self._root = root
         self._plainly = plainly or root
-        self._pooled: tuple[PerRequest[Any], ...] = ()
+        self._pooled: tuple[RequestScoped[Any], ...] = ()
         self._unwatched: tuple[Any, ...] = ()  # providers that do not report overrides
         self._is_undecided = False  # whether a choice waits for the values of `_pooled`
         self._holds = False  # whether the plan is valid as long as none of those is overridden
         self._changes = 0
         self._look()
 
-    def pooled(self) -> tuple[PerRequest[Any], ...]:
+    def pooled(self) -> tuple[RequestScoped[Any], ...]:
         """The pooled providers whose values a call needs now, dependencies first."""
         if not self._holds or (self._unwatched and _any_overridden(self._unwatched)):
             self._look()
@@ -93,7 +93,9 @@ class Plan:
                 return self._take_rest(taking, needed, ctx)
         return self.take(ctx) if is_undecided else None
 
-    async def _take_rest(self, taking: Awaitable[Any], needed: Iterable[PerRequest[Any]], ctx: RequestContext) -> None:
+    async def _take_rest(
+        self, taking: Awaitable[Any], needed: Iterable[RequestScoped[Any]], ctx: RequestContext
+    ) -> None:
         await taking
         for provider in needed:  # `begin` does nothing for those already taken
             begun = provider.begin(ctx)
@@ -161,14 +163,14 @@ class _Walk:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.pooled: list[PerRequest[Any]] = []
+        self.pooled: list[RequestScoped[Any]] = []
         self.unwatched: list[Any] = []
         self.is_overridden = False
         self.is_undecided = False
         self.varies = False
         self._seen: set[Any] = set()
 
-    def pooled_of(self, provider: Any) -> list[PerRequest[Any]]:
+    def pooled_of(self, provider: Any) -> list[RequestScoped[Any]]:
         self.visit(provider)
         return self.pooled
 
@@ -184,7 +186,9 @@ class _Walk:
         if provider.last_overriding is not None:
             self.is_overridden = True
             self.visit(provider.last_overriding)
-        elif isinstance(provider, PerRequest):
+        elif isinstance(provider, RequestScoped):
+            if provider.made_of is not None:
+                self.visit(provider.made_of)
             self.pooled.append(provider)
         elif isinstance(provider, providers.Selector):
             self._visit_selected(provider)
@@ -237,7 +241,7 @@ def _any_overridden(unwatched: tuple[Any, ...]) -> bool:
 
 
 def _step(provider: Any) -> Step:
-    if isinstance(provider, PerRequest):
+    if isinstance(provider, RequestScoped):
         return _value_step(provider)
     if type(provider) in FACTORIES:
         return _object_step(provider)
@@ -246,7 +250,7 @@ def _step(provider: Any) -> Step:
     return lambda _: provider()
 
 
-def _value_step(provider: PerRequest[Any]) -> Step:
+def _value_step(provider: RequestScoped[Any]) -> Step:
     first = provider.first
 
     def value(ctx: RequestContext) -> Any:
@@ -335,7 +339,7 @@ def _is_synchronous(provider: Any) -> bool:
         return False
     if isinstance(
         provider,
-        PerRequest | PerContainer | providers.Delegate | providers.Configuration | providers.ConfigurationOption,
+        RequestScoped | PerContainer | providers.Delegate | providers.Configuration | providers.ConfigurationOption,
     ):
         return True
     if isinstance(provider, providers.Object):
@@ -388,7 +392,7 @@ def path_to_pooled(provider: Any) -> list[Any] | None:
         seen.add(node)
         trail.append(node)
         answering = effective(node)
-        if isinstance(answering, PerRequest) or any(visit(child) for child in dependencies(answering)):
+        if isinstance(answering, RequestScoped) or any(visit(child) for child in dependencies(answering)):
             return True
         trail.pop()
         return False

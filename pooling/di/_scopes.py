@@ -22,7 +22,7 @@ from ..locks import make_rlock
 if TYPE_CHECKING:
     from ..context import RequestContext
 
-__all__ = ["PerContainer", "PerRequest", "Watched"]
+__all__ = ["PerContainer", "RequestScoped", "Watched"]
 
 T = TypeVar("T")
 
@@ -106,10 +106,15 @@ class _Scoped(Watched, providers.Provider[T]):
         raise NotImplementedError
 
 
-class PerRequest(_Scoped[T]):
+class RequestScoped(_Scoped[T]):
     """Provider of one value for each request."""
 
     __slots__ = ()
+
+    @property
+    def made_of(self) -> Any:
+        """The provider that makes the value of what the same request has; `None` if it comes from a pool."""
+        return None
 
     def first(self, ctx: RequestContext) -> T:
         """A request's value, on its first use. May block."""

@@ -46,6 +46,7 @@ __all__ = [
     "Provides",
     "Source",
     "Use",
+    "ValueSource",
     "source_provider",
 ]
 
@@ -277,17 +278,72 @@ HasPools: TypeAlias = "_HasPool[Lends[T]] | _HasGetPool[Lends[T]]"
 _OPTIONS = ("timeout", "priority")
 
 
-class Source:
+class ValueSource:
+    """
+    Where a request has the value of a provider from.
+
+    Attributes:
+        provider: What it depends on, or `None`.
+        declared: The name of the value's provider in a container class, if it is only declared.
+        is_fixed: Whether all requests take from the same pool, so that its identity is enough to find the value.
+    """
+
+    __slots__ = ("declared", "is_fixed", "provider")
+
+    #: What the value's provider is called in messages.
+    kind: ClassVar[str]
+
+    def __init__(self, provider: Any) -> None:
+        self.provider = provider
+        self.declared: str | None = None
+        self.is_fixed = False
+
+    @property
+    def label(self) -> str:
+        """The name of the value's provider in messages."""
+        return self.declared or f"{self.kind}({type(self.provider).__name__})"
+
+    def refuse_declaration(self) -> None:
+        """
+        Check that the value's provider belongs to a container.
+
+        Raises:
+            ConfigurationError: It is only declared in a class.
+        """
+        if self.declared is not None:
+            raise ConfigurationError(
+                f"{self.declared} is a declaration; build the container first and use its own: app = App(); "
+                f"app.{self.declared.rpartition('.')[2]}()"
+            )
+
+    @property
+    def made_of(self) -> Any:
+        """See `RequestScoped.made_of`."""
+        return None
+
+    def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
+        """Have a request take the value. May block."""
+        raise NotImplementedError
+
+    async def atake(self, ctx: RequestContext, options: dict[str, Any], asking: Any) -> Any:
+        """As `take`; records the value for the provider `asking`."""
+        raise NotImplementedError
+
+    def copied(self, memo: dict[Any, Any]) -> ValueSource:
+        """A copy for another container."""
+        raise NotImplementedError
+
+
+class Source(ValueSource):
     """
     The pools of a pooled provider, of which each request uses one, chosen by its key or by `select`.
 
-    Attributes:
-        provider: The provider of the pool, or of the object that `key` or `select` find it in.
-        is_fixed: Whether all requests use the same pool, so that its identity is enough to find the value.
-        declared: The name of the pooled provider in a container class, if it is only declared.
+    Its `provider` is that of the pool, or of the object that `key` or `select` find it in.
     """
 
-    __slots__ = ("_key", "_name", "_select", "declared", "is_fixed", "provider")
+    __slots__ = ("_key", "_name", "_select")
+
+    kind = "Pooled"
 
     def __init__(
         self,
@@ -298,12 +354,11 @@ class Source:
     ) -> None:
         if select is not None and key is not None:
             raise ConfigurationError("Pooled: select and key exclude each other; give one", field="select")
-        self.provider = provider
+        super().__init__(provider)
         self._select = select
         self._key = key
         self._name = name
         self.is_fixed = select is None and key is None and name is None and isinstance(provider, PerContainer)
-        self.declared: str | None = None
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """
@@ -325,19 +380,12 @@ class Source:
                 )
 
     def copied(self, memo: dict[Any, Any]) -> Source:
-        """A copy for another container."""
         return Source(providers.deepcopy(self.provider, memo), self._select, self._key, self._name)
-
-    @property
-    def label(self) -> str:
-        """The name of the pooled provider in messages."""
-        return self.declared or f"Pooled({type(self.provider).__name__})"
 
     # Between the choice of a pool and its use, another request may have replaced it, as with a user's new token: then
     # the pool is chosen again. If the same closed pool is chosen twice, it was stopped, and that is an error.
 
     def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
-        """Have a request take a value of its pool. May block."""
         pool, key = self._choose(ctx)
         while True:
             try:
@@ -348,7 +396,6 @@ class Source:
                     raise
 
     async def atake(self, ctx: RequestContext, options: dict[str, Any], asking: Any) -> Any:
-        """As `take`; records the value for the provider `asking`."""
         pool, key = self._choose(ctx)
         while True:
             try:
@@ -360,11 +407,7 @@ class Source:
 
     def _choose(self, ctx: RequestContext) -> tuple[Any, Any]:
         """The pool for this request, and the key of its value among those that the request holds."""
-        if self.declared is not None:
-            raise ConfigurationError(
-                f"{self.declared} is a declaration; build the container first and use its own: app = App(); "
-                f"app.{self.declared.rpartition('.')[2]}()"
-            )
+        self.refuse_declaration()
         pool = self.provider()
         if self._key is not None:
             pool = self._pool_of_key(pool, self._key, ctx)

@@ -17,7 +17,7 @@ from ..locks import make_rlock
 from . import _checks, _lifecycle
 from ._lookup import comes_from, declare, enlist, name_of, pairs, provider_under, withdraw
 from ._plan import Plan, everything
-from ._scopes import PerContainer, PerRequest
+from ._scopes import PerContainer, RequestScoped
 from .providers import Factory
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ class Container(_Methods, containers.DeclarativeContainer):
                 _refuse_hiding(cls.__name__, name)
         declare(cls)
         for name, value in vars(cls).items():
-            if isinstance(value, PerContainer | PerRequest):
+            if isinstance(value, PerContainer | RequestScoped):
                 value.declared_as(f"{cls.__name__}.{name}")
 
 

@@ -1,7 +1,7 @@
 """
-The providers for containers: `Pool`, `AsyncPool`, `Pooled`, `Managed` and `Factory`.
+The providers for containers: `Pool`, `AsyncPool`, `Pooled`, `PerRequest`, `Managed` and `Factory`.
 
-`_scopes` has their common base classes, `_plan` the calls of a graph of them.
+`_scopes` and `_request_values` have their common base classes, `_plan` the calls of a graph of them.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import inspect
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from dependency_injector import providers
 
-from .._engine.lease import NOTHING
-from .._request.current import NO_REQUEST, get_current
+from .._request.current import get_current
 from ..binding import is_provider
-from ..errors import ConfigurationError, RequestContextError
+from ..errors import ConfigurationError
 from ..service import AsyncPoolingService, PoolingService
-from ._captives import refuse_captors
 from ._lifecycle import WHERE_IT_HAS_ONE, arun_step, discards_awaitable, run_step
+from ._making import Making
 from ._plan import FACTORIES, Plan
-from ._scopes import PerContainer, PerRequest, Watched
+from ._request_values import RequestValue
+from ._scopes import PerContainer, Watched
 from ._sources import PoolProvider, Source, source_provider
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Options = PoolingServiceOptions | Mapping[str, Any] | providers.Provider[Any] | None
 
-__all__ = ["AsyncPool", "Factory", "Managed", "Pool", "Pooled"]
+__all__ = ["AsyncPool", "Factory", "Managed", "PerRequest", "Pool", "Pooled"]
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -139,7 +139,7 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
 # --- a request's value -----------------------------------------------------------------------------------------------
 
 
-class Pooled(PerRequest[T]):
+class Pooled(RequestValue[T]):
     """
     Provider of one value per request, taken from a pool on first use and given back when the request ends.
 
@@ -159,9 +159,7 @@ class Pooled(PerRequest[T]):
     """
 
     if not TYPE_CHECKING:
-        # `__call__` is a function of each instance, replaced when the provider is overridden, so that a second use in a
-        # request, the most frequent call, is one look-up.
-        __slots__ = ("__call__", "_is_checked", "_is_fixed", "_options", "_origin", "_source")
+        __slots__ = ()
 
     @overload
     def __init__(
@@ -201,129 +199,63 @@ class Pooled(PerRequest[T]):
     def __init__(
         self, source: Any = None, *, select: Any = None, key: Any = None, name: str | None = None, **options: Any
     ) -> None:
-        super().__init__()
-        self._source = Source(source_provider(source), select, key, name)
-        self._source.check_options(options)
-        self._options = options
-        self._origin: Pooled[T] = self  # the provider that it is a copy of
-        self._is_checked = False  # whether no longer-lived provider depends on it
-        self.changed()
-
-    # --- resolving -----------------------------------------------------------------------------------------------
-
-    def changed(self) -> None:
-        """Choose again what a call does, and have all plans that this provider is part of made again."""
-        self._is_fixed = self._source.is_fixed and self._declared is None
-        answer: Any = self._by_request() if self.last_overriding is None else super().__call__
-        self.__call__ = answer  # type: ignore[method-assign]
-        super().changed()
-
-    def _by_request(self) -> Callable[[], T]:
-        """Make the function that a call runs while the provider is not overridden."""
-        first = self.first
-
-        def value() -> Any:
-            """
-            This request's value.
-
-            Raises:
-                RequestContextError: No request is open, or it has ended; or the value has not been taken yet and taking
-                    it must be awaited or would block an event loop.
-            """
-            try:
-                return get_current().resolved[self]
-            except KeyError:
-                pass
-            return first(get_current())
-
-        return value
-
-    def _provide(self, args: Any, kwargs: Any) -> T:
-        return self._by_request()()
-
-    def first(self, ctx: RequestContext) -> T:
-        """A request's value, on its first use; errors as for calling the provider."""
-        if ctx is NO_REQUEST:
-            raise self._no_request()
-        if not self._is_checked:
-            self._check()
-        if self._is_fixed:
-            pool = self._source.provider.ready or self._source.provider()
-            value = ctx.take(pool, id(pool), self._options)
-        else:
-            value = self._source.take(ctx, self._options)
-        ctx.put(self, value)
-        return value  # type: ignore[no-any-return]
-
-    def begin(self, ctx: RequestContext) -> Awaitable[T] | None:
-        """
-        Have a request take its value if it has none yet; returns what to await, or `None`.
-
-        Raises:
-            RequestContextError: No request is open, or it has ended.
-        """
-        if self in ctx.resolved:
-            return None
-        over = self.last_overriding
-        if over is not None:
-            return over.begin(ctx) if isinstance(over, Pooled) else None
-        if ctx is NO_REQUEST:
-            raise self._no_request()
-        if not self._is_checked:
-            self._check()
-        if not self._is_fixed:
-            return self._source.atake(ctx, self._options, self)
-        pool = self._source.provider.ready or self._source.provider()
-        key = id(pool)
-        if not self._options:
-            value = ctx.take_idle(pool, key)
-            if value is not NOTHING:
-                ctx.put(self, value)
-                return None
-        return ctx.atake(pool, key, self._options, self)
-
-    def aget(self) -> Awaitable[T]:
-        """This request's value, to be awaited. Does not block the event loop."""
-        over = self.last_overriding
-        if over is not None:
-            return over.aget() if isinstance(over, Pooled) else _at_hand(over())
-        ctx = get_current()
-        return self.begin(ctx) or _at_hand(ctx.resolved[self])
-
-    def _check(self) -> None:
-        """Refuse a provider that would keep the value; before the first value is taken."""
-        refuse_captors(self._origin)
-        self._is_checked = True
-
-    def _no_request(self) -> RequestContextError:
-        return RequestContextError(
-            f"{self._source.label} is one value per request, and no request is open here: use it inside "
-            "`with app.request():`, a web middleware of pooling.web, or a function decorated with pooling.di.task. In "
-            "a web app, call pooling.web's `install` after other middlewares were added; what runs outside of the HTTP "
-            "request, such as an event of Gradio, is a task of its own."
-        )
-
-    # --- being a provider ----------------------------------------------------------------------------------------
-
-    def declared_as(self, name: str) -> None:
-        """Note that this provider belongs to a container class, whose containers use copies of it."""
-        super().declared_as(name)
-        self._source.declared = self._declared
-
-    @property
-    def related(self) -> Iterator[providers.Provider[Any]]:
-        """What this provider depends on."""
-        if self._source.provider is not None:
-            yield self._source.provider
-        yield from super().related
-
-    def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
-        copied._source, copied._options = self._source.copied(memo), self._options
-        copied._origin = self._origin
+        found = Source(source_provider(source), select, key, name)
+        found.check_options(options)
+        super().__init__(found, options)
 
 
-async def _at_hand(value: T) -> T:
-    return value
+class PerRequest(RequestValue[T]):
+    """
+    Provider of one object per request that is not pooled: a session on a pooled connection, a unit of work.
+
+    It is made on first use, once for all tasks and threads of the request that ask at the same time, and every call in
+    the request returns it. Pooled values that it is made of are taken before and given back after it. In asyncio a call
+    is synchronous as that of `Pooled`: `inject` makes the object first; without it, use `await provider.aget()`.
+
+    A child of the request has an object of its own, since it may be of another user.
+
+    Args:
+        make: What makes it: a class, a function, or a provider. A generator function, plain or async, yields it once;
+            what follows the `yield` runs when the request ends, in the reverse order of making, and an exception that
+            ended the request is raised at the `yield`. In asyncio a plain function runs in the event loop.
+        *args: Arguments of `make`; providers are replaced by what they provide in the request.
+        checkpoint: What to do with it before the request's answer goes out, such as `"flush"`: the name of a method, or
+            a function of the object; may be a coroutine function. It comes before the checkpoint of what it is made of.
+        **kwargs: As `args`, by name.
+    """
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    @overload
+    def __init__(
+        self,
+        make: type[T] | providers.Provider[T],
+        /,
+        *args: Any,
+        checkpoint: str | Callable[[T], Any] | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        make: Callable[..., Iterator[T] | AsyncIterator[T] | Coroutine[Any, Any, T]],
+        /,
+        *args: Any,
+        checkpoint: str | Callable[[T], Any] | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        make: Callable[..., T],
+        /,
+        *args: Any,
+        checkpoint: str | Callable[[T], Any] | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def __init__(self, make: Any = None, /, *args: Any, checkpoint: Any = None, **kwargs: Any) -> None:
+        super().__init__(Making.of(make, args, kwargs, checkpoint))
 
 
 # --- other objects with a start and a stop ---------------------------------------------------------------------------

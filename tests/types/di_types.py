@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, assert_type
 
@@ -47,6 +47,18 @@ class OnlyCreates:
 
 def make() -> Session:
     return Session()
+
+
+def yields(of: Session) -> Iterator[Session]:
+    yield of
+
+
+def generates(of: Session) -> Generator[Session, None, None]:
+    yield of
+
+
+async def ayields(of: Session) -> AsyncIterator[Session]:
+    yield of
 
 
 async def amake() -> Session:
@@ -156,6 +168,15 @@ class App(di.Container):
     from_object = di.Pooled(Tenants(), key="tenant")
     from_selected_object = di.Pooled(Tenants(), select=lambda tenants, ctx: tenants.get_pool(ctx["tenant"]))
 
+    # a request's objects that are not pooled
+    made = di.PerRequest(make)
+    made_of_class = di.PerRequest(Repo, session, checkpoint="flush")
+    made_of_coroutine = di.PerRequest(amake)
+    made_of_generator = di.PerRequest(yields, session, checkpoint=lambda session: session.query())
+    made_of_other_generator = di.PerRequest(generates, of=session)
+    made_of_async_generator = di.PerRequest(ayields, session)
+    made_of_provider = di.PerRequest(providers.Factory(Session, "x"))
+
     # what is built on them
     repo = providers.Factory(Repo, session=session)
     own = di.Factory(Repo, session=session)
@@ -186,6 +207,16 @@ def managed(app: App) -> None:
     assert_type(app.stopped(), Worker)
     assert_type(app.awaited(), Worker)
     assert_type(app.of_other(), Worker)
+
+
+async def made(app: App) -> None:
+    assert_type(app.made(), Session)
+    assert_type(app.made_of_class(), Repo)
+    assert_type(await app.made_of_coroutine.aget(), Session)
+    assert_type(app.made_of_generator(), Session)
+    assert_type(app.made_of_other_generator(), Session)
+    assert_type(await app.made_of_async_generator.aget(), Session)
+    assert_type(app.made_of_provider(), Session)
 
 
 async def values(app: App) -> None:

@@ -1,0 +1,166 @@
+"""What all providers of one value per request share; they differ in where the value comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._engine.lease import NOTHING
+from .._request.current import NO_REQUEST, get_current
+from ..errors import RequestContextError
+from ._captives import refuse_captors
+from ._scopes import RequestScoped
+
+if TYPE_CHECKING:
+    from dependency_injector import providers
+
+    from ..context import RequestContext
+    from ._sources import ValueSource
+
+__all__ = ["RequestValue"]
+
+T = TypeVar("T")
+
+
+class RequestValue(RequestScoped[T]):
+    """
+    Provider of one value per request, made or taken on its first use.
+
+    Args:
+        source: Where a request has the value from.
+        options: For the source.
+    """
+
+    if not TYPE_CHECKING:
+        # `__call__` is a function of each instance, replaced when the provider is overridden, so that a second use in a
+        # request, the most frequent call, is one look-up.
+        __slots__ = ("__call__", "_is_checked", "_is_fixed", "_options", "_origin", "_source")
+
+    def __init__(self, source: ValueSource, options: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self._source = source
+        self._options = options or {}
+        self._origin: RequestValue[T] = self  # the provider that it is a copy of
+        self._is_checked = False  # whether no longer-lived provider depends on it
+        self.changed()
+
+    # --- resolving -----------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Choose again what a call does, and have all plans that this provider is part of made again."""
+        self._is_fixed = self._source.is_fixed and self._declared is None
+        answer: Any = self._by_request() if self.last_overriding is None else super().__call__
+        self.__call__ = answer  # type: ignore[method-assign]
+        super().changed()
+
+    def _by_request(self) -> Callable[[], T]:
+        """Make the function that a call runs while the provider is not overridden."""
+        first = self.first
+
+        def value() -> Any:
+            """
+            This request's value.
+
+            Raises:
+                RequestContextError: No request is open, or it has ended; or the value has not been taken yet and taking
+                    it must be awaited or would block an event loop.
+            """
+            try:
+                return get_current().resolved[self]
+            except KeyError:
+                pass
+            return first(get_current())
+
+        return value
+
+    def _provide(self, args: Any, kwargs: Any) -> T:
+        return self._by_request()()
+
+    def first(self, ctx: RequestContext) -> T:
+        """A request's value, on its first use; errors as for calling the provider."""
+        if ctx is NO_REQUEST:
+            raise self._no_request()
+        if not self._is_checked:
+            self._check()
+        if self._is_fixed:
+            pool = self._source.provider.ready or self._source.provider()
+            value = ctx.take(pool, id(pool), self._options)
+        else:
+            value = self._source.take(ctx, self._options)
+        ctx.put(self, value)
+        return value  # type: ignore[no-any-return]
+
+    def begin(self, ctx: RequestContext) -> Awaitable[T] | None:
+        """
+        Have a request take its value if it has none yet; returns what to await, or `None`.
+
+        Raises:
+            RequestContextError: No request is open, or it has ended.
+        """
+        if self in ctx.resolved:
+            return None
+        over = self.last_overriding
+        if over is not None:
+            return over.begin(ctx) if isinstance(over, RequestValue) else None
+        if ctx is NO_REQUEST:
+            raise self._no_request()
+        if not self._is_checked:
+            self._check()
+        if not self._is_fixed:
+            return self._source.atake(ctx, self._options, self)
+        pool = self._source.provider.ready or self._source.provider()
+        key = id(pool)
+        if not self._options:
+            value = ctx.take_idle(pool, key)
+            if value is not NOTHING:
+                ctx.put(self, value)
+                return None
+        return ctx.atake(pool, key, self._options, self)
+
+    def aget(self) -> Awaitable[T]:
+        """This request's value, to be awaited. Does not block the event loop."""
+        over = self.last_overriding
+        if over is not None:
+            return over.aget() if isinstance(over, RequestValue) else _at_hand(over())
+        ctx = get_current()
+        return self.begin(ctx) or _at_hand(ctx.resolved[self])
+
+    def _check(self) -> None:
+        """Refuse a provider that would keep the value; before the first value is taken."""
+        refuse_captors(self._origin)
+        self._is_checked = True
+
+    def _no_request(self) -> RequestContextError:
+        return RequestContextError(
+            f"{self._source.label} is one value per request, and no request is open here: use it inside "
+            "`with app.request():`, a web middleware of pooling.web, or a function decorated with pooling.di.task. In "
+            "a web app, call pooling.web's `install` after other middlewares were added; what runs outside of the HTTP "
+            "request, such as an event of Gradio, is a task of its own."
+        )
+
+    # --- being a provider ----------------------------------------------------------------------------------------
+
+    def declared_as(self, name: str) -> None:
+        """Note that this provider belongs to a container class, whose containers use copies of it."""
+        super().declared_as(name)
+        self._source.declared = self._declared
+
+    @property
+    def made_of(self) -> Any:
+        """The provider that makes the value of what the same request has; `None` if it comes from a pool."""
+        return self._source.made_of
+
+    @property
+    def related(self) -> Iterator[providers.Provider[Any]]:
+        """What this provider depends on."""
+        if self._source.provider is not None:
+            yield self._source.provider
+        yield from super().related
+
+    def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
+        copied._source, copied._options = self._source.copied(memo), self._options
+        copied._origin = self._origin
+
+
+async def _at_hand(value: T) -> T:
+    return value
