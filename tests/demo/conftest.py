@@ -14,7 +14,7 @@ ANN, BOB = "ann@corp.example", "bob@corp.example"
 
 @pytest.fixture(scope="session")
 def lake(request):
-    with LocalLakebase(pooler="off", postgres=request.config.getoption("--postgres")) as lake:
+    with LocalLakebase(pooler="off", postgres=request.config.getoption("--lakebase-postgres")) as lake:
         yield lake
 
 

@@ -124,7 +124,11 @@ def test_without_an_environment_the_app_says_what_is_missing(environment, folder
 def test_its_tests_pass(environment, folder, request):
     options = ["-q", "-W", "error", "-W", "ignore:Using", "-p", "no:cacheprovider"]
     # Its own plugin alone: loading those of other packages takes seconds.
-    options += ["-p", "lakebase.local.pytest_plugin", f"--postgres={request.config.getoption('--postgres')}"]
+    options += [
+        "-p",
+        "lakebase.local.pytest_plugin",
+        f"--lakebase-postgres={request.config.getoption('--lakebase-postgres')}",
+    ]
     printed = run(
         " ".join([shell_block("python -m pytest"), *options]),
         {**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},

@@ -12,7 +12,7 @@ numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def lake(request):
-    with LocalLakebase(pooler="off", postgres=request.config.getoption("--postgres")) as lake:
+    with LocalLakebase(pooler="off", postgres=request.config.getoption("--lakebase-postgres")) as lake:
         yield lake
 
 

@@ -29,7 +29,7 @@ def quiet():
 @pytest.fixture(scope="module")
 def proven(quiet, request):
     """A run of the short form; the text of its outcome is shown where a test fails."""
-    with LocalLakebase(postgres=request.config.getoption("--postgres")) as lake:
+    with LocalLakebase(postgres=request.config.getoption("--lakebase-postgres")) as lake:
         outcome = Run(lake, SHORT).go()
     print(outcome.text())  # noqa: T201 - what pytest shows with a failure
     return outcome
@@ -69,7 +69,7 @@ TINY = dataclasses.replace(SHORT, users=4, threads=3, tasks=3, budget=4, timeout
 @pytest.fixture(scope="module")
 def spoiled(quiet, request):
     """A local Lakebase for runs that are meant to fail."""
-    with LocalLakebase(pooler="off", postgres=request.config.getoption("--postgres")) as lake:
+    with LocalLakebase(pooler="off", postgres=request.config.getoption("--lakebase-postgres")) as lake:
         yield lake
 
 

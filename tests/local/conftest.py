@@ -16,7 +16,7 @@ numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def shared_lake(request):
-    with LocalLakebase(read_only=True, postgres=request.config.getoption("--postgres")) as lake:
+    with LocalLakebase(read_only=True, postgres=request.config.getoption("--lakebase-postgres")) as lake:
         yield lake
 
 

@@ -71,20 +71,42 @@ def test_its_fixtures_give_tests_a_lakebase_and_users(run, monkeypatch):
     assert "2 passed" in result.stdout, result.stdout + result.stderr
 
 
+def test_its_option_clashes_with_none_of_another_project(run, tmp_path):
+    with (tmp_path / "conftest.py").open("a") as conftest:
+        conftest.write("    parser.addoption('--postgres')\n")
+    result = run(
+        "--postgres=its-own",
+        tests="def test_it(request): assert request.config.getoption('--postgres') == 'its-own'",
+    )
+    assert "1 passed" in result.stdout, result.stdout + result.stderr
+
+
+def test_it_loads_next_to_nothing_until_a_fixture_is_asked_for():
+    code = """
+import sys, pytest
+before = set(sys.modules)
+import lakebase.local.pytest_plugin
+new = {name.partition('.')[0] for name in set(sys.modules) - before}
+print(sorted(name for name in new if name not in sys.stdlib_module_names))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout.strip() == "['lakebase']", "neither the driver, nor what makes certificates, nor the SDK"
+
+
 def test_nothing_starts_for_tests_that_use_no_fixture_of_it(run):
-    result = run("--postgres=/nowhere", tests="def test_nothing(): pass")
+    result = run("--lakebase-postgres=/nowhere", tests="def test_nothing(): pass")
     assert "1 passed" in result.stdout, result.stdout + result.stderr
 
 
 def test_a_missing_postgres_is_an_error_and_no_skip(run):
-    result = run("--postgres=/nowhere")
+    result = run("--lakebase-postgres=/nowhere")
     assert "2 errors" in result.stdout
     assert "no Postgres found for postgres='/nowhere'" in result.stdout
     assert result.returncode == 1
 
 
 def test_without_a_docker_engine_docker_is_an_error_and_no_skip(run, tmp_path):
-    result = run("--postgres=docker", DOCKER_HOST=f"unix://{tmp_path}/no-engine.sock")
+    result = run("--lakebase-postgres=docker", DOCKER_HOST=f"unix://{tmp_path}/no-engine.sock")
     assert "2 errors" in result.stdout, result.stdout + result.stderr
     assert "no Docker engine answers" in result.stdout
     assert "skipped" not in result.stdout
@@ -102,7 +124,7 @@ def system_postgres():
 
 @pytest.mark.skipif(system_postgres() is None, reason="no Postgres is installed by the system's packages")
 def test_the_systems_postgres_serves_as_well(run):
-    result = run("--postgres=system")
+    result = run("--lakebase-postgres=system")
     assert "2 passed" in result.stdout, result.stdout + result.stderr
 
 
@@ -119,5 +141,5 @@ def docker_answers():
 
 @pytest.mark.skipif(not docker_answers(), reason="no Docker engine answers on this machine")
 def test_a_container_serves_as_well(run):
-    result = run("--postgres=docker")
+    result = run("--lakebase-postgres=docker")
     assert "2 passed" in result.stdout, result.stdout + result.stderr

