@@ -17,6 +17,7 @@ import tempfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -29,6 +30,7 @@ ENGINE_TESTS = ("tests/operations", "tests/contract", "tests/interrupts")
 ENGINE_NEEDS = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis")
 # pyright counts as unknown what has the engine's fields, whose types it infers, or is based on untyped classes.
 KNOWN_TYPES = 0.95
+EXTRAS_FOR_DEVELOPERS = {"test", "lint", "docs", "bench", "dev", "recipes"}
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "format", "mypy", "pyright", "quick"]
@@ -171,6 +173,48 @@ def wheel(session: nox.Session) -> None:
     session.run("lakebase", "--help", silent=True)
 
 
+@nox.session(requires=["build"], default=False)
+def sbom(session: nox.Session) -> None:
+    """Write the list of all that the wheel and its extras for users install: dist/sbom.cdx.json."""
+    session.install("-q", *(f"{the_wheel()}[{name}]" for name in extras_for_users()))
+    session.install("-q", "--force-reinstall", "--no-deps", str(the_wheel()))
+    python = Path(session.bin) / ("python.exe" if os.name == "nt" else "python")
+    with tempfile.TemporaryDirectory() as tools:  # not into the environment that it lists
+        install = ("uv", "pip", "install", "-q", "--target", tools, "cyclonedx-bom~=7.5")
+        session.run(python_of_the_tree(), "-m", *install, external=True)
+        session.run(
+            *(python_of_the_tree(), "-m", "cyclonedx_py", "environment", str(python), "--pyproject", "pyproject.toml"),
+            *("--output-reproducible", "--output-file", str(DIST / "sbom.cdx.json")),
+            env={"PYTHONPATH": tools},
+            external=True,
+        )
+    parts = json.loads((DIST / "sbom.cdx.json").read_text("utf-8"))["components"]
+    session.log(f"{len(parts)} distributions in {DIST / 'sbom.cdx.json'}")
+
+
+@nox.session(venv_backend="none", requires=["build"], default=False)
+def releasable(session: nox.Session) -> None:
+    """Look whether the tree can be released: `nox -s releasable -- v1.2.3 https://github.com/OWNER/NAME`."""
+    tag, repository = session.posargs or (f"v{project()['version']}", project()["urls"]["Repository"])
+    if tag != f"v{project()['version']}":
+        session.error(f"the tag {tag} is not that of version {project()['version']} in pyproject.toml")
+    if not any(line.startswith(f"## [{tag[1:]}]") for line in (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()):
+        session.error(f"CHANGELOG.md has no section ## [{tag[1:]}]: what is under Unreleased becomes that one")
+    if elsewhere := [url for url in project()["urls"].values() if not url.startswith(repository)]:
+        session.error(f"[project.urls] in pyproject.toml lead elsewhere than to {repository}: {elsewhere}")
+    built = map(str, sorted(DIST.glob("lakebase_pooling-*")))
+    session.run(python_of_the_tree(), "-m", "twine", "check", "--strict", *built, external=True)
+
+
+@nox.session(default=False)
+def workflows(session: nox.Session) -> None:
+    """Check the workflows of .github: their form, and what an attacker could make of them."""
+    session.install("-q", "zizmor~=1.32", "check-jsonschema~=0.39")
+    files = [str(path) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
+    session.run("zizmor", "--offline", "--quiet", *files)
+
+
 @nox.session(venv_backend="none", requires=["wheel"], default=False)
 def public_types(session: nox.Session) -> None:
     """Let pyright judge the installed wheel: how many public names have a known type."""
@@ -235,9 +279,19 @@ def the_wheel() -> Path:
     return found
 
 
+def project() -> dict[str, Any]:
+    """What pyproject.toml says of the project."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]  # type: ignore[no-any-return]
+
+
 def extra(name: str) -> list[str]:
     """The requirements of an extra."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"][name]
+    return project()["optional-dependencies"][name]  # type: ignore[no-any-return]
+
+
+def extras_for_users() -> list[str]:
+    """The extras that an app installs; the others are for those who work on the library."""
+    return [name for name in project()["optional-dependencies"] if name not in EXTRAS_FOR_DEVELOPERS]
 
 
 def requirements(name: str, distributions: tuple[str, ...]) -> list[str]:
