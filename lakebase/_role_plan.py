@@ -211,7 +211,7 @@ def _defaults(access: Access, facts: Facts, schema: Schema) -> Iterator[Missing]
     for creator in _creators(access, facts, schema):
         for objects, of_level in PRIVILEGES.items():
             kind = _DEFAULT_KINDS[objects]
-            lacking = tuple(
+            lacking: tuple[Privilege, ...] = tuple(
                 privilege
                 for privilege in of_level[access.level]
                 if not {(schema.name, creator, kind, privilege), (None, creator, kind, privilege)} & facts.defaults
@@ -268,8 +268,11 @@ def _policies(access: Access, facts: Facts, schema: Schema) -> Iterator[Missing]
                 "create a policy first (CREATE POLICY): without one, all its rows would be hidden",
             )
             continue
-        words: list[LiteralString] = [] if table.has_row_security else ["ENABLE"]
-        words += [] if table.is_forced else ["FORCE"]
+        words: list[LiteralString] = []
+        if not table.has_row_security:
+            words.append("ENABLE")
+        if not table.is_forced:
+            words.append("FORCE")
         if words:
             yield Missing(
                 f"row-level security on table {table.name!r} of schema {schema.name!r}: {' and '.join(words).lower()}",

@@ -199,7 +199,7 @@ def _statements(access: Access, verb: Verb) -> Iterator[str]:
 
 
 def _on_all_objects(access: Access, schema: str, verb: Verb) -> Iterator[str]:
-    wanted = [
+    wanted: list[tuple[Objects, tuple[Privilege, ...]]] = [
         (objects, privileges) for objects, of_level in PRIVILEGES.items() if (privileges := of_level[access.level])
     ]
     for objects, privileges in wanted:
