@@ -50,7 +50,7 @@ class RequestContextMiddleware:
     in one thread, or the parts of one body in several threads. A file that the server sends by itself
     (`wsgi.file_wrapper`) uses no pooled value, so its request ends before it is sent.
 
-    An error that the app raises before its response is begun is answered by `errors`, as of
+    An error that the app or its body raises before the first bytes of the response is answered by `errors`, as of
     `pooling.web.asgi.RequestContextMiddleware`.
 
     Args:
@@ -99,26 +99,15 @@ class RequestContextMiddleware:
             return _give_answer(start_response, found)
         title = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
-        head = _Head(ctx, self.release)
-
-        def start(status: str, headers: list[tuple[str, str]], *rest: Any, **named: Any) -> Any:
-            head.note(int(status[:3]) if status[:3].isdigit() else 0, headers)
-            write = start_response(status, headers, *rest, **named)
-
-            def write_prepared(part: bytes) -> Any:
-                head.prepare()
-                return write(part)
-
-            return write_prepared
-
+        head = _Head(ctx, self.release, self.errors, start_response)
         with Answering(ctx):
             try:
-                body = self.app(environ, start)
+                body = self.app(environ, head.start)
             except Exception as error:
-                found = None if head.is_prepared else find_answer(self.errors, error, ctx)
-                if found is None:
+                other = head.give_other(error)
+                if other is None:
                     raise
-                body = _give_answer(start, found)
+                body = other
             is_file = _is_file(body, environ)
             if head.status or is_file:
                 with ClosedOnError(body):
@@ -159,21 +148,44 @@ class _Head:
     The status and headers of a response: what they say about its body, and what has to happen before they go out.
 
     Attributes:
-        is_prepared: Whether it goes out now, or went.
+        is_gone: Whether a part of the body was given to the server, which sends the head before it.
+        is_prepared: Whether what has to happen before it goes out was done.
         status: The status of the response; `0` before it has begun.
         missing: Bytes of the body still to come, if its length is known.
     """
 
-    __slots__ = ("_ctx", "_release", "is_prepared", "missing", "status")
+    __slots__ = ("_ctx", "_errors", "_release", "_start_response", "is_gone", "is_prepared", "missing", "status")
 
-    def __init__(self, ctx: RequestContext, release: Release) -> None:
+    def __init__(
+        self, ctx: RequestContext, release: Release, errors: AnswerError | None, start_response: StartResponse
+    ) -> None:
         self._ctx = ctx
         self._release: Release = release
+        self._errors = errors
+        self._start_response = start_response
+        self.is_gone: bool = False
         self.is_prepared: bool = False
         self.status: int = 0
         self.missing: int | None = None
 
-    def note(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+    def start(self, status: str, headers: list[tuple[str, str]], *rest: Any, **named: Any) -> Any:
+        """What the app is given as `start_response`."""
+        self._note(int(status[:3]) if status[:3].isdigit() else 0, headers)
+        write = self._start_response(status, headers, *rest, **named)
+
+        def write_prepared(part: bytes) -> Any:
+            self.is_gone = True
+            self.prepare()
+            return write(part)
+
+        return write_prepared
+
+    def give_other(self, error: Exception) -> list[bytes] | None:
+        """Answer an error, in place of an answer of which nothing has gone; the body. Called for an exception."""
+        found = None if self.is_gone else find_answer(self._errors, error, self._ctx)
+        return None if found is None else _give_answer(self.start, found)
+
+    def _note(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """Note what the app gave; it may do so again after an error."""
         self.status = status
         note_status(self._ctx, status)
@@ -231,9 +243,10 @@ class ClosingBody(StreamedBody):
 
     def _make(self) -> bytes:
         try:
-            part: bytes = self._next_part()
+            part = self._first_or_next_part()
             if part:
                 self._head.prepare()  # unless the app had given status and headers before
+                self._head.is_gone = True
         except StopIteration:
             self._is_whole = True
             self._head.prepare()
@@ -243,6 +256,18 @@ class ClosingBody(StreamedBody):
             self._error = error
             raise
         return part
+
+    def _first_or_next_part(self) -> bytes:
+        try:
+            return self._next_part()  # type: ignore[no-any-return]
+        except StopIteration:
+            raise
+        except Exception as error:
+            other = self._head.give_other(error)
+            if other is None:
+                raise
+            self._parts = iter(other)
+            return other.pop()
 
     def close(self) -> None:
         """End the request. The server calls this, also when the client disconnects."""

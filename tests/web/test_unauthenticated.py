@@ -13,7 +13,7 @@ from pooling import LazyValue, RequestContext, UnauthenticatedError
 from pooling.web import asgi, wsgi
 from tests.web.apps import CallSite, ThreadSite
 from tests.web.frameworks import ALL, ASGI, WSGI, url_of
-from tests.web.servers import get, nothing_is_out
+from tests.web.servers import get, nothing_is_out, waitress_server
 
 JEROME = {"x-forwarded-email": "jérôme@corp.example".encode(), "x-forwarded-access-token": b"dapi-of-jerome"}
 
@@ -128,6 +128,52 @@ def test_a_wsgi_answer_whose_headers_have_gone_is_not_taken_back():
 
     with pytest.raises(StrangerError):
         wsgi.RequestContextMiddleware(writes)({}, lambda *_: lambda part: None)
+
+
+def begins_late(environ: Any, start_response: Any) -> Any:
+    """An app that is a generator: what it does, it does when the server asks for the body."""
+    ctx = RequestContext.current()
+    assert ctx is not None
+    name = ctx["identity"].user.encode()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield name
+
+
+def asks_late(environ: Any, start_response: Any) -> Any:
+    """An app that has begun its answer when its body asks for the user, behind an empty part."""
+    start_response("200 OK", [("Content-Length", "1000000")])
+    ctx = RequestContext.current()
+    assert ctx is not None
+    return (part() for part in (bytes, lambda: ctx["identity"].user.encode()))
+
+
+def asks_too_late(environ: Any, start_response: Any) -> Any:
+    start_response("200 OK", [])
+    yield b"part"
+    mine()
+
+
+@pytest.mark.parametrize("app", [begins_late, asks_late])
+def test_a_wsgi_body_may_ask_for_the_user_until_its_first_bytes(app):
+    with ThreadSite().running() as container:
+
+        def holds(environ: Any, start_response: Any) -> Any:
+            container.thing()
+            return app(environ, start_response)
+
+        with waitress_server(wsgi.RequestContextMiddleware(holds, container, values=request_identity)) as url:
+            answer = get(url)
+            assert (answer.status_code, answer.headers["content-type"]) == (401, "application/json")
+            assert "X-Forwarded-Email" in answer.text
+            assert int(answer.headers["content-length"]) == len(answer.content)
+            nothing_is_out(container)
+            assert [type(end) for end in container.factory().ends] == [IdentityError]
+            if app is begins_late:
+                assert get(url, headers=JEROME).text == "jérôme@corp.example"
+    parts = iter(wsgi.RequestContextMiddleware(asks_too_late)({}, lambda *_: None))
+    assert next(parts) == b"part"
+    with pytest.raises(StrangerError):
+        next(parts)
 
 
 def test_what_has_headers_is_read_and_anything_else_is_refused():
