@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectA
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
+from ._checkpoint import has_to_commit
 from ._driver_state import drop_socket, lender_of, put_adapters_back, remember, replace_adapters, restoring
 from ._pool_errors import LakebasePoolTimeout, LakebaseTooManyRequests
 from ._steps import arun, run
@@ -30,15 +31,18 @@ from .errors import ConfigurationError
 from .pool import AsyncLakebasePool, LakebasePool
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+    from sqlalchemy.orm import Session
+
+    from pooling import RequestContext
 
     from ._steps import Steps
     from .routing import AsyncRoutingPool, RoutingPool
 
 __pooling_internal__ = True
 
-__all__ = ["create_async_lakebase_engine", "create_lakebase_engine"]
+__all__ = ["AsyncSessions", "Sessions", "create_async_lakebase_engine", "create_lakebase_engine"]
 
 # SQLAlchemy's own logger for what the server tells.
 logger: logging.Logger = logging.getLogger("sqlalchemy.dialects.postgresql")
@@ -89,6 +93,79 @@ def create_async_lakebase_engine(pool: AsyncLakebasePool[Any] | AsyncRoutingPool
     return create_async_engine(
         "postgresql+lakebase://", async_creator=lambda: arun(borrowing()), poolclass=NullPool, **options
     )
+
+
+class Sessions:
+    """
+    The ORM's sessions, one for each request: `session: Pooled[Session] = Pooled(sessions)` in a container.
+
+    A session borrows a connection for its first statement. It commits before the request's answer goes out. If that
+    fails, so does the answer, also where a statement had failed and the handler went on: the server keeps nothing then.
+    At the request's end a session commits what came later, or rolls back after an error.
+
+    Args:
+        engine: Its sessions' engine.
+        **options: Those of `sqlalchemy.orm.sessionmaker`. `expire_on_commit` is `False` by default here, since
+            a request goes on after the commit.
+    """
+
+    def __init__(self, engine: Engine, **options: Any) -> None:
+        from sqlalchemy.orm import sessionmaker
+
+        own = engine.execution_options()  # the same engine, with events of its own
+        sqlalchemy.event.listen(own, "commit", _refuse_failed)
+        self._make = sessionmaker(own, **{"expire_on_commit": False, **options})
+
+    def acquire(self, request_ctx: RequestContext | None = None) -> Session:
+        """A new session."""
+        made: Session = self._make()
+        return made
+
+    def checkpoint(self, session: Session) -> None:
+        """Commit, before a request's answer goes out."""
+        session.commit()
+
+    def release(self, session: Session, exc: BaseException | None = None) -> None:
+        """Close a session, after a commit unless there was an error."""
+        with session:
+            if exc is None:
+                session.commit()
+
+
+class AsyncSessions:
+    """`Sessions` for asyncio."""
+
+    def __init__(self, engine: AsyncEngine, **options: Any) -> None:
+        from sqlalchemy.ext.asyncio import async_sessionmaker
+
+        own = engine.execution_options()
+        sqlalchemy.event.listen(own.sync_engine, "commit", _refuse_failed)
+        self._make = async_sessionmaker(own, **{"expire_on_commit": False, **options})
+
+    async def acquire(self, request_ctx: RequestContext | None = None) -> AsyncSession:
+        """As `Sessions.acquire`."""
+        made: AsyncSession = self._make()
+        return made
+
+    async def checkpoint(self, session: AsyncSession) -> None:
+        """As `Sessions.checkpoint`."""
+        await session.commit()
+
+    async def release(self, session: AsyncSession, exc: BaseException | None = None) -> None:
+        """As `Sessions.release`."""
+        async with session:
+            if exc is None:
+                await session.commit()
+
+
+def _refuse_failed(connection: Connection) -> None:
+    """
+    Let no commit look as if it were one, of a transaction that the server rolls back.
+
+    Raises:
+        InFailedSqlTransaction: A statement of it failed.
+    """
+    has_to_commit(connection.connection.driver_connection)
 
 
 def _set_up(pool: Any, options: dict[str, Any]) -> partial[Steps[Any]]:

@@ -31,7 +31,12 @@ from sqlalchemy import text  # noqa: E402
 from sqlalchemy.dialects import postgresql  # noqa: E402
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column  # noqa: E402
 
-from lakebase.sqlalchemy import create_async_lakebase_engine, create_lakebase_engine  # noqa: E402
+from lakebase.sqlalchemy import (  # noqa: E402
+    AsyncSessions,
+    Sessions,
+    create_async_lakebase_engine,
+    create_lakebase_engine,
+)
 
 WHO = text("SELECT current_user")
 
@@ -323,3 +328,82 @@ def test_on_psycopgs_own_pool_the_drivers_state_is_put_back(lakebase_user) -> No
         with foreign.connection() as connection:
             assert not connection.autocommit
             assert connection._notice_handlers == []
+
+
+ADD = text("INSERT INTO kept VALUES (:value)")
+FAILS = text("SELECT 1 / 0")
+
+
+@pytest.fixture
+def kept(lakebase_local) -> Iterator[Any]:
+    """What others see in a table; its constraint is checked by a commit."""
+    with create_lakebase_pool(lakebase_local.config(), max_size=1) as pool:
+
+        def run(statement: str) -> Any:
+            with pool.connection() as connection:
+                return connection.execute(statement)
+
+        run("CREATE TABLE kept (value int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        run("GRANT ALL ON kept TO PUBLIC")
+        yield lambda: [value for (value,) in run("SELECT value FROM kept ORDER BY 1")]
+        run("DROP TABLE kept")
+
+
+def test_a_requests_session_commits_before_the_answer_or_fails_it(lakebase_user, kept) -> None:
+    with create_lakebase_pool(lakebase_user.config(max_size=1)) as pool:
+        sessions = Sessions(create_lakebase_engine(pool))
+        with RequestContext() as ctx:
+            session = ctx.acquire(sessions)
+            assert session is ctx.acquire(sessions)
+            session.execute(ADD, {"value": 1})
+            assert kept() == []
+            ctx.checkpoint()
+            assert kept() == [1]
+            assert pool.get_stats()["pool_available"] == 1, "a stream holds no connection"
+            session.execute(ADD, {"value": 2})
+        assert kept() == [1, 2]
+        with pytest.raises(LookupError), RequestContext() as ctx:
+            ctx.acquire(sessions).execute(ADD, {"value": 3})
+            raise LookupError
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction), RequestContext() as ctx:
+            ctx.acquire(sessions).execute(ADD, {"value": 4})
+            with pytest.raises(sqlalchemy.exc.DataError):
+                ctx.acquire(sessions).execute(FAILS)
+            ctx.checkpoint()
+        with pytest.raises(sqlalchemy.exc.IntegrityError), RequestContext() as ctx:
+            ctx.acquire(sessions).execute(ADD, {"value": 1})
+            ctx.checkpoint()
+        assert kept() == [1, 2]
+        assert pool.get_stats()["pool_available"] == pool.get_stats()["connections_num"] == 1
+
+
+async def test_so_does_a_session_in_asyncio(lakebase_user, kept) -> None:
+    async with create_async_lakebase_pool(lakebase_user.config(max_size=1)) as pool:
+        sessions = AsyncSessions(create_async_lakebase_engine(pool))
+        async with RequestContext() as ctx:
+            session = await ctx.aacquire(sessions)
+            assert session is await ctx.aacquire(sessions)
+            await session.execute(ADD, {"value": 1})
+            assert kept() == []
+            await ctx.acheckpoint()
+            assert kept() == [1]
+            assert pool.get_stats()["pool_available"] == 1
+            await session.execute(ADD, {"value": 2})
+        assert kept() == [1, 2]
+        with pytest.raises(LookupError):
+            async with RequestContext() as ctx:
+                await (await ctx.aacquire(sessions)).execute(ADD, {"value": 3})
+                raise LookupError
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            async with RequestContext() as ctx:
+                session = await ctx.aacquire(sessions)
+                await session.execute(ADD, {"value": 4})
+                with pytest.raises(sqlalchemy.exc.DataError):
+                    await session.execute(FAILS)
+                await ctx.acheckpoint()
+        with pytest.raises(sqlalchemy.exc.IntegrityError):
+            async with RequestContext() as ctx:
+                await (await ctx.aacquire(sessions)).execute(ADD, {"value": 1})
+                await ctx.acheckpoint()
+        assert kept() == [1, 2]
+        assert pool.get_stats()["pool_available"] == pool.get_stats()["connections_num"] == 1
