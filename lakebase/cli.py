@@ -41,8 +41,9 @@ _COMMANDS = {
     ),
     "doctor": _Command(
         "lakebase.doctor",
-        "check a configuration: host, TLS, credential, login, limits; and say what to do",
-        "Check, one line each, whether a pool of this configuration would work. What is not given is taken from the "
+        "say what keeps an app or a user from working with its Lakebase, and what mends it",
+        "Look at all that a pool of this configuration depends on, for the app or for a user: scopes, login, rights, "
+        "policies, limits. Each finding ends in the text that mends it. What is not given is taken from the "
         "environment.",
     ),
     "grant": _Command(

@@ -43,13 +43,14 @@ def check_role(facts: Facts) -> Finding:
     name, is_super, bypasses, limit, _ = row
     facts.role = RoleFacts(name, is_super or bypasses, None if limit < 0 else limit)
     if is_super or bypasses:
-        words = [word for word, is_so in (("NOSUPERUSER", is_super), ("NOBYPASSRLS", bypasses)) if is_so]
+        statements = [alter_role(name, "NOSUPERUSER")] if is_super else []
+        statements += [alter_role(name, "NOBYPASSRLS")] if bypasses else []
         return Finding(
             _NAME,
             Verdict.WARNING,
             f"{name} bypasses row-level security",
             "log in as a role without SUPERUSER and BYPASSRLS where policies are to keep users apart",
-            (as_sql([alter_role(name, word) for word in words], _ADMIN),),
+            (as_sql(statements, _ADMIN),),
         )
     own = "" if limit < 0 else f", at most {limit} connections of its own"
     return Finding(_NAME, Verdict.OK, f"{name}, subject to row-level security{own}")

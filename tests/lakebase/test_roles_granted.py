@@ -113,7 +113,7 @@ def test_who_owns_named_tables_gets_no_other_and_not_the_schema(admin, schema, i
     access = Access(identity, schemas=[schema], tables=["orders"], level="own")
     apply(admin, access)
     assert check(admin, access) == []
-    owners = "select relname, pg_get_userbyid(relowner) from pg_class where relnamespace = %s::regnamespace"
+    owners = "select relname, pg_get_userbyid(relowner) from pg_class where relnamespace = %s::regnamespace order by 1"
     found = dict(admin.execute(owners, [schema]).fetchall())
     assert [name for name, owner in found.items() if owner == identity] == ["orders", "orders_id_seq"]
 
