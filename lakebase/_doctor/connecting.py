@@ -25,7 +25,8 @@ from .facts import Facts, first_line, skipped
 from .finding import Finding, Fix, Verdict
 from .role import VERIFY, login_fixes
 from .scopes import is_about_scopes, scope_fixes
-from .shell import list_endpoints, look_up
+from .shell import allow_project, list_endpoints, look_up
+from .statements import identity_kind
 
 if TYPE_CHECKING:
     from ..config import LakebasePoolConfig
@@ -219,9 +220,7 @@ def check_credential(facts: Facts) -> Finding:
             facts.client, config.endpoint, config.claims, instance_name=config.instance_name
         )
     except (CredentialError, ConfigurationError) as error:
-        is_scope = is_about_scopes(str(error))
-        fixes = scope_fixes(facts.scopes, facts.environ) if is_scope else _endpoint_fixes(config)
-        return Finding(check, Verdict.FAILED, str(error), fixes=fixes)
+        return Finding(check, Verdict.FAILED, str(error), fixes=_mint_fixes(facts, config, str(error)))
     facts.password = credential.token
     life = (credential.expires_at - datetime.now(UTC)).total_seconds()
     found = f"minted for {config.endpoint or config.instance_name}, good for {life / 60:.0f} min"
@@ -229,6 +228,14 @@ def check_credential(facts: Facts) -> Finding:
         advice = "a token lives an hour at most: set this machine's clock right (NTP)"
         return Finding(check, Verdict.WARNING, found, advice, (Fix("shell", "sudo timedatectl set-ntp true"),))
     return Finding(check, Verdict.OK, found)
+
+
+def _mint_fixes(facts: Facts, config: LakebasePoolConfig, words: str) -> tuple[Fix, ...]:
+    if is_about_scopes(words):
+        return scope_fixes(facts.scopes, facts.environ)
+    if "PermissionDenied" in words and config.endpoint is not None and config.user is not None:
+        return (allow_project(config.endpoint, config.user, identity_kind(config.user)),)
+    return _endpoint_fixes(config)
 
 
 def check_login(facts: Facts) -> Finding:

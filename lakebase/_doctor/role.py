@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from .._access import Access
 from .._role_sql import alter_role, create_role_statements, privileges_on
 from .._workspace import quiet
 from ..errors import ConnectFailure
 from .facts import Facts, RoleFacts, skipped
 from .finding import Finding, Fix, Verdict
 from .shell import create_role
-from .statements import as_sql, drop_role
+from .statements import as_sql, drop_role, identity_kind
 
 if TYPE_CHECKING:
     from ..config import LakebasePoolConfig
@@ -100,7 +99,7 @@ def _role_in_workspace(facts: Facts) -> Finding:
         Verdict.FAILED,
         f"the role {user} logs in with a native password, as CREATE ROLE makes it: it does not accept a minted token",
         "make it anew as the role of the identity; DROP ROLE is refused as long as it owns or may do something",
-        (as_sql([drop_role(user), *create_role_statements(user, Access(user).identity_kind)], _ADMIN),),
+        (as_sql([drop_role(user), *create_role_statements(user, identity_kind(user))], _ADMIN),),
     )
 
 
@@ -110,7 +109,7 @@ def _missing(user: str, branch: str, there: dict[str, str]) -> Finding:
     if namesakes:
         advice = f"Postgres tells upper from lower case: set user= (PGUSER) to {namesakes[0]!r}"
         return Finding(_NAME, Verdict.FAILED, f"{found}, and one that is spelled {namesakes[0]!r}", advice)
-    kind = Access(user).identity_kind
+    kind = identity_kind(user)
     fixes = (as_sql(create_role_statements(user, kind), _ADMIN), create_role(branch, user, kind.upper()))
     return Finding(_NAME, Verdict.FAILED, found, "create the role of this identity", fixes)
 

@@ -36,14 +36,14 @@ def check_row_security(facts: Facts) -> Finding | list[Finding]:
         _views([each for each in relations if each.kind == "v" and not each.is_invokers]),
         _copies(facts, [each for each in relations if each.kind == "m"]),
     ]
-    found = [gap for gap in gaps if gap is not None]
+    found = [gap for gap in gaps if gap is not None] + _hidden(facts, tables)
     if not found and tables:
         who = "" if facts.role is None else f" to {facts.role.name}"
         words = "its policies apply" if len(tables) == 1 else f"the policies of all {len(tables)} tables apply"
         if facts.role is not None and facts.role.bypasses_row_security:
             words, who = "row-level security is on, and this role bypasses it", ""
         found = [Finding(_NAME, Verdict.OK, f"{words}{who}")]
-    return found + _hidden(facts, tables)
+    return found
 
 
 def _relations(facts: Facts) -> list[Relation]:

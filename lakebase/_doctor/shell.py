@@ -9,7 +9,7 @@ from typing import Any
 
 from .finding import Fix
 
-__all__ = ["create_role", "list_endpoints", "look_up", "update_endpoint"]
+__all__ = ["allow_project", "create_role", "list_endpoints", "look_up", "update_endpoint"]
 
 
 def list_endpoints(endpoint: str) -> Fix:
@@ -36,6 +36,19 @@ def create_role(branch: str, role: str, identity: str) -> Fix:
     """
     spec = {"postgres_role": role, "identity_type": identity, "auth_method": "LAKEBASE_OAUTH_V1"}
     return Fix("shell", _lines(f"databricks postgres create-role {shlex.quote(branch)}", _json(spec)), "or by the CLI")
+
+
+def allow_project(endpoint: str, identity: str, kind: str) -> Fix:
+    """
+    What lets an identity use the project of an endpoint, which minting needs besides a role.
+
+    https://docs.databricks.com/aws/en/oltp/projects/grant-permissions-programmatically
+    """
+    project = endpoint.removeprefix("projects/").partition("/")[0]
+    entry = {f"{kind}_name": identity, "permission_level": "CAN_USE"}
+    body = json.dumps({"access_control_list": [entry]}).replace(": [{", ": [\n        {")
+    command = f"databricks permissions update database-projects {shlex.quote(project)}"
+    return Fix("shell", _lines(command, f"--json {shlex.quote(body)}"), "as one who has CAN_MANAGE on the project")
 
 
 def update_endpoint(endpoint: str, spec: Mapping[str, Any], where: str) -> Fix:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from .._access import Access
 from .._role_sql import laid_out
 from .finding import Fix
+
+if TYPE_CHECKING:
+    from .._access import IdentityKind
 
 __all__ = [
     "as_sql",
     "connection_limit",
     "create_schema",
     "drop_role",
+    "identity_kind",
     "idle_in_transaction_timeout",
     "security_invoker",
 ]
@@ -30,6 +36,11 @@ def as_sql(statements: Iterable[str], where: str = "") -> Fix:
         where: Who runs them.
     """
     return Fix("sql", "\n".join(f"{laid_out(statement, _WIDTH)};" for statement in statements), where)
+
+
+def identity_kind(name: str) -> IdentityKind:
+    """What an identity of the workspace is, told by the form of its name, which is a configuration's role."""
+    return Access(name).identity_kind
 
 
 def drop_role(role: str) -> str:

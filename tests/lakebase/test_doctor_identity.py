@@ -81,6 +81,18 @@ def test_the_workspace_refuses_what_the_token_lacks(lakebase_user) -> None:
     assert "the list replaces the app's" in credential.fixes[1].where
 
 
+def test_an_identity_that_may_not_use_the_project_has_the_command_that_allows_it(lakebase_user) -> None:
+    denied = f"User {lakebase_user.name} does not have CAN_USE on the project"
+    with lakebase_user.lake.fail_workspace(403, denied, path="/credentials"):
+        credential = found_one("credential", lakebase_user.config())
+    assert (credential.verdict, denied in credential.found) == (Verdict.FAILED, True)
+    assert credential.fixes[0].text.splitlines() == [
+        "databricks permissions update database-projects local \\",
+        '    --json \'{"access_control_list": [',
+        f'        {{"user_name": "{lakebase_user.name}", "permission_level": "CAN_USE"}}]}}\'',
+    ]
+
+
 def test_the_app_is_called_by_the_name_that_its_environment_has(lakebase_user) -> None:
     token = lakebase_user.lake.forwarded_token(lakebase_user.name, UNSCOPED)
     environ = {"DATABRICKS_APP_NAME": "orders"}
