@@ -220,7 +220,8 @@ class PerRequest(RequestValue[T]):
             ended the request is raised at the `yield`. In asyncio a plain function runs in the event loop.
         *args: Arguments of `make`; providers are replaced by what they provide in the request.
         checkpoint: What to do with it before the request's answer goes out, such as `"flush"`: the name of a method, or
-            a function of the object; may be a coroutine function. It comes before the checkpoint of what it is made of.
+            a function of the object; may be a coroutine function. It comes before the checkpoint of what it is made of,
+            and may come again: a request may have several checkpoints.
         **kwargs: As `args`, by name.
     """
 
