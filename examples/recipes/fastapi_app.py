@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from lakebase import AsyncLakebasePoolManager, UserIdentity, create_lakebase_pool, request_identity
+from lakebase import AsyncLakebasePoolManager, UserIdentity, answer_error, create_lakebase_pool, request_identity
 from pooling import RequestContext
 from pooling.di import Container, Factory, Inject, Managed, Pooled, inject, part
 from pooling.web.fastapi import CurrentRequest, Injected, install
@@ -62,7 +62,7 @@ class App(Container):
 
 
 container, app = App(), FastAPI()
-install(app, container, values=request_identity)
+install(app, container, values=request_identity, errors=answer_error)
 
 
 # --- an answer: committed before it goes out -------------------------------------------------------

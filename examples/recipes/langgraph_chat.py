@@ -29,6 +29,7 @@ from lakebase import (
     AsyncLakebasePool,
     AsyncLakebasePoolManager,
     UserIdentity,
+    answer_error,
     aread_only_query,
     create_lakebase_pool,
     request_identity,
@@ -106,7 +107,7 @@ def make_graph(model: BaseChatModel) -> StateGraph[MessagesState, Caller, Messag
 
 def create_app(model: BaseChatModel) -> FastAPI:
     container, graph, app = App(), make_graph(model), FastAPI()
-    install(app, container, values=request_identity)
+    install(app, container, values=request_identity, errors=answer_error)
 
     @app.post("/chats/{chat}")
     async def chat(

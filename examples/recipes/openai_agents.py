@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from lakebase import AsyncLakebasePoolManager, aread_only_query, create_lakebase_pool, request_identity
+from lakebase import AsyncLakebasePoolManager, answer_error, aread_only_query, create_lakebase_pool, request_identity
 from pooling import RequestContext
 from pooling.di import Container, Inject, Managed, Pooled, inject, part
 from pooling.web.fastapi import CurrentRequest, install
@@ -103,7 +103,7 @@ TOOLS: list[Tool] = [order, query]
 
 def create_app(agent: Agent[AsyncConnectionPool[Any]]) -> FastAPI:
     container, app = App(), FastAPI()
-    install(app, container, values=request_identity)
+    install(app, container, values=request_identity, errors=answer_error)
 
     @app.post("/chats/{chat}")
     async def chat(

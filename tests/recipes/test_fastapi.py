@@ -62,7 +62,7 @@ def test_what_was_answered_is_committed_and_a_commit_that_fails_is_an_error(site
     assert (again.status_code, again.json()) == (409, {"detail": "there is a note with this title"})
     assert site.post("/notes", "one", BOB).status_code == 201
     assert site.titles() == [(ANN, "one"), (BOB, "one")]
-    assert httpx.post(site.base + "/notes", json="one").status_code == 401
+    assert httpx.post(site.base + "/notes", json="one", timeout=60).status_code == 401
 
 
 def test_a_stream_has_all_pages_of_its_user(site):
