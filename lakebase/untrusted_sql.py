@@ -148,7 +148,8 @@ def _querying(pool: Any, connection: Any, sql: str, limits: _Limits) -> Steps[Qu
     declared = _server_cursor(connection)
     error: BaseException = Rollback()
     try:
-        yield partial(connection.set_autocommit, True)  # the transaction is begun by hand, with its mode
+        # The driver begins the transaction: through the pooler it does so with the pool's settings, such as the schema.
+        yield partial(connection.set_autocommit, False)
         return (yield from _fetching(connection, declared, sql, limits))
     except BaseException as raised:
         error = raised
@@ -162,7 +163,7 @@ def _fetching(connection: Any, declared: Any, sql: str, limits: _Limits) -> Step
     deadline = monotonic() + limits.timeout
     plain = plain_cursor(connection)
     plain.row_factory = tuple_row
-    yield partial(plain.execute, f"BEGIN READ ONLY; {_time_left(deadline)}", prepare=False)
+    yield partial(plain.execute, f"SET TRANSACTION READ ONLY; {_time_left(deadline)}", prepare=False)
     # By the extended protocol, which takes one statement only.
     yield partial(declared.execute, sql)
     columns = [column.name for column in declared.description]

@@ -282,7 +282,9 @@ def test_it_works_with_a_password_through_the_pooler_too(lakebase_local, notes, 
         pytest.skip("no PgBouncer on this machine")
     lake.add_password_role("sql_reader", "r3ad-pw")
     config = lake.config("sql_reader", password="r3ad-pw", pooled=pooled, max_size=1, transaction_mode_guard=pooled)
-    with create_lakebase_pool(config) as pool:
+    with create_lakebase_pool(config, schema="sql_shop") as pool:
+        searched = read_only_query(pool, "select current_setting('search_path')")
+        assert searched.rows[0][0].replace('"', "") == "sql_shop, public"
         assert read_only_query(pool, "select count(*) from sql_notes").rows == [(0,)]
         with pytest.raises(errors.ReadOnlySqlTransaction):
             read_only_query(pool, "select sql_write('x')")
