@@ -34,6 +34,7 @@ def as_json(plan: Plan) -> str:
         "max_total": chosen.max_total,
         "max_size": chosen.max_size,
         "replicas": plan.deployment.replicas,
+        "is_shared": plan.deployment.sharing is not None,
         "connections": plan.connections,
         "connection_limit": plan.deployment.connection_limit,
         "compute_units": plan.compute_units,
@@ -44,6 +45,7 @@ def as_json(plan: Plan) -> str:
             {"max_total": one.max_total, "max_size": one.max_size, "result": one.result.as_dict()}
             for one in plan.others
         ],
+        "fixed": plan.fixed and {"max_total": plan.fixed.max_total, "result": plan.fixed.result.as_dict()},
     }
     return json.dumps(answer, indent=2) + "\n"
 
@@ -71,6 +73,8 @@ def _question(plan: Plan) -> str:
     else:
         arrivals = f"each waits {_duration(workload.think_time)} between requests"
     processes = "1 process" if deployment.replicas == 1 else f"{deployment.replicas} processes"
+    if deployment.sharing is not None:
+        processes += f" that share one limit (a claim takes {_duration(deployment.sharing.latency)})"
     users = "1 user" if workload.users == 1 else f"{workload.users:,} users"
     use, login = _duration(workload.use_time), _duration(workload.create_time)
     share, wait = f"{plan.goal.share * 100:g} %", seconds(plan.goal.seconds)
@@ -97,7 +101,7 @@ def _table(plan: Plan) -> Iterator[str]:
     for one in _rows(plan):
         result = one.result
         mark = ">" if one is plan.chosen else " "
-        limits = f"{mark} {one.max_total:9}  {one.max_total * plan.deployment.replicas:11}"
+        limits = f"{mark} {one.max_total:9}  {one.max_total * plan.deployment.limits:11}"
         if result.is_complete:
             waits = f"{seconds(result.wait(0.5)):>11}  {seconds(result.wait(share)):>13}"
             rate = 0.0 if result.timeouts == result.requests else result.throughput
@@ -108,7 +112,7 @@ def _table(plan: Plan) -> Iterator[str]:
 
 def _answer(plan: Plan) -> Iterator[str]:
     chosen, result, deployment = plan.chosen, plan.chosen.result, plan.deployment
-    each = "" if deployment.replicas == 1 else " in each process"
+    each = "" if deployment.limits == 1 else " in each process"
     verdict = "meets" if result.meets(plan.goal) else "misses"
     wait = seconds(result.wait(plan.goal.share)) if result.is_complete else "longer than can be simulated"
     yield (
@@ -116,8 +120,29 @@ def _answer(plan: Plan) -> Iterator[str]:
         f"{percentile(plan.goal.share)} is {wait}, "
         f"{result.mean_size:.1f} connections exist on average, {result.mean_in_use:.1f} of them in use."
     )
+    yield from _sharing_lines(plan)
     yield _compute_line(plan)
     yield _binding_line(plan)
+
+
+def _sharing_lines(plan: Plan) -> Iterator[str]:
+    """What it takes to share the limit, and what an equal part for each process would do."""
+    result, fixed = plan.chosen.result, plan.fixed
+    if plan.deployment.sharing is None:
+        return
+    claims = result.claims / result.seconds if result.seconds else 0.0
+    yield (
+        f"Processes ask the store {claims:.1f} times a second in all; no process had more than "
+        f"{result.peak_size_of_one} connections."
+    )
+    if fixed is not None:
+        wait = fixed.result.wait(plan.goal.share)
+        words = seconds(wait) if fixed.result.is_complete else "longer than can be simulated"
+        yield (
+            f"With max_total={fixed.max_total} for each process in place of the shared limit, "
+            f"{percentile(plan.goal.share)} would be {words}, with {fixed.result.creates_per_request:.4f} logins for "
+            "each request."
+        )
 
 
 def _compute_line(plan: Plan) -> str:
@@ -175,7 +200,7 @@ def draw(plan: Plan, path: Path) -> None:
         totals, [one.result.creates_per_request * 100 for one in rows], "-", marker="o", markersize=4, color=LOGINS
     )
     logins.set_ylabel("logins per 100 requests")
-    logins.set_xlabel("max_total" if plan.deployment.replicas == 1 else "max_total of each process")
+    logins.set_xlabel("max_total" if plan.deployment.limits == 1 else "max_total of each process")
     for axes in (waits, logins):
         axes.set_ylim(bottom=0)
         axes.set_xscale("log")
@@ -197,7 +222,7 @@ def _draw_computes(axes: Any, plan: Plan) -> None:
     """A line where each compute size takes no more connections, within what is drawn."""
     left, right = axes.get_xlim()
     for size in COMPUTES:
-        place = direct_connections(size) / plan.deployment.replicas
+        place = direct_connections(size) / plan.deployment.limits
         if left <= place <= right:
             axes.axvline(place, color=LIMIT, linewidth=0.8, linestyle="-.")
             axes.annotate(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pooling import ConfigurationError, Histogram, PoolingServiceOptions
-from pooling.simulation import WaitGoal, Workload
+from pooling.simulation import Sharing, WaitGoal, Workload
 
 from ._plan_report import as_json, as_text, draw
 from ._planning import Deployment, make_plan
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "main"]
 
 _UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_STORES = {"files": Sharing.files, "redis": Sharing.redis, "postgres": Sharing.postgres}
 _WARM_UP = 3  # one in so many requests is simulated before the numbers count,
 _MOST_WARM_UP = 50_000  # but not more: any pools are full by then
 
@@ -50,7 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     app = parser.add_argument_group("app and endpoint")
     app.add_argument("--replicas", type=_whole, default=1, metavar="N", help="processes with pools (default: 1)")
     app.add_argument("--sticky", action="store_true", help="all requests of a user go to one process")
-    app.add_argument("--max-total", type=_whole, metavar="N", help="of one process; the smallest is searched")
+    app.add_argument(
+        "--store", choices=sorted(_STORES), help="all processes share one limit (SharedBudget), in this store"
+    )
+    app.add_argument("--store-latency", type=_duration, metavar="TIME", help="from a claim to the store's answer")
+    app.add_argument("--block", type=_whole, metavar="N", help="places that a process leases at a time")
+    app.add_argument(
+        "--max-total", type=_whole, metavar="N", help="of one process, or of all with --store; the smallest is searched"
+    )
     app.add_argument("--max-size", type=_whole, metavar="N", help="of one user; the smallest is searched")
     app.add_argument(
         "--max-idle", type=_duration, default=30.0, metavar="TIME", help="idle connections are kept for (default: 30s)"
@@ -71,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", type=Path, metavar="FILE", help="draw waits and logins over max_total: .png, .svg, .pdf"
     )
     parser.epilog = (
-        "TIME is 5ms, 0.3s or 2min; for --think, --use and --login also a measured histogram: "
+        "TIME is 5ms, 0.3s or 2min; for --think, --use, --login and --store-latency also a measured histogram: "
         "10ms:900,20ms:80,100ms:20 is 900 times up to 10 ms, then 80 times up to 20 ms, ..."
     )
 
@@ -109,6 +117,7 @@ def _planned(arguments: argparse.Namespace, screen: TextIO) -> Plan:
     deployment = Deployment(
         replicas=arguments.replicas,
         sticky=arguments.sticky,
+        sharing=_sharing(arguments),
         compute_units=arguments.compute,
         pooled=arguments.pooled,
         max_total=arguments.max_total,
@@ -122,6 +131,24 @@ def _planned(arguments: argparse.Namespace, screen: TextIO) -> Plan:
         return make_plan(workload, deployment, arguments.goal, _progress_on(screen))
     finally:
         screen.write("\r\x1b[K")
+
+
+def _sharing(arguments: argparse.Namespace) -> Sharing | None:
+    """
+    How the processes share a limit, if they do.
+
+    Raises:
+        ConfigurationError: A setting of the store is given without one.
+    """
+    given = {"latency": arguments.store_latency, "block": arguments.block}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.store is not None:
+        return _STORES[arguments.store](**given)
+    if given:
+        raise ConfigurationError(
+            "--store-latency and --block are about a shared limit: give --store, too, or leave them out", field="store"
+        )
+    return None
 
 
 def _progress_on(screen: TextIO) -> Progress:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from .workload import Workload, sampler_of, weights_of
@@ -11,6 +14,11 @@ if TYPE_CHECKING:
     from random import Random
 
     from ._events import Events
+
+
+AT_ONCE = 50_000  # first requests of users who think that are put in order at a time,
+SAMPLED = 1000  # as far as so many of them tell
+LAST = sys.float_info.max
 
 
 class Target(Protocol):
@@ -113,21 +121,45 @@ class Thinkers:
 
     def begin(self, target: Target) -> None:
         """Let the first request of each user come at a random instant of the first wait."""
-        for user in range(self.users):
-            self._think(target, user, self.random.random())
+        draw = self.random.random
+        firsts = array("d", [draw() * self._wait(user) for user in range(self.users)])
+        self._arrive_next(target, _in_order(firsts))
+
+    def _arrive_next(self, target: Target, firsts: Iterator[tuple[float, int]]) -> None:
+        """Have the next first request arrive: one event at a time, since there may be a million of them."""
+        first = next(firsts, None)
+        if first is not None:
+            when, user = first
+            target.events.at(when, lambda _: self._arrive(target, user, firsts), None)
+
+    def _arrive(self, target: Target, user: int, firsts: Iterator[tuple[float, int]]) -> None:
+        if target.has_all:
+            return
+        self._arrive_next(target, firsts)
+        target.arrive(user)
 
     def ended(self, target: Target, user: int) -> None:
         """Let the user think about the next one."""
-        self._think(target, user, 1.0)
+        when = target.events.now + self._wait(user)
+        if when < inf:
+            target.events.at(when, target.arrive, user)
 
-    def _think(self, target: Target, user: int, share: float) -> None:
-        seconds = self.think_time() * share
-        if self.weights is not None:
-            weight = self.weights[user] * self.users
-            if not weight:
-                return  # never asks
-            seconds /= weight
-        target.events.at(target.events.now + seconds, target.arrive, user)
+    def _wait(self, user: int) -> float:
+        """Seconds until the next request of this user; `inf` for one that never asks."""
+        if self.weights is None:
+            return self.think_time()
+        weight = self.weights[user] * self.users
+        return self.think_time() / weight if weight else inf
+
+
+def _in_order(firsts: array[float]) -> Iterator[tuple[float, int]]:
+    """The instants and their users, the earliest first; sorts a part at a time, for few may be wanted."""
+    sample = sorted(firsts[:: max(len(firsts) // SAMPLED, 1)])
+    parts = len(firsts) // AT_ONCE + 1
+    low = -1.0
+    for high in (*(sample[len(sample) * part // parts] for part in range(1, parts)), LAST):
+        yield from sorted((when, user) for user, when in enumerate(firsts) if low < when <= high)
+        low = max(low, high)
 
 
 def arrivals_of(workload: Workload, next_user: Callable[[], int], random: Random) -> Arrivals:

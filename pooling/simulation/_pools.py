@@ -50,8 +50,7 @@ class Borrower(Protocol):
 
 
 def _waits(waiter: Waiter) -> bool:
-    _, borrower = waiter.latch
-    return borrower.waiter is waiter
+    return waiter.latch is not None  # it is taken from those that were served or have given up
 
 
 class SimulatedLedger(Ledger):
@@ -75,6 +74,20 @@ class SimulatedPool:
         self.armed_at = inf  # when the next event for its alarm comes
 
 
+class Places:
+    """How many places all processes together take, and took at most."""
+
+    __slots__ = ("peak", "used")
+
+    def __init__(self) -> None:
+        self.used = self.peak = 0
+
+    def add(self, places: int) -> None:
+        """Count so many more; fewer if the number is negative."""
+        self.used += places
+        self.peak = max(self.peak, self.used)
+
+
 class SimulatedPools:
     """
     A pool for each key, under one budget.
@@ -83,6 +96,8 @@ class SimulatedPools:
         events: The clock.
         options: Settings of each pool. Hooks other than create and destroy take no time.
         max_total: Most resources of all pools together.
+        budget: The budget, if that is not one of `budget_type` with `max_total`.
+        places: Counts those of several processes.
         max_key_idle: Seconds after which an unused key is forgotten.
         create_time: Gives the duration of the next create.
         destroy_time: Gives the duration of the next destroy.
@@ -101,22 +116,27 @@ class SimulatedPools:
         destroy_time: Callable[[], float] = float,
         jitter: Callable[[], float],
         budget_type: type[Budget] = Budget,
+        budget: Budget | None = None,
+        places: Places | None = None,
     ) -> None:
         self.events = events
         self.options = options
-        self.budget = budget_type(max_total)
+        self.budget = budget_type(max_total) if budget is None else budget
+        self.is_dead = False
         self.budget.audited_at = inf  # as no ledger has to be audited, the budget never does
         self.pools: dict[Any, SimulatedPool] = {}
         self.created = 0
         self.evicted = 0
         self.waiting = 0
         self.peak_used = 0
+        self._places = places or Places()
         self._max_key_idle = max_key_idle
         self._create_time = create_time
         self._average_create_time = Average()  # as in a keyed service, of all its pools
         self._destroy_time = destroy_time
         self._jitter = jitter
         self._empty: OrderedDict[Any, None] = OrderedDict()  # keys without resources and borrowers, in that order
+        self._forgotten: list[SimulatedPool] = []  # by the work under way
         self._deadlines: deque[tuple[float, Waiter]] = deque()  # in order, since all borrowers have the same timeout
         self._watches_deadlines = False  # whether an event for the first of them is to come
         self._used = 0  # places that were taken since `_used_since`
@@ -194,10 +214,21 @@ class SimulatedPools:
     def _withdraw(self, pool: SimulatedPool, borrower: Borrower) -> None:
         waiter, borrower.waiter = borrower.waiter, None
         assert waiter is not None
+        waiter.latch = None
         self.waiting -= 1
         pool.ledger.withdraw(waiter, self.events.now)
         self.dispatch(pool)
         borrower.timed_out()
+
+    def die(self) -> list[Borrower]:
+        """End the process: all its resources are gone; returns the borrowers that wait, and never get one."""
+        waiting = [waiter.latch[1] for pool in self.pools.values() for waiter in pool.ledger.waiters()]
+        self.is_dead = True
+        self.waiting = 0
+        self.pools.clear()
+        self._deadlines.clear()
+        self._count_places(0)
+        return waiting
 
     # -- keys --------------------------------------------------------------------
 
@@ -232,11 +263,12 @@ class SimulatedPools:
             del empty[oldest.key]
             if not is_in_use:
                 del self.pools[oldest.key]
+                self._forgotten.append(oldest)
 
     # -- work ----------------------------------------------------------------------
 
-    def dispatch(self, pool: SimulatedPool) -> None:
-        """Carry out what the ledgers have ordered, and see to their alarms."""
+    def dispatch(self, pool: SimulatedPool | None = None) -> None:
+        """Carry out what the ledgers have ordered, and see to the alarms of those that changed."""
         outbox = self.budget.outbox
         while outbox:
             item = outbox.pop(0)
@@ -248,18 +280,24 @@ class SimulatedPools:
                 self._close(item.slot)
             elif type(item) is Check:
                 item.slot.home.give_back(item.slot, self.events.now, cold=True)
-        self._arm(pool)
+        if pool is not None and pool.ledger.alarm < pool.armed_at:
+            self._arm(pool)
         changed = self.budget.changed
         while changed:
             self._arm(changed.pop().owner)
-        self._count_places()
+        while self._forgotten:
+            self._forgotten.pop().ledger.owner = None  # else the two would keep each other
+        if self.budget.used != self._used:
+            self._count_places(self.budget.used)
 
     def _wake(self, waiter: Waiter) -> None:
+        if not _waits(waiter):
+            return  # its deadline passed at the same instant
         pool, borrower = waiter.latch
         slot = pool.ledger.claim(waiter)
         if slot is not None:
             self.waiting -= 1
-            borrower.waiter = None
+            borrower.waiter = waiter.latch = None
             self._lend(pool.ledger, slot, borrower)
 
     def _open(self, slot: Slot) -> None:
@@ -267,6 +305,8 @@ class SimulatedPools:
             self.events.at(self.events.now + self._create_time(), self._opened, slot)
 
     def _opened(self, slot: Slot) -> None:
+        if self.is_dead:
+            return
         self.created += 1
         ledger: Ledger = slot.home
         ledger.opened(slot, object(), None, self.events.now)
@@ -283,8 +323,11 @@ class SimulatedPools:
             self._end_close(slot)
 
     def _closed(self, slot: Slot) -> None:
+        if self.is_dead:
+            return
+        pool = slot.home.owner
         self._end_close(slot)
-        self.dispatch(slot.home.owner)
+        self.dispatch(pool)
 
     def _end_close(self, slot: Slot) -> None:
         ledger: Ledger = slot.home
@@ -305,7 +348,7 @@ class SimulatedPools:
     def _ring(self, key: Any) -> None:
         now = self.events.now
         pool = self.pools.get(key)
-        if pool is None or pool.armed_at > now:  # forgotten, or its alarm comes later
+        if pool is None or pool.armed_at > now:  # forgotten, also by a process that died, or its alarm comes later
             return
         pool.armed_at = inf
         ledger = pool.ledger
@@ -318,12 +361,12 @@ class SimulatedPools:
 
     # -- counts ------------------------------------------------------------------------
 
-    def _count_places(self) -> None:
-        used, now = self.budget.used, self.events.now
-        if used != self._used:
-            self._used_seconds += self._used * (now - self._used_since)
-            self._used, self._used_since = used, now
-            self.peak_used = max(self.peak_used, used)
+    def _count_places(self, used: int) -> None:
+        now = self.events.now
+        self._used_seconds += self._used * (now - self._used_since)
+        self._places.add(used - self._used)
+        self._used, self._used_since = used, now
+        self.peak_used = max(self.peak_used, used)
 
     def used_seconds(self) -> float:
         """How long places have been taken, the seconds of all places added up."""

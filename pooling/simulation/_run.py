@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import fsum, inf
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from .._engine.slots import Slot, Waiter
     from ._events import Events
     from ._pools import SimulatedPools
+    from ._processes import Processes
     from .result import WaitGoal
 
 PROGRESS_STEPS = 100  # how often progress is reported
@@ -48,6 +51,22 @@ class Request:
         """End without a resource."""
         self.simulation.time_out(self)
 
+    def lost(self) -> None:
+        """End with its process."""
+        self.simulation.lose(self)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's collection of reference cycles: a simulation leaves none, and would be searched in vain."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
 
 class Simulation:
     """
@@ -55,7 +74,7 @@ class Simulation:
 
     Args:
         workload: What to run.
-        processes: The pools of each process.
+        processes: Where requests go.
         random: All random numbers.
         events: The clock.
         sticky: Whether all requests of a user go to one process.
@@ -66,7 +85,7 @@ class Simulation:
     def __init__(
         self,
         workload: Workload,
-        processes: list[SimulatedPools],
+        processes: Processes,
         random: Random,
         events: Events,
         *,
@@ -80,6 +99,7 @@ class Simulation:
         self.arrived = 0
         self.ended = 0
         self.timeouts = 0
+        self.lost = 0
         self.waits = array("d")
         self._warm_up = workload.warm_up
         self._sticky = sticky
@@ -94,14 +114,16 @@ class Simulation:
         self._used_for = 0.0
         self._in_use = self._peak_in_use = 0
         self._began_at = events.now  # when requests began to be counted
-        self._before = (0, 0, 0.0)
+        self._before = (0, 0, 0.0, 0)
 
     def run(self) -> SimulationResult:
         """Run until all requests have ended."""
-        self._arrivals.begin(self)
-        step = self.events.step
-        while self.ended < self.total and self._late <= self._may_be_late:
-            step()
+        with _no_collection():
+            self.processes.begin(Request.lost)
+            self._arrivals.begin(self)
+            step = self.events.step
+            while self.ended < self.total and self._late <= self._may_be_late:
+                step()
         return self._result()
 
     # -- requests --------------------------------------------------------------
@@ -115,10 +137,13 @@ class Simulation:
         """A request of this user arrives, unless all have."""
         if self.has_all:
             return
+        pools = self._process_of(user)
+        if pools is None:  # all have died; the next one that begins gets the request
+            self.events.at(self.processes.next_start, self.arrive, user)
+            return
         if self.arrived == self._warm_up:
             self._begin_to_count()
         self.arrived += 1
-        pools = self._process_of(user)
         request = Request(self, user, pools, self.events.now, is_counted=self.arrived > self._warm_up)
         if self._goal is not None and request.is_counted:
             self._unjudged.append(request)
@@ -132,11 +157,11 @@ class Simulation:
             request = unjudged.popleft()
             self._late += request.served_at - request.arrived_at > seconds
 
-    def _process_of(self, user: int) -> SimulatedPools:
-        processes = self.processes
-        if len(processes) == 1:
-            return processes[0]
-        return processes[user % len(processes) if self._sticky else int(self._random.random() * len(processes))]
+    def _process_of(self, user: int) -> SimulatedPools | None:
+        live = self.processes.live
+        if len(live) <= 1:
+            return live[0] if live else None
+        return live[user % len(live) if self._sticky else int(self._random.random() * len(live))]
 
     def begin_use(self, request: Request) -> None:
         """A request has got its resource."""
@@ -145,18 +170,27 @@ class Simulation:
         self._in_use += 1
         self._peak_in_use = max(self._peak_in_use, self._in_use)
         if request.is_counted:
-            self.waits.append(now - request.arrived_at)
             self._used_for += seconds
         self.events.at(now + seconds, self._end_use, request)
 
     def _end_use(self, request: Request) -> None:
         self._in_use -= 1
+        if request.pools.is_dead:
+            self.lose(request)
+            return
         request.pools.release(request)
+        if request.is_counted:
+            self.waits.append(request.served_at - request.arrived_at)
         self._end(request)
 
     def time_out(self, request: Request) -> None:
         """A request got no resource in time."""
         self.timeouts += request.is_counted
+        self._end(request)
+
+    def lose(self, request: Request) -> None:
+        """A request ended with its process."""
+        self.lost += request.is_counted
         self._end(request)
 
     def _end(self, request: Request) -> None:
@@ -171,19 +205,24 @@ class Simulation:
         self._began_at = self.events.now
         self._before = self._counts()
 
-    def _counts(self) -> tuple[int, int, float]:
-        """Creates, evictions, and the seconds of all places."""
+    def _counts(self) -> tuple[int, int, float, int]:
+        """Creates, evictions, the seconds of all places, and claims."""
+        every = self.processes.every
         return (
-            sum(pools.created for pools in self.processes),
-            sum(pools.evicted for pools in self.processes),
-            sum(pools.used_seconds() for pools in self.processes),
+            sum(pools.created for pools in every),
+            sum(pools.evicted for pools in every),
+            sum(pools.used_seconds() for pools in every),
+            self.processes.claims,
         )
 
     def _result(self) -> SimulationResult:
-        created, evicted, used = (after - before for after, before in zip(self._counts(), self._before, strict=True))
+        created, evicted, used, claims = (
+            after - before for after, before in zip(self._counts(), self._before, strict=True)
+        )
         seconds = self.events.now - self._began_at
         served = len(self.waits)
         requests = served + self.timeouts
+        peaks = [pools.peak_used for pools in self.processes.every]
         return SimulationResult(
             is_complete=self.ended >= self.total,
             requests=requests,
@@ -194,10 +233,13 @@ class Simulation:
             creates_per_request=created / requests if requests else 0.0,
             evicted=int(evicted),
             mean_size=used / seconds if seconds else 0.0,
-            peak_size=sum(pools.peak_used for pools in self.processes),
-            peak_size_of_one=max(pools.peak_used for pools in self.processes),
+            peak_size=self.processes.peak_at_once if self.processes.store is not None else sum(peaks),
+            peak_size_of_one=max(peaks),
             mean_in_use=self._used_for / seconds if seconds else 0.0,
             peak_in_use=self._peak_in_use,
             mean_wait=fsum(self.waits) / served if served else 0.0,
             waits=array("d", sorted(self.waits)),
+            lost=self.lost,
+            claims=int(claims),
+            recoveries=self.processes.recoveries,
         )

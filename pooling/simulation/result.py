@@ -50,12 +50,16 @@ class SimulationResult:
         creates_per_request: `created` for each request.
         evicted: Resources destroyed because another key needed their place.
         mean_size: Resources at an instant, on average; those being created or destroyed included.
-        peak_size: Most resources of all processes; the peak of each, in the warm-up, too, added up.
+        peak_size: Most resources of all processes, in the warm-up, too: at one instant if they share a limit, else the
+            peak of each added up.
         peak_size_of_one: The peak of the process that had most.
         mean_in_use: Resources that were lent at an instant, on average.
         peak_in_use: At most.
         mean_wait: Seconds that a served request waited for its resource, on average.
         waits: Seconds that each served request waited, in ascending order.
+        lost: Further requests, which ended with their process.
+        claims: How often processes asked the store of their shared limit.
+        recoveries: Seconds from the end of each process until its places of the shared limit were free for others.
     """
 
     is_complete: bool
@@ -73,6 +77,9 @@ class SimulationResult:
     peak_in_use: int
     mean_wait: float
     waits: Sequence[float] = field(repr=False)
+    lost: int = 0
+    claims: int = 0
+    recoveries: Sequence[float] = ()
 
     def wait(self, share: float) -> float:
         """
@@ -124,4 +131,7 @@ def merged(results: Sequence[SimulationResult]) -> SimulationResult:
         peak_in_use=max(one.peak_in_use for one in results),
         mean_wait=math.fsum(one.mean_wait * len(one.waits) for one in results) / served if served else 0.0,
         waits=array("d", sorted(wait for one in results for wait in one.waits)),
+        lost=sum(one.lost for one in results),
+        claims=sum(one.claims for one in results),
+        recoveries=tuple(seconds for one in results for seconds in one.recoveries),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from random import Random
@@ -12,12 +12,16 @@ from .._engine.budget import Budget
 from ..errors import ConfigurationError
 from ..options import PoolingServiceOptions, PoolingServiceOptionsDict
 from ._events import Events
-from ._pools import SimulatedPools
+from ._leases import SimulatedStore
+from ._pools import Places, SimulatedPools
+from ._processes import Processes
 from ._run import Simulation
 from .result import SimulationResult, WaitGoal, merged
 from .workload import Workload, check_whole, sampler_of
 
 if TYPE_CHECKING:
+    from .shared import Kill, Sharing
+
     Progress = Callable[[int, int], None]
 
 SEEDS_APART = 1_000_003  # so that the parts of one simulation share no seed with another one's
@@ -33,6 +37,8 @@ def simulate(
     max_key_idle: float | None = None,
     replicas: int = 1,
     sticky: bool = False,
+    sharing: Sharing | None = None,
+    kills: Sequence[Kill] = (),
     seed: int = 1,
     jobs: int = 1,
     goal: WaitGoal | None = None,
@@ -49,10 +55,12 @@ def simulate(
     Args:
         workload: Who asks for a resource, when, and for how long.
         options: Settings of each user's pool, as an object or a mapping.
-        max_total: Most resources of one process; `math.inf` for no limit.
+        max_total: Most resources of one process, or of all if they share the limit; `math.inf` for no limit.
         max_key_idle: Seconds after which an unused key is forgotten; `None` is `max_idle`.
         replicas: Processes among which requests are spread; each has pools and a limit for itself.
         sticky: Whether all requests of a user go to one process; else each goes to any.
+        sharing: How the processes share one limit, as by a `SharedBudget`; `None` if each has one for itself.
+        kills: Processes that die.
         seed: Of the random numbers.
         jobs: In how many parts to simulate the requests, each on a processor of this machine. Each part has its own
             random numbers and its own warm-up; the result is of all. As with `multiprocessing`, a script that asks for
@@ -65,13 +73,16 @@ def simulate(
     Raises:
         ConfigurationError: A setting that cannot work, or one that is not simulated.
     """
-    own = ("max_total", "max_key_idle", "replicas", "sticky", "seed", "jobs", "goal", "progress")
+    own = ("max_total", "max_key_idle", "replicas", "sticky", "sharing", "kills", "seed", "jobs", "goal", "progress")
     settings = PoolingServiceOptions.gathered(options, options_as_keywords, own)
     _refuse_what_is_not_simulated(settings)
     check_whole("replicas", replicas, 1)
     check_whole("jobs", jobs, 1)
+    if sharing is not None:
+        check_whole("max_total", max_total, 1)
+    _check_kills(kills, replicas)
     idle = settings.max_idle if max_key_idle is None else max_key_idle
-    setup = _Setup(settings, max_total, idle, replicas, sticky, goal, budget_type)
+    setup = _Setup(settings, max_total, idle, replicas, sticky, sharing, tuple(kills), goal, budget_type)
     if jobs == 1 or workload.requests < jobs:
         return setup.simulate(workload, seed, progress)
     return _simulate_in_parts(setup, workload, seed, jobs, progress)
@@ -84,6 +95,12 @@ def _refuse_what_is_not_simulated(options: PoolingServiceOptions) -> None:
             raise ConfigurationError(f"{name}={given!r}: the simulation knows only {name}={value!r}", field=name)
 
 
+def _check_kills(kills: Sequence[Kill], replicas: int) -> None:
+    for kill in kills:
+        if kill.process >= replicas:
+            raise ConfigurationError(f"{kill}: there are only replicas={replicas}, numbered from 0", field="kills")
+
+
 @dataclass(frozen=True, slots=True)
 class _Setup:
     """All of a simulation but its workload; another process can be given it."""
@@ -93,18 +110,35 @@ class _Setup:
     max_key_idle: float
     replicas: int
     sticky: bool
+    sharing: Sharing | None
+    kills: tuple[Kill, ...]
     goal: WaitGoal | None
     budget_type: type[Budget]
 
     def simulate(self, workload: Workload, seed: int, progress: Progress | None = None) -> SimulationResult:
         random, events = Random(seed), Events()  # noqa: S311 - nothing secret
-        processes = [self._make_pools(workload, random, events) for _ in range(self.replicas)]
+        places = Places()
+        processes = Processes(
+            events,
+            self.replicas,
+            lambda budget: self._make_pools(workload, random, events, places, budget),
+            places=places,
+            store=self._make_store(random, events),
+            kills=self.kills,
+        )
         simulation = Simulation(
             workload, processes, random, events, sticky=self.sticky, goal=self.goal, progress=progress
         )
         return simulation.run()
 
-    def _make_pools(self, workload: Workload, random: Random, events: Events) -> SimulatedPools:
+    def _make_store(self, random: Random, events: Events) -> SimulatedStore | None:
+        if self.sharing is None:
+            return None
+        return SimulatedStore(events, self.sharing, int(self.max_total), sampler_of(self.sharing.latency, random))
+
+    def _make_pools(
+        self, workload: Workload, random: Random, events: Events, places: Places, budget: Budget | None
+    ) -> SimulatedPools:
         return SimulatedPools(
             events,
             self.options,
@@ -114,6 +148,8 @@ class _Setup:
             destroy_time=sampler_of(workload.destroy_time, random),
             jitter=random.random,
             budget_type=self.budget_type,
+            budget=budget,
+            places=places,
         )
 
 

@@ -71,7 +71,7 @@ class Workload:
         if self.rate is not None and not (is_seconds(self.rate) and 0 < self.rate < math.inf):
             raise ConfigurationError(f"rate={self.rate!r}: expected requests per second, above 0", field="rate")
         for name in ("think_time", "use_time", "create_time", "destroy_time"):
-            _check_duration(name, getattr(self, name))
+            check_duration(name, getattr(self, name))
         _check_skew(self.skew, self.users)
 
 
@@ -86,7 +86,13 @@ def check_whole(name: str, value: object, least: int) -> None:
         raise ConfigurationError(f"{name}={value!r}: expected a whole number, at least {least}", field=name)
 
 
-def _check_duration(name: str, value: Duration | None) -> None:
+def check_duration(name: str, value: Duration | None) -> None:
+    """
+    Check a duration; `None` is none.
+
+    Raises:
+        ConfigurationError: It is neither seconds nor a histogram that has some.
+    """
     if isinstance(value, Histogram):
         if not value.count:
             raise ConfigurationError(f"{name}={value!r}: the histogram has no durations", field=name)

@@ -77,7 +77,7 @@ def test_what_a_sample_finds_too_low_is_raised_until_all_requests_meet_the_goal(
 
 def test_a_larger_sample_corrects_before_all_requests_are_simulated(monkeypatch):
     chosen = make_plan(WORKLOAD, DEPLOYMENT, GOAL).chosen
-    monkeypatch.setattr(_planning, "LARGER_SAMPLE", WORKLOAD.requests // 3)
+    monkeypatch.setattr(_planning, "LARGER_SAMPLE", WORKLOAD.requests // 5)
     simulated = []
 
     class Told(_planning.Search):
@@ -224,6 +224,31 @@ def test_a_share_above_all_is_refused_in_the_words_of_the_option(capsys):
     with pytest.raises(SystemExit):
         cli.main(["plan", "--users", "5", "--rate", "5", "--goal", "p101=50ms"])
     assert "'p101=50ms': expected a share of the requests, above p0 and at most p100" in capsys.readouterr().err
+
+
+def test_processes_that_share_a_limit_need_fewer_connections_than_with_a_limit_each():
+    load = ["--users", "12", "--rate", "60", "--skew", "2", "--sticky", "--replicas", "4", "--goal", "p90=20ms"]
+    found = {}
+    for store in ([], ["--store", "redis", "--store-latency", "3ms", "--block", "2"]):
+        status, text, _ = run(*load, *store, "--json")
+        assert status == 0
+        found[bool(store)] = json.loads(text)
+    shared, each = found[True], found[False]
+    assert (shared["is_shared"], each["is_shared"], each["fixed"]) == (True, False, None)
+    assert shared["connections"] == shared["max_total"] < each["connections"]
+    assert shared["result"]["peak_size"] <= shared["max_total"]
+    assert shared["result"]["claims"] > 0
+    assert shared["fixed"]["max_total"] == shared["max_total"] // 4
+
+
+def test_the_plan_says_what_sharing_takes_and_what_equal_parts_would_do():
+    _, text, _ = run("--users", "12", "--rate", "60", "--replicas", "2", "--store", "files", "--max-total", "6")
+    assert "2 processes that share one limit (a claim takes 0.5 ms)" in text
+    assert "times a second in all" in text
+    assert "With max_total=3 for each process in place of the shared limit, p99 would be" in text
+    status, _, errors = run("--users", "5", "--rate", "5", "--block", "3")
+    assert status == 2
+    assert "give --store, too" in errors
 
 
 def test_requests_that_all_time_out_are_not_said_not_to_wait():
