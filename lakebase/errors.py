@@ -79,7 +79,7 @@ class CredentialError(LakebaseError, CreateError, psycopg.OperationalError):
         super().__init__(message, **facts)
         self.is_transient = is_transient
         self.retry_after = retry_after
-        self.refusal = refusal
+        self.refusal: Refusal | None = refusal
 
     def again(self, **facts: Any) -> Self:
         """The same error as another object, for another caller, with these facts instead of its own."""

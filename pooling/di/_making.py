@@ -34,6 +34,10 @@ class Kind(Enum):
     ASYNC_GENERATOR = "an async generator function"
 
 
+#: What makes a context manager of a generator function.
+_WRAPPERS: dict[Kind, Any] = {Kind.GENERATOR: contextmanager, Kind.ASYNC_GENERATOR: asynccontextmanager}
+
+
 class Making(ValueSource):
     """
     Makes an object for each request. To the request it is a context manager around one use, as a pool may be.
@@ -77,11 +81,8 @@ class Making(ValueSource):
                 field="make",
             )
         kind = _kind_of(make)
-        if kind is Kind.GENERATOR:
-            make = contextmanager(make)
-        elif kind is Kind.ASYNC_GENERATOR:
-            make = asynccontextmanager(make)
-        return cls(providers.Callable(make, *args, **kwargs), kind, checkpoint)
+        wrap = _WRAPPERS.get(kind)
+        return cls(providers.Callable(make if wrap is None else wrap(make), *args, **kwargs), kind, checkpoint)
 
     def copied(self, memo: dict[Any, Any]) -> Making:
         return Making(providers.deepcopy(self.provider, memo), self.kind_of_make, self.checkpoint)
