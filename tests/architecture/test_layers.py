@@ -77,6 +77,8 @@ OPTIONAL = {
     "opentelemetry": ("pooling/telemetry/otel",),
     "prometheus_client": ("pooling/telemetry/prometheus",),
     "sqlalchemy": ("lakebase/sqlalchemy",),
+    "streamlit": ("lakebase/streamlit",),
+    "pandas": ("lakebase/streamlit",),
     "matplotlib": ("lakebase/plan", "lakebase/_plan_report"),
     "uvicorn": ("lakebase/demo",),
     "httpx": ("lakebase/demo",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -10,12 +11,41 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 
+import psycopg
 import pytest
 
+from lakebase import create_lakebase_pool, lakebase_pg_config
+from lakebase.local import LocalLakebase
+from lakebase.local.pytest_plugin import LakebaseUser
 from tests.docs.conftest import documented_environment as documented_environment
 from tests.docs.pages import ROOT
 
+numbers = itertools.count(1)
 RECIPES = ROOT / "examples" / "recipes"
+
+
+@pytest.fixture(scope="module")
+def notes(lakebase_local) -> Iterator[LocalLakebase]:
+    """The local Lakebase with the table of the web apps, which is dropped afterwards."""
+    with create_lakebase_pool(lakebase_local.config(), max_size=1, name="owner") as pool:
+        with pool.connection() as conn:
+            conn.execute((RECIPES / "notes.sql").read_bytes())
+        yield lakebase_local
+        with pool.connection() as conn:
+            conn.execute("drop table notes")
+
+
+@pytest.fixture
+def users(notes) -> tuple[LakebaseUser, LakebaseUser]:
+    """Two new users, each with a note of their own."""
+    found = []
+    for _ in range(2):
+        user = LakebaseUser(f"reader{next(numbers)}@corp.example", notes)
+        notes.add_user(user.name)
+        with psycopg.connect(**lakebase_pg_config(user.config())) as conn:
+            conn.execute("insert into notes (text) values (%s)", [f"of {user.name}"])
+        found.append(user)
+    return found[0], found[1]
 
 
 @pytest.fixture

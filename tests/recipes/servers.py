@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
 from tests.docs.pages import ROOT
+from tests.web.servers import eventually
 
 RECIPES = ROOT / "examples" / "recipes"
 
@@ -34,6 +35,36 @@ def listening(command: str) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(30)
+
+
+@contextmanager
+def served(arguments_for: Callable[[int], list[str]], health: str) -> Iterator[str]:
+    """
+    A server that takes no socket, or loads for longer than a client waits; the host and port it listens on.
+
+    Args:
+        arguments_for: What follows `python -m`, given the port.
+        health: The path of a page that answers 200 once the server is up.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", *arguments_for(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ)) as server:
+        try:
+            address = f"127.0.0.1:{port}"
+            eventually(lambda: server.poll() is not None or _answers(f"http://{address}{health}"), timeout=60)
+            yield address
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def asked(
