@@ -126,6 +126,13 @@ def recipes(session: nox.Session) -> None:
     )
 
 
+@nox.session(default=False)
+def clusters(session: nox.Session) -> None:
+    """Run the leases in Ray on a real cluster of this machine, in an environment that has Ray."""
+    session.install("-q", "-e", f"{ROOT}[test,ray]")
+    session.run("python", "-m", "pytest", "-q", *(session.posargs or ["tests/clusters"]))
+
+
 # -- what is shipped -------------------------------------------------------------------
 
 

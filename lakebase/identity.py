@@ -59,6 +59,8 @@ class UserIdentity:
     """
     A user, and what proves it.
 
+    It can be pickled, for a process that acts for the user; the pickle has the token in it.
+
     Args:
         user: The Postgres role: the e-mail address, else the user id. At most 63 bytes in UTF-8.
         token: The user's workspace token, with which credentials are minted. Never shown.

@@ -7,6 +7,7 @@ import socket
 import uuid
 import weakref
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Never
 
@@ -49,9 +50,12 @@ class SharedBudget(PoolBudget):
     Pools for threads and pools for asyncio cannot share one of these, but two on the same store share a limit. One
     thread runs while this process has places or waits for some. A forked child begins without places.
 
+    It can be pickled, if its store can: another process gets the same limit, and places of its own.
+
     Args:
         limit: The limit of all processes. While processes have different ones, the lowest counts.
-        store: Where they agree: `FileLeases(directory)`, `RedisLeases(client)`, `PostgresLeases(connect)`.
+        store: Where they agree: `FileLeases(directory)`, `RedisLeases(client)`, `PostgresLeases(connect)` or
+            `RayLeases()`.
         name: Tells limits of one store apart.
         lease_ttl: Seconds without a word after which a process's places are given to others.
         block: How many places to lease at a time; `None` is a sixteenth of the limit, at most 16.
@@ -155,6 +159,15 @@ class SharedBudget(PoolBudget):
         if self._pool is not None and self._keeper is not None:
             self._keeper.wake()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        options: dict[str, Any] = {
+            "name": self._name,
+            "lease_ttl": self._ttl,
+            "block": self._block,
+            "idle_after": self._idle_after,
+        }
+        return partial(type(self), **options), (self.max_total, self._store)
+
     def __repr__(self) -> str:
         return f"<SharedBudget {self._name!r}: {self.used} used here, {self.leased} leased, of {self.max_total}>"
 
@@ -250,7 +263,8 @@ def _check(limit: object, store: object, name: object, block: object) -> None:
     _check_limit(limit)
     if not isinstance(store, LeaseStore):
         raise ConfigurationError(
-            f"store={store!r}: expected FileLeases, RedisLeases or PostgresLeases of pooling.leases", field="store"
+            f"store={store!r}: expected FileLeases, RedisLeases, PostgresLeases or RayLeases of pooling.leases",
+            field="store",
         )
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"name={name!r}: expected a text that is not empty", field="name")

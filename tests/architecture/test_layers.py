@@ -69,6 +69,7 @@ OPTIONAL = {
     "starlette": ("pooling/web/starlette", "pooling/web/fastapi", "lakebase/demo"),
     "fastapi": ("pooling/web/fastapi", "lakebase/demo"),
     "redis": ("pooling/leases/_redis", "lakebase/_doctor/store"),
+    "ray": ("pooling/leases/_ray",),
     "flask": ("pooling/web/flask",),
     "werkzeug": ("pooling/web/flask",),
     "django": ("pooling/web/django", "lakebase/django"),

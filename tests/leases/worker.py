@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pooling
-from pooling.leases import FileLeases, LeaseStore, PostgresLeases, RedisLeases
+from pooling.leases import FileLeases, LeaseStore, PostgresLeases, RayLeases, RedisLeases
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +28,11 @@ def make_store(spec: dict[str, Any]) -> LeaseStore:
         return FileLeases(spec["files"])
     if "redis" in spec:
         return RedisLeases(spec["redis"])
+    if "ray" in spec:
+        import ray
+
+        ray.init(address=spec["ray"], logging_level="ERROR", log_to_driver=False)
+        return RayLeases(spec["name"])
     import psycopg
 
     return PostgresLeases(lambda: psycopg.connect(**spec["postgres"]))
