@@ -49,6 +49,26 @@ def users(notes) -> tuple[LakebaseUser, LakebaseUser]:
 
 
 @pytest.fixture
+def password_environment(documented_environment, monkeypatch, tmp_path) -> LocalLakebase:
+    """
+    The same environment with a role that has a native password, in libpq's service file.
+
+    For recipes that begin many processes: none of these has to load what mints, which takes longest.
+    """
+    lake = documented_environment
+    role = f"recipes{next(numbers)}"
+    lake.add_password_role(role, "recipes-pw")
+    with create_lakebase_pool(max_size=1, timeout=120) as pool, pool.connection() as connection:
+        connection.execute(f"create schema {role}")  # in which its tables are looked for first
+        connection.execute(f"grant all on schema {role} to {role}")
+    service = tmp_path / "services"
+    service.write_text(f"[recipes]\nuser={role}\npassword=recipes-pw\n", encoding="utf-8")
+    monkeypatch.setenv("PGSERVICEFILE", str(service))
+    monkeypatch.setenv("PGSERVICE", "recipes")
+    return lake
+
+
+@pytest.fixture
 def load_recipe(documented_environment, monkeypatch) -> Callable[[str], ModuleType]:
     """Imports an example, with the environment of an app; each test imports it anew."""
 
