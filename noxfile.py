@@ -119,8 +119,7 @@ def pyright(session: nox.Session) -> None:
 def recipes(session: nox.Session) -> None:
     """Run the recipes on their frameworks, and check their types, in an environment that has all of these."""
     session.install("-q", "-e", f"{ROOT}[recipes]")
-    session.run("mypy", "--strict", "examples/recipes")
-    session.run("mypy", "--strict", "examples/tutorial/app.py")
+    session.run("mypy", "--strict", "examples/recipes", "examples/tutorial/app.py")
     session.run(
         "python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *(session.posargs or ["tests/recipes"])
     )

@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
 
+# The recipes run where their frameworks are, by `nox -s recipes`; one that is named on the command line runs anywhere.
+collect_ignore = [] if importlib.util.find_spec("gradio") else ["recipes"]
+
 # The tests of `-m quick`: folders, files and tests below this one, some of each area, in less than a minute together.
 QUICK = (
     "architecture/test_habits.py",

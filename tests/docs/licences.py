@@ -73,7 +73,8 @@ def show() -> None:
     rows = []
     for name, extra in sorted(dependencies().items()):
         where = f"the extra `{extra}`" if extra else "every installation"
-        rows.append(f"| `{name}` | {where} | {licence_of(name) or before[name]} |")
+        licence = licence_of(name) or before.get(name, "unknown")
+        rows.append(f"| `{name}` | {where} | {licence} |")
     text = PAGE.read_text("utf-8").partition(HEAD)[0]
     PAGE.write_text(text + "\n".join([HEAD, "| --- | --- | --- |", *rows]) + "\n", "utf-8")
 
