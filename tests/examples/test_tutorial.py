@@ -49,6 +49,7 @@ def folder(tmp_path_factory) -> Path:
     """A copy of the checkout's folder of the app."""
     checkout = tmp_path_factory.mktemp("checkout")
     shutil.copytree(FOLDER, checkout / "examples" / "tutorial", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copy(ROOT / "pyproject.toml", checkout)  # the settings of its own tests are not the app's
     return checkout
 
 
