@@ -74,7 +74,8 @@ def _question(plan: Plan) -> str:
         arrivals = f"each waits {_duration(workload.think_time)} between requests"
     processes = "1 process" if deployment.replicas == 1 else f"{deployment.replicas} processes"
     if deployment.sharing is not None:
-        processes += f" that share one limit (a claim takes {_duration(deployment.sharing.latency)})"
+        sharing = "shares a limit" if deployment.replicas == 1 else "share one limit"
+        processes += f" that {sharing} (a claim takes {_duration(deployment.sharing.latency)})"
     users = "1 user" if workload.users == 1 else f"{workload.users:,} users"
     use, login = _duration(workload.use_time), _duration(workload.create_time)
     share, wait = f"{plan.goal.share * 100:g} %", seconds(plan.goal.seconds)

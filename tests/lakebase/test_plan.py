@@ -251,6 +251,11 @@ def test_the_plan_says_what_sharing_takes_and_what_equal_parts_would_do():
     assert "give --store, too" in errors
 
 
+def test_one_process_shares_a_limit_in_the_singular():
+    _, text, _ = run("--users", "12", "--rate", "60", "--store", "files", "--max-total", "6")
+    assert "1 process that shares a limit (a claim takes 0.5 ms)" in text
+
+
 def test_requests_that_all_time_out_are_not_said_not_to_wait():
     _, text, _ = run("--users", "5", "--workers", "20", "--timeout", "0s")
     assert "p99 is timeout" in text
