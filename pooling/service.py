@@ -524,7 +524,7 @@ class PoolingService(_Service[T]):
         Blocks until its destroy hook has ended, at most `destroy_timeout`.
 
         Raises:
-        ReleaseError: The resource is not out.
+            ReleaseError: The resource is not out.
         """
         if not finish(self.engine.destroy(value)):
             self._refuse(value)
