@@ -6,8 +6,10 @@ import ctypes
 import gc
 import os
 import random
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -29,6 +31,12 @@ SECONDS = float(os.environ.get("STORM", "1.5"))
 BORROWERS = 8
 LIMIT = 20.0
 REFUSALS = (PoolClosedError, PoolTimeoutError, PoolExhaustedError)  # that a storm brings
+
+
+def stacks_of(threads: list[threading.Thread]) -> str:
+    """Where these threads are."""
+    frames = sys._current_frames()
+    return "\n".join("".join(traceback.format_stack(frames.get(thread.ident or 0))) for thread in threads)
 
 
 class Held:
@@ -171,7 +179,8 @@ class Storm:
             for thread in borrowers:
                 thread.join(LIMIT)
             threading.excepthook = hook
-        assert not any(thread.is_alive() for thread in (*others, *borrowers))
+        alive = [thread for thread in (*others, *borrowers) if thread.is_alive()]
+        assert not alive, stacks_of(alive)
         gc.collect()
 
     def assert_all_is_well(self, capacity: int, key: tuple[str, ...]) -> None:

@@ -94,8 +94,7 @@ def programs_of(page: Path, origin: str, folder: Path) -> list[Program]:
     for number, lines in enumerate(python_of(page.read_text(encoding="utf-8")), 1):
         if not lines[0]:  # the heading's line
             lines[0] = GIVEN
-        name = page.relative_to(ROOT).with_suffix("").as_posix() if page.is_relative_to(ROOT) else page.stem
-        path = folder / f"{re.sub('[-/]', '_', name).lower()}_{number}.py"
+        path = folder / f"{re.sub('[-/]', '_', origin.removesuffix('.md')).lower()}_{number}.py"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         found.append(Program(path, origin))
     return found
