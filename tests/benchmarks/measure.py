@@ -38,7 +38,7 @@ class Scale:
 
 FULL = Scale()
 QUICK = Scale(rounds=5, turn=0.01, quick=True)
-TINY = Scale(rounds=2, turn=0.0002, quick=True, tiny=True)
+TINY = Scale(rounds=1, turn=0.0002, quick=True, tiny=True)
 
 
 @dataclass(frozen=True)
