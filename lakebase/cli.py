@@ -111,7 +111,7 @@ def make_parser(*used: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version)
     parser.set_defaults(run=_printer_of_help(parser))
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
     for name, command in _COMMANDS.items():
         its_parser = commands.add_parser(name, help=command.help, description=command.description)
         if name in used:
@@ -144,6 +144,16 @@ def _run(words: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Refuses unknown words itself; else argparse has the program's parser do it, which prints its own usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 class _Version(argparse.Action):

@@ -47,6 +47,16 @@ def test_arguments_that_make_no_sense_are_refused(arguments, capsys):
     assert "usage: lakebase" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("doctor",), ("local", "status")])
+def test_an_unknown_option_is_refused_with_the_usage_of_its_command(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--bogus"])
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: lakebase {' '.join(command)} [-h]")
+    assert "unrecognized arguments: --bogus" in err
+
+
 @pytest.mark.parametrize(("arguments", "words"), [([], "doctor"), (["local"], "get-pooler")])
 def test_without_a_command_it_prints_what_there_is(arguments, words, capsys):
     assert cli.main(arguments) == 0
