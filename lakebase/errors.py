@@ -109,7 +109,7 @@ class ConnectFailure(Enum):
         "takes native passwords only"
     )
     NO_ROLE = "Create the role: an identity of the workspace by databricks_create_role, any other by CREATE ROLE"
-    NO_DATABASE = "Check database="
+    NO_DATABASE = "Check database= or PGDATABASE"
     NO_ENDPOINT = "Check host=: the name resolves, but no enabled endpoint has it"
     NO_PERMISSION = "Grant the role CONNECT on the database, and LOGIN"
     TLS = "Check ssl_mode= and ssl_root_cert=, and that host= is the name in the server's certificate"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import textwrap
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import psycopg
@@ -21,7 +23,7 @@ from .roles import GrantError, Missing, apply, check
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["add_arguments", "main"]
 
@@ -45,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what it may do")
     what.add_argument("--schema", action="append", default=[], metavar="NAME", help="in this schema; repeatable")
     what.add_argument(
-        "--table", action="append", metavar="NAME", help="only on this table or view of it; repeatable (default: all)"
+        "--table",
+        action="append",
+        metavar="NAME",
+        help="only on this table or view, named without its schema; repeatable (default: all)",
     )
     level = what.add_mutually_exclusive_group()
     for name, means in (
@@ -88,7 +93,8 @@ def main(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     """
     stream = out or sys.stdout
     try:
-        outcome = _run(arguments)
+        with _without_log():
+            outcome = _run(arguments)
     except GrantError as error:
         sys.stderr.write(f"lakebase grant: {error}\n")
         return 1
@@ -99,7 +105,26 @@ def main(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     return 1 if outcome.missing and not outcome.is_applied else 0
 
 
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """
+    Let the pool's log go only where somebody has asked for it.
+
+    With no handler at all, `logging` writes warnings to stderr: the errors that the command itself prints.
+    """
+    handler, loggers = logging.NullHandler(), [logging.getLogger(name) for name in ("lakebase", "pooling")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
 def _run(arguments: argparse.Namespace) -> _Outcome:
+    if arguments.table and len(set(arguments.schema)) != 1:
+        raise ConfigurationError("--table needs exactly one --schema", field="tables")
     access = Access(
         arguments.identity,
         kind=arguments.kind,

@@ -7,6 +7,8 @@ import io
 import itertools
 import json
 import os
+import subprocess
+import sys
 
 import psycopg
 import pytest
@@ -116,7 +118,7 @@ def test_one_who_may_not_grant_is_told_in_both_runs(lakebase_user, monkeypatch, 
         (("public",), "Postgres keeps this name to itself"),
         (("x" * 64,), "64 bytes"),
         (("ann@corp.example", "--service-principal"), "application id"),
-        (("ann", "--table", "notes"), "expected names of tables in one schema"),
+        (("ann", "--table", "notes"), "--table needs exactly one --schema"),
         (("ann", "--native-password"), "set PGPASSWORD"),
         (("ann", "--as", "nobody@corp.example"), "could not connect"),
         (("ann", "--database", "none"), "could not connect"),
@@ -136,3 +138,20 @@ def test_a_name_cannot_end_a_comment_and_become_a_statement(admin) -> None:
     status, text = run(name)
     assert status == 0
     assert all(not line or line.startswith("-- ") for line in text.splitlines())
+
+
+@pytest.mark.parametrize("schemas", [(), ("--schema", "a", "--schema", "b")])
+def test_a_table_without_its_schema_is_refused_in_the_words_of_the_command(schemas, capsys) -> None:
+    assert run("ann@corp.example", *schemas, "--table", "notes") == (2, "")
+    assert capsys.readouterr().err == "lakebase grant: --table needs exactly one --schema\n"
+
+
+def test_why_it_cannot_connect_is_printed_once() -> None:
+    # In a process of its own: pytest takes what is logged.
+    command = [sys.executable, "-m", "lakebase", "grant", "ann@corp.example", "--database", "nope"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("lakebase grant: ")
+    assert ended.stderr.count('database "nope" does not exist') == 1
+    assert "LoginError" not in ended.stderr
+    assert "Check database= or PGDATABASE" in ended.stderr
