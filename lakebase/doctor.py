@@ -183,9 +183,8 @@ def main(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
         sys.stderr.write(f"lakebase doctor: {error}\n")
         return 2
     findings: list[Finding] = []
-    name = "budget" if arguments.budget is not None else "max_total"
     colour = _has_colour(output.findings)
-    for finding in examine_all(given, asked, budget_name=name):
+    for finding in examine_all(given, asked, names=_option_names(arguments)):
         findings.append(finding)
         if not arguments.json:
             output.findings.write(as_text(finding, colour=colour))
@@ -193,7 +192,7 @@ def main(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     status = exit_status(findings, strict=arguments.strict)
     if arguments.json:
         output.findings.write(as_json(findings, status))
-    return _write_sql(output.sql, as_sql_file(findings)) or status
+    return _write_sql(output.sql, findings) or status
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -252,6 +251,12 @@ def _asked(arguments: argparse.Namespace) -> Asked:
     )
 
 
+def _option_names(arguments: argparse.Namespace) -> dict[str, str]:
+    """What the fields of `_asked()` are called on the command line."""
+    budget = "--budget" if arguments.budget is not None else "--max-total"
+    return {"budget": budget, "workers": "--workers", "needs": "--privileges", "store": "--store"}
+
+
 def _store(given: str | None) -> str | None:
     if given is None or not given.startswith("env:"):
         if given is not None and has_password(given):
@@ -278,6 +283,8 @@ def _output(arguments: argparse.Namespace, out: TextIO) -> _Output:
         with path.open(encoding="utf-8", errors="replace") as file:
             first = file.readline()
     except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise _UsageError(f"--fix-sql: {path}: there is no directory {path.parent}") from None
         first = ""
     except OSError as error:
         raise _UsageError(f"--fix-sql: {path}: {error.strerror}") from error
@@ -286,18 +293,28 @@ def _output(arguments: argparse.Namespace, out: TextIO) -> _Output:
     return _Output(out, path)
 
 
-def _write_sql(target: TextIO | Path | None, text: str) -> int:
-    """Write the file, and return the status: 2 if that fails, else 0."""
+def _write_sql(target: TextIO | Path | None, findings: Sequence[Finding]) -> int:
+    """
+    Write the file, say so, and return the status: 2 if that fails, else 0.
+
+    With nothing to mend no file is made; but one of an earlier run is replaced, whose statements are no longer needed.
+    """
     if target is None:
         return 0
+    text = as_sql_file(findings)
     if not isinstance(target, Path):
         target.write(text)
+        return 0
+    count = sum(bool(finding.sql) for finding in findings)
+    if not count and not target.exists():
+        sys.stderr.write(f"no finding is mended by SQL: {target} is not written\n")
         return 0
     try:
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         sys.stderr.write(f"lakebase doctor: --fix-sql: {target}: {error.strerror}\n")
         return 2
+    sys.stderr.write(f"wrote {target}: {count} finding{'s' * (count != 1)}\n")
     return 0
 
 

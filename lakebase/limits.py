@@ -129,13 +129,14 @@ def over_limit(
     if total == math.inf:
         times = "Any number of connections"
     elif replicas != 1:
-        times = f"{replicas} replicas of {budget} connections are {total}"
+        times = f"{replicas} processes of {budget} connections are {total}"
     else:
         times = f"{total} connections"
-    share = f", or share one limit of {limit}: budget=pooling.SharedBudget" if replicas != 1 and not pooled else ""
+    fewer = ", run fewer processes" if replicas != 1 else ""
+    share = f", or share one limit below {limit}: budget=pooling.SharedBudget" if replicas != 1 and not pooled else ""
     return (
         f"{times}, more than the {limit} {what}: at the peak, some are refused with SQLSTATE 53300. Lower max_total= "
-        f"(or max_size=) to {limit // replicas}, run fewer replicas, or enlarge the compute{share}."
+        f"(or max_size=) to {limit // replicas}{fewer}, or enlarge the compute{share}."
     )
 
 

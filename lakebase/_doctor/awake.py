@@ -26,6 +26,8 @@ SELECT coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''
        coalesce(bool_and(query ~* '^\\s*(select\\s+1)?\\s*;?\\s*$') FILTER (WHERE state = 'idle'), false)
 FROM pg_stat_activity
 WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename IS NOT NULL AND pid <> pg_backend_pid()
+  -- The session with which a local Lakebase looks after its own Postgres.
+  AND NOT (usename = 'postgres' AND coalesce(application_name, '') = 'local Lakebase')
 GROUP BY 1, 2, 3, 4 ORDER BY 4 DESC, 6 NULLS LAST
 """
 _UP = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"

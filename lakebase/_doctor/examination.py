@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -85,7 +86,7 @@ def examine(
         environ: Instead of the process's environment.
         budget: Most connections of one process; the configuration's `max_size` if `None`.
     """
-    return _run(_CONNECTION, config, environ, Asked(budget=budget), "budget")
+    return _run(_CONNECTION, config, environ, Asked(budget=budget), {})
 
 
 def examine_all(
@@ -93,7 +94,7 @@ def examine_all(
     asked: Asked,
     *,
     environ: Mapping[str, str] | None = None,
-    budget_name: str = "max_total",
+    names: Mapping[str, str] = MappingProxyType({"budget": "max_total"}),
 ) -> Iterator[Finding]:
     """
     All checks, one finding after the other.
@@ -102,9 +103,9 @@ def examine_all(
         config: As for a pool.
         asked: What else is to be looked at.
         environ: Instead of the process's environment.
-        budget_name: What the caller calls `asked.budget`.
+        names: What the caller calls the fields of `asked`, where it has other names for them.
     """
-    return _run(ALL_CHECKS, config, environ, asked, budget_name)
+    return _run(ALL_CHECKS, config, environ, asked, names)
 
 
 def _run(
@@ -112,9 +113,9 @@ def _run(
     config: LakebasePoolConfig | Mapping[str, Any] | None,
     environ: Mapping[str, str] | None,
     asked: Asked,
-    budget_name: str,
+    names: Mapping[str, str],
 ) -> Iterator[Finding]:
-    if problem := _problem(asked, budget_name):
+    if problem := _problem(asked, names):
         yield Finding("configuration", Verdict.FAILED, problem)
         return
     try:
@@ -134,15 +135,15 @@ def _run(
             facts.connection.close()
 
 
-def _problem(asked: Asked, budget_name: str) -> str | None:
+def _problem(asked: Asked, names: Mapping[str, str]) -> str | None:
     """Why what is asked cannot be looked at; `None` if it can."""
-    for name, value in ((budget_name, asked.budget), ("workers", asked.workers)):
+    for field, value in (("budget", asked.budget), ("workers", asked.workers)):
         is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if not is_whole and not (name == budget_name and value is None):
-            return f"{name}={value!r}: expected a whole number, 1 or more"
+        if not is_whole and not (field == "budget" and value is None):
+            return f"{names.get(field, field)}={value!r}: expected a whole number, 1 or more"
     for privilege in asked.needs or ():
         if privilege not in PRIVILEGES:
-            return f"privileges: {privilege!r}: expected some of {', '.join(PRIVILEGES)}"
+            return f"{names.get('needs', 'privileges')}: {privilege!r}: expected some of {', '.join(PRIVILEGES)}"
     if asked.store is not None and (problem := store_problem(asked.store)):
-        return f"store: {problem}"
+        return f"{names.get('store', 'store')}: {problem}"
     return None

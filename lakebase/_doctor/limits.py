@@ -27,7 +27,6 @@ SELECT current_setting('max_connections')::int,
 _NAME = "limits"
 #: CU between the ends of a range, at most: https://docs.databricks.com/aws/en/oltp/projects/manage-computes
 _WIDEST = 16
-_ADVICE = "lower max_total= or max_size=, run fewer replicas, enlarge the compute, or use the built-in pooler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,9 @@ def _compared(facts: Facts, config: LakebasePoolConfig, demand: _Demand, limit: 
     if config.pooled:
         return Finding(_NAME, Verdict.OK, found)
     if demand.total > limit:
-        return Finding(_NAME, Verdict.WARNING, found, _ADVICE, _fixes(config, demand))
+        fewer = " run fewer processes," if demand.processes > 1 else ""
+        advice = f"lower max_total= or max_size=,{fewer} enlarge the compute, or use the built-in pooler"
+        return Finding(_NAME, Verdict.WARNING, found, advice, _fixes(config, demand))
     if demand.processes > 1 and demand.total + demand.budget * facts.asked.workers > limit:
         advice = "one limit that all processes share lets their number grow, and lets a busy one use what others do not"
         fixes = (_shared_budget(config, limit),)
@@ -128,4 +129,7 @@ def _shared_budget(config: LakebasePoolConfig, limit: int | None) -> Fix:
         f"budget = SharedBudget({most}, {store})\n"
         "manager = LakebasePoolManager(config, budget=budget)"
     )
-    return Fix("python", text, "to share one limit in place of a part for each process")
+    where = "to share one limit in place of a part for each process"
+    if limit is not None:
+        where += f"; the rest of the {limit} is for migrations and people"
+    return Fix("python", text, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ _FOUND = 6 + _CHECK + 2  # columns before what was found
 _MORE = 6  # and before all that follows
 #: The first line of a file of SQL, by which a later examination knows that it may be replaced.
 SQL_HEAD = "-- Written by lakebase doctor."
+_NEXT_STATEMENT = re.compile(r"(?<=;)\n(?=[A-Z])")
 _COLOURS = {Verdict.OK: "32", Verdict.NOTE: "36", Verdict.WARNING: "33", Verdict.FAILED: "1;31", Verdict.SKIPPED: "2"}
 
 
@@ -56,16 +58,16 @@ def as_json(findings: Sequence[Finding], status: int) -> str:
 
 def as_sql_file(findings: Iterable[Finding]) -> str:
     """The statements of all findings, each once, under the finding that they mend and who may run them."""
-    parts, seen = [SQL_HEAD + " Read each statement before you run it."], set()
+    parts = [SQL_HEAD + " Read each statement before you run it."]
+    seen: set[str] = set()
     for finding in findings:
         for fix in finding.fixes:
-            if fix.kind != "sql" or fix.text in seen:
+            if fix.kind != "sql" or not (text := _new_sql(fix.text, seen)):
                 continue
-            seen.add(fix.text)
             comment = _plain(f"{finding.check}: {finding.found}")
             lines = textwrap.wrap(comment, WIDTH - 3, break_on_hyphens=False)
             lines += [_plain(f"Run {fix.where}.")] if fix.where.startswith("as ") else []
-            parts.append("\n".join([*(f"-- {line}" for line in lines), fix.text]))
+            parts.append("\n".join([*(f"-- {line}" for line in lines), text]))
     if len(parts) == 1:
         parts.append("-- No finding is mended by SQL.")
     return "\n\n".join(parts) + "\n"
@@ -81,6 +83,16 @@ def exit_status(findings: Iterable[Finding], *, strict: bool = False) -> int:
     """
     bad = {Verdict.FAILED, Verdict.WARNING} if strict else {Verdict.FAILED}
     return int(any(finding.verdict in bad for finding in findings))
+
+
+def _new_sql(text: str, seen: set[str]) -> str:
+    """The text of a fix without statements that another fix has; a line that goes on with one begins with a space."""
+    statements = _NEXT_STATEMENT.split(text)
+    if any(each.count(quote) % 2 for each in statements for quote in "\"'"):
+        statements = [text]  # what looks like an end is within a name
+    new = [each for each in statements if each not in seen]
+    seen.update(new)
+    return "\n".join(new)
 
 
 def _fix(fix: Fix) -> list[str]:

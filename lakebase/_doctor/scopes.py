@@ -13,12 +13,10 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .facts import Facts, skipped
 from .finding import Finding, Fix, Verdict
-
-if TYPE_CHECKING:
-    from .facts import Facts
 
 __all__ = ["check_scopes", "is_about_scopes", "scope_fixes"]
 
@@ -41,6 +39,8 @@ def check_scopes(facts: Facts) -> Finding | list[Finding]:
     if isinstance(expires_at, int | float) and (ago := time.time() - expires_at) > 0:
         found = f"the token expired {ago / 60:.0f} min ago"
         return Finding(check, Verdict.FAILED, found, "take the one of a new request: the app gets it for an hour")
+    if facts.scopes is None and facts.client is None:  # it may be no token at all
+        return skipped(check, "configuration" if facts.resolved is None else "workspace")
     if facts.scopes is None:
         return Finding(check, Verdict.OK, "a token without scopes of its own: it allows what its owner may do")
     shown = ", ".join(facts.scopes) or "none"

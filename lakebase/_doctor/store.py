@@ -44,8 +44,12 @@ def store_problem(store: str) -> str | None:
     """Why the text of a store cannot be used, in words that do not repeat it; `None` if it can."""
     if _POSTGRES.fullmatch(store):
         return None
-    if "://" in store and store.partition("://")[0] not in _REDIS_SCHEMES:
-        return "it has a scheme that is none of redis://, rediss:// and unix://; for the Lakebase itself: postgres"
+    has_scheme = "://" in store or ":" in store.partition("/")[0]
+    if has_scheme and not store.startswith(tuple(f"{scheme}://" for scheme in _REDIS_SCHEMES)):
+        return (
+            "it has a scheme that is none of redis://, rediss:// and unix://; for the Lakebase itself: postgres or "
+            "postgres:TABLE; for a directory with a colon in its name: its path from / or ./ on"
+        )
     try:
         urlsplit(store)
     except ValueError:  # whose text may have a part of the password

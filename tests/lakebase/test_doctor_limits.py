@@ -55,11 +55,14 @@ def test_more_than_the_compute_takes_has_one_limit_for_all_as_a_fix(lakebase_use
     assert (shared.kind, larger.kind) == ("python", "shell")
     compile(shared.text, "fix", "exec")
     assert "SharedBudget(188, RedisLeases(" in shared.text
+    assert "the rest of the 209 is for migrations and people" in shared.where
+    assert "share one limit below 209" in limits.found
     assert '"autoscaling_limit_max_cu": 2' in larger.text
 
 
 def test_workers_of_one_host_share_a_limit_in_a_directory(lakebase_user) -> None:
     limits = found_one("limits", lakebase_user.config(), max_total=100, workers=4)
+    assert limits.found.startswith("4 processes of 100 connections are 400")
     assert "FileLeases(" in limits.fixes[0].text
 
 
@@ -96,6 +99,8 @@ def test_the_limit_of_a_role_is_raised_by_the_sql_of_the_finding(lakebase_local,
         ({"workers": True}, "workers=True: expected a whole number, 1 or more"),
         ({"store": ""}, "store: it is empty"),
         ({"store": "http://pw@host"}, "store: it has a scheme that is none of redis://"),
+        ({"store": "blah:pw"}, "store: it has a scheme that is none of redis://"),
+        ({"store": "redis:pw/0"}, "store: it has a scheme that is none of redis://"),
     ],
 )
 def test_what_cannot_be_asked_ends_the_examination(asked: dict, words: str) -> None:
@@ -303,6 +308,7 @@ def test_sessions_are_told_by_program_and_state(lakebase_user, sleepy_endpoint: 
         assert awake.verdict is Verdict.NOTE
         assert "within the 300 s after which it would be suspended, 1 session used it" in awake.found
         (line,) = [line for line in awake.details if "'orders'" in line]
+        assert "local Lakebase" not in " ".join(awake.details)
         assert line.startswith(f"'orders' of {lakebase_user.name}: 1 session idle, last statement 0 s ago, ")
         one.execute("SELECT 2")
         lines = found_one("kept awake", config).details

@@ -86,6 +86,18 @@ def test_sql_is_written_once_under_what_it_mends() -> None:
     assert as_sql_file([]).endswith("-- No finding is mended by SQL.\n")
 
 
+def test_a_statement_that_two_findings_need_is_written_once() -> None:
+    usage, select = 'GRANT USAGE ON SCHEMA "a" TO "c"', 'GRANT SELECT ON TABLE "a"."b" TO "c"'
+    findings = [Finding("x", Verdict.FAILED, "", fixes=(as_sql(each),)) for each in ([usage], [usage, select])]
+    assert as_sql_file(findings).splitlines()[2:] == ["-- x:", f"{usage};", "", "-- x:", f"{select};"]
+
+
+def test_a_name_that_looks_like_two_statements_stays_whole() -> None:
+    fixes = [as_sql([f'GRANT SELECT ON TABLE "{schema};\nX" TO "c"']) for schema in "ab"]
+    text = as_sql_file([Finding("x", Verdict.FAILED, "", fixes=(fix,)) for fix in fixes])
+    assert all(fix.text in text for fix in fixes)
+
+
 def test_no_name_ends_a_comment() -> None:
     evil = Finding("table", Verdict.FAILED, "x\nDROP TABLE y;", fixes=(Fix("sql", "SELECT 1;", "as z\nDROP TABLE z;"),))
     assert [line for line in as_sql_file([evil]).splitlines() if line and not line.startswith("--")] == ["SELECT 1;"]
@@ -130,12 +142,27 @@ def test_json_is_all_that_is_printed() -> None:
     assert (status, json.loads(text)["status"]) == (1, 1)
 
 
-def test_sql_is_written_to_a_file_that_is_its_own(tmp_path: Path) -> None:
+def test_with_nothing_to_mend_there_is_no_file_and_that_of_an_earlier_run_loses_its_statements(
+    tmp_path: Path, capsys
+) -> None:
     path = tmp_path / "fix.sql"
-    for _ in range(2):
-        status, text = run(*NOWHERE, "--fix-sql", str(path))
-        assert (status, text.startswith("FAIL  configuration")) == (1, True)
-        assert path.read_text().startswith("-- Written by lakebase doctor.")
+    status, text = run(*NOWHERE, "--fix-sql", str(path))
+    assert (status, text.startswith("FAIL  configuration")) == (1, True)
+    assert not path.exists()
+    assert capsys.readouterr().err == f"no finding is mended by SQL: {path} is not written\n"
+    path.write_text(as_sql_file([FINDING]))
+    assert run(*NOWHERE, "--fix-sql", str(path))[0] == 1
+    assert path.read_text() == as_sql_file([])
+    assert capsys.readouterr().err == f"wrote {path}: 0 findings\n"
+
+
+def test_sql_that_mends_is_written_to_the_file_and_that_is_said(lakebase_user, monkeypatch, tmp_path, capsys) -> None:
+    for name, value in lakebase_user.lake.environment(user=lakebase_user.name).items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "fix.sql"
+    assert run("--schema", "not_there", "--fix-sql", str(path))[0] == 1
+    assert capsys.readouterr().err == f"wrote {path}: 1 finding\n"
+    assert 'CREATE SCHEMA "not_there";' in path.read_text()
 
 
 def test_a_file_of_somebody_else_is_left_as_it_is(tmp_path: Path, capsys) -> None:
@@ -145,7 +172,8 @@ def test_a_file_of_somebody_else_is_left_as_it_is(tmp_path: Path, capsys) -> Non
     assert "left as it is" in capsys.readouterr().err
     assert path.read_text() == "CREATE TABLE a ();\n"
     assert run(*NOWHERE, "--fix-sql", str(tmp_path)) == (2, "")
-    assert run(*NOWHERE, "--fix-sql", str(tmp_path / "none" / "fix.sql"))[0] == 2
+    assert run(*NOWHERE, "--fix-sql", str(tmp_path / "none" / "fix.sql")) == (2, "")
+    assert "there is no directory" in capsys.readouterr().err
 
 
 def test_sql_alone_is_on_stdout_for_a_pipe(capsys) -> None:

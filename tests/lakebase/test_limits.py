@@ -99,10 +99,15 @@ def test_no_limit_at_all_is_more_than_there_is() -> None:
 def test_the_advice_names_a_budget_that_fits() -> None:
     reason = over_limit(100, compute_units=1, replicas=4)
     assert reason is not None
-    assert "4 replicas of 100 connections are 400" in reason
-    assert "share one limit of 209: budget=pooling.SharedBudget" in reason
+    assert "4 processes of 100 connections are 400" in reason
+    assert "run fewer processes" in reason
+    assert "share one limit below 209: budget=pooling.SharedBudget" in reason
     assert " to 52," in reason
     assert over_limit(52, compute_units=1, replicas=4) is None
+    alone = over_limit(300, compute_units=1)
+    assert alone is not None
+    assert alone.startswith("300 connections, more than the 209")
+    assert alone.endswith("Lower max_total= (or max_size=) to 209, or enlarge the compute.")
 
 
 def test_a_configuration_over_its_limit_warns_where_it_was_made() -> None:
