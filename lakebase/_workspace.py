@@ -8,6 +8,7 @@ takes most of a second. Every call of a client blocks.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from .errors import CredentialError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
+
+#: How the SDK refuses an environment with more than one login; the ways are names of its own, such as `oauth and pat`.
+_SEVERAL_LOGINS = re.compile(r"more than one authorization method configured: ([a-z-]+(?: and [a-z-]+)+)")
 
 #: Seconds for a request with the SDK's own retries. Its default is 300, and 60 for one request.
 RETRY_TIMEOUT = 10
@@ -57,6 +61,30 @@ def new_client(*, host: str | None = None, token: str | None = None) -> Workspac
         settings |= {"token": token, "auth_type": "pat"}
     with quiet():
         return WorkspaceClient(config=Config(**settings))
+
+
+def why_no_client(error: BaseException) -> str:
+    """
+    Why the SDK made no client, and what to set. Has names of variables, and none of the SDK's words: these may quote
+    values.
+    """
+    found = _SEVERAL_LOGINS.search(str(error))
+    if found is None:
+        return (
+            "no client for the workspace could be made: the SDK found no host, or no way to authenticate there. "
+            "Set DATABRICKS_HOST and the app's credentials, or give workspace_client="
+        )
+    from databricks.sdk.config import Config
+
+    ways = set(found[1].split(" and "))
+    of_ways = [one for one in Config.attributes() if one.auth in ways]
+    names = {name for one in of_ways for name in (one.env, *getattr(one, "env_aliases", ())) if name}
+    seen = sorted(name for name in names if os.environ.get(name))
+    return (
+        f"no client for the workspace could be made: several ways to authenticate are set ({found[1]}), and the SDK "
+        f"takes one. Of the environment: {', '.join(seen) or 'none, so a profile sets them'}. Unset what belongs to "
+        "the other ways, or set DATABRICKS_AUTH_TYPE to the one that you want"
+    )
 
 
 def load_sdk() -> None:

@@ -20,7 +20,7 @@ from pooling.locks import make_lock
 from ._config_checks import check_claims
 from ._user_client import workspace_at
 from ._workers import run_alone
-from ._workspace import is_transient, new_client, quiet, without_secrets
+from ._workspace import is_transient, new_client, quiet, why_no_client, without_secrets
 from ._workspace_errors import PermissionDenied, refusal_of
 from .endpoints import check_host, read_write_endpoint
 from .errors import ConfigurationError, CredentialError
@@ -243,12 +243,7 @@ class _Minter:
         try:
             client = new_client(host=config.workspace_url, token=config.token)
         except Exception as error:
-            raise CredentialError(
-                "no client for the workspace could be made: the SDK found no host, or no way to authenticate there. "
-                "Set DATABRICKS_HOST and the app's credentials, or give workspace_client=",
-                is_transient=is_transient(error),
-                step="creating",
-            ) from error
+            raise CredentialError(why_no_client(error), is_transient=is_transient(error), step="creating") from error
         if config.token is None:
             self._client = os.getpid(), client
         # A user's client is let go: thousands of users would keep one each.

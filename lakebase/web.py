@@ -60,6 +60,10 @@ def _headers(request: Any) -> Any:
 
 _SIGN_IN = "the workspace does not accept your token, which may have expired; sign in again"
 
+#: For clients. What an app's developer has to know, such as the headers that are missing, is in the error and its log.
+_NO_USER = "sign in: this app got no user for your request"
+_NO_PROOF = "sign in again: your token does not prove who you are"
+
 _REFUSED = {
     "token": unauthorized(_SIGN_IN),
     "scope": ErrorAnswer(
@@ -90,8 +94,8 @@ def answer_error(error: BaseException) -> ErrorAnswer | None:
     `pooling.web.errors.answer_error` with what Lakebase adds, pure, and may be called from an app's own handlers.
     """
     error = _of_the_driver(error)
-    if isinstance(error, IdentityError) and error.header == TOKEN_HEADER and error.__cause__ is not None:
-        return unauthorized(_SIGN_IN)  # the error has the workspace's words
+    if isinstance(error, IdentityError):
+        return _answer_no_user(error)
     if isinstance(error, CredentialError):
         return _answer_no_credential(error)
     if isinstance(error, LoginError):
@@ -106,6 +110,12 @@ def answer_error(error: BaseException) -> ErrorAnswer | None:
     if isinstance(error, psycopg.OperationalError) and not isinstance(error, CallbackError):
         return try_later(detail="the database is busy or not reachable; try again in a moment")
     return None
+
+
+def _answer_no_user(error: IdentityError) -> ErrorAnswer:
+    if error.header != TOKEN_HEADER:
+        return unauthorized(_NO_USER)
+    return unauthorized(_NO_PROOF if error.__cause__ is None else _SIGN_IN)  # the cause is the workspace's refusal
 
 
 def _answer_no_credential(error: CredentialError) -> ErrorAnswer | None:

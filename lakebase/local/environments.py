@@ -91,8 +91,16 @@ def _with_password(lake: _Lake, client: str, user: str) -> dict[str, str]:
     }
 
 
+#: Each way to log in to the workspace. The SDK refuses an environment that has more than one.
+_LOGINS = (("DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"), ("DATABRICKS_TOKEN",))
+
+
 def write_environment(client: Client, variables: Mapping[str, str]) -> str:
-    """The variables as lines: `export` for a shell's `eval`, or what a `.env` file or Docker's `--env-file` holds."""
+    """
+    The variables as lines: `export` for a shell's `eval`, or what a `.env` file or Docker's `--env-file` holds.
+
+    A shell that evaluates two of them has the second login only: the other kind's variables are unset.
+    """
     if client == "dotenv":
         return "\n".join(f"{name}={_dotenv_value(value)}" for name, value in variables.items())
     if client == "docker":
@@ -100,7 +108,11 @@ def write_environment(client: Client, variables: Mapping[str, str]) -> str:
         ca_file = shlex.quote(variables["PGSSLROOTCERT"])
         usage = f"# docker run --network host --env-file FILE -v {ca_file}:{ca_file}:ro IMAGE"
         return "\n".join([usage, *(f"{name}={value}" for name, value in variables.items())])
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    others = [name for login in _LOGINS if variables.keys().isdisjoint(login) for name in login]
+    if 0 < len(others) < sum(map(len, _LOGINS)):  # else no login is written, as for psql: it takes nothing from another
+        lines.insert(0, f"unset {' '.join(others)}")
+    return "\n".join(lines)
 
 
 def _dotenv_value(value: str) -> str:

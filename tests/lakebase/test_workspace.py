@@ -166,6 +166,20 @@ def test_a_refused_mint_is_an_error_at_once_with_the_sdks_reason(lakebase_user) 
     assert lakebase_user.lake.stats().api_calls[CREDENTIALS] == calls + 1
 
 
+def test_several_ways_to_log_in_are_named_without_their_values(lakebase_local, monkeypatch) -> None:
+    """As in a shell that has the variables of the app, and a token of somebody beside them."""
+    variables = lakebase_local.environment("python") | {"DATABRICKS_TOKEN": "dapi-of-somebody"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    source = credential_source(LakebasePoolConfig.from_env())
+    with pytest.raises(CredentialError) as caught:
+        source.password()
+    words = str(caught.value)
+    assert "several ways to authenticate are set (oauth and pat)" in words
+    assert "DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET, DATABRICKS_TOKEN. Unset" in words
+    assert not any(variables[name] in words for name in variables if name.startswith("DATABRICKS_"))
+
+
 @pytest.mark.parametrize("status", [429, 500, 503, 504])
 def test_failures_that_pass_are_survived(lakebase_user, no_pauses, status: int) -> None:
     with lakebase_user.lake.fail_workspace(status, path="/credentials", count=1):

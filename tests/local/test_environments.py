@@ -21,6 +21,22 @@ def test_a_shell_that_evaluates_it_has_the_values():
     assert {f"{name}={value}" for name, value in VARIABLES.items()} <= set(found)
 
 
+@pytest.mark.parametrize("client", ["python", "node"])
+def test_a_shell_that_evaluates_a_second_one_has_its_login_alone(lake, user, client):
+    """The SDK refuses the app's login and a user's in one environment."""
+    app, his = lake.environment(client), lake.environment(client, user)
+    for first, second in ((app, his), (his, app)):
+        script = "\n".join(["set -eu", *(write_environment(client, each) for each in (first, second)), "env -0"])
+        found = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")
+        logins = {"DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"}
+        assert logins & {line.partition("=")[0] for line in found} == logins & second.keys()
+
+
+def test_what_has_no_login_to_the_workspace_unsets_none(lake, user):
+    assert "unset" not in write_environment("psql", lake.environment("psql", user))
+    assert "unset" not in write_environment("dotenv", lake.environment("dotenv", user))
+
+
 def test_a_dotenv_file_holds_the_values(tmp_path):
     dotenv = pytest.importorskip("dotenv", reason="python-dotenv is not installed")
     file = tmp_path / ".env"

@@ -25,6 +25,7 @@ from lakebase import (
     LakebasePoolConfig,
     LakebasePoolManager,
     LoginError,
+    UserIdentity,
     answer_error,
     request_identity,
 )
@@ -210,8 +211,19 @@ def test_which_error_means_what(error, status, retry_after):
     answer = answer_error(error)
     assert (answer and answer.status) == status
     assert (answer and answer.headers.get("Retry-After")) == retry_after
-    if answer is not None and status != 401:
+    if answer is not None and type(error) is not UnauthenticatedError:  # whose words the app chooses
         assert str(error) not in answer.detail
+
+
+def test_a_client_without_a_user_is_told_to_sign_in_and_nothing_of_the_apps_code():
+    with pytest.raises(IdentityError, match="build UserIdentity") as refused:
+        UserIdentity.from_headers({})
+    answer = answer_error(refused.value)
+    assert answer.detail == "sign in: this app got no user for your request"
+    assert answer.headers == {"WWW-Authenticate": "Bearer"}
+    with pytest.raises(IdentityError, match="selects no pool") as refused:
+        UserIdentity.from_headers({"X-Forwarded-Email": "ann@corp"}).pool_key()
+    assert answer_error(refused.value).detail == "sign in again: your token does not prove who you are"
 
 
 def test_a_database_of_django_is_asked_for_the_drivers_error():
