@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +12,26 @@ from pooling import Histogram
 from .limits import direct_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from ._planning import Candidate, Plan
 
 COMPUTES = (0.5, 1, 2, 4, 8, 16, 32)  # CU
+WIDTH = 80  # of the lines of text; rows of the table may be longer
 WAIT, LOGINS, LIMIT, CHOSEN = "#1f6fb4", "#d98a1f", "#8a8f98", "#c0392b"
 
 
 def as_text(plan: Plan) -> str:
     """The plan for a terminal."""
-    lines = [_question(plan), "", *_table(plan), "", *_answer(plan)]
+    question, answer = _wrapped(_question(plan).splitlines()), _wrapped(_answer(plan))
+    lines = [*question, "", *_table(plan), "", *answer]
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield from textwrap.wrap(line, WIDTH, break_on_hyphens=False, break_long_words=False)
 
 
 def as_json(plan: Plan) -> str:
@@ -136,7 +144,7 @@ def _sharing_lines(plan: Plan) -> Iterator[str]:
         f"Processes ask the store {claims:.1f} times a second in all; no process had more than "
         f"{result.peak_size_of_one} connections."
     )
-    if fixed is not None:
+    if fixed is not None and plan.deployment.replicas > 1:  # one process has all of the limit either way
         wait = fixed.result.wait(plan.goal.share)
         words = seconds(wait) if fixed.result.is_complete else "longer than can be simulated"
         yield (
