@@ -26,14 +26,14 @@ Connection = Annotated[AsyncConnection[Any], di.Inject(App.connection)]
 @post("/notes")
 @di.inject
 async def add(text: FromQuery[str], connection: Connection) -> str:
-    await connection.execute("insert into notes (body) values (%s)", [text])
+    await connection.execute("insert into entries (body) values (%s)", [text])
     return text  # committed before the 201 goes out
 
 
 @get("/notes")
 @di.inject
 async def notes(connection: Connection) -> list[tuple[str, str]]:
-    found = await connection.execute("select body, owner from notes order by id")
+    found = await connection.execute("select body, owner from entries order by id")
     return await found.fetchall()
 
 
@@ -45,7 +45,7 @@ async def health() -> str:
 @di.part  # a connection for each message, not for the life of the socket
 @di.inject
 async def count(prefix: str, connection: AsyncConnection[Any] = di.Inject[App.connection]) -> int:
-    found = await connection.execute("select count(*) from notes where starts_with(body, %s)", [prefix])
+    found = await connection.execute("select count(*) from entries where starts_with(body, %s)", [prefix])
     row = await found.fetchone()
     return int(row[0]) if row else 0
 

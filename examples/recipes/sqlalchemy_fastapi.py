@@ -19,7 +19,7 @@ class Base(DeclarativeBase):
 
 
 class Note(Base):
-    __tablename__ = "notes"
+    __tablename__ = "entries"
     id: Mapped[int] = mapped_column(primary_key=True)
     body: Mapped[str] = mapped_column(unique=True)
     owner: Mapped[str] = mapped_column(server_default=FetchedValue())  # current_user

@@ -28,11 +28,11 @@ Pooling(site, App(), values=request_identity)
 @di.inject
 def add(session: Session = di.Inject[App.session]) -> tuple[str, int]:
     body = request.args["body"]
-    session.execute(text("insert into notes (body) values (:body)"), {"body": body})
+    session.execute(text("insert into entries (body) values (:body)"), {"body": body})
     return body, 201
 
 
 @site.get("/notes")
 @di.inject
 def notes(session: Session = di.Inject[App.session]) -> list[list[str]]:
-    return [list(row) for row in session.execute(text("select body, owner from notes order by id"))]
+    return [list(row) for row in session.execute(text("select body, owner from entries order by id"))]
