@@ -66,6 +66,7 @@ class Scoped:
     async def __aexit__(self, *error):
         self.lake.clear_faults()
         await wait(self.pool.close())
+        await self.side.until(lambda: self.pool.get_stats()["pool_size"] == 0)  # connections that are being opened, too
 
 
 @on_both
