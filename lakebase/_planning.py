@@ -299,7 +299,8 @@ class Search:
         if deployment.sharing is None or chosen.max_total < deployment.replicas:
             return None
         settings = self._settings(chosen.max_total // deployment.replicas, chosen.max_size, None)
-        result = simulate(self.sample_of(chosen.max_total), **{**settings, "sharing": None})
+        settings["sharing"] = None
+        result = simulate(self.sample_of(chosen.max_total), **settings)
         return Candidate(chosen.max_total // deployment.replicas, chosen.max_size, result)
 
     def sample_of(self, max_total: int) -> Workload:

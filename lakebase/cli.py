@@ -149,7 +149,9 @@ def _run(words: list[str]) -> int:
 class _CommandParser(argparse.ArgumentParser):
     """Refuses unknown words itself; else argparse has the program's parser do it, which prints its own usage."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - of several signatures
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -59,7 +59,7 @@ class GrantError(LakebaseError):
 
     def __init__(self, message: str, *, missing: Sequence[Missing] = (), **facts: Any) -> None:
         super().__init__(message, **facts)
-        self.missing = tuple(missing)
+        self.missing: tuple[Missing, ...] = tuple(missing)
 
 
 def check(connection: psycopg.Connection[Any], access: Access) -> list[Missing]:

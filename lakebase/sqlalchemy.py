@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from psycopg.adapt import AdaptersMap
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
@@ -113,7 +113,7 @@ class Sessions:
         from sqlalchemy.orm import sessionmaker
 
         own = engine.execution_options()  # the same engine, with events of its own
-        sqlalchemy.event.listen(own, "commit", _refuse_failed)
+        event.listen(own, "commit", _refuse_failed)
         self._make = sessionmaker(own, **{"expire_on_commit": False, **options})
 
     def acquire(self, request_ctx: RequestContext | None = None) -> Session:
@@ -139,7 +139,7 @@ class AsyncSessions:
         from sqlalchemy.ext.asyncio import async_sessionmaker
 
         own = engine.execution_options()
-        sqlalchemy.event.listen(own.sync_engine, "commit", _refuse_failed)
+        event.listen(own.sync_engine, "commit", _refuse_failed)
         self._make = async_sessionmaker(own, **{"expire_on_commit": False, **options})
 
     async def acquire(self, request_ctx: RequestContext | None = None) -> AsyncSession:

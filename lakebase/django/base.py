@@ -122,7 +122,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # Django has 
             super()._close()
             return
         self.connection = None  # the next borrower's
-        with self.wrap_database_errors:
+        with self.wrap_database_errors:  # pyright: ignore[reportGeneralTypeIssues] - untyped, in Django
             lent.give_back()
 
     def close_if_unusable_or_obsolete(self) -> None:

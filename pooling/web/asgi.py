@@ -98,7 +98,7 @@ class RequestContextMiddleware:
         self.container = container
         self.values = values
         self.release: Release = checked_release(release)
-        self.errors = checked_errors(errors)
+        self.errors: AnswerError | None = checked_errors(errors)
         self.answer = answer
         self.server_timing: bool = checked_server_timing(server_timing)
 
@@ -335,7 +335,7 @@ class Exchange:
         self._left: int | None = None  # the code with which a websocket's client closed
         self._ending: asyncio.Future[None] | None = None
         self._is_complete = False
-        self.is_answered = False
+        self.is_answered: bool = False
         self.unanswered: Exception | None = None
 
     async def receive(self) -> Message:

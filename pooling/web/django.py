@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from ._answering import Release
-    from .errors import ErrorAnswer
+    from .errors import AnswerError, ErrorAnswer
 
 __all__ = ["Dashboard", "RequestContextMiddleware"]
 
@@ -84,7 +84,7 @@ class RequestContextMiddleware:
             check_container(self.container, "POOLING['CONTAINER']")
         self.values: Any = _imported(given.get("VALUES"))
         self.release: Release = checked_release(given.get("RELEASE", "end"))
-        self.errors = checked_errors(_imported(given.get("ERRORS", answer_error)))
+        self.errors: AnswerError | None = checked_errors(_imported(given.get("ERRORS", answer_error)))
         self.server_timing: bool = checked_server_timing(given.get("SERVER_TIMING", False))
         self.is_async: bool = iscoroutinefunction(get_response)
         if self.is_async:

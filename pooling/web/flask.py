@@ -61,7 +61,7 @@ class Pooling:
         self.container: Any = container
         self.values = values
         self.release: Release = checked_release(release)
-        self.errors = checked_errors(errors)
+        self.errors: AnswerError | None = checked_errors(errors)
         self.server_timing: bool = checked_server_timing(server_timing)
         if app is not None:
             self.init_app(app)

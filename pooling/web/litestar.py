@@ -60,7 +60,7 @@ class PoolingPlugin(InitPlugin):
         self.values = values
         self.timeout = timeout
         self.release: Release = checked_release(release)
-        self.errors = checked_errors(errors)
+        self.errors: AnswerError | None = checked_errors(errors)
         self.server_timing: bool = checked_server_timing(server_timing)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:

@@ -81,7 +81,7 @@ class RequestContextMiddleware:
         self.container = container
         self.values = values
         self.release: Release = checked_release(release)
-        self.errors = checked_errors(errors)
+        self.errors: AnswerError | None = checked_errors(errors)
         self.server_timing: bool = checked_server_timing(server_timing)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

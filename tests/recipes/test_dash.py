@@ -70,7 +70,7 @@ def test_a_callback_that_raises_is_rolled_back_though_dash_answers_its_error(url
 
 @pytest.mark.parametrize(
     ("forged", "said"),
-    [({}, "no X-Forwarded-Access-Token"), ({"X-Forwarded-Access-Token": "made-up"}, "sign in again")],
+    [({}, "does not prove who you are"), ({"X-Forwarded-Access-Token": "made-up"}, "sign in again")],
 )
 def test_the_page_says_why_a_user_has_no_connection(url, users, forged, said):
     ann, _ = users

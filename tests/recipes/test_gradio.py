@@ -57,7 +57,7 @@ def test_each_user_sees_and_writes_their_own_notes(client_of, users):
 def test_the_page_says_why_a_user_has_no_connection(client_of, users):
     ann, bob = users
     name = {"X-Forwarded-Email": ann.name}
-    with pytest.raises(Exception, match="no X-Forwarded-Access-Token"):
+    with pytest.raises(Exception, match="does not prove who you are"):
         client_of(name).predict(api_name="/list_notes")
     for token, said in (("made-up", "sign in again"), (bob.token, "refuses your login")):
         with pytest.raises(Exception, match=said):
