@@ -65,7 +65,7 @@ def run_module(session: nox.Session, module: str, *arguments: str) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """All tests, as in README's quick start: about 7 minutes on two cores."""
+    """All tests, as in README's quick start: about 11 minutes on two cores."""
     run_module(session, "pytest", "-n", "3", "--dist", "loadfile")
 
 
