@@ -30,7 +30,6 @@ ENGINE_TESTS = ("tests/operations", "tests/contract", "tests/interrupts")
 ENGINE_NEEDS = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis")
 # pyright counts as unknown what has the engine's fields, whose types it infers, or is based on untyped classes.
 KNOWN_TYPES = 0.95
-EXTRAS_FOR_DEVELOPERS = {"test", "lint", "docs", "bench", "dev", "recipes"}
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "format", "mypy", "pyright", "quick"]
@@ -285,9 +284,14 @@ def the_wheel() -> Path:
     return found
 
 
+def settings() -> dict[str, Any]:
+    """What pyproject.toml says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
 def project() -> dict[str, Any]:
     """What pyproject.toml says of the project."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]  # type: ignore[no-any-return]
+    return settings()["project"]  # type: ignore[no-any-return]
 
 
 def extra(name: str) -> list[str]:
@@ -297,7 +301,8 @@ def extra(name: str) -> list[str]:
 
 def extras_for_users() -> list[str]:
     """The extras that an app installs; the others are for those who work on the library."""
-    return [name for name in project()["optional-dependencies"] if name not in EXTRAS_FOR_DEVELOPERS]
+    ours = settings()["tool"]["lakebase-pooling"]["extras-for-developers"]
+    return [name for name in project()["optional-dependencies"] if name not in ours]
 
 
 def requirements(name: str, distributions: tuple[str, ...]) -> list[str]:

@@ -16,8 +16,6 @@ from tests.docs.pages import ROOT, tables
 
 PAGE = ROOT / "docs" / "licences.md"
 HEAD = "| Distribution | Comes with | Licence |"
-# These are for people who work on the library, or read its documents.
-OURS = {"test", "lint", "docs", "bench", "dev", "recipes"}
 # As their classifiers say, in the words of SPDX.
 SPDX = {
     "Apache Software License": "Apache-2.0",
@@ -32,8 +30,9 @@ SPDX = {
 
 def dependencies() -> dict[str, str]:
     """What the project's requirements name, and the first extra that does so; empty for every installation."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    extras = {name: wanted for name, wanted in project["optional-dependencies"].items() if name not in OURS}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project, ours = settings["project"], settings["tool"]["lakebase-pooling"]["extras-for-developers"]
+    extras = {name: wanted for name, wanted in project["optional-dependencies"].items() if name not in ours}
     found: dict[str, str] = {}
     for extra, wanted in {"": project["dependencies"], **extras}.items():
         for line in wanted:
