@@ -92,13 +92,19 @@ class Stage:
     def __init__(self, running: Any, users: int, node: npm.Node, modules: Path) -> None:
         self._lake = running
         names = [f"user{number}@corp.example" for number in range(users)]
-        self._users = [{"name": name, "token": running.add_user(name)} for name in names]
+        self._users = [
+            {"name": name, "token": running.add_user(name), "password": running.mint(name)} for name in names
+        ]
         self.appkit_version = f"AppKit {npm.APPKIT} on Node {node.version}"
         trust = {"NODE_EXTRA_CA_CERTS": str(running.ca_file), "PGSSLMODE": "require"}
         ours = [sys.executable, "-m", f"{__package__}.manager_process"]
         self.appkit = Side(APPKIT, [node.path, str(HERE / "appkit_process.mjs"), str(modules)], trust, is_ours=False)
         self.asyncio = Side(OURS_ASYNC, [*ours, "asyncio"], {}, is_ours=True)
         self.threads = Side(OURS, [*ours, "threads"], {}, is_ours=True)
+        self.alone = [
+            Side(f"psycopg alone, {front_end}", [*ours, front_end, "alone"], {}, is_ours=False)
+            for front_end in ("asyncio", "threads")
+        ]
 
     def racer(self, side: Side, load: Load, max_total: int | None = None) -> Racer:
         """One side under one load."""
@@ -242,8 +248,9 @@ def steady(scale: Scale) -> AbstractContextManager[Race]:
             "steady",
             f"{users} users, {at_a_time} requests at a time",
             f"{requests:,} times select 1 in autocommit mode, cold start included; {PER_USER} connections per user. "
-            f"{stage.appkit_version}; it has no limit for all users together.",
-            [stage.racer(side, load) for side in (stage.appkit, stage.asyncio, stage.threads)]
+            f"{stage.appkit_version}; it has no limit for all users together. psycopg alone has no pool: each of the "
+            f"{at_a_time} opens a connection with a password it was given, and keeps it.",
+            [stage.racer(side, load) for side in (stage.appkit, stage.asyncio, stage.threads, *stage.alone)]
             + [stage.racer(side, load, budget) for budget in (50, 40) for side in (stage.asyncio, stage.threads)],
             metrics=(RATE, WARM, LOGINS, LONGEST, FAILED),
             reference=APPKIT,

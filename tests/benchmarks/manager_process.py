@@ -1,9 +1,10 @@
 """
 Our managers under a load: reads the load from stdin, and writes when each request was asked and answered.
 
-    python -m tests.benchmarks.manager_process threads|asyncio < load.json
+    python -m tests.benchmarks.manager_process threads|asyncio [alone] < load.json
 
-It is a process of its own, as Node is, and imports nothing but the library.
+It is a process of its own, as Node is, and imports nothing but the library. `alone` is psycopg without a pool: what
+Python's driver takes by itself, so the least that any pool on it can.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from psycopg import AsyncConnection, Connection
 
 from lakebase import AsyncLakebasePoolManager, LakebasePoolManager, UserIdentity
 
@@ -63,10 +66,8 @@ def requests(load: dict[str, Any]) -> Iterator[UserIdentity]:
 def run_threads(load: dict[str, Any]) -> Log:
     users = requests(load)
     with LakebasePoolManager(**arguments(load)) as manager:
-        gate = threading.Barrier(load["at_a_time"] + 1)
 
-        def work() -> None:
-            gate.wait()
+        def work(log: Log, _: int) -> None:
             for user in users:  # a list's iterator may be shared by threads
                 asked = log.now()
                 try:
@@ -76,14 +77,25 @@ def run_threads(load: dict[str, Any]) -> Log:
                 except Exception as error:
                     log.add_error(error)
 
-        threads = [threading.Thread(target=work) for _ in range(load["at_a_time"])]
-        for thread in threads:
-            thread.start()
-        time.sleep(load["idle_before"])
-        log = Log()
+        return in_threads(load, work)
+
+
+def in_threads(load: dict[str, Any], work: Callable[[Log, int], None]) -> Log:
+    """Run it in as many threads as there are requests at a time, from one moment on."""
+    gate = threading.Barrier(load["at_a_time"] + 1)
+
+    def start(number: int) -> None:
         gate.wait()
-        for thread in threads:
-            thread.join()
+        work(log, number)
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(load["at_a_time"])]
+    for thread in threads:
+        thread.start()
+    time.sleep(load["idle_before"])
+    log = Log()
+    gate.wait()
+    for thread in threads:
+        thread.join()
     return log
 
 
@@ -109,6 +121,60 @@ async def run_asyncio(load: dict[str, Any]) -> Log:
     return log
 
 
+# psycopg alone: each of those that ask has a connection of its own, of one of the users, and a password already.
+
+
+def connection_of(load: dict[str, Any], number: int) -> dict[str, Any]:
+    """What psycopg connects with for one of those that ask."""
+    user = load["users"][number % len(load["users"])]
+    return {
+        "host": load["host"],
+        "port": load["port"],
+        "dbname": load["database"],
+        "user": user["name"],
+        "password": user["password"],
+        "sslmode": "verify-full",
+        "sslrootcert": load["ca_file"],
+        "autocommit": True,
+    }
+
+
+def run_threads_alone(load: dict[str, Any]) -> Log:
+    users = requests(load)
+
+    def work(log: Log, number: int) -> None:
+        with Connection.connect(**connection_of(load, number)) as conn:
+            for _ in users:
+                asked = log.now()
+                conn.execute("select 1").fetchone()
+                log.answered.append((asked, log.now()))
+
+    return in_threads(load, work)
+
+
+async def run_asyncio_alone(load: dict[str, Any]) -> Log:
+    users = requests(load)
+    log = Log()
+
+    async def work(number: int) -> None:
+        async with await AsyncConnection.connect(**connection_of(load, number)) as conn:
+            for _ in users:
+                asked = log.now()
+                await (await conn.execute("select 1")).fetchone()
+                log.answered.append((asked, log.now()))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(load["at_a_time"]):
+            group.create_task(work(number))
+    return log
+
+
+def main(front_end: str, alone: str = "") -> Log:
+    load = json.load(sys.stdin)
+    if front_end == "threads":
+        return run_threads_alone(load) if alone else run_threads(load)
+    return asyncio.run(run_asyncio_alone(load) if alone else run_asyncio(load))
+
+
 if __name__ == "__main__":
-    given = json.load(sys.stdin)
-    (run_threads(given) if sys.argv[1] == "threads" else asyncio.run(run_asyncio(given))).write()
+    main(*sys.argv[1:]).write()
