@@ -19,10 +19,7 @@ from pathlib import Path
 from tests.docs.pages import PYTHONS, ROOT
 
 FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})(\w*)( title=\".*\")?\s*$")
-INVISIBLE = re.compile(r"^<!--- invisible-code-block: python\s*$")
 CLEAR = "<!--- clear-namespace -->"
-# What the tests of the documents give to the blocks that are not shown.
-GIVEN = "from given import lake"
 
 MYPY_INI = """
 [mypy]
@@ -83,8 +80,6 @@ def python_of(text: str) -> list[list[str]]:
             current = [""] * len(lines)
         elif opening and opening[3] in PYTHONS and not opening[4]:
             end = opening[2]
-        elif INVISIBLE.match(line):
-            end = "-->"
     return [part for part in [*parts, current] if any(part)]
 
 
@@ -92,8 +87,6 @@ def programs_of(page: Path, origin: str, folder: Path) -> list[Program]:
     """Write the Python of a document into a folder, a file for each part that shares its names."""
     found = []
     for number, lines in enumerate(python_of(page.read_text(encoding="utf-8")), 1):
-        if not lines[0]:  # the heading's line
-            lines[0] = GIVEN
         path = folder / f"{re.sub('[-/]', '_', origin.removesuffix('.md')).lower()}_{number}.py"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         found.append(Program(path, origin))

@@ -20,11 +20,6 @@ pytestmark = pytest.mark.timeout(600)  # the two have all libraries to read when
 
 HERE = Path(__file__).parent
 CHECKERS = ["mypy", "pyright"]
-GIVEN = """
-from lakebase.local import LocalLakebase
-
-lake = LocalLakebase()
-"""
 PLANTED = """# A document
 
 ```python
@@ -53,7 +48,6 @@ def errors(request, tmp_path_factory) -> list[Error]:
     documents = folder / "documents"
     shutil.rmtree(documents, ignore_errors=True)
     documents.mkdir()
-    (documents / "given.py").write_text(GIVEN, encoding="utf-8")
     planted = documents / "planted.md"
     planted.write_text(PLANTED, encoding="utf-8")
 
@@ -133,9 +127,9 @@ a = 1
 ls
 ```
 
-<!--- invisible-code-block: python
+```python
 c = 3
--->
+```
 """
 
 
