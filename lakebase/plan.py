@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from pooling import ConfigurationError, Histogram, PoolingServiceOptions
 from pooling.simulation import Sharing, WaitGoal, Workload
 
+from ._extras import install_command
 from ._plan_report import as_json, as_text, draw
 from ._planning import Deployment, make_plan
 
@@ -174,9 +175,7 @@ def _check_plot(path: Path) -> None:
     try:
         import matplotlib as mpl  # noqa: F401
     except ImportError:
-        raise ImportError(
-            f"--plot needs matplotlib; it comes with\n    {sys.executable} -m pip install 'lakebase-pooling[plot]'"
-        ) from None
+        raise ImportError(f"--plot needs matplotlib; it comes with\n    {install_command('plot')}") from None
 
 
 def _whole(text: str) -> int:

