@@ -119,9 +119,9 @@ class PoolBase(Generic[C]):
 
     # Class attributes until something happens: most pools of many users are looked up and never used.
     usage: float = 0.0
-    #: Whether a password has to be minted before a connection is asked for; see `put_on_probation`.
-    mints_first = False
-    on_resized: Callable[[], None] | None = None  # called after the sizes have changed
+    #: Whether a password has to be minted before a connection is asked for; see `_put_on_probation`.
+    _mints_first = False
+    _on_resized: Callable[[], None] | None = None  # called after the sizes have changed
     _closed = True
     _opened = False
     _returned_bad = 0
@@ -341,7 +341,7 @@ class PoolBase(Generic[C]):
         """Who waits for a connection, longest first. Does not block."""
         return self.service.waiters()  # type: ignore[no-any-return]
 
-    def note_use(self, seconds: float) -> None:
+    def _note_use(self, seconds: float) -> None:
         """Count how long a connection was out."""
         self.usage += seconds
         telemetry.note_use(self.service, seconds)
@@ -411,14 +411,14 @@ class PoolBase(Generic[C]):
     def _title(self) -> str:
         return f"pool {self.name!r}" if self._key is None else f"pool {self.name!r} of key {self._key!r}"
 
-    def put_on_probation(self, on_login: Callable[[], None]) -> None:
+    def _put_on_probation(self, on_login: Callable[[], None]) -> None:
         """
         Ask for no connection before a password was minted, and call `on_login` after each login.
 
         For a manager, whose users' tokens are not known before: a connection that is asked for may cost another pool
         an idle one.
         """
-        self.mints_first = True
+        self._mints_first = True
         self._connector.on_login = on_login
 
     def _minting_first(self, timeout: float | None) -> Steps[float]:
@@ -432,14 +432,14 @@ class PoolBase(Generic[C]):
             if not error.is_transient:
                 raise mint_error(error, **facts) from error.__cause__
             raise mint_timeout(error, title=self._title, timeout=seconds, **facts) from error
-        self.mints_first = False
+        self._mints_first = False
         return max(deadline - monotonic(), 0.001)
 
-    def end_probation(self) -> None:
+    def _end_probation(self) -> None:
         """Call `on_login` no more."""
         self._connector.on_login = None
 
-    def forget_credentials(self, source: Callable[[LakebasePoolConfig], CredentialSource]) -> None:
+    def _forget_credentials(self, source: Callable[[LakebasePoolConfig], CredentialSource]) -> None:
         """Let go of a minted password. A caller that kept this pool may go on using it, with one of `source`."""
         self._connector.forget_credentials(source)
 
@@ -452,7 +452,7 @@ class PoolBase(Generic[C]):
         self._closed = True
         self.service.retire()
 
-    def is_left_behind(self, conn: Any, error: BaseException) -> bool:
+    def _is_left_behind(self, conn: Any, error: BaseException) -> bool:
         """
         Whether a failover has left a connection with a server that takes no more writes, as this error of it shows.
 
@@ -488,7 +488,7 @@ class PoolBase(Generic[C]):
             except ReleaseError as error:  # two threads gave it back at once
                 raise self._translated(error) from None
 
-    def is_as_left(self, conn: Any) -> bool:
+    def _is_as_left(self, conn: Any) -> bool:
         """Whether a connection that comes back needs nothing: no transaction is open, and its state is as before."""
         return not (self._looks_closer or self._closed or conn.pgconn.transaction_status != IDLE or has_changed(conn))
 
@@ -498,8 +498,8 @@ class PoolBase(Generic[C]):
 
     def _change_sizes(self, minimum: int, maximum: int | None) -> None:
         self.service.resize(*checked_sizes(minimum, maximum))
-        if self.on_resized is not None:
-            self.on_resized()
+        if self._on_resized is not None:
+            self._on_resized()
 
     def _cleaning(self, conn: Any) -> Steps[bool]:
         """Bring a connection back to idle; whether that worked."""

@@ -278,7 +278,7 @@ class _Manager(Generic[C, P]):
                 user, fingerprint, self._make_pool(user, config, "call for_user again"), is_proven=is_proven
             )
             if not is_proven:
-                session.pool.put_on_probation(partial(self._prove, session))
+                session.pool._put_on_probation(partial(self._prove, session))
             if old is not None:
                 self._end(old, keeps_credentials=True)
             self._add(session)
@@ -317,7 +317,7 @@ class _Manager(Generic[C, P]):
                 user.limit = PoolBudget(max(sizes), within=self.budget, advice=_SHARED_BY_SESSIONS)
             for each in others:
                 each.pool.service.count_in(user.limit)
-                each.pool.on_resized = user.fit_limit
+                each.pool._on_resized = user.fit_limit
             if user.limit.max_total < max(sizes):
                 user.limit.resize(max(sizes))
         limit: dict[str, Any] = {} if user.limit is None else {"budget": user.limit}
@@ -331,7 +331,7 @@ class _Manager(Generic[C, P]):
             **self._pool_arguments,
         )
         if user.limit is not None:
-            made.on_resized = user.fit_limit
+            made._on_resized = user.fit_limit
         return made
 
     def _note_rotation(self) -> None:
@@ -365,7 +365,7 @@ class _Manager(Generic[C, P]):
                 return
             earlier = user.proven
             session.is_proven = True
-            session.pool.end_probation()
+            session.pool._end_probation()
             session.note_use()
             self._keyed.confirm(session.place)
             if earlier:
@@ -415,7 +415,7 @@ class _Manager(Generic[C, P]):
             self._credentials.forget(config)
         # A caller that kept it may go on using it, unless it is closed; its waiters may need a connection still.
         if session.is_proven and not session.pool.service.pending:
-            session.pool.forget_credentials(self._source_of_dropped)
+            session.pool._forget_credentials(self._source_of_dropped)
 
     def expire(self, key: Hashable | None = None) -> None:
         """
@@ -472,7 +472,7 @@ class _Manager(Generic[C, P]):
                     if user.find(session.fingerprint) is session:
                         self._end(session)
 
-    def after_fork(self) -> None:
+    def _renew(self) -> None:
         """In the child of a fork: another thread of the parent may have held a lock."""
         self._lock = make_rlock()
         self._credentials.after_fork()
@@ -570,7 +570,7 @@ class AsyncLakebasePoolManager(_Manager[ACT, AsyncLakebasePool[ACT]]):
 
 def _after_fork() -> None:
     for manager in list(_all):
-        manager.after_fork()
+        manager._renew()
 
 
 if hasattr(os, "register_at_fork"):

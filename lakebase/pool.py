@@ -80,9 +80,9 @@ class Borrowed(Generic[CT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
-        if pool.is_direct and pool.is_as_left(conn):  # nothing to commit or to roll back
-            pool.note_use(monotonic() - self._since)
-            pool.hand_back(conn)
+        if pool.is_direct and pool._is_as_left(conn):  # nothing to commit or to roll back
+            pool._note_use(monotonic() - self._since)
+            pool._hand_back(conn)
             self._held.forget()
             return False
         try:
@@ -91,9 +91,9 @@ class Borrowed(Generic[CT]):
             else:
                 run(ending_block(conn, error))
         finally:
-            if error is not None and pool.is_left_behind(conn, error):
+            if error is not None and pool._is_left_behind(conn, error):
                 drop_socket(conn)
-            pool.note_use(monotonic() - self._since)
+            pool._note_use(monotonic() - self._since)
             pool.putconn(conn)
             self._held.forget()
         return False
@@ -136,9 +136,9 @@ class AsyncBorrowed(Generic[ACT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
-        if pool.is_direct and pool.is_as_left(conn):  # nothing to commit or to roll back
-            pool.note_use(monotonic() - self._since)
-            await pool.hand_back(conn)
+        if pool.is_direct and pool._is_as_left(conn):  # nothing to commit or to roll back
+            pool._note_use(monotonic() - self._since)
+            await pool._hand_back(conn)
             self._held.forget()
             return False
         try:
@@ -147,9 +147,9 @@ class AsyncBorrowed(Generic[ACT]):
             else:
                 await arun(ending_block(conn, error))
         finally:
-            if error is not None and pool.is_left_behind(conn, error):
+            if error is not None and pool._is_left_behind(conn, error):
                 drop_socket(conn)
-            pool.note_use(monotonic() - self._since)
+            pool._note_use(monotonic() - self._since)
             await pool.putconn(conn)
             self._held.forget()
         return False
@@ -281,7 +281,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
             self._check_open()
         if timeout is not None:
             self._check_timeout(timeout)
-        if self.mints_first:
+        if self._mints_first:
             timeout = run(self._minting_first(timeout))
         try:
             conn = self.service.acquire(timeout=timeout)
@@ -303,14 +303,14 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
             self._refuse_return(conn)
         if self.check_handles:
             conn = revoke(conn, self._title)
-        if self.is_as_left(conn):
-            self.hand_back(conn)
+        if self._is_as_left(conn):
+            self._hand_back(conn)
         else:
             conn._pool = None
             run(self._returning(conn))
 
-    def hand_back(self, conn: CT) -> None:
-        """Give a connection back that `is_as_left`."""
+    def _hand_back(self, conn: CT) -> None:
+        """Give a connection back that `_is_as_left`."""
         conn._pool = None
         try:
             self.service.release(conn)
@@ -402,7 +402,7 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
             self._check_open()
         if timeout is not None:
             self._check_timeout(timeout)
-        if self.mints_first:
+        if self._mints_first:
             timeout = await arun(self._minting_first(timeout))
         try:
             conn = await self.service.acquire(timeout=timeout)
@@ -417,14 +417,14 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
             self._refuse_return(conn)
         if self.check_handles:
             conn = revoke(conn, self._title)
-        if self.is_as_left(conn):
-            await self.hand_back(conn)
+        if self._is_as_left(conn):
+            await self._hand_back(conn)
         else:
             conn._pool = None
             await arun(self._returning(conn))
 
-    async def hand_back(self, conn: ACT) -> None:
-        """As `LakebasePool.hand_back`."""
+    async def _hand_back(self, conn: ACT) -> None:
+        """As `LakebasePool._hand_back`."""
         conn._pool = None
         try:
             await self.service.release(conn)

@@ -90,7 +90,7 @@ class _Routing(Delegating[P]):
             )
         return pool
 
-    def closed_meanwhile(self, pool: object) -> bool:
+    def _closed_meanwhile(self, pool: object) -> bool:
         """Whether a pool that was found closed has been replaced: its user has another token now."""
         return self.current is not pool
 
@@ -116,7 +116,7 @@ class Routed(Generic[CT]):
                 self._pool, self._conn = pool, self._block.__enter__()
                 return self._conn
             except PoolClosed:
-                if not self._routing.closed_meanwhile(pool):
+                if not self._routing._closed_meanwhile(pool):
                     raise
 
     def checkpoint(self) -> None:
@@ -147,7 +147,7 @@ class AsyncRouted(Generic[ACT]):
                 self._pool, self._conn = pool, await self._block.__aenter__()
                 return self._conn
             except PoolClosed:
-                if not self._routing.closed_meanwhile(pool):
+                if not self._routing._closed_meanwhile(pool):
                     raise
 
     async def checkpoint(self) -> None:
@@ -188,7 +188,7 @@ class RoutingPool(_Routing[ConnectionPool[CT]], ConnectionPool[CT]):
             try:
                 return pool.getconn(timeout)
             except PoolClosed:
-                if not self.closed_meanwhile(pool):
+                if not self._closed_meanwhile(pool):
                     raise
 
     def putconn(self, conn: CT) -> None:
@@ -210,7 +210,7 @@ class AsyncRoutingPool(_Routing[AsyncConnectionPool[ACT]], AsyncConnectionPool[A
             try:
                 return await pool.getconn(timeout)
             except PoolClosed:
-                if not self.closed_meanwhile(pool):
+                if not self._closed_meanwhile(pool):
                     raise
 
     async def putconn(self, conn: ACT) -> None:

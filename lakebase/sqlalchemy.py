@@ -273,7 +273,7 @@ class _OnPool:
             return False
         driver = getattr(connection, "driver_connection", connection)  # SQLAlchemy's own has one
         pool = lender_of(driver)
-        return isinstance(pool, (LakebasePool, AsyncLakebasePool)) and pool.is_left_behind(driver, e)
+        return isinstance(pool, (LakebasePool, AsyncLakebasePool)) and pool._is_left_behind(driver, e)
 
     def _adapt(self, driver: Any) -> None:
         """Have a connection convert values as the engine's options say, on top of what the pool's `configure` did."""

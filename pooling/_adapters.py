@@ -118,10 +118,10 @@ class AsyncPoolingServiceAdapter(AsyncServiceAdapter):
     __slots__ = ()
 
     def take_idle(self, pool: Any) -> Any:
-        return pool.take_idle()
+        return pool._take_idle()
 
     def give_in_loop(self, pool: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
-        if exc is None and pool.put_idle(value):
+        if exc is None and pool._put_idle(value):
             return None
         return self.give(pool, value, exc)  # type: ignore[no-any-return]
 

@@ -48,10 +48,10 @@ class PoolBudget:
         self._advice = advice
         self._within = _checked_outer(within)
         self._kind: type | None = None
-        self.renew()
+        self._renew()
         _budgets.add(self)
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """Begin without pools in a forked child."""
         self._lock = make_lock()
         self._budget = Budget(self._max_total)
@@ -63,7 +63,7 @@ class PoolBudget:
         """The budget in which each resource counts as well."""
         return self._within
 
-    def join(self, kind: type) -> tuple[threading.Lock, Budget | NestedBudget]:
+    def _join(self, kind: type) -> tuple[threading.Lock, Budget | NestedBudget]:
         """Add a pool; returns what it shares with the others."""
         if self._within is not None:
             return self._join_within(self._within, kind)
@@ -76,7 +76,7 @@ class PoolBudget:
         return self._lock, self._budget
 
     def _join_within(self, within: PoolBudget, kind: type) -> tuple[threading.Lock, NestedBudget]:
-        lock, outer = within.join(kind)
+        lock, outer = within._join(kind)
         assert isinstance(outer, Budget)
         with lock:
             if self._nested is None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 from ._backends.offload import in_background, in_loop
 from ._request.answer import BeforeAnswer
 from ._request.current import NO_REQUEST, Active, get_current, leave, reset_current, set_current
-from ._request.pooled import PooledValues
+from ._request.held import use_values_of
+from ._request.pooled import PooledValues, atake, take
 from ._request.values import LazyValue, RequestValues
 from .errors import ConfigurationError, MissingValueError, RequestContextError
 
@@ -78,10 +79,10 @@ class RequestContext(RequestValues, PooledValues, BeforeAnswer):
         # Of `HeldResources`:
         self._uses = {}
         self._flights = {}
-        self._is_closed = self._is_shared = self.may_need_loop = self.may_release_early = False
+        self._is_closed = self._is_shared = self._may_need_loop = self._may_release_early = False
         self._owner = self._sharers = None
         self.error: BaseException | None = None
-        self.releases: dict[int, set[Any]] = {}
+        self._releases: dict[int, set[Any]] = {}
         self.resolved: dict[Any, Any] = {}
 
     @classmethod
@@ -112,7 +113,7 @@ class RequestContext(RequestValues, PooledValues, BeforeAnswer):
         """
         child = RequestContext(self.name if name is None else name, self, **values)
         if not own:
-            child.use_values_of(self)
+            use_values_of(child, self)
         return child
 
     # --- pooled values -------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class RequestContext(RequestValues, PooledValues, BeforeAnswer):
             RequestContextError: The request has ended; or the value was not taken yet and taking it needs an
                 event loop, or would block the one running here.
         """
-        return self.take(lender, id(lender) if key is None else key, options)
+        return take(self, lender, id(lender) if key is None else key, options)
 
     @overload
     async def aacquire(
@@ -158,7 +159,7 @@ class RequestContext(RequestValues, PooledValues, BeforeAnswer):
         A pool for threads is called on a worker thread. Cancelling one of several waiting callers leaves the
         attempt of the others, and its place in the pool's queue.
         """
-        return await self.atake(lender, id(lender) if key is None else key, options)
+        return await atake(self, lender, id(lender) if key is None else key, options)
 
     # --- being the current one -----------------------------------------------------------------------------------
 

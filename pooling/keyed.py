@@ -86,6 +86,11 @@ def live_keyed_services() -> list[KeyedPoolingService[Any, Any] | AsyncKeyedPool
     return list(_keyed_services)  # type: ignore[arg-type]
 
 
+def pools_of(service: _Keyed[Any, Any, Any]) -> list[Any]:
+    """The pools of all keys, those of closed and evicted keys included; for other modules of this package."""
+    return service._every_pool()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyedPoolStats:
     """
@@ -361,7 +366,7 @@ class _Keyed(Generic[K, T, S]):
             **options_as_keywords,
         )
         self.latest_hooks = made.engine.hooks
-        made.join_keyed(self._owners, self._create_time)
+        made._join_keyed(self._owners, self._create_time)
         return made
 
     def add_pool(self, key: K, pool: S, data: Any = None, *, is_provisional: bool = False) -> S:
@@ -392,7 +397,7 @@ class _Keyed(Generic[K, T, S]):
                 self._lru.add(entry)
                 if pool.engine.is_off_the_map:
                     self._removed.discard(pool)
-                    pool.join_the_map()
+                    pool._join_the_map()
                 if is_provisional:
                     self._provisional[key] = entry
         if evicted:
@@ -498,7 +503,7 @@ class _Keyed(Generic[K, T, S]):
     def _remove(self, entry: Entry[S]) -> None:
         """Take an entry off the map. `stop` still stops its pool."""
         self._removed.add(entry.service)
-        entry.service.leave_the_map()
+        entry.service._leave_the_map()
         self._entries.pop(entry.key, None)
         self._provisional.pop(entry.key, None)
 
@@ -507,7 +512,7 @@ class _Keyed(Generic[K, T, S]):
         for entry in evicted:
             self._tell_dropped(entry)
             if entry.service.size or entry.service.engine.ledger.min_size:
-                entry.service.keep_none()
+                entry.service._keep_none()
 
     def _tell_dropped(self, entry: Entry[S]) -> None:
         with self._lock:
@@ -527,7 +532,7 @@ class _Keyed(Generic[K, T, S]):
 
     def expire_all(self) -> None:
         """As `expire`, of every key, those that were closed or evicted and are still in use included."""
-        for service in self.every_pool():
+        for service in self._every_pool():
             service.expire()
 
     def close_key(self, key: K) -> bool:
@@ -577,19 +582,19 @@ class _Keyed(Generic[K, T, S]):
 
     def holders(self) -> list[Holder]:
         """Who holds the resources of all keys, longest first. As `PoolingService.holders`."""
-        used = [service for service in self.every_pool() if service.size]
+        used = [service for service in self._every_pool() if service.size]
         return by_age([holder for service in used for holder in service.engine.holders()])
 
     def waiters(self) -> list[Waiting]:
         """Who waits for a resource of any key, longest first."""
-        awaited = [service for service in self.every_pool() if service.pending]
+        awaited = [service for service in self._every_pool() if service.pending]
         return by_age([waiter for service in awaited for waiter in service.engine.waiters()])
 
     # -- unused keys ------------------------------------------------------------
 
     def _arm(self, service: S) -> None:
         """Set the timer to the instant at which a key may first be unused for `max_key_idle`."""
-        if not service.can_be_rung():
+        if not service._can_be_rung():
             return
         now = self._now()
         with self._lock:
@@ -597,7 +602,7 @@ class _Keyed(Generic[K, T, S]):
             self._armed_at, self._arm_again_at = when, when + LATE
         service.engine.backend.at(when, Ring(self, when))
 
-    def ring(self, when: float) -> None:
+    def _ring(self, when: float) -> None:
         """The timer's call; never raises."""
         if when != self._armed_at:
             return
@@ -651,11 +656,11 @@ class _Keyed(Generic[K, T, S]):
                 "once; `lease()` does.",
                 pool=self._name,
                 step="releasing",
-                counts=messages.sum_of([one.engine.ledger for one in self.every_pool()], self._options.max_size),
+                counts=messages.sum_of([one.engine.ledger for one in self._every_pool()], self._options.max_size),
             )
         return service
 
-    def every_pool(self) -> list[S]:
+    def _every_pool(self) -> list[S]:
         """The pools of all keys, those of closed and evicted keys included that a caller may still use."""
         return [*(entry.service for entry in self._entries.copy().values()), *members(self._removed)]
 
@@ -663,7 +668,7 @@ class _Keyed(Generic[K, T, S]):
         """All pools, for stopping; from now on no key gets a new pool."""
         with self._lock:
             self._is_stopped = True
-        return self.every_pool()
+        return self._every_pool()
 
     def _off_the_map(self) -> list[S]:
         """Pools of closed or evicted keys that a caller may still use."""
@@ -685,7 +690,7 @@ class _Keyed(Generic[K, T, S]):
         """Serve borrowers; needed only after `stop`."""
         self._is_stopped = False
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """Go on in a child process, where no other thread has the lock, and no timer is set."""
         self._lock = make_rlock()
         self._armed_at = math.inf
@@ -786,7 +791,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
     def _stop_all(self, which: Callable[[], list[PoolingService[T]]], timeout: float) -> None:
         deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
         for service in self._begin_stop(which()):
-            service.stop_by(deadline, given=timeout)
+            service._stop_by(deadline, given=timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -941,7 +946,7 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     async def _stop_all(self, which: Callable[[], list[AsyncPoolingService[T]]], timeout: float) -> None:
         deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
         for service in self._begin_stop(which()):
-            await service.stop_by(deadline, given=timeout)
+            await service._stop_by(deadline, given=timeout)
 
     async def __aenter__(self) -> Self:
         await self.start()

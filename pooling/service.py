@@ -128,7 +128,7 @@ class _Service(Generic[T]):
         )
         self._ledger = self.engine.ledger
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """Become an empty pool in a forked child; the parent's resources are left alone."""
         old = self.engine
         if old.ledger.slots:
@@ -140,7 +140,7 @@ class _Service(Generic[T]):
         self._ledger.min_size, self._ledger.max_size = old.ledger.min_size, old.ledger.max_size
         self.engine.owners = old.owners
         if old.is_off_the_map:
-            self.leave_the_map()
+            self._leave_the_map()
 
     # -- numbers -------------------------------------------------------------
 
@@ -226,11 +226,6 @@ class _Service(Generic[T]):
         """Whether the factory has a `checkpoint` hook."""
         return self._hooks.checkpoint is not None
 
-    @property
-    def times_releases(self) -> bool:
-        """Whether each release takes the steps at which its observer is told how long the resource was out."""
-        return not self._ledger.plain
-
     # -- limits --------------------------------------------------------------
 
     def resize(self, min_size: int, max_size: int) -> None:
@@ -295,21 +290,21 @@ class _Service(Generic[T]):
         """Become one of the budget's pools; returns the lock that they share, and what their ledgers count in."""
         raise NotImplementedError
 
-    def join_keyed(self, owners: dict[int, Any], create_time: Average) -> None:
+    def _join_keyed(self, owners: dict[int, Any], create_time: Average) -> None:
         """For keyed pools: share what the pools of a keyed service share."""
         _unkeyed.discard(self)
         self.engine.owners = owners
         self._ledger.create_time = create_time
 
-    def leave_the_map(self) -> None:
+    def _leave_the_map(self) -> None:
         """For keyed pools: note that the key was closed or evicted. The service then lives as long as its loans."""
         self.engine.kept_service = self
 
-    def join_the_map(self) -> None:
+    def _join_the_map(self) -> None:
         """For keyed pools: note that the key was given this pool again."""
         self.engine.kept_service = None
 
-    def keep_none(self) -> None:
+    def _keep_none(self) -> None:
         """For keyed pools: replace all resources and no longer keep `min_size`. The pool can still be used."""
         if self._ledger.min_size:
             self._options = self._options.replaced(min_size=0)
@@ -406,9 +401,9 @@ class PoolingService(_Service[T]):
         self._set_up(ThreadBackend(self._now, is_inline=self._options.inline_hooks, lock=lock), budget)
 
     def _join(self, budget: PoolBudget) -> Any:
-        return budget.join(PoolingService)
+        return budget._join(PoolingService)
 
-    def can_be_rung(self) -> bool:
+    def _can_be_rung(self) -> bool:
         """Whether a timer can call back."""
         return True
 
@@ -441,7 +436,7 @@ class PoolingService(_Service[T]):
         """
         finish(self.engine.stop(timeout, drains=drain))
 
-    def stop_by(self, deadline: float, *, given: float) -> None:
+    def _stop_by(self, deadline: float, *, given: float) -> None:
         """As `stop`, until `deadline`. `given` is the timeout that the caller gave for several pools; for messages."""
         finish(self.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=given))
 
@@ -621,9 +616,9 @@ class AsyncPoolingService(_Service[T]):
         self._set_up(self._backend, None if self._budget is None else self._join(self._budget)[1])
 
     def _join(self, budget: PoolBudget) -> Any:
-        return budget.join(AsyncPoolingService)
+        return budget._join(AsyncPoolingService)
 
-    def can_be_rung(self) -> bool:
+    def _can_be_rung(self) -> bool:
         """Whether a running loop's timer can call back."""
         try:
             self._bind()
@@ -672,8 +667,8 @@ class AsyncPoolingService(_Service[T]):
         self._bind()
         await self.engine.stop(timeout, drains=drain)
 
-    async def stop_by(self, deadline: float, *, given: float) -> None:
-        """As `PoolingService.stop_by`."""
+    async def _stop_by(self, deadline: float, *, given: float) -> None:
+        """As `PoolingService._stop_by`."""
         self._bind()
         await self.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=given)
 
@@ -686,13 +681,13 @@ class AsyncPoolingService(_Service[T]):
         Raises:
             PoolingError: The pool belongs to another event loop.
         """
-        value = self.take_idle()
+        value = self._take_idle()
         if value is not NOTHING:
             return value
         self._bind()
         return await self._take(request_ctx, timeout, priority)  # type: ignore[no-any-return]
 
-    def take_idle(self) -> T:
+    def _take_idle(self) -> T:
         """Take an idle resource if no hook has to run and no other borrower waits; else return `NOTHING`."""
         ledger = self._ledger
         if ledger.fast and ledger.idle and self._backend.loop is _get_running_loop():
@@ -704,7 +699,7 @@ class AsyncPoolingService(_Service[T]):
                 return value
         return NOTHING  # type: ignore[no-any-return]
 
-    def put_idle(self, value: T) -> bool:
+    def _put_idle(self, value: T) -> bool:
         """Give a resource back if no hook has to run; whether that was done."""
         ledger = self._ledger
         if ledger.fast and self._backend.loop is _get_running_loop():
@@ -721,7 +716,7 @@ class AsyncPoolingService(_Service[T]):
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. A cancellation inside the release hook destroys the resource."""
-        if exc is None and self.put_idle(value):
+        if exc is None and self._put_idle(value):
             return
         self._bind()
         if not await self.engine.give_back(value, exc):

@@ -92,7 +92,7 @@ class SharedBudget(PoolBudget):
         self._keeper: LeaseKeeper | None = None
         super().__init__(limit)
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """Begin without pools and places in a forked child."""
         if self._keeper is not None:
             self._keeper.abandon()
@@ -204,7 +204,7 @@ class SharedBudget(PoolBudget):
             budget.trouble = _trouble(self._name, self._keeper.error, holder.recovers_in)
             return holder.next_at(at) <= at
 
-    def visit(self, told: Callable[[], None]) -> bool:
+    def _visit(self, told: Callable[[], None]) -> bool:
         """Have the pools take their limit, and tell their numbers; then call `told`. Whether it will be called."""
         pool = None if self._pool is None else self._pool()
         if pool is None:
@@ -234,14 +234,14 @@ class SharedBudget(PoolBudget):
 
 
 class _Visit:
-    """`SharedBudget.visit`, for a thread that does not keep the budget alive."""
+    """`SharedBudget._visit`, for a thread that does not keep the budget alive."""
 
     def __init__(self, budget: SharedBudget) -> None:
         self._budget = weakref.ref(budget)
 
     def __call__(self, told: Callable[[], None]) -> bool | None:
         budget = self._budget()
-        return None if budget is None else budget.visit(told)
+        return None if budget is None else budget._visit(told)
 
 
 def _trouble(name: str, error: BaseException | None, recovers_in: float) -> str:

@@ -30,7 +30,7 @@ AT_ONCE = SHORTEST_ALARM / 2  # seconds after the beginning of a round; ledgers 
 class Rings(Protocol):
     """Something with an alarm."""
 
-    def ring(self, when: float) -> None: ...
+    def _ring(self, when: float) -> None: ...
 
 
 class Ring:
@@ -45,7 +45,7 @@ class Ring:
     def __call__(self) -> None:
         owner = self._owner()
         if owner is not None:
-            owner.ring(self._when)
+            owner._ring(self._when)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ring) and self._owner is other._owner

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 class Renewable(Protocol):
     """Something that has to be reset in a child process."""
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """Reset it. Called in the child, where no other thread runs."""
 
 
@@ -40,7 +40,7 @@ class Survivors(Generic[M]):
 
     def __init__(self) -> None:
         self._members: weakref.WeakSet[M] = weakref.WeakSet()
-        call_in_child(self._renew)
+        call_in_child(self._renew_all)
 
     def add(self, member: M) -> None:
         """Renew this object in child processes."""
@@ -49,9 +49,9 @@ class Survivors(Generic[M]):
     def __iter__(self) -> Iterator[M]:
         return iter(snapshot(self._members))
 
-    def _renew(self) -> None:
+    def _renew_all(self) -> None:
         for member in self:
-            member.renew()
+            member._renew()
 
 
 def snapshot(weak: weakref.WeakSet[Any]) -> list[Any]:

@@ -305,7 +305,7 @@ class Pool:
         if self.ledger.alarm <= now:
             self.ledger.sweep(now)
 
-    def ring(self, when: float) -> None:
+    def _ring(self, when: float) -> None:
         """The timer's call; never raises."""
         if when == self.armed_at:
             self.armed_at = inf

@@ -14,7 +14,17 @@ from .current import NOTHING_RESOLVED
 from .ending import CollectedErrors, ended_error, raise_errors
 from .held import HeldResources, Use
 
-__all__ = ["RELEASES", "BeforeAnswer", "Release"]
+__all__ = [
+    "RELEASES",
+    "BeforeAnswer",
+    "Release",
+    "agive_back",
+    "give_back",
+    "has_to_prepare",
+    "keep_until",
+    "keeps_values",
+    "may_release_early",
+]
 
 #: When a pooled value goes back: when the handler has returned, after the response, or at the end of the request.
 Release: TypeAlias = Literal["handler", "response", "end"]
@@ -74,60 +84,7 @@ class BeforeAnswer(HeldResources):
         found = [(adapter, adapter.find_checkpoint(pool, value)) for adapter, pool, value in uses]
         return [(adapter, run) for adapter, run in found if run is not None]
 
-    def has_to_prepare(self, default: Release | None) -> bool:
-        """
-        Whether there is something to do before its answer.
-
-        Args:
-            default: When pooled values go back for which nothing was noted; `None` if no value does now.
-        """
-        if self._is_closed:
-            return False
-        if default == "handler" or (self.may_release_early and default is not None):
-            return True
-        return self.error is None and self.has_checkpoint
-
     # --- giving back early ---------------------------------------------------------------------------------------
-
-    def keep_until(self, value: Any, release: Release | None) -> None:
-        """Note when a pooled value may go back; `None` is the default. The latest of all notes counts."""
-        owner = self._owner or self
-        owner.releases.setdefault(id(value), set()).add(release)
-        if release is not None:
-            owner.may_release_early = True
-
-    def give_back(self, at: Release, default: Release) -> None:
-        """
-        Give back the pooled values that are not needed after this point. The request goes on, and may take others.
-
-        Args:
-            at: The point that the request has reached.
-            default: When values go back for which nothing was noted.
-        """
-        owner = self._owner or self
-        errors = CollectedErrors()
-        for adapter, pool, value in owner._take_due(at, default, may_await=False):
-            with errors:
-                adapter.give(pool, value, owner.error)
-        if errors:
-            raise_errors(errors, self, owner.error)
-
-    async def agive_back(self, at: Release, default: Release) -> None:
-        """As `give_back`, awaiting what has to be awaited. After a cancellation it still gives back the rest."""
-        owner = self._owner or self
-        errors = CollectedErrors()
-        for adapter, pool, value in owner._take_due(at, default, may_await=True):
-            with errors:
-                ending = adapter.give_in_loop(pool, value, owner.error)
-                if ending is not None:
-                    await ending
-        if errors:
-            raise_errors(errors, self, owner.error)
-
-    @property
-    def keeps_values(self) -> bool:
-        """Whether a value that it holds was noted to stay until the end."""
-        return any("end" in noted for noted in self.releases.values())
 
     def _take_due(self, at: Release, default: Release, *, may_await: bool) -> list[Use]:
         """Remove what goes back at this point from what is held, the last taken first."""
@@ -146,15 +103,79 @@ class BeforeAnswer(HeldResources):
         return taken
 
     def _is_due(self, value: Any, at: Release, default: Release) -> bool:
-        noted = self.releases.get(id(value), (None,))
+        noted = self._releases.get(id(value), (None,))
         return max(_RANKS[release or default] for release in noted) <= _RANKS[at]
 
     def _forget(self, values: list[Any]) -> None:
         """Have the providers of these values take others when they are asked again."""
         gone = {id(value) for value in values}
         for value in gone:
-            self.releases.pop(value, None)
+            self._releases.pop(value, None)
         if self.resolved is not NOTHING_RESOLVED:
             for provider, value in tuple(self.resolved.items()):
                 if id(value) in gone:
                     self.resolved.pop(provider, None)
+
+
+def has_to_prepare(ctx: BeforeAnswer, default: Release | None) -> bool:
+    """
+    Whether there is something to do before its answer.
+
+    Args:
+        ctx: The request.
+        default: When pooled values go back for which nothing was noted; `None` if no value does now.
+    """
+    if ctx._is_closed:
+        return False
+    if default == "handler" or (ctx._may_release_early and default is not None):
+        return True
+    return ctx.error is None and ctx.has_checkpoint
+
+
+def keep_until(ctx: BeforeAnswer, value: Any, release: Release | None) -> None:
+    """Note when a pooled value may go back; `None` is the default. The latest of all notes counts."""
+    owner = ctx._owner or ctx
+    owner._releases.setdefault(id(value), set()).add(release)
+    if release is not None:
+        owner._may_release_early = True
+
+
+def give_back(ctx: BeforeAnswer, at: Release, default: Release) -> None:
+    """
+    Give back the pooled values that are not needed after this point. The request goes on, and may take others.
+
+    Args:
+        ctx: The request.
+        at: The point that the request has reached.
+        default: When values go back for which nothing was noted.
+    """
+    owner = ctx._owner or ctx
+    errors = CollectedErrors()
+    for adapter, pool, value in owner._take_due(at, default, may_await=False):
+        with errors:
+            adapter.give(pool, value, owner.error)
+    if errors:
+        raise_errors(errors, ctx, owner.error)
+
+
+async def agive_back(ctx: BeforeAnswer, at: Release, default: Release) -> None:
+    """As `give_back`, awaiting what has to be awaited. After a cancellation it still gives back the rest."""
+    owner = ctx._owner or ctx
+    errors = CollectedErrors()
+    for adapter, pool, value in owner._take_due(at, default, may_await=True):
+        with errors:
+            ending = adapter.give_in_loop(pool, value, owner.error)
+            if ending is not None:
+                await ending
+    if errors:
+        raise_errors(errors, ctx, owner.error)
+
+
+def keeps_values(ctx: BeforeAnswer) -> bool:
+    """Whether a value that it holds was noted to stay until the end."""
+    return any("end" in noted for noted in ctx._releases.values())
+
+
+def may_release_early(ctx: BeforeAnswer) -> bool:
+    """Whether a value that it holds may go back before the end."""
+    return ctx._may_release_early

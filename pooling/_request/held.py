@@ -27,9 +27,10 @@ from ..errors import RequestContextError
 from .current import NOTHING_RESOLVED
 from .ending import ended_error, raise_errors
 
-__all__ = ["AcquireTask", "HeldResources"]
+__all__ = ["AcquireTask", "HeldResources", "abandon", "must_be_awaited", "use_values_of"]
 
 C = TypeVar("C", bound=Callable[..., Any])
+H = TypeVar("H", bound="HeldResources")
 
 #: Adapter, pool and value; for a callback: adapter, callback and `None`.
 Use: TypeAlias = tuple[Adapter, Any, Any]
@@ -61,11 +62,11 @@ class HeldResources:
         "_flights",  # what is being taken, by key
         "_is_closed",  # whether its end has begun; never reset
         "_is_shared",  # whether other callers may wait for a flight, or other contexts use the values; never reset
-        "may_need_loop",  # whether giving back may have to be awaited; never reset
+        "_may_need_loop",  # whether giving back may have to be awaited; never reset
         "_owner",  # the owner context, if it is another; set before other code sees this one
         "_sharers",  # the contexts whose owner this is, if there are any
-        "releases",  # when values may go back, by id, as far as that was noted; see `answer`
-        "may_release_early",  # whether a value may go back before the end; never reset
+        "_releases",  # when values may go back, by id, as far as that was noted; see `answer`
+        "_may_release_early",  # whether a value may go back before the end; never reset
         "resolved",
         "error",
     )
@@ -74,11 +75,11 @@ class HeldResources:
     _flights: dict[Any, SingleFlight[Any]]
     _is_closed: bool
     _is_shared: bool
-    may_need_loop: bool
+    _may_need_loop: bool
     _owner: Self | None
     _sharers: weakref.WeakSet[HeldResources] | None
-    releases: dict[int, set[Any]]
-    may_release_early: bool
+    _releases: dict[int, set[Any]]
+    _may_release_early: bool
     resolved: dict[Any, Any]
     error: BaseException | None
 
@@ -91,15 +92,6 @@ class HeldResources:
     def has_ended(self) -> bool:
         """Whether the end of the request is over: what it held went back, and its callbacks have run."""
         return self._is_closed and self.resolved is NOTHING_RESOLVED
-
-    def use_values_of(self, other: Self) -> None:
-        owner = self._owner = other._owner or other
-        if owner._sharers is None:
-            owner._sharers = weakref.WeakSet()
-        owner._sharers.add(self)
-        owner._is_shared = True
-        if owner._is_closed:
-            self.resolved = NOTHING_RESOLVED
 
     # --- giving back ---------------------------------------------------------------------------------------------
 
@@ -120,7 +112,7 @@ class HeldResources:
             raise ended_error(self)
         adapter = CALLBACK
         if inspect.iscoroutinefunction(callback):
-            adapter, self.may_need_loop = ASYNC_CALLBACK, True
+            adapter, self._may_need_loop = ASYNC_CALLBACK, True
         self._uses[object()] = (adapter, callback, None)
         return callback
 
@@ -139,7 +131,7 @@ class HeldResources:
         """
         if self._is_closed:
             return
-        if self.may_need_loop and self._has_to_be_awaited():
+        if self._may_need_loop and self._has_to_be_awaited():
             raise RequestContextError(
                 f"{self} holds values of an asyncio pool or callbacks that must be awaited, and was closed without "
                 "`await`: end it with `await ctx.aclose()`, or open it with `async with`"
@@ -203,18 +195,6 @@ class HeldResources:
         if errors:
             raise_errors(errors, self, exc)
 
-    @property
-    def must_be_awaited(self) -> bool:
-        """Whether it holds or takes something that only `aclose` can give back."""
-        return self.may_need_loop and self._has_to_be_awaited()
-
-    def abandon(self) -> None:
-        """End the request without giving anything back, after the event loop that this would need was closed."""
-        self._is_closed = True
-        self._uses.clear()
-        self._flights.clear()
-        self.resolved = NOTHING_RESOLVED
-
     def _has_to_be_awaited(self) -> bool:
         uses, flights = tuple(self._uses.values()), tuple(self._flights.values())
         return any(adapter.is_async for adapter, _, _ in uses) or any(
@@ -242,3 +222,27 @@ class HeldResources:
                 tasks.append(task)
             flight.fail(ended_error(self))
         return tasks
+
+
+def use_values_of(ctx: H, other: H) -> None:
+    """Make a context part of another's request: their pooled values are the same."""
+    owner = ctx._owner = other._owner or other
+    if owner._sharers is None:
+        owner._sharers = weakref.WeakSet()
+    owner._sharers.add(ctx)
+    owner._is_shared = True
+    if owner._is_closed:
+        ctx.resolved = NOTHING_RESOLVED
+
+
+def must_be_awaited(ctx: HeldResources) -> bool:
+    """Whether it holds or takes something that only `aclose` can give back."""
+    return ctx._may_need_loop and ctx._has_to_be_awaited()
+
+
+def abandon(ctx: HeldResources) -> None:
+    """End the request without giving anything back, after the event loop that this would need was closed."""
+    ctx._is_closed = True
+    ctx._uses.clear()
+    ctx._flights.clear()
+    ctx.resolved = NOTHING_RESOLVED

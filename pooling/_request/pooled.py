@@ -18,7 +18,7 @@ from .current import NOTHING_RESOLVED
 from .ending import ended_error, must_await_error
 from .held import AcquireTask, HeldResources
 
-__all__ = ["PooledValues"]
+__all__ = ["PooledValues", "atake", "put", "take", "take_idle"]
 
 #: Where a value comes from: the adapter, the pool, and the options for its `acquire`.
 Source: TypeAlias = tuple[Adapter, Any, dict[str, Any]]
@@ -33,50 +33,6 @@ class PooledValues(HeldResources):
 
     __slots__ = ()
 
-    def take(self, pool: Any, key: Any, options: dict[str, Any]) -> Any:
-        """
-        The value of this key, taken from the pool on its first use. Blocks.
-
-        Raises:
-            RequestContextError: The request has ended, or the value must be awaited.
-        """
-        owner = self._owner or self
-        uses = owner._uses
-        while True:
-            if self._is_closed or owner._is_closed:
-                raise ended_error(self)
-            if key in uses and (use := uses.get(key)) is not None:
-                return use[2]
-            try:
-                adapter = adapters_by_type[pool.__class__]
-            except KeyError:
-                adapter = find_adapter(pool)
-            if adapter.is_async or _get_running_loop() is not None:
-                raise must_await_error(pool, is_async=adapter.is_async)
-            mine: SingleFlight[None] = SingleFlight()
-            flight = owner._flights.setdefault(key, mine)
-            if flight is mine and key not in uses:
-                break
-            owner._follow(key, flight, mine)
-        try:
-            value = pool.acquire(self) if adapter.is_direct and not options else adapter.take(pool, self, options)
-        except BaseException as error:
-            owner._flights.pop(key, None)
-            mine.give_up(error)
-            raise
-        uses[key] = (adapter, pool, value)
-        try:
-            del owner._flights[key]
-        except KeyError:  # the end of the request has removed it
-            pass
-        if owner._is_shared:
-            mine.succeed(None)
-        if owner._is_closed:  # another thread has ended it since the check above
-            if uses.pop(key, None) is not None:  # type: ignore[unreachable]
-                adapter.give(pool, value, None)
-            raise ended_error(self)
-        return value
-
     def _follow(self, key: Any, flight: SingleFlight[Any], mine: SingleFlight[None]) -> None:
         """Block until another caller's flight has ended."""
         self._is_shared = True
@@ -86,62 +42,6 @@ class PooledValues(HeldResources):
         elif self._flights.get(key) is flight:
             flight.wait()
             if flight.error is not None:
-                raise flight.error
-
-    def take_idle(self, pool: Any, key: Any) -> Any:
-        """
-        For coroutines: the value of this key, if it is held or can be taken without waiting; else `NOTHING`.
-
-        Raises:
-            RequestContextError: The request has ended.
-        """
-        owner = self._owner or self
-        if self._is_closed or owner._is_closed:
-            raise ended_error(self)
-        use = owner._uses.get(key)
-        if use is not None:
-            return use[2]
-        if key in owner._flights:
-            return NOTHING
-        try:
-            adapter = adapters_by_type[pool.__class__]
-        except KeyError:
-            adapter = find_adapter(pool)
-        value = adapter.take_idle(pool)
-        if value is NOTHING:
-            return NOTHING
-        owner.may_need_loop = True
-        owner._uses[key] = (adapter, pool, value)
-        if owner._is_closed:  # another thread has ended it since the check above
-            if owner._uses.pop(key, None) is not None:  # type: ignore[unreachable]
-                ending = adapter.give_in_loop(pool, value, None)
-                if ending is not None:
-                    _ = in_background(ending)
-            raise ended_error(self)
-        return value
-
-    async def atake(self, pool: Any, key: Any, options: dict[str, Any], provider: Any = None) -> Any:
-        """As `take`, suspending. If a `provider` is given, records the value as the provider's in this request."""
-        owner = self._owner or self
-        owner.may_need_loop = owner._is_shared = True
-        adapter = find_adapter(pool)
-        while True:
-            if self._is_closed or owner._is_closed:
-                raise ended_error(self)
-            use = owner._uses.get(key)
-            if use is not None:
-                if provider is not None:
-                    self.put(provider, use[2])
-                return use[2]
-            flight = owner._flights.get(key)
-            if flight is not None:
-                await flight.wait_async()
-            elif adapter.is_at_hand(pool):
-                await owner._lead_async(self, key, (adapter, pool, options))
-            else:
-                flight = owner._begin_task(self, key, (adapter, pool, options))
-                await flight.wait_async()
-            if flight is not None and flight.error is not None:
                 raise flight.error
 
     async def _lead_async(self, ctx: Self, key: Any, source: Source) -> Any:
@@ -188,14 +88,118 @@ class PooledValues(HeldResources):
                 await ending
         raise ended_error(ctx)
 
-    def put(self, provider: Any, value: Any) -> None:
-        """
-        Record the value that a provider gives in this request.
 
-        Raises:
-            RequestContextError: The request has ended.
-        """
-        resolved = self.resolved
-        if resolved is NOTHING_RESOLVED or self._is_closed:
-            raise ended_error(self)
-        resolved[provider] = value
+def take(ctx: PooledValues, pool: Any, key: Any, options: dict[str, Any]) -> Any:
+    """
+    The value of this key, taken from the pool on its first use. Blocks.
+
+    Raises:
+        RequestContextError: The request has ended, or the value must be awaited.
+    """
+    owner = ctx._owner or ctx
+    uses = owner._uses
+    while True:
+        if ctx._is_closed or owner._is_closed:
+            raise ended_error(ctx)
+        if key in uses and (use := uses.get(key)) is not None:
+            return use[2]
+        try:
+            adapter = adapters_by_type[pool.__class__]
+        except KeyError:
+            adapter = find_adapter(pool)
+        if adapter.is_async or _get_running_loop() is not None:
+            raise must_await_error(pool, is_async=adapter.is_async)
+        mine: SingleFlight[None] = SingleFlight()
+        flight = owner._flights.setdefault(key, mine)
+        if flight is mine and key not in uses:
+            break
+        owner._follow(key, flight, mine)
+    try:
+        value = pool.acquire(ctx) if adapter.is_direct and not options else adapter.take(pool, ctx, options)
+    except BaseException as error:
+        owner._flights.pop(key, None)
+        mine.give_up(error)
+        raise
+    uses[key] = (adapter, pool, value)
+    try:
+        del owner._flights[key]
+    except KeyError:  # the end of the request has removed it
+        pass
+    if owner._is_shared:
+        mine.succeed(None)
+    if owner._is_closed:  # another thread has ended it since the check above
+        if uses.pop(key, None) is not None:  # type: ignore[unreachable]
+            adapter.give(pool, value, None)
+        raise ended_error(ctx)
+    return value
+
+
+async def atake(ctx: PooledValues, pool: Any, key: Any, options: dict[str, Any], provider: Any = None) -> Any:
+    """As `take`, suspending. If a `provider` is given, records the value as the provider's in this request."""
+    owner = ctx._owner or ctx
+    owner._may_need_loop = owner._is_shared = True
+    adapter = find_adapter(pool)
+    while True:
+        if ctx._is_closed or owner._is_closed:
+            raise ended_error(ctx)
+        use = owner._uses.get(key)
+        if use is not None:
+            if provider is not None:
+                put(ctx, provider, use[2])
+            return use[2]
+        flight = owner._flights.get(key)
+        if flight is not None:
+            await flight.wait_async()
+        elif adapter.is_at_hand(pool):
+            await owner._lead_async(ctx, key, (adapter, pool, options))
+        else:
+            flight = owner._begin_task(ctx, key, (adapter, pool, options))
+            await flight.wait_async()
+        if flight is not None and flight.error is not None:
+            raise flight.error
+
+
+def take_idle(ctx: PooledValues, pool: Any, key: Any) -> Any:
+    """
+    For coroutines: the value of this key, if it is held or can be taken without waiting; else `NOTHING`.
+
+    Raises:
+        RequestContextError: The request has ended.
+    """
+    owner = ctx._owner or ctx
+    if ctx._is_closed or owner._is_closed:
+        raise ended_error(ctx)
+    use = owner._uses.get(key)
+    if use is not None:
+        return use[2]
+    if key in owner._flights:
+        return NOTHING
+    try:
+        adapter = adapters_by_type[pool.__class__]
+    except KeyError:
+        adapter = find_adapter(pool)
+    value = adapter.take_idle(pool)
+    if value is NOTHING:
+        return NOTHING
+    owner._may_need_loop = True
+    owner._uses[key] = (adapter, pool, value)
+    if owner._is_closed:  # another thread has ended it since the check above
+        if owner._uses.pop(key, None) is not None:  # type: ignore[unreachable]
+            ending = adapter.give_in_loop(pool, value, None)
+            if ending is not None:
+                _ = in_background(ending)
+        raise ended_error(ctx)
+    return value
+
+
+def put(ctx: PooledValues, provider: Any, value: Any) -> None:
+    """
+    Record the value that a provider gives in this request.
+
+    Raises:
+        RequestContextError: The request has ended.
+    """
+    resolved = ctx.resolved
+    if resolved is NOTHING_RESOLVED or ctx._is_closed:
+        raise ended_error(ctx)
+    resolved[provider] = value

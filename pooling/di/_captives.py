@@ -50,7 +50,7 @@ def refuse_captors(pooled: Any) -> None:
 
 def _is_plain(kind: Any) -> bool:
     """Whether its containers are those of the library, not of this package, which check themselves at start."""
-    return not hasattr(kind.instance_type, "plan_for")
+    return not hasattr(kind.instance_type, "_plan_for")
 
 
 def _classes(kind: Any) -> Iterator[Any]:

@@ -66,7 +66,7 @@ def _markers(container: Any, injected: Iterable[Any]) -> Iterator[str]:
             is_ours = marker.owner is not None and isinstance(marker.owner, type) and issubclass(kind, marker.owner)
             if not (is_ours or spec in functions or spec.function.__module__ in modules):
                 continue
-            if isinstance(marker.target, str) and not container.answers(marker.target, marker.owner):
+            if isinstance(marker.target, str) and not container._answers(marker.target, marker.owner):
                 yield f"{_place(spec)}: nothing is bound under the key {marker.target!r} that {name} asks for"
 
 

@@ -77,9 +77,9 @@ def container_for(target: Any, owner: Any, where: str) -> Any:
         ConfigurationError: No container that has the target is in use here, or several are.
     """
     for container in _containers_of_call():
-        if container.answers(target, owner):
+        if container._answers(target, owner):
             return container
-    found = [container for container in _all_running() if container.answers(target, owner)]
+    found = [container for container in _all_running() if container._answers(target, owner)]
     if len(found) == 1:
         return found[0]
     name = repr(target) if isinstance(target, str) else _declared_name(target)
@@ -125,7 +125,7 @@ def _containers_of_call() -> Iterator[Any]:
 
 def _declaring_class(provider: Any) -> Any:
     """The container class a provider was declared in, or `None`."""
-    return next((kind for kind in list(_classes) if kind.knows(provider)), None)  # type: ignore[attr-defined]
+    return next((kind for kind in list(_classes) if kind._knows(provider)), None)  # type: ignore[attr-defined]
 
 
 def _earlier_definition(target: Any) -> Any:

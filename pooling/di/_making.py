@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dependency_injector import providers
 
+from .._request.pooled import atake, take
 from ..binding import is_provider
 from ..errors import ConfigurationError, RequestContextError
 from ._lifecycle import discards_awaitable, find_step
@@ -93,7 +94,7 @@ class Making(ValueSource):
         return self.declared or f"PerRequest({getattr(made_by, '__name__', type(self.provider).__name__)})"
 
     @property
-    def made_of(self) -> Any:
+    def _made_of(self) -> Any:
         return self.provider
 
     @property
@@ -107,7 +108,7 @@ class Making(ValueSource):
         self.refuse_declaration()
         if (self.is_async or _get_running_loop() is not None) and not ctx.is_closed:
             raise self.must_await_error()
-        return ctx.take(Use(self), (self, ctx), options)
+        return take(ctx, Use(self), (self, ctx), options)
 
     async def atake(self, ctx: RequestContext, options: dict[str, Any], asking: Any) -> Any:
         self.refuse_declaration()
@@ -116,7 +117,7 @@ class Making(ValueSource):
         taking = self._plan.take(ctx)
         if taking is not None:
             await taking
-        return await ctx.atake(AsyncUse(self), (self, ctx), options, asking)
+        return await atake(ctx, AsyncUse(self), (self, ctx), options, asking)
 
     def must_await_error(self) -> RequestContextError:
         """The error of a call before the object was made, where making it must be awaited."""

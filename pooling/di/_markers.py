@@ -109,7 +109,7 @@ def plan_of(marker: Marker[Any], where: str) -> tuple[Any, Plan]:
     container = container_for(target, marker.owner, where)
     if container is None:
         return None, Plan(target)
-    return container, container.plan_for(target)
+    return container, container._plan_for(target)
 
 
 # --- in a function ---------------------------------------------------------------------------------------------------

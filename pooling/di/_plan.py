@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dependency_injector import providers
 
+from .._request.answer import keep_until
 from .._request.current import get_current
 from ..binding import is_provider
 from ._scopes import PerContainer, RequestScoped, Watched
@@ -88,7 +89,7 @@ class Plan:
         """Have a request take the pooled values needed now; returns what to await, or `None`."""
         needed, is_undecided = self.pooled(), self._is_undecided
         for provider in needed:
-            taking = provider.begin(ctx)
+            taking = provider._begin(ctx)
             if taking is not None:
                 return self._take_rest(taking, needed, ctx)
         return self.take(ctx) if is_undecided else None
@@ -98,7 +99,7 @@ class Plan:
     ) -> None:
         await taking
         for provider in needed:  # `begin` does nothing for those already taken
-            begun = provider.begin(ctx)
+            begun = provider._begin(ctx)
             if begun is not None:
                 await begun
         if not self._holds:  # a choice that waited for these values may need others
@@ -119,7 +120,7 @@ class Plan:
         resolved = ctx.resolved
         for provider in self.pooled():
             if provider in resolved:  # else it is overridden
-                ctx.keep_until(resolved[provider], release)
+                keep_until(ctx, resolved[provider], release)
 
     def forget(self) -> None:
         """Make the plan again at the next call, after a change."""
@@ -180,15 +181,15 @@ class _Walk:
         self._seen.add(provider)
         watched = isinstance(provider, Watched)
         if watched:
-            provider.part_of(self.plan)  # before it is examined, so that later changes are reported
+            provider._part_of(self.plan)  # before it is examined, so that later changes are reported
         else:
             self.unwatched.append(provider)
         if provider.last_overriding is not None:
             self.is_overridden = True
             self.visit(provider.last_overriding)
         elif isinstance(provider, RequestScoped):
-            if provider.made_of is not None:
-                self.visit(provider.made_of)
+            if provider._made_of is not None:
+                self.visit(provider._made_of)
             self.pooled.append(provider)
         elif isinstance(provider, providers.Selector):
             self._visit_selected(provider)
@@ -251,7 +252,7 @@ def _step(provider: Any) -> Step:
 
 
 def _value_step(provider: RequestScoped[Any]) -> Step:
-    first = provider.first
+    first = provider._first
 
     def value(ctx: RequestContext) -> Any:
         resolved = ctx.resolved

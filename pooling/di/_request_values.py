@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._engine.lease import NOTHING
 from .._request.current import NO_REQUEST, get_current
+from .._request.pooled import atake, put, take, take_idle
 from ..errors import RequestContextError
 from ._captives import refuse_captors
 from ._scopes import RequestScoped
@@ -42,20 +43,20 @@ class RequestValue(RequestScoped[T]):
         self._options = options or {}
         self._origin: RequestValue[T] = self  # the provider that it is a copy of
         self._is_checked = False  # whether no longer-lived provider depends on it
-        self.changed()
+        self._changed()
 
     # --- resolving -----------------------------------------------------------------------------------------------
 
-    def changed(self) -> None:
+    def _changed(self) -> None:
         """Choose again what a call does, and have all plans that this provider is part of made again."""
         self._is_fixed = self._source.is_fixed and self._declared is None
         answer: Any = self._by_request() if self.last_overriding is None else super().__call__
         self.__call__ = answer  # type: ignore[method-assign]
-        super().changed()
+        super()._changed()
 
     def _by_request(self) -> Callable[[], T]:
         """Make the function that a call runs while the provider is not overridden."""
-        first = self.first
+        first = self._first
 
         def value() -> Any:
             """
@@ -76,7 +77,7 @@ class RequestValue(RequestScoped[T]):
     def _provide(self, args: Any, kwargs: Any) -> T:
         return self._by_request()()
 
-    def first(self, ctx: RequestContext) -> T:
+    def _first(self, ctx: RequestContext) -> T:
         """A request's value, on its first use; errors as for calling the provider."""
         if ctx is NO_REQUEST:
             raise self._no_request()
@@ -84,13 +85,13 @@ class RequestValue(RequestScoped[T]):
             self._check()
         if self._is_fixed:
             pool = self._source.provider.ready or self._source.provider()
-            value = ctx.take(pool, id(pool), self._options)
+            value = take(ctx, pool, id(pool), self._options)
         else:
             value = self._source.take(ctx, self._options)
-        ctx.put(self, value)
+        put(ctx, self, value)
         return value  # type: ignore[no-any-return]
 
-    def begin(self, ctx: RequestContext) -> Awaitable[T] | None:
+    def _begin(self, ctx: RequestContext) -> Awaitable[T] | None:
         """
         Have a request take its value if it has none yet; returns what to await, or `None`.
 
@@ -101,7 +102,7 @@ class RequestValue(RequestScoped[T]):
             return None
         over = self.last_overriding
         if over is not None:
-            return over.begin(ctx) if isinstance(over, RequestValue) else None
+            return over._begin(ctx) if isinstance(over, RequestValue) else None
         if ctx is NO_REQUEST:
             raise self._no_request()
         if not self._is_checked:
@@ -111,11 +112,11 @@ class RequestValue(RequestScoped[T]):
         pool = self._source.provider.ready or self._source.provider()
         key = id(pool)
         if not self._options:
-            value = ctx.take_idle(pool, key)
+            value = take_idle(ctx, pool, key)
             if value is not NOTHING:
-                ctx.put(self, value)
+                put(ctx, self, value)
                 return None
-        return ctx.atake(pool, key, self._options, self)
+        return atake(ctx, pool, key, self._options, self)
 
     def aget(self) -> Awaitable[T]:
         """This request's value, to be awaited. Does not block the event loop."""
@@ -123,7 +124,7 @@ class RequestValue(RequestScoped[T]):
         if over is not None:
             return over.aget() if isinstance(over, RequestValue) else _at_hand(over())
         ctx = get_current()
-        return self.begin(ctx) or _at_hand(ctx.resolved[self])
+        return self._begin(ctx) or _at_hand(ctx.resolved[self])
 
     def _check(self) -> None:
         """Refuse a provider that would keep the value; before the first value is taken."""
@@ -140,15 +141,15 @@ class RequestValue(RequestScoped[T]):
 
     # --- being a provider ----------------------------------------------------------------------------------------
 
-    def declared_as(self, name: str) -> None:
+    def _declared_as(self, name: str) -> None:
         """Note that this provider belongs to a container class, whose containers use copies of it."""
-        super().declared_as(name)
+        super()._declared_as(name)
         self._source.declared = self._declared
 
     @property
-    def made_of(self) -> Any:
+    def _made_of(self) -> Any:
         """The provider that makes the value of what the same request has; `None` if it comes from a pool."""
-        return self._source.made_of
+        return self._source._made_of
 
     @property
     def related(self) -> Iterator[providers.Provider[Any]]:

@@ -42,11 +42,11 @@ class Watched:
 
     _plans: weakref.WeakSet[Forgetful]
 
-    def part_of(self, plan: Forgetful) -> None:
+    def _part_of(self, plan: Forgetful) -> None:
         """Add a plan that is valid until this provider changes."""
         self._plans.add(plan)
 
-    def changed(self) -> None:
+    def _changed(self) -> None:
         """Have all plans that this provider is part of made again."""
         for plan in members(self._plans):
             plan.forget()
@@ -56,18 +56,18 @@ class Watched:
     def override(self: Any, provider: Any) -> Any:
         """Use another provider or value in place of this one, until the end of the `with` block or a reset."""
         context: Any = providers.Provider.override(self, provider)
-        self.changed()
+        self._changed()
         return context
 
     def reset_last_overriding(self: Any) -> None:
         """Undo the last `override`."""
         providers.Provider.reset_last_overriding(self)
-        self.changed()
+        self._changed()
 
     def reset_override(self: Any) -> None:
         """Undo all overrides."""
         providers.Provider.reset_override(self)
-        self.changed()
+        self._changed()
 
 
 class _Scoped(Watched, providers.Provider[T]):
@@ -82,10 +82,10 @@ class _Scoped(Watched, providers.Provider[T]):
         self._declared: str | None = None
         self._plans = weakref.WeakSet()
 
-    def declared_as(self, name: str) -> None:
+    def _declared_as(self, name: str) -> None:
         """Note that this is part of a container's class, and so not for use itself."""
         self._declared = self._declared or name  # the first declaration counts
-        self.changed()
+        self._changed()
 
     def __deepcopy__(self, memo: dict[Any, Any] | None) -> Self:
         memo = {} if memo is None else memo
@@ -98,7 +98,7 @@ class _Scoped(Watched, providers.Provider[T]):
         memo[id(self)] = copied
         self._copy_into(copied, memo)
         self._copy_overridings(copied, memo)
-        copied.changed()
+        copied._changed()
         return copied
 
     def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
@@ -112,15 +112,15 @@ class RequestScoped(_Scoped[T]):
     __slots__ = ()
 
     @property
-    def made_of(self) -> Any:
+    def _made_of(self) -> Any:
         """The provider that makes the value of what the same request has; `None` if it comes from a pool."""
         return None
 
-    def first(self, ctx: RequestContext) -> T:
+    def _first(self, ctx: RequestContext) -> T:
         """A request's value, on its first use. May block."""
         raise NotImplementedError
 
-    def begin(self, ctx: RequestContext) -> Awaitable[T] | None:
+    def _begin(self, ctx: RequestContext) -> Awaitable[T] | None:
         """Have a request take its value if it has none yet; returns what to await, or `None`."""
         raise NotImplementedError
 
@@ -184,9 +184,9 @@ class PerContainer(_Scoped[T]):
     def _note_ready(self) -> None:
         self.ready = self._object if self.last_overriding is None else None
 
-    def changed(self) -> None:
+    def _changed(self) -> None:
         self._note_ready()
-        super().changed()
+        super()._changed()
 
     @property
     def built(self) -> T | None:
@@ -203,7 +203,7 @@ class PerContainer(_Scoped[T]):
         """The container it belongs to, or `None`."""
         return self._container and self._container()
 
-    def attach(self, container: Any, key: str) -> None:
+    def _attach(self, container: Any, key: str) -> None:
         """Note the container that it belongs to, and its key there."""
         if self._container is None:
             self._container, self._key = weakref.ref(container), key
@@ -229,6 +229,6 @@ class PerContainer(_Scoped[T]):
         """As `stop`, without blocking the event loop."""
         await in_worker(lambda: self.stop(timeout))
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """Go on in a child process, where no other thread has the lock."""
         self._building = make_rlock()

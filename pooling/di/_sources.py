@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, T
 from dependency_injector import providers
 
 from .._adapters import is_single_use
+from .._request.pooled import atake, take
 from ..binding import BindingFactory, is_provider
 from ..errors import ConfigurationError, PoolClosedError, RequestContextError
 from ..factory import PoolFactory
@@ -131,7 +132,7 @@ class PoolProvider(PerContainer[T]):
     if not TYPE_CHECKING:
         __slots__ = ("_factory", "_name", "_options", "_settings")
 
-    service_type: ClassVar[Any]
+    _service_type: ClassVar[Any]
 
     def __init__(
         self,
@@ -193,7 +194,7 @@ class PoolProvider(PerContainer[T]):
             factory = self._factory() if members is None else BindingFactory(members)
         settings = {name: value() if is_provider(value) else value for name, value in self._settings.items()}
         options = None if self._options is None else self._options()
-        made: T = self.service_type(factory, options, name=self._name or self._key, **settings)
+        made: T = self._service_type(factory, options, name=self._name or self._key, **settings)
         return made
 
     @property
@@ -317,8 +318,8 @@ class ValueSource:
             )
 
     @property
-    def made_of(self) -> Any:
-        """See `RequestScoped.made_of`."""
+    def _made_of(self) -> Any:
+        """See `RequestScoped._made_of`."""
         return None
 
     def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:
@@ -389,7 +390,7 @@ class Source(ValueSource):
         pool, key = self._choose(ctx)
         while True:
             try:
-                return ctx.take(pool, key, options)
+                return take(ctx, pool, key, options)
             except PoolClosedError:
                 before, (pool, key) = pool, self._choose(ctx)
                 if pool is before:
@@ -399,7 +400,7 @@ class Source(ValueSource):
         pool, key = self._choose(ctx)
         while True:
             try:
-                return await ctx.atake(pool, key, options, asking)
+                return await atake(ctx, pool, key, options, asking)
             except PoolClosedError:
                 before, (pool, key) = pool, self._choose(ctx)
                 if pool is before:

@@ -211,23 +211,23 @@ class _Methods:
         try:
             known = self.injection_plans[key]
         except KeyError:
-            known = self.plan_for(key)
+            known = self._plan_for(key)
         return known.resolve(get_current())
 
     async def aget(self, key: str) -> Any:
         """As `get`, after awaiting the pooled values that it needs."""
         known = self.injection_plans.get(key)
         if known is None:
-            known = self.plan_for(key)
+            known = self._plan_for(key)
         return await known.aresolve(get_current())
 
-    def plan_for(self, target: Any) -> Plan:
+    def _plan_for(self, target: Any) -> Plan:
         """The plan for a key, or for this container's copy of a provider that its class declares."""
         is_key = isinstance(target, str)
         provider = self.find(target) if is_key else target
         known: Plan | None = self.injection_plans.get(provider)
         if known is None:
-            known = self.injection_plans[provider] = Plan(provider if is_key else self.counterpart(provider))
+            known = self.injection_plans[provider] = Plan(provider if is_key else self._counterpart(provider))
         if is_key and target in self.providers:  # a nested container's provider may be replaced without notice
             self.injection_plans[target] = known
         return known
@@ -235,11 +235,11 @@ class _Methods:
     # --- for injection -------------------------------------------------------------------------------------------
 
     @classmethod
-    def knows(cls, provider: Any) -> bool:
+    def _knows(cls, provider: Any) -> bool:
         """Whether this class declares the provider, or one that it is derived from."""
         return comes_from(provider, getattr(cls, "cls_providers", None))
 
-    def answers(self, target: Any, owner: Any = None) -> bool:
+    def _answers(self, target: Any, owner: Any = None) -> bool:
         """Whether a marker for this provider or key refers to this container."""
         kind = self.declarative_parent
         if owner is not None and not (owner is self or (isinstance(owner, type) and issubclass(kind, owner))):
@@ -248,7 +248,7 @@ class _Methods:
             return provider_under(self, target) is not None
         return any(comes_from(target, getattr(base, "providers", None)) for base in kind.__mro__)
 
-    def counterpart(self, target: Any) -> Any:
+    def _counterpart(self, target: Any) -> Any:
         """This container's copy of a provider of its class, or of an expression of such; or what is under a key."""
         if isinstance(target, str):
             return self.find(target)
@@ -282,7 +282,7 @@ class _Methods:
         self.injection_plans.clear()
         for provider in everything(self.providers.values()):
             if isinstance(provider, Factory):
-                provider.forget_plan()
+                provider._forget_plan()
         self.check()
         self._is_running = True
         return True
@@ -332,7 +332,7 @@ class RunningContainer(_Methods, containers.DynamicContainer):
         if is_provider(value) and name != "parent":
             self.injection_plans.clear()
             if isinstance(value, PerContainer):
-                value.attach(self, name)
+                value._attach(self, name)
 
     def __repr__(self) -> str:
         return f"<{name_of(self)}{' running' if self._is_running else ''}>"
@@ -355,7 +355,7 @@ class Container(_Methods, containers.DeclarativeContainer):
         declare(cls)
         for name, value in vars(cls).items():
             if isinstance(value, PerContainer | RequestScoped):
-                value.declared_as(f"{cls.__name__}.{name}")
+                value._declared_as(f"{cls.__name__}.{name}")
 
 
 class Running(Generic[C]):

@@ -60,7 +60,7 @@ class Pool(PoolProvider[PoolingService[T]], Generic[T]):
 
     __slots__ = ()
 
-    service_type = PoolingService
+    _service_type = PoolingService
 
     @overload
     def __init__(
@@ -97,7 +97,7 @@ class AsyncPool(PoolProvider[AsyncPoolingService[T]], Generic[T]):
     __slots__ = ()
 
     is_async = True
-    service_type = AsyncPoolingService
+    _service_type = AsyncPoolingService
 
     @overload
     def __init__(
@@ -395,7 +395,7 @@ def _telling(change: Any) -> Any:
 
     def method(self: Factory[Any], *args: Any, **kwargs: Any) -> Any:
         result = change(self, *args, **kwargs)
-        self.changed()
+        self._changed()
         return result
 
     return method
@@ -449,7 +449,7 @@ class Factory(Watched, providers.Factory[T]):
         plan = self._plan or self._make_plan()
         return await plan.aresolve(get_current())  # type: ignore[no-any-return]
 
-    def forget_plan(self) -> None:
+    def _forget_plan(self) -> None:
         """Examine its dependencies again at the next call."""
         self._plan = None
 

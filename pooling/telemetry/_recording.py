@@ -218,7 +218,7 @@ def note_use(service: PoolingService[Any] | AsyncPoolingService[Any], seconds: f
 
     Does nothing without an exporter, and where the service measures each use itself: if a hook runs at each release.
     """
-    if DURATIONS.are_wanted and not service.times_releases:
+    if DURATIONS.are_wanted and service.engine.ledger.plain:
         DURATIONS.add(service.engine, USE, seconds)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._engine.ledger import RETIRING, STOPPED
-from ..keyed import AsyncKeyedPoolingService, live_keyed_services
+from ..keyed import AsyncKeyedPoolingService, live_keyed_services, pools_of
 from ..service import AsyncPoolingService, live_services
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _of_service(service: Service) -> ServiceSnapshot:
 
 
 def _of_keyed(service: KeyedService, *, per_key: bool) -> ServiceSnapshot:
-    every = [_numbers(pool.engine.key, pool) for pool in service.every_pool()]
+    every = [_numbers(pool.engine.key, pool) for pool in pools_of(service)]
     keys, hooks, budget = len(service), service.latest_hooks, service.budget
     size, idle, used, opening, closing, pending, min_size, max_size = _sums(every)
     return ServiceSnapshot(

@@ -161,7 +161,7 @@ class PoolCollector(Collector):
             families += metric.collect()
         return families
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """In the child of a fork: its pools are new, and another thread of the parent may have held the lock."""
         self._lock = make_lock()
         if self._writer is None:

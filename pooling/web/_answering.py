@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .._request.answer import RELEASES, Release
+from .._request.answer import RELEASES, Release, agive_back, give_back, has_to_prepare
 from .._request.current import Active
 from ..context import RequestContext
 from ..errors import ConfigurationError
@@ -82,19 +82,19 @@ def prepare_answer(ctx: RequestContext, status: int, release: Release) -> None:
         Exception: That failed, so the answer must not go out. An answer of status 400 or more promises nothing; the
             failure is then only logged, and the request ends with it.
     """
-    if not ctx.has_to_prepare(release):
+    if not has_to_prepare(ctx, release):
         return
     with _failures_noted(ctx, status):
         if ctx.error is None:
             with timed_checkpoint():
                 ctx.checkpoint()
     with _failures_noted(ctx, status):
-        ctx.give_back("handler", release)
+        give_back(ctx, "handler", release)
 
 
 async def aprepare_answer(ctx: RequestContext, status: int, release: Release | None) -> None:
     """As `prepare_answer`; a `release` of `None` gives nothing back."""
-    if not ctx.has_to_prepare(release):
+    if not has_to_prepare(ctx, release):
         return
     with _failures_noted(ctx, status):
         if ctx.error is None:
@@ -103,7 +103,7 @@ async def aprepare_answer(ctx: RequestContext, status: int, release: Release | N
     if release is None:
         return
     with _failures_noted(ctx, status):
-        await ctx.agive_back("handler", release)
+        await agive_back(ctx, "handler", release)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import TYPE_CHECKING, Any, Self
 
 from .._backends.offload import in_background
+from .._request.answer import agive_back, has_to_prepare, keeps_values, may_release_early
 from ..context import RequestContext
 from ._answering import aprepare_answer, check_container, checked_errors, checked_release, find_answer
 from ._timing import HEADER, Timings, checked_server_timing, timing_request
@@ -355,7 +356,7 @@ class Exchange:
                 note_status(self._ctx, status)
             # A websocket's handler goes on after this, with its values.
             release = None if kind == "websocket.accept" else self._release
-            if self._ctx.has_to_prepare(release):
+            if has_to_prepare(self._ctx, release):
                 return self._prepare_and_send(message, status or 0, release)
             self._note_begun(message)
         elif kind in _BODIES:
@@ -364,7 +365,7 @@ class Exchange:
             self._is_complete = not message.get("more_body", False)
             if self._is_complete or (self._missing is not None and self._missing <= 0):
                 self._is_whole = True
-            if self._is_complete and (self._release == "response" or self._ctx.may_release_early):
+            if self._is_complete and (self._release == "response" or may_release_early(self._ctx)):
                 return self._send_last(message)
         elif kind == "websocket.close":
             self.unanswered = None
@@ -400,10 +401,10 @@ class Exchange:
     async def _send_last(self, message: Message) -> None:
         """Send the last message, and give back what is not needed afterwards."""
         await self._send(message)
-        if self._release == "response" and not self._ctx.keeps_values:
+        if self._release == "response" and not keeps_values(self._ctx):
             await self.end(None)
         else:
-            await self._ctx.agive_back("response", self._release)
+            await agive_back(self._ctx, "response", self._release)
 
     async def __aenter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ from django.http import HttpResponse
 from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
+from .._request.held import abandon, must_be_awaited
 from ..context import RequestContext
 from ..errors import ConfigurationError, RequestContextError
 from ._answering import (
@@ -132,7 +133,7 @@ class RequestContextMiddleware:
             return _response(answer)
         with Answering(ctx):
             response: Any = self.get_response(request)
-            if ctx.must_be_awaited:
+            if must_be_awaited(ctx):
                 _refuse_closed_loop(ctx)
             note_status(ctx, response.status_code)
             with ClosedOnError(response):
@@ -264,7 +265,7 @@ def _refuse_closed_loop(ctx: RequestContext) -> NoReturn:
     Raises:
         RequestContextError: Always.
     """
-    ctx.abandon()
+    abandon(ctx)
     raise RequestContextError(
         f"{ctx} holds values of an asyncio pool under WSGI, where Django runs an async view in an event loop that is "
         "closed when the view returns, so they cannot be committed or given back: serve the site with ASGI, or use "

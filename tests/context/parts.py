@@ -7,6 +7,7 @@ import threading
 from typing import Self
 
 from pooling import PoolFactory, RequestContext
+from pooling._request.answer import agive_back, give_back
 
 
 class Thing:
@@ -123,7 +124,7 @@ class Request:
         await self.ctx.acheckpoint() if self.is_async else self.ctx.checkpoint()
 
     async def give_back(self, at, default) -> None:
-        await self.ctx.agive_back(at, default) if self.is_async else self.ctx.give_back(at, default)
+        await agive_back(self.ctx, at, default) if self.is_async else give_back(self.ctx, at, default)
 
     def child(self, **options) -> Request:
         return Request(self.side, self.ctx.child(**options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pooling import AsyncPoolingService, PoolFactory, PoolingService, ReleaseError, RequestContext, RequestContextError
+from pooling._request.answer import give_back, keep_until, keeps_values
 from tests.context.parts import Request, Thing, calls
 from tests.contract.harness import on_both, on_threads
 
@@ -166,10 +167,10 @@ async def test_values_go_back_at_the_point_that_was_noted_or_the_default(side):
     async with Request(side) as request:
         values = {name: await request.acquire(pool) for name, pool in pools.items()}
         for name in ("handler", "response", "end"):
-            request.ctx.keep_until(values[name], name)
+            keep_until(request.ctx, values[name], name)
         for note in ("handler", "response", None):
-            request.ctx.keep_until(values["two notes"], note)
-        assert request.ctx.keeps_values
+            keep_until(request.ctx, values["two notes"], note)
+        assert keeps_values(request.ctx)
 
         def held():
             return {name for name, pool in pools.items() if pool.borrowed}
@@ -224,5 +225,5 @@ async def test_giving_back_without_await_leaves_what_must_be_awaited():
     async with AsyncPoolingService(Thing) as pool, RequestContext("r") as ctx:
         await ctx.aacquire(pool)
         with pytest.raises(RequestContextError, match="asyncio pool"):
-            ctx.give_back("handler", "handler")
+            give_back(ctx, "handler", "handler")
         assert pool.borrowed == 1

@@ -11,6 +11,7 @@ import pytest
 from dependency_injector import containers, providers
 
 from pooling import ConfigurationError, PoolFactory, RequestContext, RequestContextError, di
+from pooling._request.answer import agive_back
 from pooling.di import Inject, inject
 
 
@@ -313,7 +314,7 @@ async def test_its_pooled_values_stay_as_long_as_it_does():
 
     async with app.running(), app.request() as ctx:
         await serve()
-        await ctx.agive_back("handler", "end")
+        await agive_back(ctx, "handler", "end")
         assert app.users().borrowed == 1
 
 

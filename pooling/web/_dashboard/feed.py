@@ -50,9 +50,9 @@ class Feed:
         self._pause = 0.0
         self._latest: Sample | None = None
         self._acquired: dict[str, tuple[float, int]] = {}
-        self.renew()
+        self._renew()
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """Begin anew, as in a forked child."""
         self._lock = make_lock()
         self._pid = os.getpid()
@@ -63,7 +63,7 @@ class Feed:
     def sample(self, clock: Callable[[], float] = time.monotonic) -> Sample:
         """The latest sample."""
         if self._pid != os.getpid():
-            self.renew()
+            self._renew()
         with self._lock:
             now, latest = clock(), self._latest
             if latest is not None and now - latest.taken < max(self._interval * 0.9, self._pause):

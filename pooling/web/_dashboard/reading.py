@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import telemetry
+from ...keyed import pools_of
 from ...stats import Histogram
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _rows(name: str, each: ServiceSnapshot) -> list[Row]:
     owner: Any = each.service
     if each.keys is None:
         return [Row(name, owner, None)]
-    every = owner.every_pool()
+    every = pools_of(owner)
     left = [service for service in every[each.keys :] if service.size]
     return [Row(name, service, owner) for service in (*every[: each.keys], *left)]
 
