@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import weakref
 
 import pytest
 
@@ -41,6 +42,17 @@ async def test_a_value_of_an_evicted_pool_without_references_can_be_given_back(s
     assert pool.service.is_borrowed(value)
     await pool.release(value)
     assert not pool.service.is_borrowed(value)
+
+
+@on_both
+async def test_the_pool_of_a_closed_key_is_not_kept(side):
+    pool = keyed(side, Workshop(side))
+    closed = weakref.ref(pool.service.pool("key"))
+    pool.close_key("key")
+    gc.collect()
+    assert closed() is None
+    again = pool.service.pool("key")
+    assert again is pool.service.pool("key")
 
 
 @on_both
