@@ -46,9 +46,9 @@ class Role:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Schema:
+class _Owned:
     """
-    A schema, and what is in it.
+    What has an owner and privileges.
 
     Attributes:
         name: Its name.
@@ -57,7 +57,6 @@ class Schema:
         is_owned: Whether the role has them.
         held: The privileges that the role has, in whatever way.
         grantable: The privileges that the one connected may grant.
-        relations: Its tables, views and sequences.
     """
 
     name: str
@@ -66,13 +65,24 @@ class Schema:
     is_owned: bool
     held: frozenset[str]
     grantable: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schema(_Owned):
+    """
+    A schema, and what is in it.
+
+    Attributes:
+        relations: Its tables, views and sequences.
+    """
+
     relations: tuple[Relation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Relation:
+class Relation(_Owned):
     """
-    A table, view or sequence, of which the first attributes are as those of `Schema`.
+    A table, view or sequence.
 
     Attributes:
         kind: As in `pg_class.relkind`.
@@ -85,12 +95,6 @@ class Relation:
         has_policies: Whether there are any.
     """
 
-    name: str
-    owner: str
-    is_mine: bool
-    is_owned: bool
-    held: frozenset[str]
-    grantable: frozenset[str]
     kind: str
     used_by: frozenset[str]
     is_linked: bool
