@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flask import request
 from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.wrappers import Response
 
@@ -15,7 +16,7 @@ from ._answering import check_container, checked_errors, checked_release, find_a
 from ._timing import checked_server_timing
 from .errors import answer_error
 from .outcome import note_error, note_status
-from .wsgi import RequestContextMiddleware
+from .wsgi import IS_PREPARED, RequestContextMiddleware
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -109,6 +110,7 @@ class Pooling:
                 prepare_answer(ctx, response.status_code, self.release)
             except Exception as error:  # noqa: BLE001 - raised again, unless the app has a handler for it
                 return app.finalize_request(answer_noted(error))
+            request.environ[IS_PREPARED] = ctx
             return response
 
         app.full_dispatch_request = respond_truly  # type: ignore[method-assign]

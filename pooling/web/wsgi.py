@@ -32,6 +32,8 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+#: A key of the environ: a framework's extension has done what has to happen before the answer goes out.
+IS_PREPARED = "pooling.is_prepared"
 #: Statuses of responses whose body no client reads.
 _WITHOUT_BODY = {204, 304}
 
@@ -99,7 +101,7 @@ class RequestContextMiddleware:
             return _give_answer(start_response, found)
         title = f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
         ctx = RequestContext.served_by(self.container, title, values)
-        head = _Head(ctx, self.release, self.errors, start_response)
+        head = _Head(ctx, self.release, self.errors, start_response, environ)
         with Answering(ctx):
             try:
                 body = self.app(environ, head.start)
@@ -154,12 +156,28 @@ class _Head:
         missing: Bytes of the body still to come, if its length is known.
     """
 
-    __slots__ = ("_ctx", "_errors", "_release", "_start_response", "is_gone", "is_prepared", "missing", "status")
+    __slots__ = (
+        "_ctx",
+        "_environ",
+        "_errors",
+        "_release",
+        "_start_response",
+        "is_gone",
+        "is_prepared",
+        "missing",
+        "status",
+    )
 
     def __init__(
-        self, ctx: RequestContext, release: Release, errors: AnswerError | None, start_response: StartResponse
+        self,
+        ctx: RequestContext,
+        release: Release,
+        errors: AnswerError | None,
+        start_response: StartResponse,
+        environ: Environ,
     ) -> None:
         self._ctx = ctx
+        self._environ = environ
         self._release: Release = release
         self._errors = errors
         self._start_response = start_response
@@ -197,6 +215,8 @@ class _Head:
         """See `prepare_answer`; once for each response."""
         if not self.is_prepared:
             self.is_prepared = True
+            if self._environ.pop(IS_PREPARED, None) is self._ctx:
+                return
             with self._ctx.active():
                 prepare_answer(self._ctx, self.status, self._release)
 
