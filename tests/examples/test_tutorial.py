@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
@@ -136,6 +137,13 @@ def test_its_tests_pass(environment, folder, request):
         folder / "examples" / "tutorial",
     )
     assert "2 passed" in printed
+
+
+def test_its_table_is_the_one_of_the_demo():
+    """The demo's is in the package, and this one in the reader's folder."""
+    demo = files("lakebase.demo").joinpath("schema.sql").read_text()
+    _, _, statements = (FOLDER / "schema.sql").read_text().partition("\n")
+    assert statements in demo
 
 
 def test_its_files_for_databricks_say_what_the_sdk_knows():
