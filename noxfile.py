@@ -203,8 +203,7 @@ def releasable(session: nox.Session) -> None:
     tag, repository = session.posargs or (f"v{project()['version']}", project()["urls"]["Repository"])
     if tag != f"v{project()['version']}":
         session.error(f"the tag {tag} is not that of version {project()['version']} in pyproject.toml")
-    if not any(line.startswith(f"## [{tag[1:]}]") for line in (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()):
-        session.error(f"CHANGELOG.md has no section ## [{tag[1:]}]: what is under Unreleased becomes that one")
+    session.run(python_of_the_tree(), "-m", "tests.docs.changelog", tag[1:], external=True, silent=True)
     if elsewhere := [url for url in project()["urls"].values() if not url.startswith(repository)]:
         session.error(f"[project.urls] in pyproject.toml lead elsewhere than to {repository}: {elsewhere}")
     built = map(str, sorted(DIST.glob("lakebase_pooling-*")))
