@@ -18,6 +18,7 @@ from lakebase import create_lakebase_pool, lakebase_pg_config
 from lakebase.local import LocalLakebase
 from lakebase.local.pytest_plugin import LakebaseUser
 from tests.docs.conftest import documented_environment as documented_environment
+from tests.docs.conftest import plain_environment as plain_environment
 from tests.docs.pages import ROOT
 
 numbers = itertools.count(1)
