@@ -95,17 +95,18 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No deadline: how long an example takes is the machine's matter. In CI the examples are the same in every run, so that
-# a red run can be run again; on a developer's machine each run looks at new ones.
+# a red run can be run again; on a developer's machine each run looks at new ones. `nox -s deep` looks for longer.
 settings.register_profile("default", deadline=None, max_examples=50, stateful_step_count=40)
 settings.register_profile(
     "ci",
     deadline=None,
-    max_examples=400,
+    max_examples=100,
     stateful_step_count=60,
     derandomize=True,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("deep", settings.get_profile("ci"), max_examples=2000, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "default"))
 
 
