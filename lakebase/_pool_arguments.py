@@ -30,6 +30,7 @@ __all__ = [
     "check_callables",
     "check_connect_arguments",
     "checked_sizes",
+    "split_overrides",
     "with_endpoint_of_branch",
     "changed_options",
 ]
@@ -160,6 +161,13 @@ def with_endpoint_of_branch(settings: dict[str, Any]) -> dict[str, Any]:
             field="branch" if branch is None else "project" if project is None else "endpoint",
         )
     return {**settings, "endpoint": f"projects/{project}/branches/{branch}"}
+
+
+def split_overrides(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of the configuration, and arguments of the pool."""
+    of_the_pool = PoolArguments.__annotations__
+    settings = with_endpoint_of_branch({name: value for name, value in given.items() if name not in of_the_pool})
+    return settings, {name: value for name, value in given.items() if name in of_the_pool}
 
 
 def check_budget(budget: object) -> None:

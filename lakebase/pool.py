@@ -22,7 +22,7 @@ from ._base import PoolBase
 from ._connecting import AsyncConnector, Connector
 from ._driver_state import drop_socket
 from ._handles import lend, lent, revoke
-from ._pool_arguments import PoolArguments, PoolOverrides, with_endpoint_of_branch
+from ._pool_arguments import PoolOverrides, split_overrides
 from ._session_reset import ending_block
 from ._steps import arun, run
 from .config import LakebasePoolConfig
@@ -487,7 +487,7 @@ def create_lakebase_pool(
     Raises:
         ConfigurationError: A setting is missing or cannot work.
     """
-    settings, others = _split(overrides)
+    settings, others = split_overrides(overrides)
     return LakebasePool(config=LakebasePoolConfig.of(config, **settings), connection_class=connection_class, **others)
 
 
@@ -498,14 +498,7 @@ def create_async_lakebase_pool(
     **overrides: Unpack[PoolOverrides],
 ) -> AsyncLakebasePool[ACT]:
     """As `create_lakebase_pool`, for asyncio. May be called before the loop runs."""
-    settings, others = _split(overrides)
+    settings, others = split_overrides(overrides)
     return AsyncLakebasePool(
         config=LakebasePoolConfig.of(config, **settings), connection_class=connection_class, **others
     )
-
-
-def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of the configuration, and arguments of the pool."""
-    of_the_pool = PoolArguments.__annotations__
-    settings = with_endpoint_of_branch({name: value for name, value in given.items() if name not in of_the_pool})
-    return settings, {name: value for name, value in given.items() if name in of_the_pool}

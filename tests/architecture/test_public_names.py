@@ -26,6 +26,7 @@ MODULES = [
     "lakebase.limits",
     "lakebase.roles",
     "lakebase.sqlalchemy",
+    "lakebase.spark",
     "lakebase.streamlit",
     "lakebase.local.pytest_plugin",
 ]
