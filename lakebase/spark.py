@@ -12,13 +12,15 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from pooling import SharedBudget
 from pooling.locks import make_lock
 
 from ._pool_arguments import PoolOverrides, split_overrides
 from .config import LakebasePoolConfig
+from .credentials import credential_source
+from .endpoints import completed, is_incomplete
 from .errors import ConfigurationError
 from .pool import LakebasePool
 
@@ -72,6 +74,32 @@ class ExecutorPool:
         self._arguments = {"name": "spark", **arguments}
         _check_travels(self._config, self._arguments)
         self._id = uuid.uuid4().hex
+
+    @classmethod
+    def as_driver(
+        cls, config: LakebasePoolConfig | Mapping[str, Any] | None = None, **overrides: Unpack[PoolOverrides]
+    ) -> Self:
+        """
+        A pool with this process's identity on the executors, too, such as that of a notebook's user.
+
+        Asks the workspace for the host, the role and a password, which blocks for a request each, and sends these
+        along. The password opens connections for an hour; those that are open then stay. A longer job needs an identity
+        of its own in the cluster's environment.
+
+        Args:
+            config: Settings, or `None` for all from this process's environment.
+            **overrides: As of `ExecutorPool`, and `workspace_client`.
+
+        Raises:
+            ConfigurationError: A setting is missing or cannot work.
+            CredentialError: The workspace did not answer, or refused.
+        """
+        settings, arguments = split_overrides(overrides)
+        own = LakebasePoolConfig.of(config, **settings).resolved()
+        if is_incomplete(own):
+            own = completed(own)
+        password = credential_source(own).password()
+        return cls(own, password=password, **arguments)
 
     def get_pool(self) -> LakebasePool[Connection[Any]]:
         """
@@ -176,7 +204,7 @@ def _check_travels(config: LakebasePoolConfig, arguments: Mapping[str, Any]) -> 
         raise ConfigurationError(
             "workspace_client= has the credentials of this process and cannot be sent to executors. Leave it out, and "
             "set DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET in the cluster's environment, or "
-            "give password=",
+            "use ExecutorPool.as_driver(), for an hour",
             field="workspace_client",
         )
     budget = arguments.get("budget")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 
@@ -190,6 +191,22 @@ def test_what_is_missing_comes_from_the_environment_of_the_process_that_connects
         monkeypatch.setenv(name, value)
     assert pool.get_pool().host == "db.example"
     assert b"db.example" not in pickle.dumps(pool)
+
+
+def test_the_identity_of_the_driver_travels_as_a_password(lakebase_local, no_ambient_settings, monkeypatch):
+    with monkeypatch.context() as driver:
+        for name, value in lakebase_local.environment().items():
+            driver.setenv(name, value)
+        for name in ("PGHOST", "PGUSER"):  # which the workspace knows
+            driver.delenv(name, raising=False)
+        pool = ExecutorPool.as_driver(name="notebook", timeout=30)
+        role = os.environ["DATABRICKS_CLIENT_ID"]
+    assert "notebook" in repr(pool)
+    task = pickle.dumps(pool)
+    assert not [name for name in os.environ if name.startswith(("PG", "DATABRICKS_CLIENT"))]
+    with pickle.loads(task).connection() as conn:
+        assert conn.execute("select current_user").fetchone() == (role,)
+    pool.close()
 
 
 def test_the_shared_budget_travels(make, tmp_path):
