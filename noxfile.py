@@ -128,7 +128,16 @@ def recipes(session: nox.Session) -> None:
 def clusters(session: nox.Session) -> None:
     """Run the leases in Ray on a real cluster of this machine, in an environment that has Ray."""
     session.install("-q", "-e", f"{ROOT}[test,ray]")
-    session.run("python", "-m", "pytest", "-q", *(session.posargs or ["tests/clusters"]))
+    session.run("python", "-m", "pytest", "-q", *(session.posargs or ["tests/clusters/test_ray_leases.py"]))
+
+
+@nox.session(default=False)
+def spark(session: nox.Session) -> None:
+    """Run `lakebase.spark` on a real cluster of this machine, in an environment that has PySpark."""
+    for needed in ("get-java", "get-redis"):  # without them the tests say so
+        session.run("bash", str(ROOT / ".ci" / needed), external=True, success_codes=[0, 1])
+    session.install("-q", "-e", f"{ROOT}[spark]")
+    session.run("python", "-m", "pytest", "-q", *(session.posargs or ["tests/clusters/test_spark.py"]))
 
 
 # -- what is shipped -------------------------------------------------------------------
