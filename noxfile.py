@@ -133,11 +133,13 @@ def clusters(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def spark(session: nox.Session) -> None:
-    """Run `lakebase.spark` on a real cluster of this machine, in an environment that has PySpark."""
+    """Run `lakebase.spark` and its recipe on a real cluster of this machine, in an environment that has PySpark."""
     for needed in ("get-java", "get-redis"):  # without them the tests say so
         session.run("bash", str(ROOT / ".ci" / needed), external=True, success_codes=[0, 1])
     session.install("-q", "-e", f"{ROOT}[spark]")
-    session.run("python", "-m", "pytest", "-q", *(session.posargs or ["tests/clusters/test_spark.py"]))
+    session.run("mypy", "--strict", "examples/recipes/spark_job.py")
+    tests = session.posargs or ["tests/clusters/test_spark.py", "tests/recipes/test_spark.py"]
+    session.run("python", "-m", "pytest", "-q", *tests)
 
 
 # -- what is shipped -------------------------------------------------------------------
