@@ -173,15 +173,13 @@ class Budget:
 
     def set_demand(self, ledger: Member, places: int) -> None:
         """Record how many further places this ledger would open at once; 0 for none."""
-        queue, other = (
-            (self.waiting_for_more, self.waiting_without)
-            if ledger.slots
-            else (self.waiting_without, self.waiting_for_more)
-        )
-        self.demand += places - queue.get(ledger, 0) - other.pop(ledger, 0)
+        without, further = self.waiting_without, self.waiting_for_more
         if not places:
-            queue.pop(ledger, None)
+            if ledger in without or ledger in further:
+                self.demand -= without.pop(ledger, 0) + further.pop(ledger, 0)
             return
+        queue, other = (further, without) if ledger.slots else (without, further)
+        self.demand += places - queue.get(ledger, 0) - other.pop(ledger, 0)
         queue[ledger] = places
         if ledger.slots:
             self._note_patience(ledger)
@@ -220,9 +218,11 @@ class Budget:
         if ledger is not None and self.served is ledger and now - self.served_at < AUDIT_EVERY:
             return  # called by `share`
         if self.alert:
-            self.age.tick(now)
-            if ledger in self.active:
-                self.spares.offer(self.active[ledger])
+            if now > self.age.now:
+                self.age.tick(now)
+            standing = self.active.get(ledger) if ledger is not None else None
+            if standing is not None and standing.rank is None:
+                self.spares.offer(standing)
         if self.waiting_without or self.waiting_for_more or self.used > self.limit:
             if now - self.audited_at >= AUDIT_EVERY:
                 ledger = None
@@ -302,8 +302,14 @@ class Budget:
     def _make_room(self, now: float) -> None:
         """Have idle resources destroyed: those above the limit, and one for each ledger that may have it."""
         self._raise_alert(now)
-        free = self._being_freed() - max(self.used - self.limit, 0)
-        while (spare := self.spares.first()) is not None and (free < 0 or self._has_takers(spare, free, now)):
+        free = self._being_freed()
+        if self.used > self.limit:
+            free -= self.used - self.limit
+        asking = len(self.waiting_without) + len(self.waiting_for_more)
+        while free < asking:
+            spare = self.spares.first()
+            if spare is None or not (free < 0 or self._has_takers(spare, free, now)):
+                break
             if not spare.ledger.evict(now):  # a borrower was faster
                 break
             self.changed.append(spare.ledger)

@@ -23,7 +23,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum
 from math import inf
@@ -191,14 +191,17 @@ class Ledger:
         self.created = 0
         self.create_failures = 0
         self.retired_uses = 0
-        self.closed_by: Counter[str] | None = None
+        self.closed_by: dict[str, int] | None = None
 
     # -- counts ------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
         """How many borrowers are in the queue."""
-        return sum(map(len, self.queues)) if self.queues else 0
+        queues = self.queues
+        if len(queues) == 1:  # without priorities
+            return len(queues[0])
+        return sum(map(len, queues))
 
     def waiters(self) -> list[Waiter]:
         """Those in the queues."""
@@ -222,7 +225,10 @@ class Ledger:
     @property
     def uses(self) -> int:
         """How many acquisitions there have been."""
-        return self.retired_uses + sum(slot.uses for slot in list(self.slots))
+        uses = self.retired_uses
+        for slot in list(self.slots):
+            uses += slot.uses
+        return uses
 
     # -- borrowers ---------------------------------------------------------
 
@@ -255,7 +261,8 @@ class Ledger:
             self.queues = tuple(OrderedDict() for _ in range(self.options.priorities))
         queue = self.queues[waiter.priority]
         waiter.serial = self.serial
-        waiter.since = min(waiter.since, now)
+        if now < waiter.since:
+            waiter.since = now
         self.fast = False
         queue[waiter] = None
         self._look_at(now + AUDIT_EVERY, now)
@@ -569,9 +576,12 @@ class Ledger:
             self._shrink(now)
         budget = self.budget
         if self.state in (RUNNING, RETIRING):
-            if self.queues:
+            if self.idle and self.queues:
                 self._serve(now)
-            self._order(now)
+            if any(self.queues) or self.min_size:
+                self._order(now)
+            elif budget is not None:
+                budget.set_demand(self, 0)
             if self.state is RETIRING and not any(self.queues):
                 self.state = STOPPED
                 self._shrink(now)
@@ -619,18 +629,19 @@ class Ledger:
         budget = self.budget
         if budget is None and len(self.slots) >= self.max_size:
             return  # no room, however many wait
-        waiting = self.waiting
-        missing = self.min_size and self.min_size - self.live - len(self.opening)
+        waiting, opening = self.waiting, len(self.opening)
+        missing = self.min_size and self.min_size - self.live - opening
         if not waiting and missing <= 0:
             if budget is not None:
                 budget.set_demand(self, 0)
             return
-        if self.state is not RUNNING or now < self.backoff.fill_at:
+        backoff = self.backoff
+        if missing and (self.state is not RUNNING or now < backoff.fill_at):
             missing = 0
-        unserved = waiting - len(self.opening)
-        if now < self.backoff.retry_at:
-            unserved = 1 if unserved > 0 and now >= self.backoff.probe_at and not self.opening else 0
-        room = min(self.options.max_creating - len(self.opening), self.max_size - len(self.slots))
+        unserved = waiting - opening
+        if now < backoff.retry_at:
+            unserved = 1 if unserved > 0 and now >= backoff.probe_at and not opening else 0
+        room = min(self.options.max_creating - opening, self.max_size - len(self.slots))
         short = min(unserved, room)
         for _ in range(min(max(unserved, missing), room)):
             if budget is not None and not budget.grant(self, now):
@@ -854,8 +865,8 @@ class Ledger:
         if self._vacate(slot):
             self.retired_uses += slot.uses
             if self.closed_by is None:
-                self.closed_by = Counter()
-            self.closed_by[slot.reason] += 1
+                self.closed_by = {}
+            self.closed_by[slot.reason] = self.closed_by.get(slot.reason, 0) + 1
 
     def _vacate(self, slot: Slot) -> bool:
         """Free a slot's place; whether it had one."""
@@ -882,7 +893,9 @@ class Ledger:
     def _look_at(self, when: float, now: float) -> None:
         """Bring the next sweep forward to `when`, but to no earlier than `SHORTEST_ALARM` from now."""
         if when < self.alarm:
-            self.alarm = min(self.alarm, max(when, now + SHORTEST_ALARM))
+            earliest = now + SHORTEST_ALARM
+            if earliest < self.alarm:
+                self.alarm = when if when > earliest else earliest
 
     def _next_look_at_budget(self, now: float) -> float:
         """When it may ask for more of a spent budget, or whether that has room for `min_size`, which evicts nothing."""

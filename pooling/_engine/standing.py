@@ -34,8 +34,9 @@ class Average:
 
     def add(self, seconds: float) -> None:
         """Count one more; its share in the average fades as others come."""
-        sample = max(seconds, 0.0)  # the clock of a pool may be set back
-        self.value = self.value + BLEND * (sample - self.value) if self.value else sample
+        if seconds < 0.0:  # the clock of a pool may be set back
+            seconds = 0.0
+        self.value = self.value + BLEND * (seconds - self.value) if self.value else seconds
 
 
 class Member(Protocol):
@@ -79,7 +80,8 @@ class Age:
     def tick(self, now: float) -> None:
         """Let it be `now`."""
         if now > self.now:
-            self.half_life = max(HALF_LIFE * self.create_time.value, SHORTEST_HALF_LIFE)
+            half_life = HALF_LIFE * self.create_time.value
+            self.half_life = half_life if half_life > SHORTEST_HALF_LIFE else SHORTEST_HALF_LIFE
             if self.now > -inf:
                 self.value += (now - self.now) / self.half_life
             self.now = now
@@ -125,7 +127,8 @@ class Standing:
         """The logarithm of what it would lose with one resource."""
         self._look()
         others = self.places - 1
-        return self.heat + log2(self.ledger.create_time.value or 1e-9) - (log2(LAST * others) if others > 0 else 0.0)
+        loss = self.heat + log2(self.ledger.create_time.value or 1e-9)
+        return loss - log2(LAST * others) if others > 0 else loss
 
     def _look(self) -> None:
         """Count the uses since the last look, as of the last of them."""
@@ -135,7 +138,7 @@ class Standing:
         self.looked_at = age.now
         uses = self.ledger.uses
         if uses > self.uses:
-            last = max((slot.taken_at for slot in self.ledger.slots), default=age.now)
+            last = max([slot.taken_at for slot in self.ledger.slots], default=age.now)
             then = age.value - max(age.now - last, 0.0) / age.half_life
             self.heat = then + log2(2.0 ** min(self.heat - then, 500.0) + uses - self.uses)
         self.uses = uses
