@@ -4,15 +4,19 @@ The pools of one process under a virtual clock: the real ledgers and the real bu
 Does what a keyed service and its operations do: it makes a ledger at the first use of a key, takes the fast path where
 the ledger allows it, carries out the work that the ledgers order, rings their alarms and gives up at deadlines.
 A create or a destroy is an event that comes later.
+
+A ledger is forgotten with its last resource, so that a million keys need little memory. A service keeps it for a while,
+to save its making; what the pools do does not depend on it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._engine.audit import AUDIT_EVERY
 from .._engine.budget import Budget
 from .._engine.ledger import RUNNING, Ledger
 from .._engine.slots import CLOSING, LATE, OPENING, Check, Close, Open, Slot, Waiter, Wake
@@ -21,11 +25,6 @@ from .._engine.standing import Average
 if TYPE_CHECKING:
     from ..options import PoolingServiceOptions
     from ._events import Events
-
-#: Most keys without a resource whose ledgers are kept. A service keeps each until it was unused for `max_key_idle`; a
-#: million of them would take more than a gigabyte.
-MOST_EMPTY = 50_000
-
 
 class _UnderWay:
     """Stands for each operation: nothing interrupts a simulated one."""
@@ -54,24 +53,31 @@ def _waits(waiter: Waiter) -> bool:
 
 
 class SimulatedLedger(Ledger):
-    """A ledger without audits: nothing interrupts a simulated operation, so nothing is ever lost."""
+    """
+    The pool of one key: a ledger without audits, for nothing interrupts a simulated operation, so nothing is ever lost.
 
-    __slots__ = ()
+    Args:
+        key: Whose pool it is.
+        pools: Where it is.
+    """
+
+    __slots__ = ("armed_at", "key")
+
+    def __init__(self, key: Any, pools: SimulatedPools) -> None:
+        super().__init__(
+            pools.options,
+            pools.jitter,
+            plain=pools.is_plain,
+            watches=False,
+            budget=pools.budget,
+            create_time=pools.average_create_time,
+        )
+        self.key = key
+        self.armed_at = inf  # when the next event for its alarm comes
+        self.state = RUNNING  # as `start` does; an empty ledger has nothing to settle
 
     def audit(self, now: float) -> None:
         """Find nothing."""
-
-
-class SimulatedPool:
-    """The pool of one key."""
-
-    __slots__ = ("armed_at", "key", "ledger", "touched")
-
-    def __init__(self, key: Any) -> None:
-        self.key = key
-        self.ledger: SimulatedLedger
-        self.touched = 0.0
-        self.armed_at = inf  # when the next event for its alarm comes
 
 
 class Places:
@@ -98,7 +104,6 @@ class SimulatedPools:
         max_total: Most resources of all pools together.
         budget: The budget, if that is not one of `budget_type` with `max_total`.
         places: Counts those of several processes.
-        max_key_idle: Seconds after which an unused key is forgotten.
         create_time: Gives the duration of the next create.
         destroy_time: Gives the duration of the next destroy.
         jitter: Gives a number from 0 to 1.
@@ -111,7 +116,6 @@ class SimulatedPools:
         options: PoolingServiceOptions,
         *,
         max_total: float = inf,
-        max_key_idle: float = 600.0,
         create_time: Callable[[], float],
         destroy_time: Callable[[], float] = float,
         jitter: Callable[[], float],
@@ -124,19 +128,17 @@ class SimulatedPools:
         self.budget = budget_type(max_total) if budget is None else budget
         self.is_dead = False
         self.budget.audited_at = inf  # as no ledger has to be audited, the budget never does
-        self.pools: dict[Any, SimulatedPool] = {}
+        self.ledgers: dict[Any, SimulatedLedger] = {}  # of the keys that have resources or borrowers
+        self.jitter = jitter
+        self.is_plain = options.max_uses == inf and options.leak_timeout is None and not options.use_times
+        self.average_create_time = Average()  # as in a keyed service, of all its pools
         self.created = 0
         self.evicted = 0
         self.waiting = 0
         self.peak_used = 0
         self._places = places or Places()
-        self._max_key_idle = max_key_idle
         self._create_time = create_time
-        self._average_create_time = Average()  # as in a keyed service, of all its pools
         self._destroy_time = destroy_time
-        self._jitter = jitter
-        self._empty: OrderedDict[Any, None] = OrderedDict()  # keys without resources and borrowers, in that order
-        self._forgotten: list[SimulatedPool] = []  # by the work under way
         self._deadlines: deque[tuple[float, Waiter]] = deque()  # in order, since all borrowers have the same timeout
         self._watches_deadlines = False  # whether an event for the first of them is to come
         self._used = 0  # places that were taken since `_used_since`
@@ -147,25 +149,26 @@ class SimulatedPools:
 
     def acquire(self, key: Any, borrower: Borrower) -> None:
         """Ask for a resource of this key."""
-        now = self.events.now
-        pool = self.pools.get(key) or self._add(key)
-        pool.touched = now
-        ledger = pool.ledger
-        if ledger.fast and ledger.idle:  # the fast path of a service
-            self._lend(ledger, ledger.pop(), borrower)
-            return
-        slot = ledger.take(now, UNDER_WAY)
-        if slot is not None:
-            self._lend(ledger, slot, borrower)
-        else:
-            self._queue(pool, borrower)
-        self.dispatch(pool)
+        ledger = self.ledgers.get(key)
+        if ledger is None:
+            ledger = self.ledgers[key] = SimulatedLedger(key, self)
+        elif ledger.idle:
+            if ledger.fast:  # the fast path of a service
+                self._lend(ledger, ledger.pop(), borrower)
+                return
+            slot = ledger.take(self.events.now, UNDER_WAY)
+            if slot is not None:
+                self._lend(ledger, slot, borrower)
+                self.dispatch(ledger)
+                return
+        self._queue(ledger, borrower)
+        self.dispatch(ledger)
 
     def release(self, borrower: Borrower) -> None:
         """Give back what the borrower has got."""
         slot, borrower.slot = borrower.slot, None
         assert slot is not None
-        ledger: Ledger = slot.home
+        ledger: SimulatedLedger = slot.home
         if ledger.fast:  # the fast path of a service
             del ledger.out[id(slot.value)]
             ledger.put(slot)
@@ -175,7 +178,7 @@ class SimulatedPools:
             ledger.condemn(slot, "max_uses", self.events.now)
         else:
             ledger.give_back(slot, self.events.now)
-        self.dispatch(ledger.owner)
+        self.dispatch(ledger)
 
     def _lend(self, ledger: Ledger, slot: Slot, borrower: Borrower) -> None:
         ledger.lend(slot, self.events.now)
@@ -183,14 +186,15 @@ class SimulatedPools:
         borrower.slot = slot
         borrower.served()
 
-    def _queue(self, pool: SimulatedPool, borrower: Borrower) -> None:
+    def _queue(self, ledger: SimulatedLedger, borrower: Borrower) -> None:
         now = self.events.now
-        waiter = borrower.waiter = Waiter((pool, borrower), operation=UNDER_WAY)
+        waiter = borrower.waiter = Waiter((ledger, borrower), operation=UNDER_WAY)
         self.waiting += 1
-        pool.ledger.enqueue(waiter, now)
+        ledger.enqueue(waiter, now)
         if self.options.timeout < inf:
             self._deadlines.append((now + self.options.timeout, waiter))
-            self._watch_deadlines()
+            if not self._watches_deadlines or not _waits(self._deadlines[0][1]):
+                self._watch_deadlines()
 
     def _watch_deadlines(self) -> None:
         """Look again at the deadline of the first borrower that still waits."""
@@ -211,65 +215,32 @@ class SimulatedPools:
                 self._withdraw(*waiter.latch)
         self._watch_deadlines()
 
-    def _withdraw(self, pool: SimulatedPool, borrower: Borrower) -> None:
+    def _withdraw(self, ledger: SimulatedLedger, borrower: Borrower) -> None:
         waiter, borrower.waiter = borrower.waiter, None
         assert waiter is not None
         waiter.latch = None
         self.waiting -= 1
-        pool.ledger.withdraw(waiter, self.events.now)
-        self.dispatch(pool)
+        ledger.withdraw(waiter, self.events.now)
+        self.dispatch(ledger)
+        self._forget_if_empty(ledger)
         borrower.timed_out()
 
     def die(self) -> list[Borrower]:
         """End the process: all its resources are gone; returns the borrowers that wait, and never get one."""
-        waiting = [waiter.latch[1] for pool in self.pools.values() for waiter in pool.ledger.waiters()]
+        waiting = [waiter.latch[1] for ledger in self.ledgers.values() for waiter in ledger.waiters()]
         self.is_dead = True
         self.waiting = 0
-        self.pools.clear()
+        self.ledgers.clear()
         self._deadlines.clear()
         self._count_places(0)
         return waiting
 
-    # -- keys --------------------------------------------------------------------
-
-    def _add(self, key: Any) -> SimulatedPool:
-        pool = SimulatedPool(key)
-        options = self.options
-        plain = options.max_uses == inf and options.leak_timeout is None and not options.use_times
-        pool.ledger = SimulatedLedger(
-            options,
-            self._jitter,
-            plain=plain,
-            watches=False,
-            budget=self.budget,
-            owner=pool,
-            create_time=self._average_create_time,
-        )
-        pool.ledger.state = RUNNING  # as `start` does; an empty ledger has nothing to settle
-        self.pools[key] = pool
-        return pool
-
-    def _note_empty(self, pool: SimulatedPool) -> None:
-        """Forget the keys that have been unused for longest, once this one has no resource."""
-        empty = self._empty
-        empty[pool.key] = None
-        empty.move_to_end(pool.key)
-        unused_since = self.events.now - self._max_key_idle
-        while empty:
-            oldest = self.pools[next(iter(empty))]
-            is_in_use = oldest.ledger.slots or oldest.ledger.waiting
-            if not is_in_use and len(empty) <= MOST_EMPTY and oldest.touched > unused_since:
-                break
-            del empty[oldest.key]
-            if not is_in_use:
-                del self.pools[oldest.key]
-                self._forgotten.append(oldest)
-
     # -- work ----------------------------------------------------------------------
 
-    def dispatch(self, pool: SimulatedPool | None = None) -> None:
+    def dispatch(self, ledger: SimulatedLedger | None = None) -> None:
         """Carry out what the ledgers have ordered, and see to the alarms of those that changed."""
-        outbox = self.budget.outbox
+        budget = self.budget
+        outbox, changed = budget.outbox, budget.changed
         while outbox:
             item = outbox.pop(0)
             if type(item) is Wake:
@@ -280,25 +251,24 @@ class SimulatedPools:
                 self._close(item.slot)
             elif type(item) is Check:
                 item.slot.home.give_back(item.slot, self.events.now, cold=True)
-        if pool is not None and pool.ledger.alarm < pool.armed_at:
-            self._arm(pool)
-        changed = self.budget.changed
+        if ledger is not None and ledger.alarm < ledger.armed_at:
+            self._arm(ledger)
         while changed:
-            self._arm(changed.pop().owner)
-        while self._forgotten:
-            self._forgotten.pop().ledger.owner = None  # else the two would keep each other
-        if self.budget.used != self._used:
-            self._count_places(self.budget.used)
+            other: Any = changed.pop()
+            if other.alarm < other.armed_at:
+                self._arm(other)
+        if budget.used != self._used:
+            self._count_places(budget.used)
 
     def _wake(self, waiter: Waiter) -> None:
         if not _waits(waiter):
             return  # its deadline passed at the same instant
-        pool, borrower = waiter.latch
-        slot = pool.ledger.claim(waiter)
+        ledger, borrower = waiter.latch
+        slot = ledger.claim(waiter)
         if slot is not None:
             self.waiting -= 1
             borrower.waiter = waiter.latch = None
-            self._lend(pool.ledger, slot, borrower)
+            self._lend(ledger, slot, borrower)
 
     def _open(self, slot: Slot) -> None:
         if slot.home.begin_work(slot, UNDER_WAY, OPENING, LATE):
@@ -308,9 +278,9 @@ class SimulatedPools:
         if self.is_dead:
             return
         self.created += 1
-        ledger: Ledger = slot.home
+        ledger: SimulatedLedger = slot.home
         ledger.opened(slot, object(), None, self.events.now)
-        self.dispatch(ledger.owner)
+        self.dispatch(ledger)
 
     def _close(self, slot: Slot) -> None:
         if not slot.home.begin_work(slot, UNDER_WAY, CLOSING):
@@ -325,39 +295,38 @@ class SimulatedPools:
     def _closed(self, slot: Slot) -> None:
         if self.is_dead:
             return
-        pool = slot.home.owner
         self._end_close(slot)
-        self.dispatch(pool)
+        self.dispatch(slot.home)
 
     def _end_close(self, slot: Slot) -> None:
-        ledger: Ledger = slot.home
+        ledger: SimulatedLedger = slot.home
         ledger.closed(slot, self.events.now)
         slot.value = None
-        if not ledger.slots and not ledger.waiting:
-            self._note_empty(ledger.owner)
+        self._forget_if_empty(ledger)
+
+    def _forget_if_empty(self, ledger: SimulatedLedger) -> None:
+        if not ledger.slots and not any(ledger.queues) and self.ledgers.get(ledger.key) is ledger:
+            del self.ledgers[ledger.key]
 
     # -- time --------------------------------------------------------------------------
 
-    def _arm(self, pool: SimulatedPool) -> None:
+    def _arm(self, ledger: SimulatedLedger) -> None:
         """Have the ledger sweep when its alarm says so."""
-        when = pool.ledger.alarm
-        if when < pool.armed_at:
-            pool.armed_at = when
-            self.events.at(when, self._ring, pool.key)
+        when = ledger.armed_at = ledger.alarm
+        if when - self.events.now < AUDIT_EVERY / 2:
+            self.events.at(when, self._ring, ledger.key)
+        else:  # most of these come when there is nothing to do any more
+            self.events.about(when, self._ring, ledger.key)
 
     def _ring(self, key: Any) -> None:
         now = self.events.now
-        pool = self.pools.get(key)
-        if pool is None or pool.armed_at > now:  # forgotten, also by a process that died, or its alarm comes later
+        ledger = self.ledgers.get(key)
+        if ledger is None or ledger.armed_at > now:  # forgotten, also by a process that died, or its alarm comes later
             return
-        pool.armed_at = inf
-        ledger = pool.ledger
-        if not ledger.slots and not ledger.waiting:
-            ledger.alarm = inf  # as `sweep` does for an empty ledger
-            return
+        ledger.armed_at = inf
         if ledger.alarm <= now:
             ledger.sweep(now)
-        self.dispatch(pool)
+        self.dispatch(ledger)
 
     # -- counts ------------------------------------------------------------------------
 

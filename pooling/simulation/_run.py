@@ -97,6 +97,7 @@ class Simulation:
         self.processes = processes
         self.total = workload.warm_up + workload.requests
         self.arrived = 0
+        self.has_all = False  # whether all requests have arrived
         self.ended = 0
         self.timeouts = 0
         self.lost = 0
@@ -121,17 +122,10 @@ class Simulation:
         with _no_collection():
             self.processes.begin(Request.lost)
             self._arrivals.begin(self)
-            step = self.events.step
-            while self.ended < self.total and self._late <= self._may_be_late:
-                step()
+            self.events.run()
         return self._result()
 
     # -- requests --------------------------------------------------------------
-
-    @property
-    def has_all(self) -> bool:
-        """Whether all requests have arrived."""
-        return self.arrived >= self.total
 
     def arrive(self, user: int) -> None:
         """A request of this user arrives, unless all have."""
@@ -144,6 +138,7 @@ class Simulation:
         if self.arrived == self._warm_up:
             self._begin_to_count()
         self.arrived += 1
+        self.has_all = self.arrived >= self.total
         request = Request(self, user, pools, self.events.now, is_counted=self.arrived > self._warm_up)
         if self._goal is not None and request.is_counted:
             self._unjudged.append(request)
@@ -155,7 +150,10 @@ class Simulation:
         unjudged, now = self._unjudged, self.events.now
         while unjudged[0].arrived_at + seconds < now:
             request = unjudged.popleft()
-            self._late += request.served_at - request.arrived_at > seconds
+            if request.served_at - request.arrived_at > seconds:
+                self._late += 1
+                if self._late > self._may_be_late:
+                    self.events.stop()
 
     def _process_of(self, user: int) -> SimulatedPools | None:
         live = self.processes.live
@@ -168,7 +166,8 @@ class Simulation:
         now = request.served_at = self.events.now
         seconds = self._use_time()
         self._in_use += 1
-        self._peak_in_use = max(self._peak_in_use, self._in_use)
+        if self._in_use > self._peak_in_use:
+            self._peak_in_use = self._in_use
         if request.is_counted:
             self._used_for += seconds
         self.events.at(now + seconds, self._end_use, request)
@@ -195,6 +194,8 @@ class Simulation:
 
     def _end(self, request: Request) -> None:
         self.ended += 1
+        if self.ended >= self.total:
+            self.events.stop()
         if self._progress is not None and self.ended * PROGRESS_STEPS % self.total < PROGRESS_STEPS:
             self._progress(self.ended, self.total)
         self._arrivals.ended(self, request.user)

@@ -34,7 +34,6 @@ def simulate(
     options: PoolingServiceOptions | PoolingServiceOptionsDict | None = None,
     *,
     max_total: float = inf,
-    max_key_idle: float | None = None,
     replicas: int = 1,
     sticky: bool = False,
     sharing: Sharing | None = None,
@@ -56,7 +55,6 @@ def simulate(
         workload: Who asks for a resource, when, and for how long.
         options: Settings of each user's pool, as an object or a mapping.
         max_total: Most resources of one process, or of all if they share the limit; `math.inf` for no limit.
-        max_key_idle: Seconds after which an unused key is forgotten; `None` is `max_idle`.
         replicas: Processes among which requests are spread; each has pools and a limit for itself.
         sticky: Whether all requests of a user go to one process; else each goes to any.
         sharing: How the processes share one limit, as by a `SharedBudget`; `None` if each has one for itself.
@@ -73,7 +71,7 @@ def simulate(
     Raises:
         ConfigurationError: A setting that cannot work, or one that is not simulated.
     """
-    own = ("max_total", "max_key_idle", "replicas", "sticky", "sharing", "kills", "seed", "jobs", "goal", "progress")
+    own = ("max_total", "replicas", "sticky", "sharing", "kills", "seed", "jobs", "goal", "progress")
     settings = PoolingServiceOptions.gathered(options, options_as_keywords, own)
     _refuse_what_is_not_simulated(settings)
     check_whole("replicas", replicas, 1)
@@ -81,8 +79,7 @@ def simulate(
     if sharing is not None:
         check_whole("max_total", max_total, 1)
     _check_kills(kills, replicas)
-    idle = settings.max_idle if max_key_idle is None else max_key_idle
-    setup = _Setup(settings, max_total, idle, replicas, sticky, sharing, tuple(kills), goal, budget_type)
+    setup = _Setup(settings, max_total, replicas, sticky, sharing, tuple(kills), goal, budget_type)
     if jobs == 1 or workload.requests < jobs:
         return setup.simulate(workload, seed, progress)
     return _simulate_in_parts(setup, workload, seed, jobs, progress)
@@ -107,7 +104,6 @@ class _Setup:
 
     options: PoolingServiceOptions
     max_total: float
-    max_key_idle: float
     replicas: int
     sticky: bool
     sharing: Sharing | None
@@ -143,7 +139,6 @@ class _Setup:
             events,
             self.options,
             max_total=self.max_total,
-            max_key_idle=self.max_key_idle,
             create_time=sampler_of(workload.create_time, random),
             destroy_time=sampler_of(workload.destroy_time, random),
             jitter=random.random,

@@ -18,6 +18,8 @@ from ..stats import Histogram
 if TYPE_CHECKING:
     from random import Random
 
+MOST_PARTS = 16  # power of 2: parts of the unit interval in which the user of a random number is looked for
+
 Duration = float | Histogram
 
 
@@ -161,5 +163,15 @@ def user_sampler_of(workload: Workload, random: Random) -> Callable[[], int]:
     if not skew:
         return lambda: int(draw() * users)
     totals = array("d", accumulate(_shares(skew))) if isinstance(skew, Sequence) else _zipf_totals(users, skew)
-    last = workload.users - 1
-    return lambda: min(bisect(totals, draw()), last)
+    parts = 2 ** min(users.bit_length(), MOST_PARTS)
+    firsts = array("l", [bisect(totals, part / parts) for part in range(parts)])  # where to begin the search
+    firsts.append(users)
+    last = users - 1
+
+    def sample() -> int:
+        number = draw()
+        part = int(number * parts)
+        user = bisect(totals, number, firsts[part], firsts[part + 1])
+        return user if user < last else last
+
+    return sample

@@ -62,7 +62,7 @@ class Town:
 
     @property
     def places(self):
-        return {key: len(pool.ledger.slots) for key, pool in self.pools.pools.items() if pool.ledger.slots}
+        return {key: len(ledger.slots) for key, ledger in self.pools.ledgers.items() if ledger.slots}
 
 
 def test_a_key_without_a_resource_asks_at_once():
@@ -107,7 +107,7 @@ def test_it_takes_what_another_key_has_beside_its_last_one_after_the_time_of_a_c
     town.run(FURTHER * CREATE - 0.1)
     assert town.places == {"ann": 2, "bob": 1}
     town.run(0.2)
-    assert town.pools.pools["bob"].ledger.opening or town.places == {"ann": 1, "bob": 2}
+    assert town.pools.ledgers["bob"].opening or town.places == {"ann": 1, "bob": 2}
 
 
 def test_it_takes_what_another_key_has_too_much_of_much_sooner():
@@ -189,7 +189,7 @@ def test_patience_ends_long_before_the_timeout():
     town.borrow("bob", seconds=100.0)
     [waiter] = town.borrow("bob")
     town.run(ANY * LONGEST_PATIENCE * 10.0 + 0.1)
-    assert town.pools.pools["bob"].ledger.opening
+    assert town.pools.ledgers["bob"].opening
     assert "ann" not in town.places
     town.run(8.0)
     assert waiter.served_at is None, "a create of 8 s and a wait of 5 s are more than its timeout"

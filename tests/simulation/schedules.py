@@ -74,7 +74,6 @@ class Schedule:
             self.events,
             options,
             max_total=self.max_total,
-            max_key_idle=random.choice((0.0, 1.0, 600.0)),
             create_time=lambda: random.choice(TIMES),
             destroy_time=random.choice((float, lambda: random.choice(TIMES))),
             jitter=random.random,
@@ -107,17 +106,18 @@ class Schedule:
         return [borrower for borrower in self.borrowers[: self.began] if borrower.waiter is not None]
 
     def check(self) -> None:
-        budget, pools, options = self.pools.budget, self.pools.pools, self.pools.options
-        ledgers = [pool.ledger for pool in pools.values()]
+        budget, by_key, options = self.pools.budget, self.pools.ledgers, self.pools.options
+        ledgers = list(by_key.values())
         sizes = [len(ledger.slots) for ledger in ledgers]
-        promise(sum(sizes) == budget.used, "every place is counted once, also of forgotten keys", sizes, budget.used)
+        promise(sum(sizes) == budget.used, "every place is counted once, and no key with one is forgotten", sizes, budget.used)
         promise(budget.used <= self.max_total, "never above max_total", budget.used)
         promise(max(sizes, default=0) <= options.max_size, "never above max_size", sizes)
         promise(set(self.lent) == {slot for ledger in ledgers for slot in ledger.out.values()}, "what is out is lent")
         waiting = self.waiting
         promise(self.pools.waiting == len(waiting) == sum(ledger.waiting for ledger in ledgers), "waiters are counted")
+        promise(all(ledger.slots or ledger.waiting for ledger in ledgers), "keys that have nothing are forgotten", by_key)
         for borrower in waiting:
-            ledger = pools[borrower.key].ledger
+            ledger = by_key[borrower.key]
             promise(not ledger.idle, "no borrower waits while a resource of its key is idle", borrower.key)
         is_moving = any(ledger.opening or ledger.closing for ledger in ledgers)
         promise(not waiting or is_moving or bool(self.lent), "while a borrower waits, something is under way", waiting)
