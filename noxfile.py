@@ -137,7 +137,7 @@ def spark(session: nox.Session) -> None:
     for needed in ("get-java", "get-redis"):  # without them the tests say so
         session.run("bash", str(ROOT / ".ci" / needed), external=True, success_codes=[0, 1])
     session.install("-q", "-e", f"{ROOT}[spark]")
-    session.run("mypy", "--strict", "examples/recipes/spark_job.py")
+    session.run("mypy", "--strict", "examples/recipes/spark_job.py", "examples/recipes/spark_notebook.py")
     tests = session.posargs or ["tests/clusters/test_spark.py", "tests/recipes/test_spark.py"]
     session.run("python", "-m", "pytest", "-q", *tests)
 

@@ -15,11 +15,25 @@ from tests.recipes.conftest import RECIPES
 pytestmark = pytest.mark.timeout(900)
 
 
+def submit(recipe: str, **environment: str) -> str:
+    """Run a recipe in two tasks at a time; what it writes."""
+    conf = [part for name, value in SPARK.items() for part in ("--conf", f"{name}={value}")]
+    program = str(Path(sys.executable).with_name("spark-submit"))
+    done = subprocess.run(
+        [program, "--master", "local[2]", *conf, str(RECIPES / recipe)],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=800,
+    )
+    return done.stdout
+
+
 def test_the_job_writes_each_payment_once(spark_environment, documented_environment, redis):
     redis.clear("payments")
-    conf = [part for name, value in SPARK.items() for part in ("--conf", f"{name}={value}")]
-    submit = str(Path(sys.executable).with_name("spark-submit"))
-    command = [submit, "--master", "local[2]", *conf, str(RECIPES / "spark_job.py")]
-    environment = os.environ | {"REDIS_URL": redis.url}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=800)
-    assert done.stdout == "1000 payments, 36500.00 EUR\n"
+    assert submit("spark_job.py", REDIS_URL=redis.url) == "1000 payments, 36500.00 EUR\n"
+
+
+def test_the_cells_of_the_notebook_write_each_row(spark_environment, documented_environment):
+    assert submit("spark_notebook.py") == "(10000,)\n"
