@@ -9,7 +9,7 @@ import pytest
 
 from lakebase import create_lakebase_pool
 from tests.recipes.conftest import RECIPES
-from tests.recipes.sessions import Sessions
+from tests.sessions import Sessions
 
 LIMIT = 3
 
@@ -20,7 +20,7 @@ def test_processes_share_a_limit_however_they_begin(method, password_environment
     environment = os.environ | {"LEASES": str(tmp_path / "leases"), "PGAPPNAME": name}
     # Python 3.12 and newer warn of a fork beside threads, which is what this is about.
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "worker_processes.py", method]
-    with Sessions(name) as sessions:
+    with Sessions(name, LIMIT) as sessions:
         done = subprocess.run(
             command, cwd=RECIPES, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=170
         )
