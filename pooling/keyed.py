@@ -86,9 +86,10 @@ def live_keyed_services() -> list[KeyedPoolingService[Any, Any] | AsyncKeyedPool
     return list(_keyed_services)  # type: ignore[arg-type]
 
 
-def pools_of(service: _Keyed[Any, Any, Any]) -> list[Any]:
-    """The pools of all keys, those of closed and evicted keys included; for other modules of this package."""
-    return service._every_pool()
+def pools_of(service: Any) -> list[Any]:
+    """The pools of all keys of a keyed service, also of closed and evicted ones; for other modules of this package."""
+    pools: list[Any] = service._every_pool()
+    return pools
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
