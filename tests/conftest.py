@@ -1,5 +1,6 @@
 """What all tests share: the local Lakebase's fixtures, Hypothesis' profiles, and which tests are marked `quick`."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
+
+# While the tests are imported, and nothing of that goes away, there is nothing to collect.
+gc.disable()
 
 # The recipes run where their frameworks are, by `nox -s recipes`; one that is named on the command line runs anywhere.
 collect_ignore = [] if importlib.util.find_spec("gradio") else ["recipes"]
@@ -85,6 +89,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         place = f"{item.path.relative_to(HERE).as_posix()}::{item.name}"
         if any(place == entry or place.startswith((f"{entry}/", f"{entry}::", f"{entry}[")) for entry in QUICK):
             item.add_marker(pytest.mark.quick)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what was imported: a test that collects waits for its own objects alone."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and `nohup` the end of the terminal; so would
