@@ -18,7 +18,9 @@ from pooling import CreateError
 
 PACKAGE = str(Path(pooling.__file__).parent)
 SHORTEST, LONGEST = 5e-6, 120e-6  # seconds from the start of the work to the signal
-AGAIN = 0.005  # seconds until the next signal, where a hook has swallowed the first
+# Seconds until the next signal, where a hook has swallowed the first, or where the system has given it to a thread that is
+# not Python's, such as one of OpenBLAS: CPython then does not tell the main thread.
+AGAIN = 0.005
 
 
 class SoftLimitError(Exception):
@@ -47,7 +49,8 @@ class Signals:
     Args:
         kind: What the handler raises.
         seed: For the instants.
-        only_inside: Whether to raise only in code of the package itself: asyncio's own is not proof against signals.
+        only_inside: Whether to raise only in code of the package itself, and once: asyncio's own is not proof against
+            signals.
     """
 
     def __init__(self, kind: type[BaseException], seed: int = 1, *, only_inside: bool = False) -> None:
@@ -68,9 +71,11 @@ class Signals:
         sys.unraisablehook = self._hook
 
     def _handle(self, _: int, frame: FrameType | None) -> None:
-        if self.only_inside and not (frame and frame.f_code.co_filename.startswith(PACKAGE)):
-            signal.setitimer(signal.ITIMER_REAL, self.random.uniform(LONGEST, 5 * LONGEST))
-            return
+        if self.only_inside:
+            if not (frame and frame.f_code.co_filename.startswith(PACKAGE)):
+                signal.setitimer(signal.ITIMER_REAL, self.random.uniform(LONGEST, 5 * LONGEST), AGAIN)
+                return
+            signal.setitimer(signal.ITIMER_REAL, 0)
         self.raised += 1
         raise self.kind
 
@@ -94,7 +99,7 @@ class Signals:
         A create in the background that was interrupted reaches the borrower as a `CreateError`.
         """
         delay = self.random.uniform(SHORTEST, LONGEST)
-        signal.setitimer(signal.ITIMER_REAL, delay)
+        signal.setitimer(signal.ITIMER_REAL, delay, AGAIN)
         while not is_over():
             try:
                 work()
