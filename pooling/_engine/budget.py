@@ -302,7 +302,7 @@ class Budget:
     def _make_room(self, now: float) -> None:
         """Have idle resources destroyed: those above the limit, and one for each ledger that may have it."""
         self._raise_alert(now)
-        free = self._being_freed()
+        free: float = self._being_freed()
         if self.used > self.limit:
             free -= self.used - self.limit
         asking = len(self.waiting_without) + len(self.waiting_for_more)

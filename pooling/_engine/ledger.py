@@ -261,8 +261,7 @@ class Ledger:
             self.queues = tuple(OrderedDict() for _ in range(self.options.priorities))
         queue = self.queues[waiter.priority]
         waiter.serial = self.serial
-        if now < waiter.since:
-            waiter.since = now
+        waiter.since = min(waiter.since, now)
         self.fast = False
         queue[waiter] = None
         self._look_at(now + AUDIT_EVERY, now)
@@ -893,9 +892,7 @@ class Ledger:
     def _look_at(self, when: float, now: float) -> None:
         """Bring the next sweep forward to `when`, but to no earlier than `SHORTEST_ALARM` from now."""
         if when < self.alarm:
-            earliest = now + SHORTEST_ALARM
-            if earliest < self.alarm:
-                self.alarm = when if when > earliest else earliest
+            self.alarm = min(self.alarm, max(when, now + SHORTEST_ALARM))
 
     def _next_look_at_budget(self, now: float) -> float:
         """When it may ask for more of a spent budget, or whether that has room for `min_size`, which evicts nothing."""

@@ -34,9 +34,8 @@ class Average:
 
     def add(self, seconds: float) -> None:
         """Count one more; its share in the average fades as others come."""
-        if seconds < 0.0:  # the clock of a pool may be set back
-            seconds = 0.0
-        self.value = self.value + BLEND * (seconds - self.value) if self.value else seconds
+        sample = max(seconds, 0.0)  # the clock of a pool may be set back
+        self.value = self.value + BLEND * (sample - self.value) if self.value else sample
 
 
 class Member(Protocol):
@@ -80,8 +79,7 @@ class Age:
     def tick(self, now: float) -> None:
         """Let it be `now`."""
         if now > self.now:
-            half_life = HALF_LIFE * self.create_time.value
-            self.half_life = half_life if half_life > SHORTEST_HALF_LIFE else SHORTEST_HALF_LIFE
+            self.half_life = max(HALF_LIFE * self.create_time.value, SHORTEST_HALF_LIFE)
             if self.now > -inf:
                 self.value += (now - self.now) / self.half_life
             self.now = now

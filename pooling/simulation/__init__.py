@@ -6,9 +6,10 @@ What pools would do under a load, found out without the load.
 
 from __future__ import annotations
 
+from .elsewhere import SimulationProcesses
 from .result import SimulationResult, WaitGoal
 from .shared import Kill, Sharing
 from .simulator import simulate
 from .workload import Workload
 
-__all__ = ["Kill", "Sharing", "SimulationResult", "WaitGoal", "Workload", "simulate"]
+__all__ = ["Kill", "Sharing", "SimulationProcesses", "SimulationResult", "WaitGoal", "Workload", "simulate"]

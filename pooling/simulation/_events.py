@@ -8,7 +8,6 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-
 TOGETHER = 0.01  # seconds within which calls that need no exact instant are made at once
 
 
@@ -48,13 +47,8 @@ class Events:
 
     def run(self) -> None:
         """Make calls until one of them calls `stop`, or there are no more."""
-        heap, pop = self._heap, heapq.heappop
-        self._is_stopped = False
-        while heap and not self._is_stopped:
-            when, _, call, argument = pop(heap)
-            if when > self.now:
-                self.now = when
-            call(argument)
+        while not self._is_stopped and self.step():
+            pass
 
     def stop(self) -> None:
         """End `run` after the present call."""

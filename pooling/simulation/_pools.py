@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..options import PoolingServiceOptions
     from ._events import Events
 
+
 class _UnderWay:
     """Stands for each operation: nothing interrupts a simulated one."""
 

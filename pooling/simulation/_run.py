@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from math import fsum, inf
 from typing import TYPE_CHECKING
 
+from . import _ending
 from ._arrivals import Arrivals, arrivals_of
 from .result import SimulationResult
 from .workload import Workload, sampler_of, user_sampler_of
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from ._processes import Processes
     from .result import WaitGoal
 
-PROGRESS_STEPS = 100  # how often progress is reported
+PROGRESS_STEPS = 100  # how often progress is reported, at least,
+LONGEST_STEP = 10_000  # and after so many requests at most
 
 
 class Request:
@@ -105,6 +107,8 @@ class Simulation:
         self._warm_up = workload.warm_up
         self._sticky = sticky
         self._progress = progress
+        self._step = max(min(self.total // PROGRESS_STEPS, LONGEST_STEP), 1)
+        self._next_report = self._step  # when so many requests have ended
         self._random = random
         self._use_time = sampler_of(workload.use_time, random)
         self._arrivals: Arrivals = arrivals_of(workload, user_sampler_of(workload, random), random)
@@ -166,8 +170,7 @@ class Simulation:
         now = request.served_at = self.events.now
         seconds = self._use_time()
         self._in_use += 1
-        if self._in_use > self._peak_in_use:
-            self._peak_in_use = self._in_use
+        self._peak_in_use = max(self._peak_in_use, self._in_use)
         if request.is_counted:
             self._used_for += seconds
         self.events.at(now + seconds, self._end_use, request)
@@ -196,9 +199,16 @@ class Simulation:
         self.ended += 1
         if self.ended >= self.total:
             self.events.stop()
-        if self._progress is not None and self.ended * PROGRESS_STEPS % self.total < PROGRESS_STEPS:
-            self._progress(self.ended, self.total)
+        if self.ended >= self._next_report:
+            self._report()
         self._arrivals.ended(self, request.user)
+
+    def _report(self) -> None:
+        """Say how far it is, now and then, and see whether to go on."""
+        self._next_report = min(self._next_report + self._step, self.total)
+        _ending.check()
+        if self._progress is not None:
+            self._progress(self.ended, self.total)
 
     # -- numbers -----------------------------------------------------------------
 

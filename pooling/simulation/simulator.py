@@ -16,6 +16,7 @@ from ._leases import SimulatedStore
 from ._pools import Places, SimulatedPools
 from ._processes import Processes
 from ._run import Simulation
+from .elsewhere import SimulationProcesses
 from .result import SimulationResult, WaitGoal, merged
 from .workload import Workload, check_whole, sampler_of
 
@@ -152,13 +153,10 @@ def _simulate_in_parts(
     setup: _Setup, workload: Workload, seed: int, jobs: int, progress: Progress | None
 ) -> SimulationResult:
     """Simulate the first part here, so that its progress is seen, and each other part in a process of its own."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     sizes = [workload.requests // jobs + (number < workload.requests % jobs) for number in range(jobs)]
     parts = [replace(workload, requests=size) for size in sizes]
     seeds = [seed + number * SEEDS_APART for number in range(jobs)]
-    with ProcessPoolExecutor(jobs - 1, mp_context=get_context("spawn")) as others:
+    with SimulationProcesses(jobs - 1) as others:
         calls = [others.submit(setup.simulate, part, own) for part, own in zip(parts[1:], seeds[1:], strict=True)]
         first = setup.simulate(parts[0], seeds[0], _of_all(progress, jobs))
         return merged([first, *(call.result() for call in calls)])

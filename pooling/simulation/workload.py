@@ -171,7 +171,6 @@ def user_sampler_of(workload: Workload, random: Random) -> Callable[[], int]:
     def sample() -> int:
         number = draw()
         part = int(number * parts)
-        user = bisect(totals, number, firsts[part], firsts[part + 1])
-        return user if user < last else last
+        return min(bisect(totals, number, firsts[part], firsts[part + 1]), last)
 
     return sample

@@ -109,13 +109,13 @@ class Schedule:
         budget, by_key, options = self.pools.budget, self.pools.ledgers, self.pools.options
         ledgers = list(by_key.values())
         sizes = [len(ledger.slots) for ledger in ledgers]
-        promise(sum(sizes) == budget.used, "every place is counted once, and no key with one is forgotten", sizes, budget.used)
+        promise(sum(sizes) == budget.used, "no key with a place is forgotten", sizes, budget.used)
         promise(budget.used <= self.max_total, "never above max_total", budget.used)
         promise(max(sizes, default=0) <= options.max_size, "never above max_size", sizes)
         promise(set(self.lent) == {slot for ledger in ledgers for slot in ledger.out.values()}, "what is out is lent")
         waiting = self.waiting
         promise(self.pools.waiting == len(waiting) == sum(ledger.waiting for ledger in ledgers), "waiters are counted")
-        promise(all(ledger.slots or ledger.waiting for ledger in ledgers), "keys that have nothing are forgotten", by_key)
+        promise(all(ledger.slots or ledger.waiting for ledger in ledgers), "keys without anything are forgotten")
         for borrower in waiting:
             ledger = by_key[borrower.key]
             promise(not ledger.idle, "no borrower waits while a resource of its key is idle", borrower.key)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import pytest
 
 from pooling import ConfigurationError, Histogram
 from pooling.simulation import WaitGoal, Workload, simulate
 from pooling.simulation._events import Events
+from pooling.simulation.workload import user_sampler_of
 
 ONE_USER = {"users": 1, "use_time": 1.0, "create_time": 0.0}
 
@@ -198,3 +200,12 @@ def test_the_work_does_not_grow_with_the_rate(monkeypatch):
     monkeypatch.setattr(Events, "step", counted)
     result = simulate(Workload(users=5, rate=1e9, requests=200, warm_up=100, create_time=0.06))
     assert result.requests == 200
+
+
+@pytest.mark.parametrize("skew", [1.0, [3, 0, 1, 0]])
+def test_the_user_of_a_request_is_drawn_by_the_weights(skew):
+    """As a search among all users would find it."""
+    users = len(skew) if isinstance(skew, list) else 3000
+    weights = skew if isinstance(skew, list) else [1 / (number + 1) for number in range(users)]
+    sample = user_sampler_of(Workload(users=users, workers=1, skew=skew), Random(5))
+    assert [sample() for _ in range(2000)] == Random(5).choices(range(users), weights, k=2000)

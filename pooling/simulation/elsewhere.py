@@ -1,0 +1,56 @@
+"""Simulations in other processes, so that each takes a processor of its own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+
+from . import _ending
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SimulationProcesses:
+    """
+    Processes that simulate: a context manager, at whose end what they still do is given up within a moment.
+
+    As with `multiprocessing`, a script that uses it must be importable: do so below `if __name__ == "__main__":`.
+
+    Args:
+        count: How many. Each begins when it is first needed, and takes about a second for that.
+    """
+
+    def __init__(self, count: int) -> None:
+        context = get_context("spawn")
+        self._ends = context.Event()
+        self._executor = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(self._ends,))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ends.set()
+        self._executor.shutdown(cancel_futures=True)
+
+    def submit(self, call: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> Future[T]:
+        """
+        Make a call in one of the processes as soon as one is free: of `simulate`, for example.
+
+        Args:
+            call: A function of a module.
+            *arguments: What it is given. It is pickled.
+            **keywords: As `arguments`.
+        """
+        return self._executor.submit(call, *arguments, **keywords)
+
+
+def _begin(ends: Event) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C here, too; `ends` says when to end
+    _ending.is_wanted = ends.is_set
