@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Self
 
 from pooling.errors import ConfigurationError
-from pooling.simulation import SimulationResult, WaitGoal, Workload, simulate
+from pooling.simulation import SimulationProcesses, SimulationResult, WaitGoal, Workload, simulate
 
 from .limits import POOLER_CLIENT_CONNECTIONS, direct_connections, smallest_compute
 
@@ -202,22 +200,23 @@ class Search:
         self.samples: dict[Limits, Candidate] = {}
         self.misses: set[Limits] = set()  # limits with which a sample ended as soon as the goal was missed
         self.at_once = PARTS if workload.requests > SAMPLE else 1
-        self._other: ProcessPoolExecutor | None = None
+        self._others = SimulationProcesses(PARTS - 1)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._other is not None:
-            self._other.shutdown(cancel_futures=True)
+        self._others.__exit__(*error)
 
-    def simulate(self, max_total: int, max_size: int, workload: Workload, goal: WaitGoal | None = None) -> Candidate:
-        """Simulate these limits, until `goal` is missed, by far if `None`; in parts if there is much to do."""
+    def simulate(
+        self, max_total: int, max_size: int, workload: Workload, goal: WaitGoal | None = None, jobs: int = 1
+    ) -> Candidate:
+        """Simulate these limits, until `goal` is missed, by far if `None`."""
         report, what = self.progress, _name_of(max_total, max_size)
         result = simulate(
             workload,
             **self._settings(max_total, max_size, goal),
-            jobs=PARTS if workload.requests > SAMPLE else 1,
+            jobs=jobs,
             progress=None if report is None else lambda ended, total: report(what, ended, total),
         )
         return Candidate(max_total, max_size, result)
@@ -238,31 +237,36 @@ class Search:
         """Simulate these limits with all requests."""
         if self.sample_of(max_total) == self.workload:
             return self.simulate_sample(max_total, max_size)
-        return self.simulate(max_total, max_size, self.workload)
+        return self.simulate(max_total, max_size, self.workload, jobs=self.at_once)
 
     def confirm(self, max_total: int, max_size: int) -> Candidate:
         """Simulate with all requests the limits that were found by samples; slightly more, if these fall just short."""
         if not self.meets(max_total, max_size):
             return self.simulate_all(max_total, max_size)
         if self.workload.requests > 4 * LARGER_SAMPLE:  # a correction with all requests would take too long
-            max_total = self._correct(max_total, lambda total: self.simulate_more(total, max_size)).max_total
-        return self._correct(max_total, lambda total: self.simulate_all(total, max_size))
+            max_total = self._correct_by_larger_samples(max_total, max_size)
+        *totals, last = self._raised(max_total)
+        for total in totals:
+            chosen = self.simulate_all(total, max_size)
+            if chosen.result.meets(self.goal):
+                return chosen
+        return self.simulate_all(last, max_size)
 
-    def simulate_more(self, max_total: int, max_size: int) -> Candidate:
-        """Simulate these limits with a larger sample, until a goal that leaves a reserve is missed."""
+    def _correct_by_larger_samples(self, max_total: int, max_size: int) -> int:
+        """The first of a few values of `max_total` with which a larger sample meets the goal with a reserve."""
+        *totals, last = self._raised(max_total)
         workload = replace(self.workload, requests=LARGER_SAMPLE)  # with all of its warm-up, in which queues grow
         reserve = WaitGoal(1 - (1 - self.goal.share) * (1 - RESERVE), self.goal.seconds)
-        return self.simulate(max_total, max_size, workload, reserve)
+        found = self._simulate_each([(total, max_size) for total in totals], lambda _: workload, reserve)
+        return next((total for total in totals if found[total, max_size].result.meets(self.goal)), last)
 
-    def _correct(self, max_total: int, simulate: Callable[[int], Candidate]) -> Candidate:
-        """What was simulated last: the first of a few values of `max_total` that meets the goal, or the largest."""
-        most = self.deployment.connections_of_one
+    def _raised(self, max_total: int) -> list[int]:
+        """This `max_total`, and to what it is raised if it falls short."""
+        totals = [max_total]
         for _ in range(CORRECTIONS):
-            chosen = simulate(max_total)
-            if chosen.result.meets(self.goal) or max_total >= most:
-                return chosen
-            max_total = min(max_total + max(round(max_total * CORRECTION), 1), most)
-        return simulate(max_total)
+            more = totals[-1] + max(round(totals[-1] * CORRECTION), 1)
+            totals.append(min(more, self.deployment.connections_of_one))
+        return list(dict.fromkeys(totals))
 
     def simulate_sample(self, max_total: int, max_size: int) -> Candidate:
         """Simulate these limits with some of the requests, once."""
@@ -273,20 +277,29 @@ class Search:
         """Simulate each of these limits with some of the requests, once, until `goal` is missed; two at a time."""
         known = self.samples if goal is None else self.samples.keys() | self.misses
         wanted = [one for one in dict.fromkeys(limits) if one not in known]
-        others = [] if self.at_once == 1 else wanted[1::2]
-        calls = [self._simulate_elsewhere(one, goal) for one in others]
-        found = {one: self.simulate(*one, self.sample_of(one[0]), goal) for one in wanted if one not in others}
-        found |= {one: Candidate(*one, call.result()) for one, call in zip(others, calls, strict=True)}
-        for one, candidate in found.items():
+        for one, candidate in self._simulate_each(wanted, self.sample_of, goal).items():
             if goal is None or candidate.result.meets(goal):
                 self.samples[one] = candidate
             else:
                 self.misses.add(one)
 
-    def _simulate_elsewhere(self, limits: Limits, goal: WaitGoal | None) -> Future[SimulationResult]:
-        if self._other is None:
-            self._other = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        return self._other.submit(simulate, self.sample_of(limits[0]), **self._settings(*limits, goal))
+    def _simulate_each(
+        self, wanted: Sequence[Limits], workload_for: Callable[[int], Workload], goal: WaitGoal | None
+    ) -> dict[Limits, Candidate]:
+        """Simulate each of these limits until `goal` is missed; if there is much to do, in two processes."""
+        elsewhere = wanted[1:] if self.at_once > 1 else ()
+        calls = {
+            (total, size): self._others.submit(simulate, workload_for(total), **self._settings(total, size, goal))
+            for total, size in elsewhere
+        }
+        found = {}
+        for total, size in (*wanted[:1], *reversed(wanted[1:])):  # the other process begins with the second
+            call = calls.get((total, size))
+            if call is None or call.cancel():
+                found[total, size] = self.simulate(total, size, workload_for(total), goal)
+            else:
+                found[total, size] = Candidate(total, size, call.result())
+        return found
 
     def simulate_unlimited(self, max_size: int) -> Candidate:
         """A sample without a limit; `max_total` of the result is how many connections there were."""
@@ -364,13 +377,12 @@ class Search:
     def find_others(self, chosen: Candidate) -> list[Candidate]:
         """Smaller and larger values of `max_total`, for comparison; the last is as many as are ever used."""
         size = chosen.max_size
-        self.simulate_samples([(UNLIMITED, size), (chosen.max_total, size * 2)])  # the latter for `find_binding`
+        shown = sorted({round(chosen.max_total * times) for times in SHOWN} - {0, chosen.max_total})
+        for_binding = [(chosen.max_total, size), (chosen.max_total, size * 2)]
+        self.simulate_samples([(UNLIMITED, size), *for_binding, *((total, size) for total in shown)])
         unlimited = self.simulate_unlimited(size)
         most = min(unlimited.max_total, self.deployment.connections_of_one)
-        shown = {round(chosen.max_total * times) for times in SHOWN} - {0, chosen.max_total}
-        smaller = sorted(total for total in shown if total < most)
-        self.simulate_samples((total, size) for total in smaller)
-        others = [self.samples[total, size] for total in smaller]
+        others = [self.samples[total, size] for total in shown if total < most]
         return others + [unlimited] * (unlimited.max_total > chosen.max_total)
 
     def find_binding(self, chosen: Candidate) -> list[str]:

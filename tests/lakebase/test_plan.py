@@ -81,9 +81,9 @@ def test_a_larger_sample_corrects_before_all_requests_are_simulated(monkeypatch)
     simulated = []
 
     class Told(_planning.Search):
-        def simulate(self, max_total, max_size, workload, goal=None):
+        def simulate(self, max_total, max_size, workload, goal=None, **settings):
             simulated.append((max_total, workload.requests))
-            return super().simulate(max_total, max_size, workload, goal)
+            return super().simulate(max_total, max_size, workload, goal, **settings)
 
     search = Told(WORKLOAD, DEPLOYMENT, GOAL, None)
     too_few = chosen.max_total // 2
@@ -91,7 +91,7 @@ def test_a_larger_sample_corrects_before_all_requests_are_simulated(monkeypatch)
     corrected = search.confirm(too_few, 1)
     in_part = [total for total, requests in simulated if requests < WORKLOAD.requests]
     in_whole = [total for total, requests in simulated if requests == WORKLOAD.requests]
-    assert in_part[0] == too_few < in_part[-1] == in_whole[0] <= corrected.max_total == in_whole[-1]
+    assert in_part[0] == too_few < in_part[-1] < in_whole[0] <= corrected.max_total == in_whole[-1]
 
 
 def test_what_binds_is_named():
