@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.docs.conftest import enter_environment
 from tests.leases.conftest import counter as counter
 from tests.leases.conftest import redis as redis
 from tests.leases.conftest import start as start
 from tests.platform.programs import ROOT
+from tests.recipes.conftest import password_variables
 
 numbers = itertools.count(1)
 
@@ -27,6 +29,7 @@ RAY = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns
 }
+APPLICATION = "ray"  # the name of the sessions of its processes
 # Two executors, each a Java process that runs two tasks at a time. No job begins before both are there, which takes
 # minutes on a busy machine, as may their answers.
 SPARK_MASTER = "local-cluster[2,2,1024]"
@@ -48,14 +51,14 @@ def name() -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """The address of a cluster to which this process is connected."""
+def ray_cluster(lakebase_local, tmp_path_factory) -> Iterator[str]:
+    """The address of a cluster to which this process is connected, in the environment of an app."""
     ray = pytest.importorskip("ray", reason="Ray comes with the extra `ray`; `nox -s clusters` has it")
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for variable, value in RAY.items():
-            patch.setenv(variable, value)
+        role = password_variables(lakebase_local, APPLICATION, tmp_path_factory.mktemp("role"))
+        enter_environment(patch, RAY | lakebase_local.environment() | role | {"PGAPPNAME": APPLICATION})
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         node = {"num_cpus": 4, "include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
         for attempt in range(ATTEMPTS):

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,18 +15,24 @@ from tests.local.commands import Up
 @pytest.fixture
 def plain_environment(monkeypatch) -> pytest.MonkeyPatch:
     """No variable of this kind is set, so an example cannot reach another database or workspace."""
-    for name in list(os.environ):
-        if name.startswith(("PG", "DATABRICKS_", "LAKEBASE_")):
-            monkeypatch.delenv(name)
+    enter_environment(monkeypatch, {})
     return monkeypatch
 
 
 @pytest.fixture
 def documented_environment(lakebase_local, plain_environment):
     """A local Lakebase in the environment variables that `lakebase local env` prints; returns it."""
-    for name, value in lakebase_local.environment().items():
-        plain_environment.setenv(name, value)
+    enter_environment(plain_environment, lakebase_local.environment())
     return lakebase_local
+
+
+def enter_environment(patch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    """Set these variables, and no other by which an app finds its database or workspace."""
+    for name in list(os.environ):
+        if name.startswith(("PG", "DATABRICKS_", "LAKEBASE_")):
+            patch.delenv(name)
+    for name, value in variables.items():
+        patch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -59,18 +59,17 @@ def password_environment(documented_environment, monkeypatch, tmp_path) -> Local
     """
     lake = documented_environment
     role = f"recipes{next(numbers)}"
-    variables = password_variables(lake, role, tmp_path)
-    with create_lakebase_pool(max_size=1, timeout=120) as pool, pool.connection() as connection:
-        connection.execute(f"create schema {role}")  # in which its tables are looked for first
-        connection.execute(f"grant all on schema {role} to {role}")
-    for name, value in variables.items():
+    for name, value in password_variables(lake, role, tmp_path).items():
         monkeypatch.setenv(name, value)
     return lake
 
 
 def password_variables(lake: LocalLakebase, role: str, directory: Path) -> dict[str, str]:
-    """Make a role with a native password; the variables with which libpq logs in as this role."""
+    """Make a role with a native password and a schema; the variables with which libpq logs in as this role."""
     lake.add_password_role(role, "recipes-pw")
+    with create_lakebase_pool(lake.config(), max_size=1, timeout=120) as pool, pool.connection() as connection:
+        connection.execute(f"create schema {role}")  # in which its tables are looked for first
+        connection.execute(f"grant all on schema {role} to {role}")
     service = directory / "services"
     service.write_text(f"[recipes]\nuser={role}\npassword=recipes-pw\n", encoding="utf-8")
     return {"PGSERVICEFILE": str(service), "PGSERVICE": "recipes"}

@@ -23,6 +23,7 @@ from psycopg import Connection
 
 from lakebase import UserIdentity, create_lakebase_pool
 from pooling import PoolingService
+from tests.docs.conftest import enter_environment
 from tests.leases.servers import RedisServer, until
 from tests.recipes.conftest import RECIPES, password_variables
 from tests.recipes.servers import ROOT
@@ -81,8 +82,7 @@ def jobs(lakebase_local, tmp_path_factory) -> Iterator[Jobs]:
         owner.execute("alter table runs add session int default pg_backend_pid()")
         owner.execute("insert into members values (%s)", [ANN])
         variables = lakebase_local.environment() | password_variables(lakebase_local, "celery", directory)
-        for name, value in (settings | variables | {"REDIS_URL": redis.url}).items():
-            patch.setenv(name, value)
+        enter_environment(patch, settings | variables | {"REDIS_URL": redis.url})
         patch.syspath_prepend(RECIPES)
         recipe = importlib.import_module("celery_jobs")
         patch.delitem(sys.modules, "celery_jobs")
