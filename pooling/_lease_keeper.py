@@ -23,6 +23,7 @@ from ._backends.threads import shared, starts
 from ._engine.messages import words_of
 from .leases._store import StoreError
 from .locks import make_lock
+from .stats import Histogram
 
 if TYPE_CHECKING:
     from ._engine.lease_book import Claim
@@ -65,6 +66,7 @@ class LeaseKeeper:
         self.lock = make_lock()  # of `holder`; held for no longer than a few lines
         self.holder = holder
         self.claims = 0  # how many were made
+        self.claim_time = Histogram()  # seconds until the answer, of those that got one
         self.error: BaseException | None = None  # why the last claim failed
         self._title = title
         self._session = session
@@ -186,6 +188,7 @@ class LeaseKeeper:
             self._sent = claim = self.holder.claim(now())
             self.claims += 1
         self._watch(claim)
+        began = time.perf_counter()
         try:
             answer = self._session.exchange(claim)
             if answer is None:
@@ -195,6 +198,7 @@ class LeaseKeeper:
             return
         finally:
             self._sent = None
+        self.claim_time.record(time.perf_counter() - began)
         with self.lock:
             self.holder.answered(claim, answer, now())
         if self.error is not None:

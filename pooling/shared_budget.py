@@ -20,6 +20,7 @@ from .errors import ConfigurationError
 from .leases._store import LeaseStore
 from .locks import make_lock
 from .options import checked_seconds, refuse_unknown
+from .stats import Histogram
 
 if TYPE_CHECKING:
     import threading
@@ -137,6 +138,11 @@ class SharedBudget(PoolBudget):
     def claims(self) -> int:
         """How often this process has asked the store."""
         return self._keeper.claims if self._keeper is not None else 0
+
+    @property
+    def claim_time(self) -> Histogram:
+        """How long the store took to answer this process, without the claims that failed; a copy."""
+        return self._keeper.claim_time.copy() if self._keeper is not None else Histogram()
 
     @property
     def store_error(self) -> BaseException | None:

@@ -97,6 +97,8 @@ async def test_a_create_with_a_leased_place_asks_nobody(side, tmp_path):
     claims = budget.claims
     values += [await pool.acquire() for _ in range(3)]
     assert (budget.claims, budget.used) == (claims, 4)
+    assert 1 <= budget.claim_time.count <= claims
+    assert 0 < budget.claim_time.mean <= budget.claim_time.max
     for value in values:
         await pool.release(value)
 
