@@ -43,6 +43,7 @@ RACES: dict[str, Builder] = {
     "budget": budget.budget,
     "shared": shared.shared,
     "shared-creates": shared.shared_creates,
+    "shared-claims": shared.claims,
 }
 # Side by side with AppKit. They run only when asked for: they need Node, and install AppKit.
 APPKIT_RACES: dict[str, Builder] = {

@@ -1,9 +1,9 @@
 """
-The rows of the budget benchmark, simulated: logins, throughput and the longest wait, without running anything.
+The rows of the benchmarks of a budget and of a shared limit, simulated: without running anything.
 
-`python -m tests.benchmarks.simulated` prints what the rules of the budget do in each; `--check-reality` also runs each
-row for real, feeds the times that were measured into the simulation, and fails where the two differ by more than a
-fifth.
+`python -m tests.benchmarks.simulated` prints what the rules do in each; `--check-reality` also runs each row for real,
+feeds the times that were measured into the simulation, and fails where the two differ by more than a fifth.
+`--only budget` or `--only shared` does one of the two.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from statistics import fmean
 
 from pooling import AsyncKeyedPoolingService, Histogram, PoolFactory
 from pooling.simulation import SimulationResult, Workload, simulate
+
+from . import simulated_shared
 
 CREATE_TIME, USE_TIME, WORKERS, MAX_SIZE, REQUESTS = 0.05, 0.005, 40, 3, 4000
 MOST_APART = 0.2  # of the real number
@@ -119,19 +121,31 @@ def compare(row: Row) -> bool:
     return agrees
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.simulated", description=__doc__)
-    parser.add_argument("--check-reality", action="store_true", help="run each row for real, too, and compare")
-    if parser.parse_args().check_reality:
-        print("simulated for real:")
-        agree = [compare(row) for row in ROWS]
-        return 0 if all(agree) else 1
+def show_all() -> None:
     free = 0.0
     for row in ROWS:
         result = simulated(row)
         free = free or result.throughput
         show(row, result, free)
-    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.simulated", description=__doc__)
+    parser.add_argument("--check-reality", action="store_true", help="run each row for real, too, and compare")
+    parser.add_argument("--only", choices=["budget", "shared"], help="the rows of one benchmark")
+    given = parser.parse_args()
+    has_budget, has_shared = given.only != "shared", given.only != "budget"
+    if not given.check_reality:
+        if has_budget:
+            show_all()
+        if has_shared:
+            simulated_shared.show_all()
+        return 0
+    print("simulated for real:")
+    agree = [compare(row) for row in ROWS] if has_budget else []
+    if has_shared:
+        agree += simulated_shared.compare_all(MOST_APART)
+    return 0 if all(agree) else 1
 
 
 if __name__ == "__main__":
