@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pooling import KeyedPoolingService, PoolBudget, SharedBudget
 from pooling._engine.lease_book import Claim
-from pooling.leases import FileLeases, LeaseStore, PostgresLeases, RedisLeases
+from pooling.leases import FileLeases, LeaseStore, PostgresLeases, RayLeases, RedisLeases
 from tests.leases.servers import RedisServer, find_redis
 
 from .measure import PER_USE, Figures, Metric, Race, Racer, Scale, Target
@@ -208,6 +209,10 @@ def claims(scale: Scale) -> Iterator[Race]:
             missing.append(f"PostgresLeases: {TOO_LONG}")
         else:
             racers.append(Racer("PostgresLeases", claiming(stack.enter_context(postgres_leases())), is_ours=True))
+        if scale.tiny or find_spec("ray") is None:
+            missing.append(f"RayLeases: {TOO_LONG if scale.tiny else 'Ray is not installed'}")
+        else:
+            racers.append(Racer("RayLeases", claiming(stack.enter_context(ray_leases())), is_ours=True))
         yield Race(
             "shared-claims",
             "a claim, by its store",
@@ -234,3 +239,15 @@ def postgres_leases() -> Iterator[PostgresLeases]:
         with connect(autocommit=True) as connection:
             connection.execute(store.create_sql())
         yield store
+
+
+@contextmanager
+def ray_leases() -> Iterator[RayLeases]:
+    """Leases in a cluster of Ray that is this machine alone."""
+    import ray
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield RayLeases()
+    finally:
+        ray.shutdown()
