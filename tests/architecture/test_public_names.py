@@ -67,7 +67,7 @@ MEMBERS = {
         limit max_total resize squeeze used within
     """,
     "pooling.SharedBudget": """
-        claims leased limit max_total resize squeeze store_error used within
+        claim_time claims leased limit max_total resize squeeze store_error used within
     """,
     "pooling.PooledValue": """
         destroy expected forget note_loan release service value

@@ -13,7 +13,7 @@ import pytest
 from lakebase import lakebase_pg_config
 from tests.clusters.conftest import APPLICATION
 from tests.recipes.conftest import RECIPES
-from tests.recipes.sessions import Sessions
+from tests.sessions import Sessions
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -21,7 +21,7 @@ LIMIT = 2
 
 
 def test_actors_share_a_limit(ray_cluster):
-    with Sessions(APPLICATION) as sessions:
+    with Sessions(APPLICATION, LIMIT) as sessions:
         done = subprocess.run(
             [sys.executable, "ray_actors.py"],
             cwd=RECIPES,
