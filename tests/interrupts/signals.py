@@ -18,8 +18,8 @@ from pooling import CreateError
 
 PACKAGE = str(Path(pooling.__file__).parent)
 SHORTEST, LONGEST = 5e-6, 120e-6  # seconds from the start of the work to the signal
-# Seconds until the next signal, where a hook has swallowed the first, or where the system has given it to a thread that is
-# not Python's, such as one of OpenBLAS: CPython then does not tell the main thread.
+# Seconds until the next signal, where a hook has swallowed the first, or where the system has given it to a thread that
+# is not one of Python, such as those of OpenBLAS: CPython then does not tell the main thread.
 AGAIN = 0.005
 
 
