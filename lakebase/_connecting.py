@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import ConnStatus, DiagnosticField, TransactionStatus
 
 from pooling import PoolFactory, telemetry
 from pooling.locks import make_lock
@@ -513,14 +513,30 @@ def left_open(connection: Any, name: str, callback: Any) -> str:
 
 
 def _reads_on(pgconn: Any, poll: Any) -> bool:
+    """Whether what there is to read leaves the session as it was; notices and notifications go where they always go."""
+    has_ended = False
+
+    def note(result: Any) -> None:
+        nonlocal has_ended
+        # While no query runs, libpq takes an error for a notice. The server closes its socket only after the last one.
+        if result.error_field(DiagnosticField.SEVERITY_NONLOCALIZED) in (b"FATAL", b"PANIC"):
+            has_ended = True
+        if handler is not None:
+            handler(result)
+
+    handler = pgconn.notice_handler
+    pgconn.notice_handler = note
     try:
         while poll.poll(0):
             pgconn.consume_input()
+            pgconn.is_busy()  # has libpq understand what it has read
             if pgconn.status != _OK:
                 return False
     except psycopg.Error:
         return False
-    return True
+    finally:
+        pgconn.notice_handler = handler
+    return not has_ended
 
 
 class _SelectPoll:

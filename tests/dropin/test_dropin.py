@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
 import threading
 
 import psycopg
@@ -421,6 +424,35 @@ async def test_a_terminated_backend_is_noticed_without_a_round_trip(side, lakeba
             async with connection(pool) as again:
                 assert again.info.backend_pid != victim
                 assert await ask(again, "select 1") == 1
+
+
+@pytest.mark.parametrize(("severity", "is_the_end"), [("FATAL", True), ("PANIC", True), ("WARNING", False)])
+@on_both
+async def test_the_last_words_of_a_server_are_understood_before_it_has_closed_the_socket(
+    side, lakebase_local, severity, is_the_end
+):
+    heard = []
+
+    async def configure(conn):
+        conn.add_notice_handler(lambda notice: heard.append(notice.severity_nonlocalized))
+
+    async with Pools(side, lakebase_local) as pools:
+        pools.dsn = f"host={lakebase_local.socket_directory} user=postgres dbname={lakebase_local.database}"
+        pool = await pools.open(max_size=1, kwargs={"autocommit": True}, configure=configure)
+        async with connection(pool) as conn:
+            before, ours = conn.info.backend_pid, conn.fileno()
+        fields = b"".join(name + value + b"\0" for name, value in ((b"S", b"ENDE"), (b"V", severity.encode()))) + b"\0"
+        kind = b"E" if is_the_end else b"N"
+        server, client = socket.socketpair()
+        with server, client, socket.fromfd(ours, socket.AF_UNIX, socket.SOCK_STREAM) as kept:
+            os.dup2(client.fileno(), ours)
+            server.sendall(kind + struct.pack("!I", 4 + len(fields)) + fields)
+            async with connection(pool) as conn:
+                assert (conn.info.backend_pid != before) is is_the_end
+                if not is_the_end:
+                    os.dup2(kept.fileno(), ours)
+                assert await ask(conn, "select 1") == 1
+        assert heard == [severity]
 
 
 @on_both
