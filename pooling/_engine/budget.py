@@ -345,6 +345,8 @@ class Budget:
             slot.turns = 0
             return False
         slot.turns += 1
+        if slot.turns <= TURNS:  # no turn is shorter
+            return False
         further = [
             other for other in self.waiting_for_more if other is not ledger and self._may_ask(other, FURTHER, now)
         ]

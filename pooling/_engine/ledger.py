@@ -258,7 +258,7 @@ class Ledger:
     def enqueue(self, waiter: Waiter, now: float, *, first: bool = False) -> None:
         """Queue a borrower; `first` for one whose resource failed its check."""
         if not self.queues:
-            self.queues = tuple(OrderedDict() for _ in range(self.options.priorities))
+            self.queues = tuple([OrderedDict() for _ in range(self.options.priorities)])
         queue = self.queues[waiter.priority]
         waiter.serial = self.serial
         waiter.since = min(waiter.since, now)

@@ -146,7 +146,8 @@ class Simulation:
         request = Request(self, user, pools, self.events.now, is_counted=self.arrived > self._warm_up)
         if self._goal is not None and request.is_counted:
             self._unjudged.append(request)
-            self._judge(self._goal.seconds)
+            if self._unjudged[0].arrived_at + self._goal.seconds < request.arrived_at:
+                self._judge(self._goal.seconds)
         pools.acquire(user, request)
 
     def _judge(self, seconds: float) -> None:

@@ -152,9 +152,25 @@ def _shares(weights: Sequence[float]) -> array[float]:
     return array("d", [weight / total for weight in weights])
 
 
+class _Shares:
+    """The shares of all users, for a quick search of the one whose share a number falls into."""
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        self._totals = array("d", accumulate(shares))
+        self._last = len(shares) - 1
+        self._parts = parts = 2 ** min(len(shares).bit_length(), MOST_PARTS)
+        self._firsts = array("l", [bisect(self._totals, part / parts) for part in range(parts)])
+        self._firsts.append(len(shares))
+
+    def user_of(self, number: float) -> int:
+        """The user of a number from 0 to 1."""
+        part = int(number * self._parts)
+        return min(bisect(self._totals, number, self._firsts[part], self._firsts[part + 1]), self._last)
+
+
 @lru_cache(maxsize=2)
-def _zipf_totals(users: int, exponent: float) -> array[float]:
-    return array("d", accumulate(_zipf_shares(users, exponent)))
+def _zipf(users: int, exponent: float) -> _Shares:
+    return _Shares(_zipf_shares(users, exponent))
 
 
 def user_sampler_of(workload: Workload, random: Random) -> Callable[[], int]:
@@ -162,15 +178,6 @@ def user_sampler_of(workload: Workload, random: Random) -> Callable[[], int]:
     skew, users, draw = workload.skew, workload.users, random.random
     if not skew:
         return lambda: int(draw() * users)
-    totals = array("d", accumulate(_shares(skew))) if isinstance(skew, Sequence) else _zipf_totals(users, skew)
-    parts = 2 ** min(users.bit_length(), MOST_PARTS)
-    firsts = array("l", [bisect(totals, part / parts) for part in range(parts)])  # where to begin the search
-    firsts.append(users)
-    last = users - 1
-
-    def sample() -> int:
-        number = draw()
-        part = int(number * parts)
-        return min(bisect(totals, number, firsts[part], firsts[part + 1]), last)
-
-    return sample
+    shares = _Shares(_shares(skew)) if isinstance(skew, Sequence) else _zipf(users, skew)
+    user_of = shares.user_of
+    return lambda: user_of(draw())
