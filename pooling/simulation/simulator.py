@@ -50,7 +50,7 @@ def simulate(
     Find out what pools do under a workload, by running the pools' own rules under a virtual clock.
 
     The same arguments give the same result. Time that the program itself needs is not counted, nor are hooks other
-    than create and destroy. Blocks, for up to about 0.1 ms for each request.
+    than create and destroy. Blocks, for up to about 50 µs for each request.
 
     Args:
         workload: Who asks for a resource, when, and for how long.
