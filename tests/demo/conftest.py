@@ -8,6 +8,7 @@ from lakebase.demo.app import App, create_app
 from lakebase.demo.dataset import Dataset
 from lakebase.demo.server import Server
 from lakebase.local import LocalLakebase
+from tests.web.servers import PLAIN
 
 ANN, BOB = "ann@corp.example", "bob@corp.example"
 
@@ -54,7 +55,7 @@ async def server(app):
 
 @pytest.fixture
 async def http(server):
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60, **PLAIN) as http:
         yield http
 
 

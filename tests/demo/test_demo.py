@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from lakebase.cli import main
+from tests.web.servers import PLAIN
 
 COMMAND = [sys.executable, "-m", "lakebase", "demo"]
 FEW = ["--requests", "24"]
@@ -182,6 +183,10 @@ def test_a_closed_output_ends_it_without_a_traceback(short_path):
     assert list(short_path.iterdir()) == []
 
 
+def page_of(address):
+    return httpx.get(f"{address}pools.json", **PLAIN).json()
+
+
 def test_the_live_page_is_served_and_opened_while_it_runs(tmp_path):
     opened = tmp_path / "opened"
     browser = tmp_path / "browser"
@@ -195,7 +200,9 @@ def test_the_live_page_is_served_and_opened_while_it_runs(tmp_path):
         line = next(line for line in process.stdout if "the live page" in line)
         address = re.search(r"http://127.0.0.1:\d+/pools/", line)[0]
         again = threading.Event()
-        while not (pools := httpx.get(f"{address}pools.json").json()["pools"]) or not sum(p["acquired"] for p in pools):
+        while not (pools := httpx.get(f"{address}pools.json", **PLAIN).json()["pools"]) or not sum(
+            p["acquired"] for p in pools
+        ):
             again.wait(0.05)
         assert "lakebase" in [pool["name"] for pool in pools]
         assert httpx.get(address, headers={"host": "evil.example"}).status_code == 403, "a name that leads here"

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import ROOT, SHELLS, Block, blocks
+from tests.web.servers import PLAIN
 
 PAGE = ROOT / "docs" / "tutorial.md"
 FOLDER = ROOT / "examples" / "tutorial"
@@ -100,7 +101,7 @@ def test_what_the_page_types_prints_what_it_shows(lakebase, environment, folder)
 
 def wait_for(url: str) -> None:
     """Wait until a server answers."""
-    transport = httpx.HTTPTransport(retries=0)
+    transport = httpx.HTTPTransport(retries=0, **PLAIN)
     pause = threading.Event()
     with httpx.Client(transport=transport) as client:
         for _ in range(600):

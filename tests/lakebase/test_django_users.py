@@ -19,6 +19,7 @@ from lakebase import ConfigurationError
 pytest.importorskip("django")
 
 from tests.docs.pages import ROOT
+from tests.web.servers import PLAIN
 
 SERVERS = {
     "wsgi": "gunicorn -k gthread --threads 3 --bind fd://{fd} --no-control-socket --log-level error {site}:wsgi",
@@ -51,7 +52,7 @@ def headers(lakebase_local) -> Callable[[str], dict[str, str]]:
 
 
 def ask(url: str, path: str, **options: Any) -> httpx.Response:
-    return httpx.get(f"{url}/{path}", timeout=60, **options)
+    return httpx.get(f"{url}/{path}", timeout=60, **PLAIN, **options)
 
 
 @pytest.mark.parametrize("server", SERVERS)

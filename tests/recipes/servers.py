@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests.docs.pages import ROOT
-from tests.web.servers import eventually
+from tests.web.servers import PLAIN, eventually
 
 RECIPES = ROOT / "examples" / "recipes"
 
@@ -53,7 +53,7 @@ def served(arguments_for: Callable[[int], list[str]], health: str) -> Iterator[s
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ)) as server:
         try:
             address = f"127.0.0.1:{port}"
-            eventually(lambda: server.poll() is not None or _answers(f"http://{address}{health}"), timeout=60)
+            eventually(lambda: server.poll() is not None or _answers(f"http://{address}{health}"), 60, every=0.05)
             yield address
         finally:
             server.terminate()
@@ -62,7 +62,7 @@ def served(arguments_for: Callable[[int], list[str]], health: str) -> Iterator[s
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).status_code == 200
+        return httpx.get(url, timeout=5, **PLAIN).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -77,7 +77,7 @@ def asked(
 ) -> httpx.Response:
     """What a server answers to a user whose request comes through the proxy of Databricks Apps; or to none."""
     proved = {} if user is None else headers_of(tokens, user)
-    return httpx.request(method, url + path, headers=proved, timeout=60, **rest)
+    return httpx.request(method, url + path, headers=proved, timeout=60, **PLAIN, **rest)
 
 
 def headers_of(tokens: Mapping[str, str], user: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from pooling import KeyedPoolingService, PoolFactory, PoolingService, RequestContext
 from pooling.web.dashboard import Dashboard, WsgiDashboard
-from tests.web.servers import Uvicorn, eventually, waitress_server
+from tests.web.servers import PLAIN, Uvicorn, eventually, waitress_server
 
 ANN, BOB = "ann@corp.example", "bob@corp.example"
 PATH = "/orders/ann@corp.example/reset/s3cr3t-T0ken-of-ann"
@@ -77,4 +77,4 @@ def serve(kind: str, authorize: Any = lambda request: True, **options: Any) -> I
 
 
 def client_of(url: str) -> httpx.Client:
-    return httpx.Client(base_url=f"{url}/pools/", timeout=30)
+    return httpx.Client(base_url=f"{url}/pools/", timeout=30, **PLAIN)

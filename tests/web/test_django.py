@@ -14,7 +14,7 @@ from pooling.web.asgi import ContainerLifespan
 from pooling.web.outcome import ResponseError
 from tests.web import django_site
 from tests.web.apps import CallSite
-from tests.web.servers import Uvicorn, eventually, waitress_server
+from tests.web.servers import PLAIN, Uvicorn, eventually, waitress_server
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def asgi_url():
 
 
 def get(url, view):
-    return httpx.get(f"{url}/{view}", headers={"x-user": "ann"}, timeout=30)
+    return httpx.get(f"{url}/{view}", headers={"x-user": "ann"}, timeout=30, **PLAIN)
 
 
 @pytest.mark.parametrize(

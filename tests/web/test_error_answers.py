@@ -47,6 +47,7 @@ from pooling.web.flask import Pooling
 from pooling.web.litestar import PoolingPlugin
 from tests.web.apps import CallSite, ThreadSite
 from tests.web.frameworks import ALL, ASGI, WSGI, url_of
+from tests.web.servers import PLAIN
 
 numbers = itertools.count(1)
 
@@ -106,7 +107,7 @@ def call(request, lakebase_local, monkeypatch):
     monkeypatch.setattr(base, "ask", staticmethod(asked))
     logging.disable(logging.ERROR)  # what goes wrong on purpose
     app = kind().make(request_identity, errors="lakebase.answer_error" if "Django" in kind.__name__ else answer_error)
-    with kind().serve(app) as served, httpx.Client(timeout=30) as client:
+    with kind().serve(app) as served, httpx.Client(timeout=30, **PLAIN) as client:
         yield lambda name, token: client.get(url_of(served) + kind.who, headers=headers_of(name, token))
     if base is WSGI:
         container.stop()

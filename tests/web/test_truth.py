@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.web.servers import eventually
+from tests.web.servers import PLAIN, eventually
 from tests.web.truth_sites import ASGI, WITH_HANDLERS, WSGI, served
 
 pytestmark = pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
@@ -14,7 +14,7 @@ in_each = pytest.mark.parametrize("make", ASGI + WSGI, ids=lambda make: make.__n
 
 
 def post(url, what, status, n):
-    return httpx.post(f"{url}/{what}/{status}/{n}", timeout=30)
+    return httpx.post(f"{url}/{what}/{status}/{n}", timeout=30, **PLAIN)
 
 
 def nothing_is_out(site):

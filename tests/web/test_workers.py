@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.web.servers import eventually
+from tests.web.servers import PLAIN, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def url(lakebase_user, database):
     with subprocess.Popen([*command, "--log-level", "critical"], env=environment, cwd=ROOT) as server:
         try:
             url = f"http://127.0.0.1:{port}"
-            eventually(lambda: answers(f"{url}/items/0", lakebase_user.headers), timeout=60)
+            eventually(lambda: answers(f"{url}/items/0", lakebase_user.headers), timeout=60, every=0.05)
             yield url
         finally:
             server.terminate()
@@ -37,7 +37,7 @@ def url(lakebase_user, database):
 
 def answers(url, headers):
     try:
-        return httpx.get(url, headers=headers, timeout=30).status_code == 200
+        return httpx.get(url, headers=headers, timeout=30, **PLAIN).status_code == 200
     except httpx.TransportError:
         return False
 
