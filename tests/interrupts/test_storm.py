@@ -114,12 +114,13 @@ class Storm:
             self.wrong.append("lent to two, or though destroyed")
         self.pool.destroy(value)
 
-    def borrow(self) -> None:
+    def borrow(self, levels: int = 10) -> None:
         # As long as errors are thrown at this thread it has to live: else its identifier is soon that of a worker of
-        # the pool, which would get them while it starts. An error may come where another one is handled.
+        # the pool, which would get them while it starts, and who starts it would wait for ever. An error may come where
+        # another one is handled, and on a busy machine one more where that one is: hence the levels.
         while not self.is_calm:
             try:
-                self.borrow_on()
+                self.borrow(levels - 1) if levels else self.borrow_on()
             except SoftLimitError:
                 continue
 
