@@ -55,7 +55,7 @@ class Pool:
     def ask(self, when):
         self.timer.at(when, Ring(self, when))
 
-    def ring(self, when):
+    def _ring(self, when):
         self.rings += 1
         self.timer.now += 1e-5  # that takes a moment
         assert self.rings < 1000, "it is spun on"
