@@ -78,6 +78,14 @@ def quick(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def deep(session: nox.Session) -> None:
+    """Draw twenty times as many new examples of what Hypothesis tests as `.ci/run` does; not part of it."""
+    files = [path for path in sorted(Path("tests").rglob("test_*.py")) if "hypothesis" in path.read_text("utf-8")]
+    run = (python_of_the_tree(), "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "-o", "timeout=1800")
+    session.run(*run, *map(str, files), env={"HYPOTHESIS_PROFILE": "deep"}, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
 def clients(session: nox.Session) -> None:
     """Fetch clients of Lakebase that are not ours, and run each on a local one: Node, JDBC, psql and others."""
     run = (python_of_the_tree(), "-m")
