@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import ROOT, SHELLS, Block, blocks
+from tests.ports import free_port
 from tests.web.servers import PLAIN
 
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -77,12 +77,6 @@ def run(script: str, environment: dict[str, str], folder: Path) -> str:
         env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=True, timeout=120,
     )  # fmt: skip
     return ended.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_what_the_page_types_prints_what_it_shows(lakebase, environment, folder):

@@ -16,7 +16,8 @@ from lakebase._doctor.store import judged_server, unfit_server
 from lakebase.doctor import Verdict, diagnose
 from pooling.leases import PostgresLeases
 from tests.lakebase.doctor_parts import found, found_one, mend, run
-from tests.leases.servers import RedisServer, free_port
+from tests.leases.servers import RedisServer
+from tests.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("no_ambient_settings")
 

@@ -16,6 +16,7 @@ from typing import Self
 import pytest
 
 from pooling._engine.lease_book import LeaseBook
+from tests.ports import free_port
 
 LIMIT = 30.0
 
@@ -33,12 +34,6 @@ def find_redis() -> str | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     fetched = cache / "lakebase-pooling" / "redis" / "redis-server"
     return str(fetched) if fetched.exists() else shutil.which("redis-server")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class RedisServer:

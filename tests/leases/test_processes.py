@@ -14,8 +14,9 @@ import pytest
 
 from tests.leases.jobs import LIMIT as JOBS_LIMIT
 from tests.leases.jobs import LOOKS
-from tests.leases.servers import free_port, until
+from tests.leases.servers import until
 from tests.platform.programs import run
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 6

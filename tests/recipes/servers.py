@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from tests.docs.pages import ROOT
+from tests.ports import free_port
 from tests.web.servers import PLAIN, eventually
 
 RECIPES = ROOT / "examples" / "recipes"
@@ -46,9 +47,7 @@ def served(arguments_for: Callable[[int], list[str]], health: str) -> Iterator[s
         arguments_for: What follows `python -m`, given the port.
         health: The path of a page that answers 200 once the server is up.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", *arguments_for(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ)) as server:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = {
@@ -47,9 +48,7 @@ def value(port, name):
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_scrape_of_any_worker_has_the_sums_of_all_and_those_that_end_leave_the_gauges(server, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command, *arguments = SERVERS[server]
     address = str(port) if command == "uvicorn" else f"127.0.0.1:{port}"
     process = subprocess.Popen(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.web.servers import PLAIN, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,9 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def url(lakebase_user, database):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     prefixes = ("PG", "DATABRICKS", "LAKEBASE")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     environment |= {**lakebase_user.lake.environment(), "DATABRICKS_CONFIG_FILE": os.devnull, "PYTHONPATH": str(ROOT)}
