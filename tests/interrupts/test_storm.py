@@ -33,10 +33,11 @@ LIMIT = 20.0
 REFUSALS = (PoolClosedError, PoolTimeoutError, PoolExhaustedError)  # that a storm brings
 
 
-def stacks_of(threads: list[threading.Thread]) -> str:
-    """Where these threads are."""
-    frames = sys._current_frames()
-    return "\n".join("".join(traceback.format_stack(frames.get(thread.ident or 0))) for thread in threads)
+def stacks() -> str:
+    """Where all threads are."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    frames = sys._current_frames().items()
+    return "\n".join(f"{names.get(ident)}:\n{''.join(traceback.format_stack(frame))}" for ident, frame in frames)
 
 
 class Held:
@@ -154,9 +155,13 @@ class Storm:
 
     def throw(self, threads: list[threading.Thread]) -> None:
         """Raise in the borrowers' threads, at instants of the interpreter's choice."""
+        raise_in, error = ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.py_object(SoftLimitError)
         while not self.is_over:
-            ident = random.choice(threads).ident
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident or 0), ctypes.py_object(SoftLimitError))
+            ident = ctypes.c_ulong(random.choice(threads).ident or 0)
+            # Before 3.12 a thread that is being started has the identifier of the one that starts it, and would get the
+            # error in its place; then it never tells that it has started.
+            if not threading._limbo:
+                raise_in(ident, error)
             time.sleep(0.003)  # sleeps: between two errors
 
     def rage(self, kind: type[BaseException]) -> None:
@@ -181,7 +186,7 @@ class Storm:
                 thread.join(LIMIT)
             threading.excepthook = hook
         alive = [thread for thread in (*others, *borrowers) if thread.is_alive()]
-        assert not alive, stacks_of(alive)
+        assert not alive, stacks()
         gc.collect()
 
     def assert_all_is_well(self, capacity: int, key: tuple[str, ...]) -> None:
