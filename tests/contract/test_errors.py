@@ -113,7 +113,7 @@ async def test_a_timeout_because_validation_refuses_all_that_is_made_says_so(sid
     async def validate(_):
         return False
 
-    pool = side.pool(Workshop(side, validate=validate), validate_on_acquire=True, create_backoff=0.001, name="orders")
+    pool = side.pool(Workshop(side, validate=validate), validate_on_acquire=True, create_backoff=30, name="orders")
     with raising(
         PoolTimeoutError, "(step: validating)", "Validation rejected", "CreateError", "what validate()"
     ) as caught:
