@@ -28,16 +28,17 @@ class SimulationProcesses:
     """
 
     def __init__(self, count: int) -> None:
-        context = get_context("spawn")
-        self._ends = context.Event()
-        self._executor = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(self._ends,))
+        self._count = count
+        self._begun: tuple[ProcessPoolExecutor, Event] | None = None  # the event says that they have to end
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._ends.set()
-        self._executor.shutdown(cancel_futures=True)
+        if self._begun is not None:
+            executor, ends = self._begun
+            ends.set()
+            executor.shutdown(cancel_futures=True)
 
     def submit(self, call: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> Future[T]:
         """
@@ -48,7 +49,13 @@ class SimulationProcesses:
             *arguments: What it is given. It is pickled.
             **keywords: As `arguments`.
         """
-        return self._executor.submit(call, *arguments, **keywords)
+        if self._begun is None:
+            context = get_context("spawn")
+            ends = context.Event()  # with the first of these, Python begins a process that keeps track of them
+            executor = ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin, initargs=(ends,))
+            self._begun = executor, ends
+        executor, _ = self._begun
+        return executor.submit(call, *arguments, **keywords)
 
 
 def _begin(ends: Event) -> None:

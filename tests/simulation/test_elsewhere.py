@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from pooling.simulation import SimulationProcesses, Workload, simulate
+from tests.platform.programs import run
 
 WORKLOAD = Workload(users=30, workers=20, requests=1000)
 ENDLESS = Workload(users=1, workers=1, requests=10**10)  # weeks
@@ -17,6 +18,23 @@ def test_another_process_finds_the_same():
         there = others.submit(simulate, WORKLOAD, max_total=10, seed=2)
         here = simulate(WORKLOAD, max_total=10, seed=2)
         assert there.result() == here
+
+
+def test_no_process_begins_before_it_is_needed():
+    """Nor one of Python's own; a small plan needs none."""
+    outcome = run(
+        """
+        import os
+        from pooling.simulation import SimulationProcesses
+
+        with SimulationProcesses(1):
+            try:
+                os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                print("no child")
+        """
+    )
+    assert (outcome.status, outcome.out.strip()) == (0, "no child")
 
 
 def test_the_end_gives_up_what_is_under_way():
