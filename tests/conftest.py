@@ -96,6 +96,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    gc.collect()  # how often it goes through all objects depends on how many there were when it last did
 
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and `nohup` the end of the terminal; so would

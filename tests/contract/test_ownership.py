@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
@@ -9,6 +10,12 @@ import pytest
 from pooling import PoolTimeoutError, ReleaseError, get_pooled_value
 from tests.contract.harness import on_asyncio, on_both, on_threads, raising, whole
 from tests.contract.workshop import Thing, Workshop
+
+
+@pytest.fixture(autouse=True, scope="module")
+def only_pools_of_these_tests() -> None:
+    """A pool that refuses a resource looks whose it is, also among the thousands that earlier tests may have left."""
+    gc.collect()
 
 
 class HookError(Exception):
