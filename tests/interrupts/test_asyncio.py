@@ -73,7 +73,7 @@ def run_until_a_signal(loop: asyncio.AbstractEventLoop, signals: Signals, work: 
     if not task.cancelled():
         task.exception()
     del task
-    gc.collect()  # the loop keeps a cycle of exception, traceback and future, and with it what the work had
+    gc.collect(1)  # the loop keeps a cycle of exception, traceback and future
 
 
 async def create() -> Made:
