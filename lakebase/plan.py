@@ -202,7 +202,9 @@ def _checked(text: str, read: Callable[[], float], expected: str) -> float:
 def _seconds(text: str) -> float:
     number = text.rstrip("µusminh")
     unit = text[len(number) :]
-    return _checked(text, lambda: float(number) * _UNITS.get(unit or "s", -1.0), "a time such as 5ms, 0.3s or 2min")
+    if number == "0":
+        unit = unit or "s"  # the same in each unit
+    return _checked(text, lambda: float(number) * _UNITS.get(unit, -1.0), "a time with its unit: 5ms, 0.3s or 2min")
 
 
 def _duration(text: str) -> float | Histogram:
