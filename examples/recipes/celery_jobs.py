@@ -1,6 +1,7 @@
 """
 Celery: each task has a connection in a transaction of its own, committed before the task is acknowledged.
 
+lakebase local psql < jobs.sql                   # the tables, once, as their owner
 celery -A celery_jobs worker --concurrency 2     # runs the tasks; Redis carries them
 python -c 'import celery_jobs as jobs; print(jobs.record.delay("first").get(60))'
 """
