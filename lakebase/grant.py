@@ -157,6 +157,10 @@ def _as_sql(outcome: _Outcome) -> str:
     what = f"{access.level}{where}" if access.schemas else "log in"
     head = f"{access.identity!r} ({access.identity_kind}) is to {what}. Database: {outcome.database!r}. "
     parts = [_comment(f"{head}Connected as {outcome.connected!r}.")]
+    is_guess = access.kind is None and access.identity_kind == "user" and "@" not in access.identity
+    if is_guess and outcome.missing:
+        guess = "The name is taken for a user's, though it is no e-mail address: --group and --role say otherwise."
+        parts.append(_comment(guess))
     word = "Was missing" if outcome.is_applied else "Missing"
     for missing in outcome.missing:
         lines = [_comment(f"{word}: {missing.what}")]

@@ -188,6 +188,11 @@ class PoolFactory(Generic[T]):
         return factory
 
 
+def is_factory(given: object) -> bool:
+    """Whether `as_factory` can make a factory of it."""
+    return callable(given) or callable(getattr(given, "create", None))
+
+
 def as_factory(given: PoolFactory[T] | Callable[[], T] | type[T]) -> PoolFactory[T]:
     """Make a factory of a `factory` argument: a factory, an object with `create`, a class or a callable."""
     if isinstance(given, PoolFactory):

@@ -26,6 +26,7 @@ from ._engine.lru import Entry, LeastRecentlyUsed
 from ._engine.standing import Average
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
+from .factory import is_factory
 from .locks import make_rlock
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict, checked_seconds, is_seconds
 from .service import AsyncPoolingService, PoolingService, check_parts
@@ -265,7 +266,15 @@ class _Keyed(Generic[K, T, S]):
                 f"pool {self._name!r} has no factory_for_key, and key {key!r} was not opened by open_key()",
                 field="factory_for_key",
             )
-        return self.open_key(key, self._factory_for_key(key))
+        factory = self._factory_for_key(key)
+        if not is_factory(factory):
+            raise ConfigurationError(
+                f"pool {self._name!r} key {key!r}: factory_for_key returned an object of type "
+                f"{type(factory).__name__}, not what makes one: expected a PoolFactory, a class or a callable, "
+                "as in `lambda key: lambda: connect(key)`",
+                field="factory_for_key",
+            )
+        return self.open_key(key, factory)
 
     def touch(self, key: K) -> bool:
         """Count as a use of the key. Returns whether it has a pool."""

@@ -88,6 +88,7 @@ def _fixes_of_missing(missing: list[str]) -> tuple[Fix, ...]:
     return (
         Fix("yaml", "env:\n  - name: LAKEBASE_ENDPOINT\n    valueFrom: postgres", "in app.yaml, by the app's resource"),
         Fix("shell", "export LAKEBASE_ENDPOINT=projects/P/branches/B/endpoints/E", "or elsewhere"),
+        Fix("shell", 'eval "$(lakebase local env)"', "or for a Lakebase that `lakebase local up` runs here"),
     )
 
 

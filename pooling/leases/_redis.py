@@ -43,14 +43,20 @@ class RedisLeases(LeaseStore):
         prefix: Begins the key and the channels.
 
     Raises:
-        ConfigurationError: The client would wait for an answer without end, or is for asyncio; or the URL is none.
+        ConfigurationError: The client would wait for an answer without end, or is for asyncio; the URL is none; or
+            redis-py is not installed.
     """
 
     def __init__(self, client: Redis | str, *, prefix: str = "pooling:leases") -> None:
         self._url = client if isinstance(client, str) else None
         if isinstance(client, str):
-            from redis import Redis
-
+            try:
+                from redis import Redis
+            except ImportError as error:
+                raise ConfigurationError(
+                    "RedisLeases needs redis-py, which is not installed: pip install 'lakebase-pooling[redis]'",
+                    field="client",
+                ) from error
             try:
                 client = Redis.from_url(client, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
             except ValueError:  # whose text may have a part of the password

@@ -464,6 +464,15 @@ def test_a_callback_for_dropped_keys_is_callable(kind):
     assert caught.value.field == "on_dropped"
 
 
+@pytest.mark.parametrize("kind", [KeyedPoolingService, AsyncKeyedPoolingService])
+def test_a_resource_in_place_of_its_factory_is_refused_without_showing_it(kind):
+    pool = kind(lambda key: f"password={key}", name="sessions")
+    with raising(ConfigurationError, "pool 'sessions' key 'a': factory_for_key returned", "type str") as caught:
+        pool.pool("a")
+    assert caught.value.field == "factory_for_key"
+    assert "password" not in str(caught.value)
+
+
 @on_both
 async def test_numbers_of_each_key_and_of_all(side):
     pool = keyed(side, Workshop(side), max_total=9)

@@ -328,6 +328,7 @@ def test_a_provisioned_instance_has_a_state(lakebase_user) -> None:
 def test_what_is_missing_has_the_lines_that_set_it() -> None:
     (configuration,) = found("configuration", {"database": "d"})
     assert configuration.fixes[0].text == "env:\n  - name: LAKEBASE_ENDPOINT\n    valueFrom: postgres"
+    assert configuration.fixes[-1].text == 'eval "$(lakebase local env)"'
     workspace = found_one("workspace", {"endpoint": "projects/p/branches/b", "user": "u"})
     assert "databricks auth login" in workspace.fixes[0].text
 

@@ -82,6 +82,12 @@ def test_what_is_left_out_is_the_role_alone(schema) -> None:
     assert "'SERVICE_PRINCIPAL');\n" in text
 
 
+def test_a_name_that_is_no_users_address_is_said_to_be_taken_for_one() -> None:
+    assert "-- The name is taken for a user's, though it is no e-mail address: --group and" in run("data team")[1]
+    for words in (("data team", "--group"), ("ann@corp.example",), ("0a1b2c3d-0000-4000-8000-00805f9b34fb",)):
+        assert "taken for" not in run(*words)[1]
+
+
 def test_json_has_the_same_for_programs(lakebase_local, schema) -> None:
     status, text = run("data team", "--group", "--schema", schema, "--usage", "--json")
     found = json.loads(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import stat
+import sys
 import traceback
 
 import pytest
@@ -246,6 +247,12 @@ async def test_the_error_of_a_borrower_says_why_the_store_cannot_be_reached(side
     with raising(PoolTimeoutError, "(ConnectionError: ", "localhost:1", "goes on by itself") as caught:
         await pool.acquire(timeout=0.3)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_url_without_the_client_for_it_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigurationError, match=r"lakebase-pooling\[redis\]"):
+        RedisLeases("redis://localhost:6379/0")
 
 
 def test_a_client_without_a_time_limit_is_refused_and_no_password_is_shown():

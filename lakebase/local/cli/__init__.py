@@ -73,7 +73,7 @@ def _add_name(
 ) -> None:
     parser.add_argument("--name", help=text)
     if is_positional:
-        parser.add_argument("its_name", nargs="?", metavar="NAME", help="the same")
+        parser.add_argument("its_name", nargs="?", metavar="NAME", help=text)
 
 
 def _add_client(parser: argparse.ArgumentParser) -> None:
