@@ -137,9 +137,10 @@ def recipes(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def clusters(session: nox.Session) -> None:
-    """Run the leases in Ray on a real cluster of this machine, in an environment that has Ray."""
+    """Run the leases in Ray and the recipe for it on a real cluster of this machine, in an environment that has Ray."""
     session.install("-q", "-e", f"{ROOT}[test,ray]")
-    session.run("python", "-m", "pytest", "-q", *(session.posargs or ["tests/clusters/test_ray_leases.py"]))
+    tests = session.posargs or ["tests/clusters/test_ray_leases.py", "tests/clusters/test_ray_recipe.py"]
+    session.run("python", "-m", "pytest", "-q", *tests)
 
 
 @nox.session(default=False)
