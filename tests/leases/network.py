@@ -152,6 +152,7 @@ class Network:
         self.answers.clear()
         for process in self.processes:
             process.is_running = True
+        self._exchange_all()  # the step of the store's clock until then may be one back, which counts for nothing
         ends_at = self.now + TTL * 1.1 + 1.0
         while self.now < ends_at:
             self.now += TTL * 0.3

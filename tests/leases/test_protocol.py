@@ -125,3 +125,15 @@ class LeaseMachine(RuleBasedStateMachine):
 
 
 TestLeases = LeaseMachine.TestCase
+
+
+def test_a_dead_process_is_forgotten_in_time_after_the_clock_was_set_back():
+    network = Network(1)
+    process = network.begin()
+    network.want(process, 1)
+    network.exchange(process)
+    network.shift -= 3600.0
+    network.jumped_at = network.now
+    network.crash(process)
+    network.begin()
+    network.calm()
