@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from lakebase import create_lakebase_pool
+from lakebase.local import LocalLakebase
 from pooling.leases import PostgresLeases
 from tests.leases.servers import Counter, RedisServer
 from tests.leases.worker import Worker, make_store
@@ -23,21 +24,26 @@ def redis(tmp_path_factory) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def postgres(lakebase_local) -> dict[str, Any]:
+def lease_settings(lake: LocalLakebase) -> dict[str, Any]:
     """How to connect, as a role that may use the table of leases and nothing else."""
-    lakebase_local.add_password_role("lease_role", "lease-pw")
-    with create_lakebase_pool(lakebase_local.config(), max_size=1) as owner, owner.connection() as connection:
-        connection.execute(PostgresLeases(psycopg.connect).create_sql("lease_role"))
     return {
-        "host": lakebase_local.host,
-        "port": lakebase_local.port,
-        "dbname": lakebase_local.config().database,
+        "host": lake.host,
+        "port": lake.port,
+        "dbname": lake.database,
         "user": "lease_role",
         "password": "lease-pw",
         "sslmode": "require",
         "connect_timeout": 5,
     }
+
+
+@pytest.fixture(scope="session")
+def postgres(lakebase_local) -> dict[str, Any]:
+    """How to connect to the leases of a local Lakebase."""
+    lakebase_local.add_password_role("lease_role", "lease-pw")
+    with create_lakebase_pool(lakebase_local.config(), max_size=1) as owner, owner.connection() as connection:
+        connection.execute(PostgresLeases(psycopg.connect).create_sql("lease_role"))
+    return lease_settings(lakebase_local)
 
 
 @pytest.fixture(params=["files", "redis", "postgres"])

@@ -5,8 +5,13 @@ from __future__ import annotations
 import signal
 import time
 
+import psycopg
 import pytest
 
+from lakebase import create_lakebase_pool
+from lakebase.local import LocalLakebase
+from pooling.leases import PostgresLeases
+from tests.leases.conftest import lease_settings
 from tests.leases.servers import Proxy, RedisServer, until
 
 LIMIT = 6
@@ -93,3 +98,20 @@ def test_a_redis_that_restarts_without_its_data_gives_nobodys_places_away(start,
         assert counter.most <= LIMIT
         assert one.do("acquire", count=1, timeout=20)["held"] == 1
         assert counter.most <= LIMIT
+
+
+def test_a_postgres_that_restarts_or_crashes_has_its_leases_still(start, counter):
+    with LocalLakebase(pooler="off") as lake:
+        lake.add_password_role("lease_role", "lease-pw")
+        with create_lakebase_pool(lake.config(), max_size=1) as owner, owner.connection() as connection:
+            connection.execute(PostgresLeases(psycopg.connect).create_sql("lease_role"))
+        store = {"postgres": lease_settings(lake)}
+        one, other = (start(store, limit=LIMIT, ttl=TTL) for _ in range(2))
+        one.do("acquire", count=4)
+        for crash in (False, True):
+            lake.restart_postgres(crash=crash)
+            assert one.do("acquire", count=0)["held"] == 4, "what it has is kept"
+            assert other.do("acquire", count=LIMIT - 4, timeout=20)["held"] == LIMIT - 4
+            assert other.do("acquire", count=1, timeout=0.1)["held"] == LIMIT - 4
+            other.do("release", count=LIMIT - 4)
+    assert counter.most <= LIMIT
