@@ -18,9 +18,10 @@ import functools
 import inspect
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Self
 
 import pytest
@@ -320,6 +321,21 @@ class _TaskBorrower:
         return self.task.result()
 
 
+@contextlib.contextmanager
+def _interrupts_lost_in_finalizers() -> Iterator[None]:
+    """What is raised in a finalizer is reported, and nothing else can be done with it; a lost interrupt is no fault."""
+
+    def report(unraisable: Any) -> None:
+        if unraisable.exc_type is not InterruptedBySignal:
+            before(unraisable)
+
+    before, sys.unraisablehook = sys.unraisablehook, report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
 class ThreadSide(Side):
     name = "threads"
     can_cancel = False
@@ -396,7 +412,8 @@ class ThreadSide(Side):
             await self.close()
 
         try:
-            finish(whole())
+            with _interrupts_lost_in_finalizers():
+                finish(whole())
         finally:
             for gate in self.gates:  # so that no borrower of a failed scenario waits
                 gate.open()
