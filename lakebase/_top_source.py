@@ -133,4 +133,4 @@ def _strange(status: int) -> str:
         return "is no live page of this library: it answers something else"
     if status in {301, 302, 303, 307, 308}:
         return f"leads elsewhere (status {status}): a page to sign in? Give what it wants with --header"
-    return f"answers with status {status}: is the live page mounted there? Its path is part of the address, such as /pools/"
+    return f"answers with status {status}: is the live page mounted there? Give its path, too, such as /pools/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -63,7 +63,8 @@ def run(users: int, requests: int, screen: Screen, *, is_watched: bool = False) 
             rows = dataset.create(list(tokens))
             screen.say(f"a table with row-level security: {rows} rows, {ROWS} of each of {users} users")
             report = Report(users=[UserReport(user) for user in tokens], requests=requests)
-            asyncio.run(_serve(lake, dataset, tokens, report, screen, is_watched=is_watched))
+            with quiet_about_cancelled_requests():
+                asyncio.run(_serve(lake, dataset, tokens, report, screen, is_watched=is_watched))
             check_everything(report, lake, dataset)
     screen.say("stopped, and cleaned up")
     report.total = monotonic() - start
@@ -83,7 +84,32 @@ def quiet_once_cancelled() -> Iterator[None]:
     def is_wanted(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR or not task.cancelling()
 
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    with _filtered(_LOGGERS, is_wanted):
+        yield
+
+
+@contextmanager
+def quiet_about_cancelled_requests() -> Iterator[None]:
+    """
+    Log no cancellation as an error.
+
+    A second Ctrl-C cancels every request and the app's lifespan, and uvicorn logs a traceback for each: of a request as
+    an exception, of the lifespan as a text.
+    """
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            return not isinstance(record.exc_info[1], asyncio.CancelledError)
+        return not record.getMessage().rstrip().endswith(asyncio.CancelledError.__name__)
+
+    with _filtered(["uvicorn.error"], is_wanted):
+        yield
+
+
+@contextmanager
+def _filtered(names: Iterable[str], is_wanted: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    """Have these loggers drop what is not wanted."""
+    loggers = [logging.getLogger(name) for name in names]
     for logger in loggers:
         logger.addFilter(is_wanted)
     try:

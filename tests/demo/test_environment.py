@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from lakebase.cli import main
-from lakebase.demo.run import quiet_once_cancelled
+from lakebase.demo.run import quiet_about_cancelled_requests, quiet_once_cancelled
 
 
 def test_the_environment_does_not_matter_and_is_restored(monkeypatch):
@@ -42,3 +42,13 @@ async def test_what_an_interrupt_cuts_short_is_not_logged_but_an_error_is(caplog
     await asyncio.wait({serving})
     logging.getLogger("asyncio").warning("afterwards")
     assert [record.message for record in caplog.records] == ["before", "a real one", "afterwards"]
+
+
+def test_a_cancelled_request_is_no_error_of_the_app(caplog):
+    logger = logging.getLogger("uvicorn.error")
+    with quiet_about_cancelled_requests():
+        for error in (asyncio.CancelledError(), ValueError("a real one")):
+            logger.error("%r", error, exc_info=error)
+        logger.error("Traceback (most recent call last):\n  …\nasyncio.exceptions.CancelledError\n")
+    logger.error("afterwards", exc_info=asyncio.CancelledError())
+    assert [record.message for record in caplog.records] == ["ValueError('a real one')", "afterwards"]

@@ -58,7 +58,7 @@ def add_arguments(local: argparse.ArgumentParser) -> None:
     opened = command("psql", "open psql as a user", psql.run)
     _add_name(opened)
     opened.add_argument("--user", metavar="EMAIL", help="the role, added if missing (default: the owner)")
-    opened.add_argument("arguments", nargs="*", metavar="...", help="everything else is passed on to psql")
+    opened.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="everything else is passed on to psql")
     suspend = command("suspend", "scale to zero: drop all connections; the next one wakes it", commands.suspend)
     _add_name(suspend, is_positional=True)
     suspend.add_argument(
