@@ -2,6 +2,7 @@
 A Spark job that looks rates up in a Lakebase and writes into it, on its executors: `spark-submit spark_job.py`.
 
 The environment of driver and executors says where the Lakebase is, and as which service principal the job logs in.
+`REDIS_URL` in it is the Redis that keeps the limit, such as redis://redis.internal:6379/0.
 """
 
 import os

@@ -38,7 +38,7 @@ def find_record(arguments: argparse.Namespace) -> Record:
     if not running:
         raise LocalLakebaseError("no local Lakebase runs: `lakebase local up` starts one")
     if len(running) > 1:
-        raise LocalLakebaseError(f"several run: say which ({_names(running)})")
+        raise LocalLakebaseError(f"several run ({_names(running)}): say which, as --name {running[0].name}")
     return running[0]
 
 
