@@ -43,15 +43,15 @@ def check_scopes(facts: Facts) -> Finding | list[Finding]:
         return skipped(check, "configuration" if facts.resolved is None else "workspace")
     if facts.scopes is None:
         return Finding(check, Verdict.OK, "a token without scopes of its own: it allows what its owner may do")
-    shown = ", ".join(facts.scopes) or "none"
+    shown = ", ".join(facts.scopes)
     if _SCOPE in facts.scopes or _EVERYTHING in facts.scopes:
         return Finding(check, Verdict.OK, f"{shown}: enough to mint a database credential")
     facts.lacks_scope = True
+    has = f"has the scopes {shown}, and not {_SCOPE!r}" if shown else f"has no scope, and so not {_SCOPE!r}"
     return Finding(
         check,
         Verdict.FAILED,
-        f"the token has the scopes {shown}, and not {_SCOPE!r}: the workspace answers 403 to a request for a database "
-        "credential",
+        f"the token {has}: the workspace answers 403 to a request for a database credential",
         f"add the scope {_SCOPE!r} to the user authorization of the app, and deploy it again; users are asked to agree "
         "when they sign in anew",
         fixes=scope_fixes(facts.scopes, facts.environ),

@@ -100,6 +100,12 @@ def test_the_app_is_called_by_the_name_that_its_environment_has(lakebase_user) -
     assert findings["token scopes"].fixes[1].text.startswith("databricks apps update orders ")
 
 
+def test_a_token_without_any_scope_is_said_to_have_none(lakebase_user) -> None:
+    token = lakebase_user.lake.forwarded_token(lakebase_user.name, ())
+    scopes = found_one("token scopes", lakebase_user.config(token=token))
+    assert scopes.found.startswith("the token has no scope, and so not 'postgres': the workspace answers 403")
+
+
 @pytest.mark.parametrize(
     ("kind", "words"), [("forwarded", "enough to mint"), ("personal", "without scopes of its own")]
 )
