@@ -60,6 +60,11 @@ class Client:
         self._pause = pause
         self._sent = 0
 
+    @property
+    def at_once(self) -> int:
+        """Most requests that it has under way at once."""
+        return min(_AT_ONCE, self.requests)
+
     async def send(self, count: int) -> None:
         """Send that many requests, several at once, of all kinds; return when all are answered."""
         left = iter(range(count))

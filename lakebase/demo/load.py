@@ -70,6 +70,7 @@ class Load:
             )
             for number, user in enumerate(report.users)
         ]
+        report.at_once = sum(client.at_once for client in self._clients)
 
     async def ask_role_of_app(self) -> None:
         """Note the role under which the app itself connects."""

@@ -58,6 +58,7 @@ class Report:
         asked: Requests that were sent.
         failures: A line for each request that failed.
         latencies: Seconds from request to answer.
+        at_once: Most requests under way at once.
         seconds: From the first request to the last answer.
         total: Seconds for everything.
         pools: Pools that were open at the end, the app's own included.
@@ -77,6 +78,7 @@ class Report:
     asked: int = 0
     failures: list[str] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    at_once: int = 0
     seconds: float = 0.0
     total: float = 0.0
     pools: int = 0
@@ -120,7 +122,11 @@ class Report:
             ordered = sorted(self.latencies)
             p50, p95 = (ordered[int(len(ordered) * share)] * 1000 for share in (0.5, 0.95))
             rate = self.asked / self.seconds
-            yield "speed", f"{rate:,.0f} requests/s; half answered within {p50:.0f} ms, 95 % within {p95:.0f} ms"
+            yield "speed", f"{rate:,.0f} requests/s; client, app and gateway share one process"
+            yield (
+                "answers",
+                f"half within {p50:.0f} ms, 95 % within {p95:.0f} ms, of up to {self.at_once} requests at once",
+            )
         yield "time", f"{self.total:.1f} s, {self.seconds:.1f} s of it for the requests"
 
     def shown_failures(self) -> Iterator[str]:

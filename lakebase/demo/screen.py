@@ -67,7 +67,7 @@ class Screen:
         print()
         if report.is_good:
             print("Next:")
-            for what, why in _next_steps():
+            for what, why in _next_steps(report):
                 print(f"  {what}\n      {why}")
         else:
             print("The demo FAILED: see above.")
@@ -140,14 +140,15 @@ class RichScreen(Screen):
             self._console.print("[bold red]The demo FAILED[/]: see above.")
             return
         self._console.print("Next:")
-        for what, why in _next_steps():
+        for what, why in _next_steps(report):
             self._console.print(f"  [bold]{_plain(what)}[/]\n      [dim]{why}[/]", soft_wrap=True)
 
 
-def _next_steps() -> Iterator[tuple[str, str]]:
+def _next_steps(report: Report) -> Iterator[tuple[str, str]]:
     app = Path(__file__).with_name("app.py")
     here = Path.cwd()
-    yield _MORE_USERS, "more users than connections: they share one budget"
+    if len(report.users) <= report.budget:
+        yield _MORE_USERS, "more users than connections: they share one budget"
     yield "lakebase local up", "a Lakebase to develop on, and how to connect to it"
     shown = app.relative_to(here) if app.is_relative_to(here) else app
     yield str(shown), "the app you just saw; a good start for your own"

@@ -44,6 +44,7 @@ def test_it_succeeds_and_prints_what_the_server_counted(short_path):
     assert [numbers[4] for numbers in users.values()] == [2, 1, 1], "one credential for each token; ann's was rotated"
     shown = facts(ended.stdout)
     assert (shown["pools"], shown["errors"]) == ("4", "0")
+    assert "of up to 24 requests at once" in ended.stdout
     assert "FAILED" not in ended.stdout
     assert len(re.findall("^ok ", ended.stdout, flags=re.MULTILINE)) == 11
     assert "rotated" in ended.stdout
