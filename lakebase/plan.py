@@ -80,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", type=Path, metavar="FILE", help="draw waits and logins over max_total: .png, .svg, .pdf"
     )
     parser.epilog = (
+        "For example: lakebase plan --users 200 --rate 40 --use 5ms --goal p99=100ms. "
         "TIME is 5ms, 0.3s or 2min; for --think, --use, --login and --store-latency also a measured histogram: "
         "10ms:900,20ms:80,100ms:20 is 900 times up to 10 ms, then 80 times up to 20 ms, ..."
     )
