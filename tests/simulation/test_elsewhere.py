@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import CancelledError
+from contextlib import suppress
 
 import pytest
 
 from pooling.simulation import SimulationProcesses, Workload, simulate
-from tests.platform.programs import run
+from tests.platform.programs import ROOT, run
 
 WORKLOAD = Workload(users=30, workers=20, requests=1000)
 ENDLESS = Workload(users=1, workers=1, requests=10**10)  # weeks
@@ -53,3 +58,26 @@ def test_an_interrupt_ends_the_other_parts_too():
 
     with pytest.raises(KeyboardInterrupt):
         simulate(ENDLESS, jobs=2, progress=interrupt)
+
+
+@pytest.mark.parametrize("next_call", ["simulate, Workload(users=1, workers=1, requests=10**10)", "int"])
+def test_the_processes_end_when_that_which_began_them_is_killed(next_call):
+    program = f"""
+import os, threading
+from pooling.simulation import SimulationProcesses, Workload, simulate
+
+with SimulationProcesses(1) as others:
+    pid = others.submit(os.getpid).result()
+    others.submit({next_call})
+    print(pid, flush=True)
+    threading.Event().wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    other = int(process.stdout.readline())
+    process.kill()
+    try:
+        process.communicate(timeout=60)  # until no process has its output open
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(other, signal.SIGKILL)
