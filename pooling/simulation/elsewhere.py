@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
@@ -57,11 +58,29 @@ class SimulationProcesses:
             executor = ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin, initargs=(ends,))
             self._begun = executor, ends
         executor, _ = self._begun
-        return executor.submit(call, *arguments, **keywords)
+        with _interrupts_blocked():
+            return executor.submit(call, *arguments, **keywords)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """
+    Have processes that begin in this block inherit that SIGINT is blocked: a terminal sends Ctrl-C to them, too.
+
+    A handler that they set themselves would come too late. This process gets its own interrupt at the block's end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(ends: Event) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C here, too; `ends` says when to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where none can be blocked
     _ending.is_wanted = ends.is_set
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -52,6 +52,14 @@ def test_the_end_gives_up_what_is_under_way():
             future.result()
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there are no masks of signals")
+def test_ctrl_c_does_not_reach_a_process_even_while_it_begins():
+    with SimulationProcesses(1) as others:
+        blocked_there = others.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT in blocked_there
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_an_interrupt_ends_the_other_parts_too():
     def interrupt(ended, total):
         raise KeyboardInterrupt
