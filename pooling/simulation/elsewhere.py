@@ -12,6 +12,7 @@ from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from . import _ending
+from .workload import check_whole
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
@@ -28,9 +29,13 @@ class SimulationProcesses:
 
     Args:
         count: How many. Each begins when it is first needed, and takes about a second for that.
+
+    Raises:
+        ConfigurationError: `count` is no whole number of at least 1.
     """
 
     def __init__(self, count: int) -> None:
+        check_whole("count", count, 1)
         self._count = count
         self._begun: tuple[ProcessPoolExecutor, Event] | None = None  # the event says that they have to end
 

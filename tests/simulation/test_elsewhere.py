@@ -11,11 +11,18 @@ from contextlib import suppress
 
 import pytest
 
+from pooling import ConfigurationError
 from pooling.simulation import SimulationProcesses, Workload, simulate
 from tests.platform.programs import ROOT, run
 
 WORKLOAD = Workload(users=30, workers=20, requests=1000)
 ENDLESS = Workload(users=1, workers=1, requests=10**10)  # weeks
+
+
+@pytest.mark.parametrize("count", [0, 1.5])
+def test_a_number_of_processes_that_cannot_be_is_refused(count):
+    with pytest.raises(ConfigurationError, match="count"):
+        SimulationProcesses(count)
 
 
 def test_another_process_finds_the_same():
