@@ -100,15 +100,22 @@ def find_longest_out(name: str, key: Any, ledger: Ledger, now: float, *, of_all:
     return tuple(by_age(found)[:NAMED])
 
 
-def longest_out(found: tuple[Holder, ...], *, of_all: bool) -> str:
+def longest_out(found: tuple[Holder, ...], ledger: Ledger, *, of_all: bool) -> str:
     """What errors say of these borrowers; empty if nothing is out. What is not known is said once."""
     told = [
         f"from {title(holder.pool, holder.key)} {holder}" if of_all else f"{holder}"
         for number, holder in enumerate(found)
         if number == 0 or holder.is_recorded
     ]
+    if not told:
+        return ""
     oldest = "; oldest of all borrowed " if of_all else "; oldest borrowed "
-    return f"{oldest}{', then '.join(told)}" if told else ""
+    text = f"{oldest}{', then '.join(told)}"
+    # A pool with a budget records every borrower, so what is not recorded is of this pool.
+    missed = sum(slot.noted != slot.uses for slot in ledger.out.copy().values())
+    if missed and found[0].is_recorded:
+        text += f"; {missed} more, perhaps older, at unrecorded call sites"
+    return text
 
 
 def timeout_error(
@@ -137,7 +144,7 @@ def timeout_error(
     found = find_longest_out(name, key, ledger, now, of_all=short)
     return PoolTimeoutError(
         f"{title(name, key)}: {wanted} within timeout={timeout} s (step: {step}).\n"
-        f"At that moment: {counts}{longest_out(found, of_all=short)}.\n"
+        f"At that moment: {counts}{longest_out(found, ledger, of_all=short)}.\n"
         f"{_advice(ledger, step, error, counts, short=short, fills=fills)}",
         pool=name,
         key=key,
@@ -201,7 +208,7 @@ def exhausted_error(name: str, key: Any, ledger: Ledger, now: float, *, limit: s
         advice = "Release sooner, raise max_size, or let borrowers wait."
     return PoolExhaustedError(
         f"{title(name, key)}: {why}, and {limit} allows no further waiting (step: {QUEUEING}).\n"
-        f"At that moment: {counts}{longest_out(found, of_all=short)}.\n{advice}",
+        f"At that moment: {counts}{longest_out(found, ledger, of_all=short)}.\n{advice}",
         pool=name,
         key=key,
         step=QUEUEING,

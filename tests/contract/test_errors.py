@@ -358,6 +358,22 @@ async def test_the_place_and_the_request_of_the_oldest_borrower_are_named(side):
     await pool.release(value)
 
 
+@on_both
+async def test_the_oldest_is_said_to_be_the_oldest_known_while_others_may_be_older(side):
+    pool = side.pool(Workshop(side), max_size=2)
+    await pool.release(await pool.acquire())
+    idle = await pool.acquire()  # the loan of an idle resource is not recorded
+    created = await pool.acquire()
+    text = await holder_in_message(pool)
+    assert "s ago at test_errors.py:" in text
+    assert "; 1 more, perhaps older, at unrecorded call sites.\n" in text
+    await pool.release(idle)
+    idle = await pool.acquire()  # from the error on, it is
+    assert "unrecorded" not in await holder_in_message(pool)
+    for value in (idle, created):
+        await pool.release(value)
+
+
 async def test_a_task_that_only_borrows_is_named_and_not_the_loop_that_runs_it():
     async with pooling.AsyncPoolingService(object, max_size=1) as service:
         for _ in range(2):
