@@ -193,13 +193,18 @@ for _make in (contextmanager, asynccontextmanager):
     _MANAGER_MAKERS[_make(len).__code__] = _make  # type: ignore[arg-type]
 
 
+def _is_function(given: Any) -> bool:
+    """Whether it is a function or method. Since Python 3.14 `inspect.isroutine` takes a `functools.partial` for one."""
+    return inspect.isroutine(given) and not isinstance(given, functools.partial)
+
+
 def _inject(function: Any, eager: bool, frame: Any) -> Any:
     if isinstance(function, staticmethod | classmethod):
         return type(function)(_inject(function.__func__, eager, frame))
     remake = _MANAGER_MAKERS.get(getattr(function, "__code__", None))
     if remake is not None:  # what is injected is the generator below, when the manager is entered
         return remake(_inject(function.__wrapped__, eager, frame))
-    if not inspect.isroutine(function):
+    if not _is_function(function):
         raise ConfigurationError(
             f"inject: expected a function or method, not {function!r}. Decorate the function that it calls.",
             field="inject",
@@ -299,7 +304,7 @@ def task(given: Any = None, /, *, name: str | None = None, **values: Any) -> Any
     Raises:
         ConfigurationError: It is a generator function, whose body runs after the call has ended.
     """
-    if inspect.isroutine(given) or isinstance(given, staticmethod | classmethod):
+    if _is_function(given) or isinstance(given, staticmethod | classmethod):
         return _as_task(given, None, None, {})
     return lambda function: _as_task(function, given, name, values)
 
