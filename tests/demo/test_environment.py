@@ -44,8 +44,12 @@ async def test_what_an_interrupt_cuts_short_is_not_logged_but_an_error_is(caplog
     assert [record.message for record in caplog.records] == ["before", "a real one", "afterwards"]
 
 
-def test_a_cancelled_request_is_no_error_of_the_app(caplog):
+def test_a_cancelled_request_is_no_error_of_the_app(caplog, monkeypatch):
     logger = logging.getLogger("uvicorn.error")
+    # A server that ran before in this process may have set both, and those of the logger above.
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    caplog.set_level(logging.ERROR, logger.name)
     with quiet_about_cancelled_requests():
         for error in (asyncio.CancelledError(), ValueError("a real one")):
             logger.error("%r", error, exc_info=error)
