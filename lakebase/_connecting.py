@@ -558,7 +558,9 @@ class Connector(_Connector):
 
         A login that is rejected is tried once more with a new password, since the one at hand may have expired.
         """
-        return run(self.creating())
+        connection: Connection[Any] = run(self.creating())
+        connection.lock = make_lock()  # on Python 3.14 an interrupt may leave the driver's own one locked for ever
+        return connection
 
     def validate(self, value: Connection[Any]) -> bool:
         """As the pool's `check` sees it, and the socket after that."""
