@@ -228,7 +228,7 @@ def assert_it_still_works(record, up, token):
         "sslrootcert": up.environment["PGSSLROOTCERT"],
     }
     assert connect(settings) == "ann@corp.example"
-    # The sockets of all these clients are closed, and none of them has become a session. The gateway sees a moment later
+    # The sockets of all these clients are closed, and none has become a session. The gateway sees a moment later
     # that the last one has gone; one that stayed would have the test run into its timeout.
     while (found := send_order(record.orders_address, record.orders_token, "status"))["open"]:
         pass
