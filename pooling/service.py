@@ -502,12 +502,13 @@ class PoolingService(_Service[T]):
             ReleaseError: The resource is not out (given back twice, or another pool's), or the hook failed.
         """
         ledger = self._ledger
-        if ledger.fast and exc is None:
+        if ledger.plain and exc is None:
             slot = ledger.out.pop(id(value), None)
             if slot is not None:
+                since = slot.taken_at
                 ledger.put(slot)
-                if not ledger.fast:  # read again after the slot was put back: a borrower may have queued meanwhile
-                    self.engine.settle()  # type: ignore[unreachable]
+                if not ledger.fast:  # read after the slot was put back: a borrower may have queued meanwhile
+                    self.engine.came_back(value, since)
                 return
         if not finish(self.engine.give_back(value, exc)):
             self._refuse(value)
@@ -702,10 +703,13 @@ class AsyncPoolingService(_Service[T]):
     def _put_idle(self, value: T) -> bool:
         """Give a resource back if no hook has to run; whether that was done."""
         ledger = self._ledger
-        if ledger.fast and self._backend.loop is _get_running_loop():
+        if ledger.plain and self._backend.loop is _get_running_loop():
             slot = ledger.out.pop(id(value), None)
             if slot is not None:
+                since = slot.taken_at
                 ledger.put(slot)
+                if not ledger.fast:
+                    self.engine.came_back(value, since)
                 return True
         return False
 

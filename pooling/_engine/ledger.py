@@ -238,7 +238,7 @@ class Ledger:
 
     def take(self, now: float, operation: Operation | None = None) -> Slot | None:
         """Take an idle slot for a borrower that has not queued; `None` if others wait or nothing is idle."""
-        if self.state is not RUNNING or any(self.queues):
+        if self.state is not RUNNING or not self.idle or any(self.queues):
             return None
         if self.mixed:
             self._close_outdated(now)
@@ -283,7 +283,11 @@ class Ledger:
         self.settle(now)
 
     def claim(self, waiter: Waiter) -> Slot | None:
-        """Take the slot that was assigned to a waiter, to be held by its operation; `None` if none was."""
+        """
+        *Lock-free, for a waiter that was woken.* Take the slot that was assigned to it; `None` if none was.
+
+        No other thread changes a slot that is assigned.
+        """
         slot, waiter.slot = waiter.slot, None
         if slot is not None:
             slot.state = LIVE
@@ -334,6 +338,12 @@ class Ledger:
             self.idle.insert(0, slot)
         else:
             self.put(slot)
+        self.settle(now)
+
+    def came_back(self, since: float, now: float) -> None:
+        """A borrower has put back a resource, which was taken at `since`, without the lock."""
+        if self.budget is not None:
+            self.budget.use_time.add(now - since)
         self.settle(now)
 
     def drop(self, value: Any, loan: int | None = None) -> None:
@@ -760,6 +770,7 @@ class Ledger:
 
     def _recover(self, slot: Slot, now: float) -> None:
         """Destroy the resource of a lost slot, or order again the work that was lost."""
+        waiter = slot.waiter
         if slot.state in (OPENING, LATE):
             self._leave_opening(slot)
             if slot.value is None:
@@ -767,8 +778,8 @@ class Ledger:
                 slot.state = GONE
             else:  # the create had succeeded
                 self._close(slot, "lost", now)
-        elif slot.state is ASSIGNED and slot.waiter is not None and _is_under_way(slot.waiter.operation):
-            self.outbox.append(Wake(slot.waiter))  # the first wake-up may be lost
+        elif slot.state is ASSIGNED and waiter is not None and _is_under_way(waiter.operation):
+            self.outbox.append(Wake(waiter))  # the first wake-up may be lost
         elif slot.state is CLOSING:
             if slot.operation is None:  # its work item was lost
                 self._await_close(slot)
@@ -779,7 +790,7 @@ class Ledger:
                 slot.state = GONE
         elif slot.state is GONE:
             self._retire(slot)
-        else:
+        elif slot.operation is None or not slot.operation.is_under_way:  # else its waiter has just claimed it
             self._close_lost(slot, now)
 
     def _close_lost(self, slot: Slot, now: float) -> None:

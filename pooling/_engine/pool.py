@@ -187,9 +187,11 @@ class Pool:
         slot = self.ledger.out.get(id(value))
         return -1 if slot is None else slot.uses
 
-    def settle(self) -> None:
-        """Have the ledger settle after a release without the lock."""
-        self.change(self.ledger.settle)
+    def came_back(self, value: Any, since: float) -> None:
+        """See to what follows a release without the lock, of a resource that was taken at `since`."""
+        self.change(self.ledger.came_back, since)
+        if self.wants("on_released"):  # as for some loans only, without the instant of the acquisition
+            self.tell("on_released", value=value, duration=None)
 
     def condemn(self, slot: Slot, reason: str) -> None:
         """Destroy a resource that the caller holds. Does not wait for the destroy."""

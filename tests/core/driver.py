@@ -69,8 +69,8 @@ class Driver:
 
     # -- steps of a borrower -------------------------------------------------
 
-    def queue(self, priority: int = 0, *, first: bool = False) -> Waiter:
-        waiter = Waiter(object(), priority)
+    def queue(self, priority: int = 0, *, first: bool = False, operation: Work | None = None) -> Waiter:
+        waiter = Waiter(object(), priority, operation)
         self.ledger.enqueue(waiter, self.now, first=first)
         return waiter
 

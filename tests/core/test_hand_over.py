@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pooling._engine import ledger
+from pooling._engine.audit import AUDIT_EVERY, find_lost
 from pooling._engine.slots import ASSIGNED, CLOSING, GONE, LIVE, Waiter
 
-from .driver import Driver, filled
+from .driver import Driver, Work, filled
 
 
 def test_the_resource_given_back_last_is_handed_out_first():
@@ -84,6 +86,38 @@ def test_an_assigned_resource_is_its_waiters_after_the_claim():
     assert driver.ledger.claim(waiter) is slot
     assert slot.state == LIVE
     assert slot not in driver.ledger.idle
+
+
+def test_a_waiter_may_claim_late_and_while_the_audit_takes_its_resource_for_lost(monkeypatch):
+    driver, (slot,) = filled(1, max_size=1)
+    waiter = driver.queue(operation=Work())
+    driver.give_back(slot)
+
+    def claimed_meanwhile(*args):
+        found = find_lost(*args)
+        assert found[0] == [slot]
+        driver.borrow(waiter)
+        return found
+
+    driver.ledger.audit(driver.now)
+    driver.now += AUDIT_EVERY
+    monkeypatch.setattr(ledger, "find_lost", claimed_meanwhile)
+    driver.ledger.audit(driver.now)
+    assert slot.state is LIVE
+    assert driver.ledger.out[id(slot.value)] is slot
+    assert not driver.closes()
+
+
+def test_a_waiter_that_does_not_claim_is_woken_again():
+    driver, (slot,) = filled(1, max_size=1)
+    waiter = driver.queue(operation=Work())
+    driver.give_back(slot)
+    assert driver.woken() == [waiter]
+    for _ in range(2):
+        driver.ledger.audit(driver.now)
+        driver.now += AUDIT_EVERY
+    assert driver.woken() == [waiter]
+    assert driver.ledger.claim(waiter) is slot
 
 
 def test_there_is_nothing_to_claim_for_a_waiter_that_was_not_served():

@@ -145,16 +145,16 @@ class Take(Operation[Any]):
         """Wait for the slot that is assigned to this borrower."""
         pool, ledger, waiter = self.pool, self.pool.ledger, self.waiter
         assert waiter is not None
-        if not waiter.is_settled:
-            await pool.wait(waiter, self.deadline)
-        with pool.backend.lock:
-            step = pool.find_waiting_step()
-            self.slot = ledger.claim(waiter)
-            if self.slot is None and waiter.verdict is None:
-                ledger.withdraw(waiter, pool.backend.now())
-        if self.slot is not None:
+        step = QUEUEING
+        if not await pool.wait(waiter, self.deadline):
+            with pool.backend.lock:
+                step = pool.find_waiting_step()
+                if not waiter.is_settled:
+                    ledger.withdraw(waiter, pool.backend.now())
+        self.slot = slot = ledger.claim(waiter)
+        if slot is not None:
             self._mark("served")
-            return self.slot
+            return slot
         self.step = step
         if waiter.verdict is None:
             raise pool.timeout_error(self.timeout, step)
@@ -216,7 +216,7 @@ class Take(Operation[Any]):
                 self._mark("created", slot.born_at)
             pool.ledger.lend(slot, now)
             self._count(None, now)
-        pool.dispatch()
+        pool.arm()
         if FOLLOWERS.are_there:
             FOLLOWERS.ended(self, now, None)
         if pool.wants("on_acquired"):
