@@ -80,7 +80,7 @@ class Borrowed(Generic[CT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
-        if pool.is_direct and pool._is_as_left(conn):  # nothing to commit or to roll back
+        if error is None and pool.is_direct and pool._is_as_left(conn):  # nothing to commit or to roll back
             pool._note_use(monotonic() - self._since)
             pool._hand_back(conn)
             self._held.forget()
@@ -136,7 +136,7 @@ class AsyncBorrowed(Generic[ACT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
-        if pool.is_direct and pool._is_as_left(conn):  # nothing to commit or to roll back
+        if error is None and pool.is_direct and pool._is_as_left(conn):  # nothing to commit or to roll back
             pool._note_use(monotonic() - self._since)
             await pool._hand_back(conn)
             self._held.forget()

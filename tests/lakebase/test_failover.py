@@ -85,7 +85,16 @@ def fail_to_write(pool: Any, demote: Any) -> Any:
     return connection
 
 
-@pytest.mark.parametrize("given", [{}, {"close_returns": True}, {"check_handles": True}, {"session_reset": "discard"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"close_returns": True},
+        {"check_handles": True},
+        {"session_reset": "discard"},
+        {"kwargs": {"autocommit": True}},
+    ],
+)
 def test_the_first_refused_write_costs_the_connection(server, demoted, caplog, given) -> None:
     with create_lakebase_pool(server.lake.config(max_size=2), **given) as pool:
         with pool.connection() as bystander:
@@ -101,9 +110,10 @@ def test_the_first_refused_write_costs_the_connection(server, demoted, caplog, g
             connection.execute(WRITE)
 
 
-async def test_so_it_is_in_asyncio(server, demoted) -> None:
+@pytest.mark.parametrize("autocommit", [False, True])
+async def test_so_it_is_in_asyncio(server, demoted, autocommit) -> None:
     with create_lakebase_pool(server.lake.config()) as watching, watching.connection() as watched:
-        async with create_async_lakebase_pool(server.lake.config()) as pool:
+        async with create_async_lakebase_pool(server.lake.config(), kwargs={"autocommit": autocommit}) as pool:
             with pytest.raises(ReadOnlySqlTransaction):
                 async with pool.connection() as connection:
                     demoted(watched)
