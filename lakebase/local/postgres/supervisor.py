@@ -113,11 +113,12 @@ class Supervisor:
             return False
         pid = os.fork()
         if pid == 0:
+            status = 1
             try:
                 self._enter_namespace()
-            except OSError:
-                os._exit(1)
-            os._exit(0)
+                status = 0
+            finally:
+                os._exit(status)
         return os.waitpid(pid, 0)[1] == 0
 
     def _enter_namespace(self) -> None:
