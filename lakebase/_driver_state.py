@@ -19,7 +19,7 @@ What pools themselves note on a connection begins with `lakebase_`.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -114,13 +114,18 @@ def restoring(connection: Any) -> Steps[bool]:
 
 def replace_adapters(connection: Any, adapters: AdaptersMap) -> None:
     """Have a connection convert values by these, until `put_adapters_back`."""
-    connection.lakebase_adapters, connection._adapters = connection._adapters, adapters
+    connection.lakebase_adapters = connection.adapters
+    _set_adapters(connection, adapters)
 
 
 def put_adapters_back(connection: Any) -> None:
     """Undo `replace_adapters`, if it was called."""
     if "lakebase_adapters" in connection.__dict__:
-        connection._adapters = connection.__dict__.pop("lakebase_adapters")
+        _set_adapters(connection, connection.__dict__.pop("lakebase_adapters"))
+
+
+def _set_adapters(connection: Any, adapters: AdaptersMap) -> None:
+    connection._adapters = adapters
 
 
 @contextmanager
@@ -131,12 +136,14 @@ def noticing_discards(connection: Any) -> Iterator[None]:
     It looks at the outcome of a query when it counts it for the first time only; later ones would leave it with
     names of prepared statements that the server has forgotten.
     """
-    prepared = connection._prepared
-    counts, prepared._counts = prepared._counts, OrderedDict()
+    counts = connection._prepared._counts
+    before = counts.copy()
+    counts.clear()
     try:
         yield
     finally:
-        prepared._counts = counts
+        counts.clear()
+        counts.update(before)
 
 
 class _Beginning:
