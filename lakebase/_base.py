@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack, get_o
 
 from psycopg.pq import TransactionStatus
 
-from pooling import PoolingError, PoolingServiceOptions, ReleaseError, telemetry
+from pooling import PoolingError, PoolingServiceOptions, ReleaseError
 
 from ._connecting import left_open
 from ._driver_state import has_changed, lender_of, noticing_discards, restoring
-from ._failover import is_left_behind, is_refused_write, is_standby
+from ._failover import is_left_behind
 from ._minting import minting
 from ._pool_arguments import (
     CALLBACKS,
@@ -29,6 +29,7 @@ from ._pool_arguments import (
 )
 from ._pool_errors import LakebasePoolClosed, LakebasePoolTimeout, mint_error, mint_timeout, translated
 from ._session_reset import SessionReset, check_session_reset, clearing, take_mark
+from ._sessions import UserLimit
 from ._warm_up import warm_up_for_pool
 from .config import LakebasePoolConfig
 from .credentials import credential_source
@@ -93,7 +94,7 @@ class PoolBase(Generic[C]):
     _connector_class: ClassVar[type[Any]]
     _service_class: ClassVar[type[Any]]
     _connection_class: ClassVar[type[Any]]
-    _plain_class: ClassVar[type[Any]]
+    _of_loans: ClassVar[tuple[Callable[..., Any], ...]]  # methods of a pool that its blocks call
     _of_blocks: ClassVar[tuple[str, ...]]  # methods of a connection that its blocks call
 
     # Annotated, since psycopg_pool's types are narrower or name other things
@@ -119,9 +120,6 @@ class PoolBase(Generic[C]):
 
     # Class attributes until something happens: most pools of many users are looked up and never used.
     usage: float = 0.0
-    #: Whether a password has to be minted before a connection is asked for; see `_put_on_probation`.
-    _mints_first = False
-    _on_resized: Callable[[], None] | None = None  # called after the sizes have changed
     _closed = True
     _opened = False
     _returned_bad = 0
@@ -178,11 +176,11 @@ class PoolBase(Generic[C]):
         options = self._options({**sizes, "timeout": timeout, "max_lifetime": max_lifetime, "max_idle": max_idle})
         if on_crowded is None and budget is not None:
             on_crowded = budget.squeeze
-        connector = self._make_connector(
+        self._connector = self._make_connector(
             conninfo, kwargs, credentials, patience=reconnect_timeout, on_crowded=on_crowded, outage=outage
         )
         make_service = service_class or self._service_class
-        self.service = make_service(connector, options=options, name=name, key=key, **service)
+        self.service = make_service(self._connector, options=options, name=name, key=key, **service)
         self.name = self.service.name
         self._key = key
         if open is None or open:
@@ -190,14 +188,9 @@ class PoolBase(Generic[C]):
 
     def _has_plain_blocks(self) -> bool:
         """Whether neither the class of the pool nor that of its connections changes what a block calls."""
-        of_connections = get_origin(self.connection_class) or self.connection_class  # of `Connection[DictRow]`
-        return all(
-            getattr(kind, name) is getattr(plain, name)
-            for kind, plain, names in (
-                (type(self), self._plain_class, ("getconn", "putconn")),
-                (of_connections, self._connection_class, self._of_blocks),
-            )
-            for name in names
+        kind = get_origin(self.connection_class) or self.connection_class  # of `Connection[DictRow]`
+        return all(getattr(type(self), method.__name__) is method for method in self._of_loans) and all(
+            getattr(kind, name) is getattr(self._connection_class, name) for name in self._of_blocks
         )
 
     def _check_arguments(self, conninfo: object, kwargs: object, budget: object) -> None:
@@ -297,10 +290,6 @@ class PoolBase(Generic[C]):
             return self.service.size
 
     @property
-    def _connector(self) -> Any:
-        return self.service.factory
-
-    @property
     def min_size(self) -> int:
         """Connections kept open."""
         return self.service.options.min_size  # type: ignore[no-any-return]
@@ -340,11 +329,6 @@ class PoolBase(Generic[C]):
     def waiters(self) -> list[Waiting]:
         """Who waits for a connection, longest first. Does not block."""
         return self.service.waiters()  # type: ignore[no-any-return]
-
-    def _note_use(self, seconds: float) -> None:
-        """Count how long a connection was out."""
-        self.usage += seconds
-        telemetry.note_use(self.service, seconds)
 
     def get_stats(self) -> dict[str, int]:
         """
@@ -411,16 +395,6 @@ class PoolBase(Generic[C]):
     def _title(self) -> str:
         return f"pool {self.name!r}" if self._key is None else f"pool {self.name!r} of key {self._key!r}"
 
-    def _put_on_probation(self, on_login: Callable[[], None]) -> None:
-        """
-        Ask for no connection before a password was minted, and call `on_login` after each login.
-
-        For a manager, whose users' tokens are not known before: a connection that is asked for may cost another pool
-        an idle one.
-        """
-        self._mints_first = True
-        self._connector.on_login = on_login
-
     def _minting_first(self, timeout: float | None) -> Steps[float]:
         """While it is on probation: mint a password, within a borrower's timeout, of which what is left is returned."""
         seconds = self.timeout if timeout is None else timeout
@@ -432,16 +406,8 @@ class PoolBase(Generic[C]):
             if not error.is_transient:
                 raise mint_error(error, **facts) from error.__cause__
             raise mint_timeout(error, title=self._title, timeout=seconds, **facts) from error
-        self._mints_first = False
+        self._connector.mints_first = False
         return max(deadline - monotonic(), 0.001)
-
-    def _end_probation(self) -> None:
-        """Call `on_login` no more."""
-        self._connector.on_login = None
-
-    def _forget_credentials(self, source: Callable[[LakebasePoolConfig], CredentialSource]) -> None:
-        """Let go of a minted password. A caller that kept this pool may go on using it, with one of `source`."""
-        self._connector.forget_credentials(source)
 
     def retire(self) -> None:
         """
@@ -451,24 +417,6 @@ class PoolBase(Generic[C]):
         """
         self._closed = True
         self.service.retire()
-
-    def _is_left_behind(self, conn: Any, error: BaseException) -> bool:
-        """
-        Whether a failover has left a connection with a server that takes no more writes, as this error of it shows.
-
-        Such a connection is to be closed. If the server has become a standby, so are all others of the pool.
-        """
-        if self._reads_only or not is_refused_write(error) or not is_left_behind(conn):
-            return False
-        logger.warning("discarding a connection whose server takes no more writes: %s", conn)
-        self._connector.doubt_host()
-        if is_standby(conn):
-            self.service.expire()
-        return True
-
-    @property
-    def _reads_only(self) -> bool:
-        return self.config is not None and self.config.read_only
 
     def _returning(self, conn: Any) -> Steps[None]:
         """Give back a connection that is not as it was left: it is made so first, and closed if that is impossible."""
@@ -498,13 +446,14 @@ class PoolBase(Generic[C]):
 
     def _change_sizes(self, minimum: int, maximum: int | None) -> None:
         self.service.resize(*checked_sizes(minimum, maximum))
-        if self._on_resized is not None:
-            self._on_resized()
+        if isinstance(self.service.budget, UserLimit):
+            self.service.budget.fit()
 
     def _cleaning(self, conn: Any) -> Steps[bool]:
         """Bring a connection back to idle; whether that worked."""
         status = conn.pgconn.transaction_status
-        if status == TransactionStatus.INERROR and not self._reads_only and is_left_behind(conn):
+        reads_only = self.config is not None and self.config.read_only
+        if status == TransactionStatus.INERROR and not reads_only and is_left_behind(conn):
             logger.warning("closing returned connection, whose server takes no more writes: %s", conn)
             self._connector.doubt_host()
             return False

@@ -121,6 +121,7 @@ class _Connector(PoolFactory[Any]):
     _is_given_up = False
     _has_schema = False
     on_login: Callable[[], None] | None = None  # called after each login
+    mints_first = False  # whether a password has to be minted before a connection is asked for
     _doubts_host = False
     is_checking = False  # whether dead connections are logged
     doing = CONNECTING  # what the latest attempt was doing
@@ -166,6 +167,16 @@ class _Connector(PoolFactory[Any]):
         """Let go of the source of passwords and of what it has minted; a further connect takes one of `source`."""
         if self._credentials is not None:
             self._credentials = source
+
+    def put_on_probation(self, on_login: Callable[[], None]) -> None:
+        """
+        Ask for no connection before a password was minted, and call `on_login` after each login.
+
+        For a manager, whose users' tokens are not known before: a connection that is asked for may cost another pool
+        an idle one.
+        """
+        self.mints_first = True
+        self.on_login = on_login
 
     def arguments(self, kwargs: Any) -> dict[str, Any]:
         """The driver's arguments for one more connection."""

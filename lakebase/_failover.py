@@ -7,15 +7,18 @@ answer to any statement (Postgres 14 and later), so that looking takes no round 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-__all__ = ["is_left_behind", "is_refused_write", "is_standby", "note_writability"]
+__all__ = ["is_left_behind", "is_standby", "note_refused_write", "note_writability"]
+
+logger = logging.getLogger("lakebase")
 
 _STANDBY, _READ_ONLY = b"in_hot_standby", b"default_transaction_read_only"
 _SQLSTATE = "25006"  # read_only_sql_transaction
 
 
-def is_refused_write(error: BaseException | None) -> bool:
+def _is_refused_write(error: BaseException | None) -> bool:
     """Whether a server has refused to write, in a transaction or session that may only read."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -48,3 +51,19 @@ def is_left_behind(connection: Any) -> bool:
     if sessions is None:
         return connection.read_only is not True
     return is_standby(connection) or (sessions == b"on" and not connection.lakebase_began_read_only)
+
+
+def note_refused_write(pool: Any, connection: Any, error: BaseException) -> bool:
+    """
+    Whether an error of a borrower shows that a failover has left the connection behind, which is to be closed then.
+
+    If the server has become a standby, the pool's other connections are closed as well.
+    """
+    reads_only = pool.config is not None and pool.config.read_only
+    if reads_only or not _is_refused_write(error) or not is_left_behind(connection):
+        return False
+    logger.warning("discarding a connection whose server takes no more writes: %s", connection)
+    pool.service.factory.doubt_host()
+    if is_standby(connection):
+        pool.service.expire()
+    return True

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pooling import PoolBudget
+from pooling import PoolBudget
 
 __pooling_internal__ = True
 
 #: Most proven sessions of one user; for one more, the least recently used is dropped.
 MOST_SESSIONS = 32
+_SHARED_BY_SESSIONS = "All sessions of a user share max_size: raise it, or give connections back sooner."
 
 
 class User:
@@ -37,7 +37,7 @@ class User:
         self.key = key
         self.sessions: tuple[Session, ...] = ()
         self.latest: Session | None = None
-        self.limit: PoolBudget | None = None
+        self.limit: UserLimit | None = None
 
     @property
     def proven(self) -> list[Session]:
@@ -54,17 +54,25 @@ class User:
         self.sessions = (*others, session)
         session.note_use()
 
-    def fit_limit(self) -> None:
-        """Let the limit be the largest `max_size` of a session, after one was resized."""
-        largest = max((session.pool.max_size for session in self.sessions), default=None)
-        if self.limit is not None and largest is not None and largest != self.limit.max_total:
-            self.limit.resize(largest)
-
     def forget(self, session: Session) -> None:
         """Remove a session."""
         self.sessions = tuple(other for other in self.sessions if other is not session)
         if self.latest is session:
             self.latest = next(reversed(self.proven or self.sessions), None)
+
+
+class UserLimit(PoolBudget):
+    """The limit that all sessions of a user share: the largest `max_size` of one of them."""
+
+    def __init__(self, user: User, max_total: float, *, within: PoolBudget) -> None:
+        super().__init__(max_total, within=within, advice=_SHARED_BY_SESSIONS)
+        self._user = user
+
+    def fit(self) -> None:
+        """Be the largest `max_size` again, after a session's pool was resized."""
+        largest = max((session.pool.max_size for session in self._user.sessions), default=self.max_total)
+        if largest != self.max_total:
+            self.resize(largest)
 
 
 class Session:
@@ -87,6 +95,11 @@ class Session:
         self.pool = pool
         self.is_proven = is_proven
         self.place = user.key, fingerprint
+
+    @property
+    def connector(self) -> Any:
+        """What makes the pool's connections, and knows how they log in."""
+        return self.pool.service.factory
 
     def note_use(self) -> None:
         """Let it be the user's latest session, unless it is unproven and another one is not."""

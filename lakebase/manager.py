@@ -31,7 +31,7 @@ from pooling.locks import make_rlock
 
 from ._connecting import Outage
 from ._pool_arguments import CALLBACKS, SharedArguments, check_callables
-from ._sessions import MOST_SESSIONS, Session, User, sum_of
+from ._sessions import MOST_SESSIONS, Session, User, UserLimit, sum_of
 from ._telemetry import POOL_NAME, ROTATIONS
 from ._warm_up import warm_up_for_users
 from .config import LakebasePoolConfig
@@ -54,7 +54,6 @@ P = TypeVar("P", bound="LakebasePool[Any] | AsyncLakebasePool[Any]")
 
 #: The defaults of a user's pool, as in Databricks AppKit: a person has few requests at once, and goes away.
 PER_USER: dict[str, Any] = {"max_size": 3, "max_idle": 30.0}
-_SHARED_BY_SESSIONS = "All sessions of a user share max_size: raise it, or give connections back sooner."
 
 _all: weakref.WeakSet[_Manager[Any, Any]] = weakref.WeakSet()
 
@@ -278,7 +277,7 @@ class _Manager(Generic[C, P]):
                 user, fingerprint, self._make_pool(user, config, "call for_user again"), is_proven=is_proven
             )
             if not is_proven:
-                session.pool._put_on_probation(partial(self._prove, session))
+                session.connector.put_on_probation(partial(self._prove, session))
             if old is not None:
                 self._end(old, keeps_credentials=True)
             self._add(session)
@@ -314,14 +313,13 @@ class _Manager(Generic[C, P]):
         if others := user.sessions:
             sizes = [config.max_size, *(each.pool.max_size for each in others)]
             if user.limit is None:
-                user.limit = PoolBudget(max(sizes), within=self.budget, advice=_SHARED_BY_SESSIONS)
+                user.limit = UserLimit(user, max(sizes), within=self.budget)
             for each in others:
                 each.pool.service.count_in(user.limit)
-                each.pool._on_resized = user.fit_limit
             if user.limit.max_total < max(sizes):
                 user.limit.resize(max(sizes))
         limit: dict[str, Any] = {} if user.limit is None else {"budget": user.limit}
-        made: P = self._pool_class(
+        return self._pool_class(  # type: ignore[no-any-return]
             config=config,
             # A token is minted for the first connection: many a pool is looked up and never used.
             credentials=self._source_of if config.password is None else None,
@@ -330,9 +328,6 @@ class _Manager(Generic[C, P]):
             **limit,
             **self._pool_arguments,
         )
-        if user.limit is not None:
-            made._on_resized = user.fit_limit
-        return made
 
     def _note_rotation(self) -> None:
         self._rotations += 1
@@ -365,7 +360,7 @@ class _Manager(Generic[C, P]):
                 return
             earlier = user.proven
             session.is_proven = True
-            session.pool._end_probation()
+            session.connector.on_login = None
             session.note_use()
             self._keyed.confirm(session.place)
             if earlier:
@@ -415,7 +410,7 @@ class _Manager(Generic[C, P]):
             self._credentials.forget(config)
         # A caller that kept it may go on using it, unless it is closed; its waiters may need a connection still.
         if session.is_proven and not session.pool.service.pending:
-            session.pool._forget_credentials(self._source_of_dropped)
+            session.connector.forget_credentials(self._source_of_dropped)
 
     def expire(self, key: Hashable | None = None) -> None:
         """

@@ -16,11 +16,20 @@ from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool.abc import ACT, CT
 
-from pooling import AsyncPooledValue, AsyncPoolingService, PooledValue, PoolingError, PoolingService, ReleaseError
+from pooling import (
+    AsyncPooledValue,
+    AsyncPoolingService,
+    PooledValue,
+    PoolingError,
+    PoolingService,
+    ReleaseError,
+    telemetry,
+)
 
 from ._base import PoolBase
 from ._connecting import AsyncConnector, Connector
 from ._driver_state import drop_socket
+from ._failover import note_refused_write
 from ._handles import lend, lent, revoke
 from ._pool_arguments import PoolOverrides, split_overrides
 from ._session_reset import ending_block
@@ -63,14 +72,15 @@ class Borrowed(Generic[CT]):
         return call
 
     def __enter__(self) -> CT:
+        pool = self._pool
         held: PooledValue[CT]
-        held = self._held = PooledValue.expected(self._pool.service)
-        conn = self._conn = held.value = self._pool.getconn(timeout=self._timeout)
-        if self._pool.check_handles:
+        held = self._held = PooledValue.expected(pool.service)
+        conn = self._conn = held.value = pool.getconn(timeout=self._timeout)
+        if pool.check_handles:
             held.value = lent(conn)
         held.note_loan()
         self._since = monotonic()
-        return conn if self._pool.is_direct else conn.__enter__()
+        return conn if pool.is_direct else conn.__enter__()
 
     def checkpoint(self) -> None:
         """Commit, before a request's answer goes out; the connection stays with its borrower."""
@@ -80,21 +90,24 @@ class Borrowed(Generic[CT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
-        if error is None and pool.is_direct and pool._is_as_left(conn):  # nothing to commit or to roll back
-            pool._note_use(monotonic() - self._since)
-            pool._hand_back(conn)
-            self._held.forget()
-            return False
+        is_as_left = error is None and pool.is_direct and pool._is_as_left(conn)
         try:
-            if pool.session_reset is None:
+            if is_as_left:
+                pass  # nothing to commit
+            elif pool.session_reset is None:
                 conn.__exit__(kind, error, at)  # commits, or rolls back
             else:
                 run(ending_block(conn, error))
         finally:
-            if error is not None and pool._is_left_behind(conn, error):
+            if error is not None and note_refused_write(pool, conn, error):
                 drop_socket(conn)
-            pool._note_use(monotonic() - self._since)
-            pool.putconn(conn)
+            seconds = monotonic() - self._since
+            pool.usage += seconds
+            telemetry.note_use(pool.service, seconds)
+            if is_as_left:
+                pool._hand_back(conn)
+            else:
+                pool.putconn(conn)
             self._held.forget()
         return False
 
@@ -119,14 +132,15 @@ class AsyncBorrowed(Generic[ACT]):
         return call
 
     async def __aenter__(self) -> ACT:
+        pool = self._pool
         held: AsyncPooledValue[ACT]
-        held = self._held = AsyncPooledValue.expected(self._pool.service)
-        conn = self._conn = held.value = await self._pool.getconn(timeout=self._timeout)
-        if self._pool.check_handles:
+        held = self._held = AsyncPooledValue.expected(pool.service)
+        conn = self._conn = held.value = await pool.getconn(timeout=self._timeout)
+        if pool.check_handles:
             held.value = lent(conn)
         held.note_loan()
         self._since = monotonic()
-        return conn if self._pool.is_direct else await conn.__aenter__()
+        return conn if pool.is_direct else await conn.__aenter__()
 
     async def checkpoint(self) -> None:
         """As `Borrowed.checkpoint`."""
@@ -136,21 +150,24 @@ class AsyncBorrowed(Generic[ACT]):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> Literal[False]:
         pool, conn = self._pool, self._conn
-        if error is None and pool.is_direct and pool._is_as_left(conn):  # nothing to commit or to roll back
-            pool._note_use(monotonic() - self._since)
-            await pool._hand_back(conn)
-            self._held.forget()
-            return False
+        is_as_left = error is None and pool.is_direct and pool._is_as_left(conn)
         try:
-            if pool.session_reset is None:
+            if is_as_left:
+                pass  # nothing to commit
+            elif pool.session_reset is None:
                 await conn.__aexit__(kind, error, at)
             else:
                 await arun(ending_block(conn, error))
         finally:
-            if error is not None and pool._is_left_behind(conn, error):
+            if error is not None and note_refused_write(pool, conn, error):
                 drop_socket(conn)
-            pool._note_use(monotonic() - self._since)
-            await pool.putconn(conn)
+            seconds = monotonic() - self._since
+            pool.usage += seconds
+            telemetry.note_use(pool.service, seconds)
+            if is_as_left:
+                await pool._hand_back(conn)
+            else:
+                await pool.putconn(conn)
             self._held.forget()
         return False
 
@@ -281,7 +298,7 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
             self._check_open()
         if timeout is not None:
             self._check_timeout(timeout)
-        if self._mints_first:
+        if self._connector.mints_first:
             timeout = run(self._minting_first(timeout))
         try:
             conn = self.service.acquire(timeout=timeout)
@@ -308,6 +325,8 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         else:
             conn._pool = None
             run(self._returning(conn))
+
+    _of_loans = (getconn, putconn)  # what its blocks call, unless a subclass has its own
 
     def _hand_back(self, conn: CT) -> None:
         """Give a connection back that `_is_as_left`."""
@@ -402,7 +421,7 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
             self._check_open()
         if timeout is not None:
             self._check_timeout(timeout)
-        if self._mints_first:
+        if self._connector.mints_first:
             timeout = await arun(self._minting_first(timeout))
         try:
             conn = await self.service.acquire(timeout=timeout)
@@ -422,6 +441,8 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         else:
             conn._pool = None
             await arun(self._returning(conn))
+
+    _of_loans = (getconn, putconn)  # what its blocks call, unless a subclass has its own
 
     async def _hand_back(self, conn: ACT) -> None:
         """As `LakebasePool._hand_back`."""
@@ -463,10 +484,6 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
         await self.close()
-
-
-LakebasePool._plain_class = LakebasePool
-AsyncLakebasePool._plain_class = AsyncLakebasePool
 
 
 def create_lakebase_pool(

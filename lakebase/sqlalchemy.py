@@ -25,6 +25,7 @@ from sqlalchemy.util import await_only
 
 from ._checkpoint import has_to_commit
 from ._driver_state import drop_socket, lender_of, put_adapters_back, remember, replace_adapters, restoring
+from ._failover import note_refused_write
 from ._pool_errors import LakebasePoolTimeout, LakebaseTooManyRequests
 from ._steps import arun, run
 from .errors import ConfigurationError
@@ -273,7 +274,7 @@ class _OnPool:
             return False
         driver = getattr(connection, "driver_connection", connection)  # SQLAlchemy's own has one
         pool = lender_of(driver)
-        return isinstance(pool, (LakebasePool, AsyncLakebasePool)) and pool._is_left_behind(driver, e)
+        return isinstance(pool, (LakebasePool, AsyncLakebasePool)) and note_refused_write(pool, driver, e)
 
     def _adapt(self, driver: Any) -> None:
         """Have a connection convert values as the engine's options say, on top of what the pool's `configure` did."""

@@ -236,7 +236,7 @@ def test_headers_that_name_no_user_hide_their_token(more: dict[str, str]) -> Non
 async def test_a_cancelled_login_hides_its_password(lakebase_user) -> None:
     pool = create_async_lakebase_pool(lakebase_user.config(token=None, endpoint=None, password=SECRET))
     with lakebase_user.lake.hang(user=lakebase_user.name):
-        waiting = asyncio.create_task(pool._connector.create())
+        waiting = asyncio.create_task(pool.service.factory.create())
         await asyncio.to_thread(lakebase_user.lake.wait_for_connections, 0, lakebase_user.name)
         await asyncio.sleep(0.2)  # sleeps: until the driver waits for the server
         waiting.cancel()

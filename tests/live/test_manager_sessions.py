@@ -314,7 +314,7 @@ async def test_a_borrower_waits_for_a_mint_no_longer_than_its_timeout(side, lake
 def test_an_identity_that_the_app_vouches_for_needs_no_proof_and_shares_no_tokens_pool():
     manager = LakebasePoolManager({**ENDPOINT, "endpoint": None, "password": "p"}, max_pools=1)
     vouched = manager.for_user(UserIdentity("ann"))
-    assert not vouched._mints_first
+    assert not vouched.service.factory.mints_first
     assert manager.for_user(UserIdentity("ann")) is vouched is manager.get_pool("ann")
 
 
