@@ -67,6 +67,7 @@ _UNDER_WAY = ("_num_transactions", "_pipeline", "_tpc")
 
 _look = attrgetter(*_SETTINGS.values(), *_HANDLERS, _ARRIVED, *_UNDER_WAY)
 _look_under_way = attrgetter(*_UNDER_WAY)
+_look_at_counts = attrgetter("_prepared._counts")  # of queries that it has seen
 
 
 def remember(connection: Any) -> None:
@@ -136,7 +137,7 @@ def noticing_discards(connection: Any) -> Iterator[None]:
     It looks at the outcome of a query when it counts it for the first time only; later ones would leave it with
     names of prepared statements that the server has forgotten.
     """
-    counts = connection._prepared._counts
+    counts = _look_at_counts(connection)
     before = counts.copy()
     counts.clear()
     try:
