@@ -98,23 +98,20 @@ class LocalSource:
         self._record = record
 
     @classmethod
-    def find(cls) -> LocalSource:
+    def find(cls, name: str | None) -> LocalSource:
         """
-        The one that runs.
+        The one that is named, else the only one.
 
         Raises:
-            SourceError: None runs.
+            SourceError: There is none, or several of them.
         """
         from .local.errors import LocalLakebaseError
-        from .local.registry import find_records
+        from .local.registry import find_record
 
         try:
-            records = find_records()
+            return cls(find_record(name))
         except LocalLakebaseError as error:
-            raise SourceError(str(error)) from error
-        if not records:
-            raise SourceError("give the address of an app's live page; no local Lakebase runs (`lakebase local up`)")
-        return cls(records[0])
+            raise SourceError(f"{error}. For an app, give the address of its live page") from error
 
     def read(self, *, sort: str) -> dict[str, Any]:
         """As in `Source`."""

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the app has its live page, such as http://127.0.0.1:8000/pools/; "
         "without it, the local Lakebase that runs on this machine",
     )  # fmt: skip
+    parser.add_argument("--name", help="which local Lakebase (default: the only one)")
     parser.add_argument("--once", action="store_true", help="print it once, for scripts, and exit")
     parser.add_argument(
         "--interval", type=_interval, default=1.0, metavar="S", help="seconds between two looks (default: 1)"
@@ -68,10 +69,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _source(arguments: argparse.Namespace) -> Source:
-    from ._top_source import LocalSource, PageSource
+    from ._top_source import LocalSource, PageSource, SourceError
 
     if arguments.url is None:
-        return LocalSource.find()
+        return LocalSource.find(arguments.name)
+    if arguments.name is not None:
+        raise SourceError("give the address of a live page, or --name for a local Lakebase; both were given")
     headers: dict[str, str] = dict(arguments.header)
     if token := os.environ.get(TOKEN):
         headers.setdefault("Authorization", f"Bearer {token}")

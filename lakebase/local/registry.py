@@ -15,7 +15,7 @@ from typing import Any
 from .errors import LocalLakebaseError
 from .files import write_private
 
-__all__ = ["DEFAULT_NAME", "Claim", "Record", "claim_name", "find_records"]
+__all__ = ["DEFAULT_NAME", "Claim", "Record", "claim_name", "find_record", "find_records"]
 
 DEFAULT_NAME = "local"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -110,6 +110,27 @@ def find_records() -> list[Record]:
                 path.with_suffix(suffix).unlink(missing_ok=True)
             lock.close()
     return sorted(found, key=lambda record: record.name)
+
+
+def find_record(name: str | None = None) -> Record:
+    """
+    The record of the one that is named, else of the only one.
+
+    Raises:
+        LocalLakebaseError: There is none, or several of them.
+    """
+    running = find_records()
+    names = ", ".join(record.name for record in running)
+    if name is not None:
+        for record in running:
+            if record.name == name:
+                return record
+        raise LocalLakebaseError(f"no local Lakebase {name!r} runs ({f'there run: {names}' if names else 'none does'})")
+    if not running:
+        raise LocalLakebaseError("no local Lakebase runs: `lakebase local up` starts one")
+    if len(running) > 1:
+        raise LocalLakebaseError(f"several local Lakebases run ({names}): say which, as --name {running[0].name}")
+    return running[0]
 
 
 def _folder(*, create: bool = True) -> Path:

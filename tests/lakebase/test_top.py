@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -158,31 +158,44 @@ def read_until(fd, is_enough):
     return seen
 
 
+@contextmanager
+def running_as(name, orders):
+    """Let commands find a local Lakebase by this name."""
+    fields = {**dict.fromkeys(Record.__dataclass_fields__, ""), "name": name, "pid": os.getpid()}
+    with claim_name(name) as claim:
+        claim.publish(Record(**{**fields, "orders_address": orders.address, "orders_token": orders.token}))
+        yield
+
+
 def test_without_an_address_it_shows_a_local_lakebase(lakebase_local, short_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
     assert main(["top", "--once"]) == 2
-    assert "no local Lakebase runs" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "lakebase top: no local Lakebase runs: `lakebase local up` starts one. "
+        "For an app, give the address of its live page\n"
+    )
     user = "top@corp.example"
     lakebase_local.add_user(user)
-    with OrderServer(lakebase_local) as orders, claim_name("topped") as claim:
-        fields = dict.fromkeys(Record.__dataclass_fields__, "")
-        claim.publish(
-            Record(
-                **{
-                    **fields,
-                    "name": "topped",
-                    "pid": os.getpid(),
-                    "orders_address": orders.address,
-                    "orders_token": orders.token,
-                }
-            )
-        )
-        with connection_of(lakebase_local, user):
-            assert main(["top", "--once"]) == 0
+    with OrderServer(lakebase_local) as orders, running_as("topped", orders), connection_of(lakebase_local, user):
+        assert main(["top", "--once"]) == 0
     printed = capsys.readouterr().out
     assert "local Lakebase 'topped'" in printed
     assert re.search(rf"{user}\s+█\s+1\s+1\s+1", printed)
     assert orders.token not in printed
+
+
+def test_of_several_local_lakebases_it_shows_the_one_that_is_named(lakebase_local, short_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
+    with OrderServer(lakebase_local) as orders, running_as("one", orders), running_as("two", orders):
+        for arguments, words in (
+            ([], "several local Lakebases run (one, two): say which, as --name one"),
+            (["--name", "three"], "no local Lakebase 'three' runs (there run: one, two)"),
+            (["http://127.0.0.1:9/", "--name", "one"], "both were given"),
+        ):
+            assert main(["top", "--once", *arguments]) == 2
+            assert words in capsys.readouterr().err
+        assert main(["top", "--once", "--name", "two"]) == 0
+    assert "local Lakebase 'two'" in capsys.readouterr().out
 
 
 def connection_of(lake, user):

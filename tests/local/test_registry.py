@@ -28,7 +28,7 @@ def test_two_at_once_do_not_clash(home):
         status, _, errors = lakebase("local", "down")
         assert (status, errors) == (
             1,
-            "lakebase local down: several run (local, local-2): say which, as --name local\n",
+            "lakebase local down: several local Lakebases run (local, local-2): say which, as --name local\n",
         )
         assert lakebase("local", "down", "local-2")[:2] == (0, "local-2: stopped\n")
         assert lakebase("local", "status")[1].startswith("local: ACTIVE")

@@ -10,36 +10,14 @@ from typing import TYPE_CHECKING, Any
 from ..environments import write_environment
 from ..errors import LocalLakebaseError
 from ..order_client import send_order
-from ..registry import Record, find_records
+from ..registry import find_record, find_records
 
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["down", "env", "find_record", "status", "suspend", "token"]
+__all__ = ["down", "env", "status", "suspend", "token"]
 
 _STOP_TIMEOUT = 30.0
-
-
-def find_record(arguments: argparse.Namespace) -> Record:
-    """
-    The local Lakebase that a command is for: the one that is named, else the only one.
-
-    Raises:
-        LocalLakebaseError: There is none, or several of them.
-    """
-    name = _name(arguments)
-    running = find_records()
-    if name is not None:
-        for record in running:
-            if record.name == name:
-                return record
-        there = f"there run: {_names(running)}" if running else "none does"
-        raise LocalLakebaseError(f"no local Lakebase {name!r} runs ({there})")
-    if not running:
-        raise LocalLakebaseError("no local Lakebase runs: `lakebase local up` starts one")
-    if len(running) > 1:
-        raise LocalLakebaseError(f"several run ({_names(running)}): say which, as --name {running[0].name}")
-    return running[0]
 
 
 def _name(arguments: argparse.Namespace) -> str | None:
@@ -50,17 +28,13 @@ def _name(arguments: argparse.Namespace) -> str | None:
 
 
 def _order(arguments: argparse.Namespace, what: str, **values: Any) -> dict[str, Any]:
-    record = find_record(arguments)
+    record = find_record(_name(arguments))
     return send_order(record.orders_address, record.orders_token, what, **values)
-
-
-def _names(running: list[Record]) -> str:
-    return ", ".join(record.name for record in running)
 
 
 def status(arguments: argparse.Namespace) -> int:
     """Say what is running, and return 0, or 3 if nothing is."""
-    running = [find_record(arguments)] if _name(arguments) else find_records()
+    running = [find_record(_name(arguments))] if _name(arguments) else find_records()
     for record in running:
         found = send_order(record.orders_address, record.orders_token, "status")
         print(f"{record.name}: {found['state']}, process {record.pid}")
@@ -79,7 +53,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def down(arguments: argparse.Namespace) -> int:
     """Stop one, or all, and return 0 once they have stopped."""
-    for record in find_records() if arguments.all else [find_record(arguments)]:
+    for record in find_records() if arguments.all else [find_record(_name(arguments))]:
         try:
             os.kill(record.pid, signal.SIGTERM)
         except ProcessLookupError:
@@ -112,7 +86,7 @@ def token(arguments: argparse.Namespace) -> int:
 
 def suspend(arguments: argparse.Namespace) -> int:
     """Scale to zero, and return 0."""
-    record = find_record(arguments)
+    record = find_record(_name(arguments))
     found = send_order(record.orders_address, record.orders_token, "suspend", wake_after=arguments.wake_after)
     print(f"{record.name}: {found['state']}")
     return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import LocalLakebaseError
 from ..order_client import send_order
-from .commands import find_record
+from ..registry import find_record
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Become psql."""
     from ..postgres import environment_without_libpq, find_binaries
 
-    record = find_record(arguments)
+    record = find_record(arguments.name)
     user = arguments.user or record.admin
     # This order adds the user, if missing.
     found = send_order(record.orders_address, record.orders_token, "environment", client="psql", user=user)
