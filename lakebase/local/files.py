@@ -42,7 +42,7 @@ def name_data_dir_in_errors(data_dir: Path | None) -> Iterator[None]:
         if data_dir is None:
             raise
         raise LocalLakebaseError(
-            f"data_dir {str(data_dir)!r} cannot be used: {error.strerror or error}. Give a directory that belongs to "
+            f"data_dir={str(data_dir)!r} cannot be used: {error.strerror or error}. Give a directory that belongs to "
             "this user, or one that can be made"
         ) from error
 
@@ -62,6 +62,6 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LocalLakebaseError(
-                f"data_dir {str(data_dir)!r} is in use by another local Lakebase: stop that one, or give another"
+                f"data_dir={str(data_dir)!r} is in use by another local Lakebase: stop that one, or give another"
             ) from error
         yield

@@ -104,11 +104,10 @@ def test_a_taken_port_is_one_line(home):
         }
         for option, port in taken.items():
             status, text, errors = lakebase("local", "up", option, port)
-            name = option.removeprefix("--").replace("-", "_")
             assert (status, text) == (1, "")
             assert errors == (
                 f"lakebase local up: cannot listen on 127.0.0.1:{port}: Address already in use. "
-                f"Give another {name}=, or 0 for any free one\n"
+                f"Give another {option}, or 0 for any free one\n"
             )
         assert lakebase("local", "status")[1].startswith("local: ACTIVE")
 
@@ -141,12 +140,12 @@ def test_with_a_data_directory_the_next_run_has_the_same_tokens_and_data(home):
 
 def test_arguments_that_cannot_work_are_one_line(home):
     for arguments, words in (
-        (("up", "--port", "70000"), "port=70000"),
-        (("up", "--postgres", "/nowhere"), "no Postgres found for postgres='/nowhere'"),
+        (("up", "--port", "70000"), "--port 70000: expected 0 to 65535"),
+        (("up", "--postgres", "/nowhere"), "no Postgres found for --postgres '/nowhere'"),
         (("up", "--name", "../x"), "'../x' is no name"),
-        (("up", "--data-dir", "/etc/passwd"), "data_dir '/etc/passwd' cannot be used: "),
-        (("up", "--data-dir", "/proc/x"), "data_dir '/proc/x' cannot be used: "),
-        (("up", "--wake-after", "nan"), "wake_after=nan: expected seconds"),
+        (("up", "--data-dir", "/etc/passwd"), "--data-dir '/etc/passwd' cannot be used: "),
+        (("up", "--data-dir", "/proc/x"), "--data-dir '/proc/x' cannot be used: "),
+        (("up", "--wake-after", "nan"), "--wake-after nan: expected seconds"),
         (("up", "--user", ""), "'' is no name of a role or user"),
         (("up", "--user", "pg_x"), "'pg_x' is no name of a role or user: Postgres keeps this name to itself"),
         (("down",), "no local Lakebase runs: `lakebase local up` starts one"),

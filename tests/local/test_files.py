@@ -33,6 +33,6 @@ def test_a_data_directory_that_cannot_be_used_is_named_and_nothing_stays(own_tem
     file = tmp_path / "file"
     file.touch()
     for impossible in (file, file / "below", Path("/proc/x")):
-        with pytest.raises(LocalLakebaseError, match=f"data_dir '{impossible}' cannot be used: "):
+        with pytest.raises(LocalLakebaseError, match=f"data_dir='{impossible}' cannot be used: "):
             LocalLakebase(impossible).start()
     assert temporary_directories() == set()

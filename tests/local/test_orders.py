@@ -54,7 +54,7 @@ def test_an_order_that_cannot_be_carried_out_is_one_line(home):
             (("token", ""), "'' is no name of a role or user"),
             (("token", "pg_x", "--password"), "'pg_x' is no name of a role or user: Postgres keeps"),
             (("psql", "--user", "pg_x"), "'pg_x' is no name of a role or user: Postgres keeps"),
-            (("suspend", "--wake-after", "nan"), "wake_after=nan: expected seconds"),
+            (("suspend", "--wake-after", "nan"), "--wake-after nan: expected seconds"),
         ):
             status, text, errors = lakebase("local", *arguments)
             assert (status, text) == (1, "")

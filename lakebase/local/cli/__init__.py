@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, get_args
 
@@ -90,6 +91,17 @@ def main(arguments: argparse.Namespace) -> int:
         raise  # the output was closed, as by `head`
     except (LocalLakebaseError, ValueError, OSError) as error:
         # On one line: libpq's messages have several.
-        print(f"lakebase local {arguments.local_command}: {' '.join(str(error).split())}", file=sys.stderr)
+        text = _with_options(" ".join(str(error).split()), arguments)
+        print(f"lakebase local {arguments.local_command}: {text}", file=sys.stderr)
         return 1
     return status
+
+
+def _with_options(text: str, arguments: argparse.Namespace) -> str:
+    """What Python says of its arguments, as `port=80`, with the options of the command line in their place."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
+
+    return re.sub(rf"\b({'|'.join(vars(arguments))})=([^\s,:.]?)", option, text)

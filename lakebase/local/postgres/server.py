@@ -183,8 +183,8 @@ class OwnPostgres:
         found = (self._data / "PG_VERSION").read_text(encoding="ascii").strip()
         if found != str(self.version):
             raise LocalLakebaseError(
-                f"data_dir was made by Postgres {found}, and this is Postgres {self.version} ({self._binaries}). "
-                "Give another data_dir, or name the binaries of that version by postgres="
+                f"data_dir= has data of Postgres {found}, and this is Postgres {self.version} ({self._binaries}). "
+                "Give another data_dir=, or name the binaries of that version by postgres="
             )
 
     def _settings(self) -> list[str]:
