@@ -80,11 +80,16 @@ class Outage:
         self._lock = make_lock()
 
     def is_known(self, now: float) -> bool:
-        """Note a failed attempt; whether one failed not long before."""
+        """Note a failed attempt; whether one failed not long before, and none has succeeded since."""
         with self._lock:
             is_known = now - self._failed_at <= LONGEST_PAUSE
             self._failed_at = now
         return is_known
+
+    def end(self) -> None:
+        """Note that an attempt has succeeded: the next failure begins another outage."""
+        with self._lock:
+            self._failed_at = -math.inf
 
     def after_fork(self) -> None:
         """In the child of a fork: another thread of the parent may have held the lock."""
@@ -235,6 +240,8 @@ class _Connector(PoolFactory[Any]):
             yield from self.noting(error)
             raise
         self._failing_since = None
+        if self.outage is not None:
+            self.outage.end()
         if self.on_login is not None:
             self.on_login()
         return connection
@@ -462,14 +469,17 @@ class _Connector(PoolFactory[Any]):
     def is_impatient(self, error: Exception) -> bool:
         """Note a failed attempt; whether attempts have failed for `patience` seconds, once in a series of them."""
         now = monotonic()
-        # What is final, a callback's, or a role's own limit, is this pool's alone.
-        is_shared = isinstance(error, ConnectError) and not self.is_final(error) and not _OF_ONE.search(str(error))
-        is_told = is_shared and self.outage is not None and self.outage.is_known(now)
+        is_first = is_news = False
         if self._failing_since is None or now - self._failed_at > max(self.patience, LONGEST_PAUSE):
+            is_first = is_news = True
             self._failing_since = now
             self._is_given_up = False
-            # The first only: attempts go on, and an outage concerns every pool of a manager.
-            level = logging.DEBUG if is_told else logging.WARNING
+        # What is final, a callback's, or a role's own limit, is this pool's alone. An outage concerns every pool.
+        is_shared = isinstance(error, ConnectError) and not self.is_final(error) and not _OF_ONE.search(str(error))
+        if is_shared and self.outage is not None:
+            is_news = not self.outage.is_known(now)
+        if is_news or is_first:  # the others are no news: attempts go on
+            level = logging.WARNING if is_news else logging.DEBUG
             # The words of a callback may hold anything: its borrowers get them.
             words = f": {error}" if isinstance(error, (ConnectError, CredentialError, psycopg.Error)) else ""
             logger.log(level, "%s failed with %s%s", step_of(error, self.doing), type(error).__name__, words)

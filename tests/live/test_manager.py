@@ -283,6 +283,26 @@ async def test_an_outage_is_one_warning_for_all_users_pools(side, lakebase_local
 
 
 @on_both
+async def test_an_outage_after_a_connect_that_succeeded_is_told_again(side, lakebase_local, caplog):
+    async with Managers(side, lakebase_local) as managers:
+        manager = managers.make(max_total=10)
+        ann, bob, carl = [managers.pool(manager, name) for name in users(lakebase_local, 3)]
+        for failing in ([ann], [ann, carl]):
+            caplog.clear()
+            with lakebase_local.too_many_connections():
+                for pool in failing:
+                    with pytest.raises(psycopg_pool.PoolTimeout, match="too many"):
+                        await wait(pool.getconn(timeout=0.3))
+            assert [record.getMessage()[:17] for record in warnings_in(caplog)] == ["connecting failed"]
+            await who(bob)
+            await wait(bob.drain())
+
+
+def warnings_in(caplog):
+    return [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@on_both
 async def test_a_roles_own_limit_does_not_affect_other_users(side, lakebase_local):
     async with Managers(side, lakebase_local) as managers:
         manager = managers.make(max_total=10)
