@@ -14,14 +14,18 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
 from psycopg.adapt import AdaptersMap
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
-from sqlalchemy import event, exc
-from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
-from sqlalchemy.pool import NullPool
-from sqlalchemy.util import await_only
+
+from ._extras import Extra
+
+with Extra("sqlalchemy"):
+    import sqlalchemy
+    from sqlalchemy import event, exc
+    from sqlalchemy.dialects import registry
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
+    from sqlalchemy.pool import NullPool
+    from sqlalchemy.util import await_only
 
 from ._checkpoint import has_to_commit
 from ._driver_state import drop_socket, lender_of, put_adapters_back, remember, replace_adapters, restoring

@@ -14,9 +14,13 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, LiteralString
 
-import streamlit as st
 from psycopg.abc import Params
-from streamlit.connections import BaseConnection
+
+from ._extras import Extra
+
+with Extra("streamlit"):
+    import streamlit as st
+    from streamlit.connections import BaseConnection
 
 from pooling.locks import make_lock
 

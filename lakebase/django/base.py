@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db.backends.postgresql import base
-from django.db.transaction import TransactionManagementError
 from psycopg import IsolationLevel
+
+from .._extras import Extra
+
+with Extra("django"):
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db.backends.postgresql import base
+    from django.db.transaction import TransactionManagementError
 
 from .._secrets import WithoutLocals
 from ..drivers import lakebase_pg_config

@@ -17,6 +17,7 @@ from typing import Any
 
 from .._backends.fork import call_in_child
 from .._engine.lease_book import Answer, Claim, LeaseBook
+from .._extras import install_command
 from ..errors import ConfigurationError
 from ..locks import make_lock
 from ._store import LeaseSession, LeaseStore, StoreError
@@ -53,7 +54,7 @@ class RayLeases(LeaseStore):
                 raise ConfigurationError(f"{field}={value!r}: expected a text that is not empty", field=field)
         if "ray" not in sys.modules and importlib.util.find_spec("ray") is None:
             raise ConfigurationError(
-                "RayLeases needs Ray, which is not installed: pip install 'lakebase-pooling[ray]'", field="store"
+                f"RayLeases needs Ray, which is not installed: {install_command('ray')}", field="store"
             )
         self.name = name
         self.namespace = namespace

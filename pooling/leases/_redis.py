@@ -6,6 +6,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from .._extras import install_command
 from ..errors import ConfigurationError
 from ._store import DocumentSession, LeaseSession, LeaseStore
 
@@ -54,7 +55,7 @@ class RedisLeases(LeaseStore):
                 from redis import Redis
             except ImportError as error:
                 raise ConfigurationError(
-                    "RedisLeases needs redis-py, which is not installed: pip install 'lakebase-pooling[redis]'",
+                    f"RedisLeases needs redis-py, which is not installed: {install_command('redis')}",
                     field="client",
                 ) from error
             try:

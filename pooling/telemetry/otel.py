@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as otel_context
-from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from .._extras import Extra
+
+with Extra("otel"):
+    from opentelemetry import context as otel_context
+    from opentelemetry import metrics, trace
+    from opentelemetry.metrics import CallbackOptions, Observation
+    from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from .._engine.tracing import FOLLOWERS, Follower
 from ..errors import ConfigurationError

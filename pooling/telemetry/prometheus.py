@@ -15,10 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import mark_process_dead
-from prometheus_client.registry import Collector
+from .._extras import Extra
+
+with Extra("prometheus"):
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.multiprocess import mark_process_dead
+    from prometheus_client.registry import Collector
 
 from .._backends.fork import Survivors
 from ..errors import ConfigurationError

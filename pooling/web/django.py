@@ -19,10 +19,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.conf import settings
-from django.http import HttpResponse
-from django.utils.module_loading import import_string
+from .._extras import Extra
+
+with Extra("django"):
+    from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+    from django.conf import settings
+    from django.http import HttpResponse
+    from django.utils.module_loading import import_string
 
 from .._backends.offload import in_background, in_loop
 from .._request.held import abandon, must_be_awaited

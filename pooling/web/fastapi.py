@@ -11,9 +11,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from fastapi import Depends, FastAPI
-from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
-from fastapi.params import Depends as DependsParameter
+from .._extras import Extra
+
+with Extra("fastapi"):
+    from fastapi import Depends, FastAPI
+    from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+    from fastapi.params import Depends as DependsParameter
 
 from ..binding import is_provider
 from ..context import RequestContext

@@ -7,9 +7,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flask import request
-from werkzeug.exceptions import HTTPException, default_exceptions
-from werkzeug.wrappers import Response
+from .._extras import Extra
+
+with Extra("flask"):
+    from flask import request
+    from werkzeug.exceptions import HTTPException, default_exceptions
+    from werkzeug.wrappers import Response
 
 from ..context import RequestContext
 from ._answering import check_container, checked_errors, checked_release, find_answer, prepare_answer

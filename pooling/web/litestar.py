@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from litestar import MediaType, Response
-from litestar.exceptions import HTTPException, WebSocketException
-from litestar.exceptions.responses import create_debug_response, create_exception_response
-from litestar.middleware import DefineMiddleware
-from litestar.plugins import InitPlugin
-from litestar.utils.scope.state import ScopeState
+from .._extras import Extra
+
+with Extra("litestar"):
+    from litestar import MediaType, Response
+    from litestar.exceptions import HTTPException, WebSocketException
+    from litestar.exceptions.responses import create_debug_response, create_exception_response
+    from litestar.middleware import DefineMiddleware
+    from litestar.plugins import InitPlugin
+    from litestar.utils.scope.state import ScopeState
 
 from ._answering import check_container, checked_errors, checked_release
 from ._timing import checked_server_timing

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException, WebSocketException
-from starlette.middleware import Middleware
-from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from .._extras import Extra
+
+with Extra("starlette"):
+    from starlette.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException, WebSocketException
+    from starlette.middleware import Middleware
+    from starlette.middleware.exceptions import ExceptionMiddleware
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
 
 from ._answering import check_container
 from .asgi import EXCHANGE, RequestContextMiddleware, headers, send_answer

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -53,3 +54,35 @@ def test_the_pytest_plugin_loads_no_server_and_not_the_sdk():
 def test_importing_starts_no_thread():
     printed = printed_by("import threading, pooling, pooling.di, lakebase; print(threading.active_count())")
     assert printed.strip() == "1"
+
+
+# The modules for an optional package: what they import of it, and the extra that brings it.
+OF_EXTRAS = [
+    ("pooling.web.starlette", "starlette", "starlette"),
+    ("pooling.web.fastapi", "fastapi", "fastapi"),
+    ("pooling.web.flask", "flask", "flask"),
+    ("pooling.web.django", "asgiref", "django"),
+    ("pooling.web.litestar", "litestar", "litestar"),
+    ("pooling.telemetry.otel", "opentelemetry", "otel"),
+    ("pooling.telemetry.prometheus", "prometheus_client", "prometheus"),
+    ("lakebase.sqlalchemy", "sqlalchemy", "sqlalchemy"),
+    ("lakebase.streamlit", "streamlit", "streamlit"),
+    ("lakebase.django.base", "django", "django"),
+]
+
+
+@pytest.mark.parametrize(("module", "package", "extra"), OF_EXTRAS)
+def test_without_the_optional_package_the_error_names_the_extra(module, package, extra):
+    code = f"import sys; sys.modules[{package!r}] = None; import {module}"  # so, Python finds none
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: ")
+    assert package in last
+    assert last.endswith(f"pip install 'lakebase-pooling[{extra}]'")
+    assert result.stderr.count("Traceback") == 1
+
+
+def test_the_named_extras_are_those_of_the_package():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert {extra for _, _, extra in OF_EXTRAS} <= extras.keys()
