@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import ExitStack
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from dependency_injector import containers, providers
@@ -314,6 +315,15 @@ def _refuse_hiding(container: str, name: str) -> None:
         )
 
 
+def _unknown(container: RunningContainer, name: str) -> str:
+    """What is said of an attribute that a container does not have."""
+    own = sorted(each for each in container.providers if each.isidentifier() and not each.startswith("_"))
+    methods = [each for each in dir(_Methods) if not each.startswith("_")]
+    near = get_close_matches(name, [*own, *methods], n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]!r}?" if near else f"of its own it has {', '.join(own) or 'nothing'}"
+    return f"{name_of(container)} has no {name!r}; {hint}"
+
+
 class RunningContainer(_Methods, containers.DynamicContainer):
     """The object that a `Container` class makes, with its own copy of every provider."""
 
@@ -333,6 +343,14 @@ class RunningContainer(_Methods, containers.DynamicContainer):
             self.injection_plans.clear()
             if isinstance(value, PerContainer):
                 value._attach(self, name)
+
+    if not TYPE_CHECKING:  # else what is misspelt would have a type
+
+        def __getattr__(self, name):
+            if name.startswith("_") or "declarative_parent" not in vars(self):  # the latter while it is being made
+                return super().__getattribute__(name)  # raises Python's own error
+            # Without the object, so that Python adds no guess of its own.
+            raise AttributeError(_unknown(self, name), name=name)
 
     def __repr__(self) -> str:
         return f"<{name_of(self)}{' running' if self._is_running else ''}>"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import traceback
+
 import pytest
 from dependency_injector import providers
 
@@ -67,6 +70,28 @@ def test_a_declared_member_and_a_nested_one_have_keys_too():
 def test_an_unknown_key_is_named_with_those_there_are():
     with pytest.raises(ConfigurationError, match=r"Threaded has nothing under the key 'nothing'; it has repo, .*users"):
         Threaded().get("nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("reppo", "did you mean 'repo'?"),
+        ("start_", "did you mean 'start'?"),
+        ("nothing", "of its own it has repo, service, user, users"),
+    ],
+)
+def test_a_misspelt_attribute_is_named_with_the_containers_class_and_what_may_be_meant(name, hint):
+    app = Threaded()
+    with pytest.raises(AttributeError) as caught:
+        getattr(app, name)
+    assert str(caught.value) == f"Threaded has no {name!r}; {hint}"
+    assert traceback.format_exception(caught.value)[-1] == f"AttributeError: {caught.value}\n", "Python adds no guess"
+
+
+def test_a_misspelt_attribute_can_be_asked_for_with_a_default():
+    app = Threaded()
+    for container in (app, copy.copy(app), copy.deepcopy(app), object.__new__(type(app))):
+        assert getattr(container, "userz", None) is getattr(container, "_userz", None) is None
 
 
 @pytest.mark.parametrize("key", ["", "a..b", ".a", 3])
