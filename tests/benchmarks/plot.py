@@ -101,14 +101,15 @@ def panel(axes: Any, result: Result) -> None:
     axes.barh(places, lengths, xerr=spans, color=colors, height=0.72, error_kw={"elinewidth": 0.8, "ecolor": "#333333"})
     axes.set_yticks(places, [textwrap.fill(name, 38) for name, _, _ in rows], fontsize=7.5)
     axes.invert_yaxis()
+    at = limit(result)
+    shown = [*lengths, at] if at else lengths  # a target of 0 is the edge anyway
     if min(lengths) > 0 and max(lengths) / min(lengths) > 5:
         axes.set_xscale("log")
-        axes.set_xlim(min(lengths) / 1.6, max(lengths) * 2.6)
+        axes.set_xlim(min(shown) / 1.6, max(shown) * 2.6)
     else:
-        axes.set_xlim(0, max(lengths) * 1.3)
+        axes.set_xlim(0, max(shown) * 1.3)
     for place, (_, spread, text) in zip(places, rows, strict=True):
         axes.annotate(text, (spread.high, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
-    at = limit(result)
     if at is not None:
         axes.axvline(at, color=LIMIT, linewidth=0.9, linestyle="--")
         axes.annotate(

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.benchmarks import __main__ as program
+from tests.benchmarks import plot
 from tests.benchmarks.measure import Metric, Race, Racer, Result, Scale, Target, run_race
 from tests.benchmarks.report import table
 
@@ -70,6 +71,20 @@ def test_targets_are_judged_by_the_median_and_those_of_missing_peers_not_at_all(
     assert [verdict and verdict[1] for verdict in map(met.reached, met.race.targets)] == [True, True, None]
     assert "✗ ours ≤ 1.5 × bare: 1.60" in table(missed)
     assert "✓ ours ≤ 1.5 × bare: 1.40" in table(met)
+
+
+@pytest.mark.parametrize(("ours", "target"), [(0.9, 1.5), (0.1, 20.0), (100.0, 0.1)])
+def test_the_picture_has_room_for_a_target_and_its_label(ours, target):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    racers = [Racer(name, lambda repetitions: {}, is_ours=name == "ours") for name in ("ours", "bare")]
+    race = Race("race", "", "", racers, reference="bare", targets=[Target("seconds", "ours", target, "bare")])
+    axes = Figure().add_subplot()
+    plot.panel(axes, Result(race, {"ours": {"seconds": [ours] * 3}, "bare": {"seconds": [1.0] * 3}}))
+    left, right = axes.get_xlim()
+    assert left < target
+    assert target * 1.25 < right
 
 
 def test_a_race_that_does_not_exist_is_named_with_those_that_do():
