@@ -30,6 +30,8 @@ ENGINE_TESTS = ("tests/operations", "tests/contract", "tests/interrupts")
 ENGINE_NEEDS = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis")
 # pyright counts as unknown what has the engine's fields, whose types it infers, or is based on untyped classes.
 KNOWN_TYPES = 0.95
+# Draws the pictures of the documentation: of the major version that the theme asks a CDN for.
+MERMAID = "mermaid@12.3.0"
 
 # In a clean copy of the tree, what mypy keeps for its next run is work for nothing.
 WITHOUT_CACHE = ("--cache-dir", os.devnull) if os.environ.get("CI") == "true" else ()
@@ -295,9 +297,23 @@ def docs(session: nox.Session) -> None:
     # What is wrong in a docstring is printed, and does not fail the build.
     if warnings := [line for line in printed.splitlines() if line.startswith("griffe:")]:
         session.error("docstrings that the reference cannot show as meant:\n" + "\n".join(warnings))
+    add_mermaid(session)
 
 
 # -- parts of the above ----------------------------------------------------------------
+
+
+def add_mermaid(session: nox.Session) -> None:
+    """Put what draws pictures into site/, so that they need no internet. Without npm, the theme takes it from a CDN."""
+    if shutil.which("npm") is None:
+        session.warn("there is no npm: pictures of the site come from a CDN")
+        return
+    folder = session.create_tmp()
+    session.run("npm", "pack", "--silent", MERMAID, "--pack-destination", folder, external=True, silent=True)
+    with tarfile.open(Path(folder, f"{MERMAID.replace('@', '-')}.tgz")) as archive:
+        found = archive.extractfile("package/dist/mermaid.min.js")
+        assert found is not None
+        (ROOT / "site" / "assets" / "javascripts" / "mermaid.min.js").write_bytes(found.read())
 
 
 def the_wheel() -> Path:

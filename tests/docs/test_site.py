@@ -27,6 +27,13 @@ def test_the_navigation_has_each_page_once():
     assert sorted(found) == sorted(PAGES)
 
 
+def test_a_page_with_a_picture_loads_mermaid_from_the_site():
+    template = (ROOT / SITE["theme"]["custom_dir"] / "main.html").read_text("utf-8")
+    (script,) = re.findall(r"<script src=\"\{\{ '([^']+)' \| url \}\}\">", template)
+    put = (ROOT / "noxfile.py").read_text("utf-8")
+    assert " / ".join(f'"{part}"' for part in ("site", *script.split("/"))) in put, "where `nox -s docs` puts it"
+
+
 def test_the_first_page_leads_to_every_page():
     assert set(links(DOCS / "index.md")) >= PAGES - REFERENCES - RECIPES - {"index.md"}
 
