@@ -330,7 +330,7 @@ def test_on_psycopgs_own_pool_the_drivers_state_is_put_back(lakebase_user) -> No
             assert connection._notice_handlers == []
 
 
-ADD = text("INSERT INTO kept VALUES (:value)")
+ADD = text("INSERT INTO kept_by_orm VALUES (:value)")
 FAILS = text("SELECT 1 / 0")
 
 
@@ -343,10 +343,10 @@ def kept(lakebase_local) -> Iterator[Any]:
             with pool.connection() as connection:
                 return connection.execute(statement)
 
-        run("CREATE TABLE kept (value int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-        run("GRANT ALL ON kept TO PUBLIC")
-        yield lambda: [value for (value,) in run("SELECT value FROM kept ORDER BY 1")]
-        run("DROP TABLE kept")
+        run("CREATE TABLE kept_by_orm (value int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        run("GRANT ALL ON kept_by_orm TO PUBLIC")
+        yield lambda: [value for (value,) in run("SELECT value FROM kept_by_orm ORDER BY 1")]
+        run("DROP TABLE kept_by_orm")
 
 
 def test_a_requests_session_commits_before_the_answer_or_fails_it(lakebase_user, kept) -> None:
