@@ -25,6 +25,7 @@ from .postgres import lake
 
 APPKIT = "AppKit on Node"
 OURS_ASYNC = "AsyncLakebasePoolManager"
+OURS_UVLOOP = "AsyncLakebasePoolManager, uvloop"
 OURS = "LakebasePoolManager"
 HERE = Path(__file__).parent
 PER_USER = 3
@@ -100,11 +101,16 @@ class Stage:
         ours = [sys.executable, "-m", f"{__package__}.manager_process"]
         self.appkit = Side(APPKIT, [node.path, str(HERE / "appkit_process.mjs"), str(modules)], trust, is_ours=False)
         self.asyncio = Side(OURS_ASYNC, [*ours, "asyncio"], {}, is_ours=True)
+        self.uvloop = Side(OURS_UVLOOP, [*ours, "uvloop"], {}, is_ours=True)
         self.threads = Side(OURS, [*ours, "threads"], {}, is_ours=True)
         self.alone = [
             Side(f"psycopg alone, {front_end}", [*ours, front_end, "alone"], {}, is_ours=False)
             for front_end in ("asyncio", "threads")
         ]
+
+    def rehearse(self) -> None:
+        """Have Python compile all modules, as pip does with those that it installs."""
+        self.run(self.threads, Load.first_requests(1, 0.0), None)
 
     def racer(self, side: Side, load: Load, max_total: int | None = None) -> Racer:
         """One side under one load."""
@@ -146,9 +152,8 @@ def run_process(side: Side, given: str) -> dict[str, Any]:
     Raises:
         BenchmarkError: It failed, or did not end.
     """
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("DATABRICKS_", "LAKEBASE_", "PG"))
-    }
+    left_out = ("DATABRICKS_", "LAKEBASE_", "PG", "PYTHONDONTWRITEBYTECODE")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     try:
         ended = subprocess.run(
             side.command,
@@ -204,7 +209,9 @@ def on_stage(users: int, race: Callable[[Stage], Race]) -> Iterator[Race]:
     """
     node, modules = npm.find_node(), npm.install(tell)
     with lake(max_connections=SERVER) as running:
-        yield race(Stage(running, users, node, modules))
+        stage = Stage(running, users, node, modules)
+        stage.rehearse()
+        yield race(stage)
 
 
 def first_requests(name: str, idle_before: float, when: str, scale: Scale) -> AbstractContextManager[Race]:
@@ -250,13 +257,16 @@ def steady(scale: Scale) -> AbstractContextManager[Race]:
             f"{requests:,} times select 1 in autocommit mode, cold start included; {PER_USER} connections per user. "
             f"{stage.appkit_version}; it has no limit for all users together. psycopg alone has no pool: each of the "
             f"{at_a_time} opens a connection with a password it was given, and keeps it.",
-            [stage.racer(side, load) for side in (stage.appkit, stage.asyncio, stage.threads, *stage.alone)]
+            [
+                stage.racer(side, load)
+                for side in (stage.appkit, stage.uvloop, stage.asyncio, stage.threads, *stage.alone)
+            ]
             + [stage.racer(side, load, budget) for budget in (50, 40) for side in (stage.asyncio, stage.threads)],
             metrics=(RATE, WARM, LOGINS, LONGEST, FAILED),
             reference=APPKIT,
             repetitions=1,
             rounds=scale.pick(5, 1, 1),
-            targets=[Target(RATE.key, ours, 1.0, APPKIT) for ours in (OURS_ASYNC, OURS)],
+            targets=[Target(RATE.key, ours, 1.0, APPKIT) for ours in (OURS_UVLOOP, OURS_ASYNC, OURS)],
         ),
     )
 

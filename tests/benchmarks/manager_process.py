@@ -1,7 +1,7 @@
 """
 Our managers under a load: reads the load from stdin, and writes when each request was asked and answered.
 
-    python -m tests.benchmarks.manager_process threads|asyncio [alone] < load.json
+    python -m tests.benchmarks.manager_process threads|asyncio|uvloop [alone] < load.json
 
 It is a process of its own, as Node is, and imports nothing but the library. `alone` is psycopg without a pool: what
 Python's driver takes by itself, so the least that any pool on it can.
@@ -173,7 +173,15 @@ def main(front_end: str, alone: str = "") -> Log:
     load = json.load(sys.stdin)
     if front_end == "threads":
         return run_threads_alone(load) if alone else run_threads(load)
-    return asyncio.run(run_asyncio_alone(load) if alone else run_asyncio(load))
+    with asyncio.Runner(loop_factory=None if front_end == "asyncio" else uvloop_factory()) as runner:
+        return runner.run(run_asyncio_alone(load) if alone else run_asyncio(load))
+
+
+def uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the loop that `uvicorn[standard]` brings."""
+    import uvloop
+
+    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ def stage():
 
 SIDES = [
     "asyncio",
+    pytest.param("uvloop", marks=pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop for Windows")),
     "threads",
     pytest.param("appkit", marks=pytest.mark.skipif(not APPKIT_IS_HERE, reason="AppKit is not installed here")),
 ]
