@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ._extras import install_command
+from pooling.extras import install_command
 
 __all__ = ["main", "make_parser"]
 

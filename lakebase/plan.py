@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pooling import ConfigurationError, Histogram, PoolingServiceOptions
+from pooling.extras import install_command
 from pooling.simulation import Sharing, WaitGoal, Workload
 
-from ._extras import install_command
 from ._plan_report import as_json, as_text, draw
 from ._planning import Deployment, make_plan
 

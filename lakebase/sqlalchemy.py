@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.adapt import AdaptersMap
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from ._extras import Extra
+from pooling.extras import Extra
 
 with Extra("sqlalchemy"):
     import sqlalchemy

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg.abc import Params
 
-from ._extras import Extra
+from pooling.extras import Extra
 
 with Extra("streamlit"):
     import streamlit as st

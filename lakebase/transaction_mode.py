@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from ._extras import install_command
+from pooling.extras import install_command
+
 from ._pooler_rules import FOLLOWED, LOCKS, SESSION_CALLS, Restriction, Violation, is_false_text
 from ._sql_tokens import skim
 from .errors import ConfigurationError, LakebaseError

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pooling.errors import ConfigurationError
+from pooling.extras import install_command
 from pooling.leases import FileLeases, PostgresLeases, RedisLeases
 
-from .._extras import install_command
 from .._session_settings import quoted_name
 from .facts import Facts, first_line, skipped
 from .finding import Finding, Fix, Verdict

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from psycopg import IsolationLevel
 
-from .._extras import Extra
+from pooling.extras import Extra
 
 with Extra("django"):
     from django.core.exceptions import ImproperlyConfigured

@@ -17,8 +17,8 @@ from typing import Any
 
 from .._backends.fork import call_in_child
 from .._engine.lease_book import Answer, Claim, LeaseBook
-from .._extras import install_command
 from ..errors import ConfigurationError
+from ..extras import install_command
 from ..locks import make_lock
 from ._store import LeaseSession, LeaseStore, StoreError
 

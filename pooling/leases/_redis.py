@@ -6,8 +6,8 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from .._extras import install_command
 from ..errors import ConfigurationError
+from ..extras import install_command
 from ._store import DocumentSession, LeaseSession, LeaseStore
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .._extras import Extra
+from ..extras import Extra
 
 with Extra("otel"):
     from opentelemetry import context as otel_context

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._extras import Extra
+from ..extras import Extra
 
 with Extra("django"):
     from asgiref.sync import iscoroutinefunction, markcoroutinefunction

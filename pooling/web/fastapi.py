@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .._extras import Extra
+from ..extras import Extra
 
 with Extra("fastapi"):
     from fastapi import Depends, FastAPI

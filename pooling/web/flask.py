@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._extras import Extra
+from ..extras import Extra
 
 with Extra("flask"):
     from flask import request

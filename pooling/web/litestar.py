@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from .._extras import Extra
+from ..extras import Extra
 
 with Extra("litestar"):
     from litestar import MediaType, Response

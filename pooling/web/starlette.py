@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from .._extras import Extra
+from ..extras import Extra
 
 with Extra("starlette"):
     from starlette.concurrency import run_in_threadpool

@@ -11,7 +11,7 @@ from tests.architecture.source import ROOT, Import, Source, literal_all, module_
 # The layers of `pooling`, innermost first: each imports only from itself and from those before it, also for types.
 # A file belongs to the first layer that has a beginning of its path.
 LAYERS = [
-    ("vocabulary", ("errors", "events", "factory", "locks", "options", "stats", "_extras")),
+    ("vocabulary", ("errors", "events", "factory", "locks", "options", "stats", "extras")),
     (
         "ledger",
         (

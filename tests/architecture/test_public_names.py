@@ -15,6 +15,7 @@ PACKAGES = ["pooling", "pooling.di", "lakebase", "lakebase.local"]
 # Imported by their own name, since they need more installed, or are for few.
 MODULES = [
     *(f"pooling.web.{file.stem}" for file in sorted((ROOT / "pooling" / "web").glob("[!_]*.py"))),
+    "pooling.extras",
     "pooling.leases",
     "pooling.locks",
     "pooling.simulation",

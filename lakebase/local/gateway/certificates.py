@@ -6,7 +6,8 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ..._extras import install_command
+from pooling.extras import install_command
+
 from ..errors import LocalLakebaseError
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
+from pooling.extras import install_command
 from pooling.locks import make_lock
 
-from ..._extras import install_command
 from ..errors import LocalLakebaseError
 from .address import SUPERUSER, Address
 from .extensions import preloaded_libraries

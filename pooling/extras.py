@@ -1,4 +1,4 @@
-"""How messages and errors name the command that adds an extra to this installation."""
+"""How messages and errors name the command that adds an extra of this package to its installation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Extra", "install_command"]
 
 def install_command(extra: str) -> str:
     """
-    The command for a shell, for the Python that runs.
+    The command for a shell that installs what an extra of `lakebase-pooling` brings, for the running Python.
 
     pip takes the package as it is installed, from a checkout or a wheel, and adds what the extra needs.
     """
