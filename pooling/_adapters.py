@@ -13,7 +13,7 @@ from ._backends.offload import in_worker, through
 from ._engine.lease import NOTHING
 from .errors import ConfigurationError, ReleaseError, RequestContextError
 from .lease import AsyncPooledValue, PooledValue
-from .service import AsyncPoolingService, PoolingService
+from .service import AsyncPoolingService, PoolingService, put_idle, take_idle
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -118,10 +118,10 @@ class AsyncPoolingServiceAdapter(AsyncServiceAdapter):
     __slots__ = ()
 
     def take_idle(self, pool: Any) -> Any:
-        return pool._take_idle()
+        return take_idle(pool)
 
     def give_in_loop(self, pool: Any, value: Any, exc: BaseException | None) -> Awaitable[None] | None:
-        if exc is None and pool._put_idle(value):
+        if exc is None and put_idle(pool, value):
             return None
         return self.give(pool, value, exc)  # type: ignore[no-any-return]
 

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 from ._backends.alarms import Ring
 from ._backends.fork import Survivors
 from ._backends.fork import snapshot as members
+from ._backends.loops import bind
+from ._backends.threads import finish
 from ._engine import messages
 from ._engine.borrowers import by_age
 from ._engine.lease import NOTHING, AsyncLease, Lease
 from ._engine.lru import Entry, LeastRecentlyUsed
 from ._engine.standing import Average
 from .budget import PoolBudget
-from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, ReleaseError
+from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, PoolingError, ReleaseError
 from .factory import is_factory
 from .locks import make_rlock
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict, checked_seconds, is_seconds
@@ -376,7 +378,7 @@ class _Keyed(Generic[K, T, S]):
             **options_as_keywords,
         )
         self.latest_hooks = made.engine.hooks
-        made._join_keyed(self._owners, self._create_time)
+        made.engine.owners, made.engine.ledger.create_time = self._owners, self._create_time
         return made
 
     def add_pool(self, key: K, pool: S, data: Any = None, *, is_provisional: bool = False) -> S:
@@ -407,7 +409,7 @@ class _Keyed(Generic[K, T, S]):
                 self._lru.add(entry)
                 if pool.engine.is_off_the_map:
                     self._removed.discard(pool)
-                    pool._join_the_map()
+                    pool.engine.kept_service = None
                 if is_provisional:
                     self._provisional[key] = entry
         if evicted:
@@ -478,7 +480,7 @@ class _Keyed(Generic[K, T, S]):
         if self._is_stopped:
             raise self._stopped(key) from error
         entry = self._entries.get(key)
-        if error.pool != service.name or error.key is not service._key or (entry and entry.service is service):
+        if error.pool != service.name or error.key is not service.engine.key or (entry and entry.service is service):
             raise error
         return max((service.options.timeout if timeout is None else timeout) - error.waited, 0.0)
 
@@ -511,9 +513,9 @@ class _Keyed(Generic[K, T, S]):
         return entry.touched <= before
 
     def _remove(self, entry: Entry[S]) -> None:
-        """Take an entry off the map. `stop` still stops its pool."""
+        """Take an entry off the map. `stop` still stops its pool, which lives as long as its loans."""
         self._removed.add(entry.service)
-        entry.service._leave_the_map()
+        entry.service.engine.kept_service = entry.service
         self._entries.pop(entry.key, None)
         self._provisional.pop(entry.key, None)
 
@@ -522,7 +524,7 @@ class _Keyed(Generic[K, T, S]):
         for entry in evicted:
             self._tell_dropped(entry)
             if entry.service.size or entry.service.engine.ledger.min_size:
-                entry.service._keep_none()
+                entry.service.engine.keep_none()
 
     def _tell_dropped(self, entry: Entry[S]) -> None:
         with self._lock:
@@ -604,13 +606,17 @@ class _Keyed(Generic[K, T, S]):
 
     def _arm(self, service: S) -> None:
         """Set the timer to the instant at which a key may first be unused for `max_key_idle`."""
-        if not service._can_be_rung():
+        if not self._can_be_rung(service):
             return
         now = self._now()
         with self._lock:
             when = max(self._lru.first() + self._max_key_idle, now + max(self._max_key_idle / 16, 0.01))
             self._armed_at, self._arm_again_at = when, when + LATE
         service.engine.backend.at(when, Ring(self, when))
+
+    def _can_be_rung(self, service: S) -> bool:
+        """Whether the timer of this pool can call back."""
+        return True
 
     def _ring(self, when: float) -> None:
         """The timer's call; never raises."""
@@ -801,7 +807,7 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
     def _stop_all(self, which: Callable[[], list[PoolingService[T]]], timeout: float) -> None:
         deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
         for service in self._begin_stop(which()):
-            service._stop_by(deadline, given=timeout)
+            finish(service.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=timeout))
 
     def __enter__(self) -> Self:
         self.start()
@@ -940,6 +946,13 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
         """As `KeyedPoolingService.run`."""
         return await _AsyncKeyedLease(self, key, request_ctx, None, 0).run(task)
 
+    def _can_be_rung(self, service: AsyncPoolingService[T]) -> bool:
+        try:
+            bind(service.engine)
+        except (RuntimeError, PoolingError):
+            return False
+        return True
+
     async def start(self) -> None:
         """As `KeyedPoolingService.start`."""
         self._is_stopped = False
@@ -956,7 +969,8 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
     async def _stop_all(self, which: Callable[[], list[AsyncPoolingService[T]]], timeout: float) -> None:
         deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
         for service in self._begin_stop(which()):
-            await service._stop_by(deadline, given=timeout)
+            bind(service.engine)
+            await service.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=timeout)
 
     async def __aenter__(self) -> Self:
         await self.start()

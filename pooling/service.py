@@ -8,18 +8,16 @@ says when that is allowed (`fast`), why no waiter is overlooked, and how an inte
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import logging
 import sys
 import time
-import weakref
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from ._backends.asyncio import AsyncioBackend
-from ._backends.fork import Survivors, keep_forever, snapshot
+from ._backends.fork import Survivors, keep_forever
+from ._backends.loops import bind
 from ._backends.threads import ThreadBackend, finish
 from ._engine import messages
 from ._engine.borrowers import by_age
@@ -30,7 +28,7 @@ from ._engine.lease import NOTHING, AsyncLease, Lease
 from ._engine.ledger import RUNNING, STOPPED
 from ._engine.slots import LIVE, Slot
 from .budget import PoolBudget
-from .errors import ConfigurationError, PoolingError
+from .errors import ConfigurationError
 from .events import EVENTS
 from .factory import PoolFactory, as_factory
 from .options import PoolingServiceOptions, PoolingServiceOptionsDict
@@ -40,13 +38,10 @@ if TYPE_CHECKING:
 
     from ._engine.budget import Budget
     from ._engine.operations.take import Take
-    from ._engine.standing import Average
     from .events import PoolObserver
     from .stats import Holder, PoolStats, Waiting
 
 __all__ = ["AsyncPoolingService", "PoolingService"]
-
-log: logging.Logger = logging.getLogger("pooling")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,13 +63,12 @@ ADJUSTABLE = ("timeout", "max_waiting", "max_idle", "max_lifetime")
 
 _numbers = itertools.count(1)
 _services: Survivors[_Service[Any]] = Survivors()
-_unkeyed: weakref.WeakSet[_Service[Any]] = weakref.WeakSet()  # those that are no key's
 _frame = sys._getframe
 
 
 def live_services() -> list[PoolingService[Any] | AsyncPoolingService[Any]]:
     """The services of this process, those of keyed services left out; for other modules of this package."""
-    return snapshot(_unkeyed)
+    return [service for service in _services if service.engine.owners is None]  # type: ignore[misc]
 
 
 class _Service(Generic[T]):
@@ -95,7 +89,7 @@ class _Service(Generic[T]):
         budget: PoolBudget | None = None,
         **options_as_keywords: Unpack[PoolingServiceOptionsDict],
     ) -> None:
-        self._options = PoolingServiceOptions.gathered(options, options_as_keywords)
+        gathered = PoolingServiceOptions.gathered(options, options_as_keywords)
         self._factory = as_factory(factory)
         self._name = f"pool-{next(_numbers)}" if name is None else name
         if not isinstance(self._name, str) or not self._name:
@@ -108,18 +102,17 @@ class _Service(Generic[T]):
         self._budget = budget
         self._hooks = Hooks(self._factory)
         self._is_alive = self._hooks.is_alive
-        self._build()
+        self._build(gathered)
         _services.add(self)
-        _unkeyed.add(self)
 
-    def _build(self) -> None:
+    def _build(self, options: PoolingServiceOptions) -> None:
         raise NotImplementedError
 
-    def _set_up(self, backend: Any, budget: Budget | None) -> None:
+    def _set_up(self, options: PoolingServiceOptions, backend: Any, budget: Budget | None) -> None:
         #: Runs the operations; for other modules of this package.
         self.engine = Engine(
             self._hooks,
-            self._options,
+            options,
             backend,
             name=self._name,
             key=self._key,
@@ -134,13 +127,10 @@ class _Service(Generic[T]):
         if old.ledger.slots:
             self._inherited |= frozenset(id(slot.value) for slot in old.ledger.slots)  # added to those of earlier forks
             keep_forever(old.ledger)
-        self._build()
+        self._build(old.options)
         if old.ledger.state is STOPPED:
             self._ledger.state = STOPPED
-        self._ledger.min_size, self._ledger.max_size = old.ledger.min_size, old.ledger.max_size
-        self.engine.owners = old.owners
-        if old.is_off_the_map:
-            self._leave_the_map()
+        self.engine.owners, self.engine.kept_service = old.owners, old.kept_service
 
     # -- numbers -------------------------------------------------------------
 
@@ -152,7 +142,7 @@ class _Service(Generic[T]):
     @property
     def options(self) -> PoolingServiceOptions:
         """The current settings."""
-        return self._options
+        return self.engine.options
 
     @property
     def budget(self) -> PoolBudget | None:
@@ -238,8 +228,7 @@ class _Service(Generic[T]):
         Raises:
             ConfigurationError: A limit is no whole number, or the minimum is above the maximum.
         """
-        self._options = self._options.replaced(min_size=min_size, max_size=max_size)
-        self.engine.change(self._ledger.resize, min_size, max_size)
+        self.engine.resize(min_size, max_size)
 
     def adjust(self, **options: Unpack[PoolingServiceOptionsDict]) -> None:
         """
@@ -258,8 +247,7 @@ class _Service(Generic[T]):
                     f"{', '.join(ADJUSTABLE)}, and resize() the sizes",
                     field=name,
                 )
-        self._options = self._options.replaced(**options)
-        self.engine.adjust(self._options)
+        self.engine.adjust(self.options.replaced(**options))
 
     def expire(self) -> None:
         """Replace all resources: idle ones are destroyed now, the others as they come back. Does not block."""
@@ -289,26 +277,6 @@ class _Service(Generic[T]):
     def _join(self, budget: PoolBudget) -> Any:
         """Become one of the budget's pools; returns the lock that they share, and what their ledgers count in."""
         raise NotImplementedError
-
-    def _join_keyed(self, owners: dict[int, Any], create_time: Average) -> None:
-        """For keyed pools: share what the pools of a keyed service share."""
-        _unkeyed.discard(self)
-        self.engine.owners = owners
-        self._ledger.create_time = create_time
-
-    def _leave_the_map(self) -> None:
-        """For keyed pools: note that the key was closed or evicted. The service then lives as long as its loans."""
-        self.engine.kept_service = self
-
-    def _join_the_map(self) -> None:
-        """For keyed pools: note that the key was given this pool again."""
-        self.engine.kept_service = None
-
-    def _keep_none(self) -> None:
-        """For keyed pools: replace all resources and no longer keep `min_size`. The pool can still be used."""
-        if self._ledger.min_size:
-            self._options = self._options.replaced(min_size=0)
-        self.engine.change(self._ledger.keep_none)
 
     def retire(self) -> None:
         """
@@ -363,7 +331,7 @@ class _Service(Generic[T]):
 
     def _take(self, ctx: Any, timeout: float | None, priority: int, *, queues: bool = True) -> Take:
         """Acquire with all steps: to finish in threads, or to await."""
-        borrower = note(_frame(1), whole_stack=self._options.leak_timeout is not None)
+        borrower = note(_frame(1), whole_stack=self.engine.options.leak_timeout is not None)
         ctx = self._context if ctx is None else ctx
         return self.engine.take(ctx, timeout, priority, borrower, queues=queues)
 
@@ -395,17 +363,13 @@ class PoolingService(_Service[T]):
         ConfigurationError: A setting has a value that cannot work, or a hook is a coroutine function.
     """
 
-    def _build(self) -> None:
+    def _build(self, options: PoolingServiceOptions) -> None:
         refuse_coroutines(self._factory, self._name)
         lock, budget = (None, None) if self._budget is None else self._join(self._budget)
-        self._set_up(ThreadBackend(self._now, is_inline=self._options.inline_hooks, lock=lock), budget)
+        self._set_up(options, ThreadBackend(self._now, is_inline=options.inline_hooks, lock=lock), budget)
 
     def _join(self, budget: PoolBudget) -> Any:
         return budget._join(PoolingService)
-
-    def _can_be_rung(self) -> bool:
-        """Whether a timer can call back."""
-        return True
 
     def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """
@@ -435,10 +399,6 @@ class PoolingService(_Service[T]):
             drain: `False` waits for idle resources to be destroyed, but not for borrowed ones, and logs no warning.
         """
         finish(self.engine.stop(timeout, drains=drain))
-
-    def _stop_by(self, deadline: float, *, given: float) -> None:
-        """As `stop`, until `deadline`. `given` is the timeout that the caller gave for several pools; for messages."""
-        finish(self.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=given))
 
     def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -612,66 +572,22 @@ class AsyncPoolingService(_Service[T]):
         ) -> None: ...
         def __init__(self, factory: Any, options: Any = None, **arguments: Any) -> None: ...
 
-    def _build(self) -> None:
+    def _build(self, options: PoolingServiceOptions) -> None:
         self._backend = AsyncioBackend(self._now)
-        self._set_up(self._backend, None if self._budget is None else self._join(self._budget)[1])
+        self._set_up(options, self._backend, None if self._budget is None else self._join(self._budget)[1])
 
     def _join(self, budget: PoolBudget) -> Any:
         return budget._join(AsyncPoolingService)
 
-    def _can_be_rung(self) -> bool:
-        """Whether a running loop's timer can call back."""
-        try:
-            self._bind()
-        except (RuntimeError, PoolingError):
-            return False
-        return True
-
-    def _bind(self) -> None:
-        """Bind the pool to the running loop. Forgets the resources of one that was closed; raises for another one."""
-        loop = asyncio.get_running_loop()
-        bound = self._backend.loop
-        if bound is loop:
-            return
-        if bound is not None and (self._ledger.slots or self._ledger.waiting):
-            self._leave(bound)
-        self.engine.armed_at = float("inf")  # an alarm set in another loop, or without one, does not ring here
-        self._backend.bind(loop)
-
-    def _leave(self, bound: asyncio.AbstractEventLoop) -> None:
-        """
-        Forget the resources of a loop that was closed: nothing can be awaited there any more.
-
-        Raises:
-            PoolingError: The loop was not closed.
-        """
-        count = len(self._ledger.slots)
-        holding = (
-            f"{messages.title(self._name, self._key)} has {count} {self._ledger.noun}{'s' * (count != 1)} of the event "
-            "loop it was first used in, and that loop "
-        )
-        advice = "Stop the pool before its loop ends (`async with pool:` does), or use one pool for each loop."
-        if not bound.is_closed():
-            raise PoolingError(
-                f"{holding}is not the running one. {advice}", pool=self._name, counts=messages.counts_of(self._ledger)
-            )
-        log.warning("%shas been closed: they are forgotten. %s", holding, advice)
-        self._ledger.forget_all()
-
     async def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """As `PoolingService.start`, without blocking the loop."""
-        self._bind()
+        bind(self.engine)
         await self.engine.start(timeout, waits=wait)
 
     async def stop(self, timeout: float = 5.0, *, drain: bool = True) -> None:
         """As `PoolingService.stop`, without blocking the loop. After a cancellation the pool goes on stopping."""
-        self._bind()
+        bind(self.engine)
         await self.engine.stop(timeout, drains=drain)
-
-    async def _stop_by(self, deadline: float, *, given: float) -> None:
-        """As `PoolingService._stop_by`."""
-        self._bind()
-        await self.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=given)
 
     async def acquire(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> T:
         """
@@ -682,65 +598,40 @@ class AsyncPoolingService(_Service[T]):
         Raises:
             PoolingError: The pool belongs to another event loop.
         """
-        value = self._take_idle()
+        value = take_idle(self)
         if value is not NOTHING:
             return value
-        self._bind()
+        bind(self.engine)
         return await self._take(request_ctx, timeout, priority)  # type: ignore[no-any-return]
-
-    def _take_idle(self) -> T:
-        """Take an idle resource if no hook has to run and no other borrower waits; else return `NOTHING`."""
-        ledger = self._ledger
-        if ledger.fast and ledger.idle and self._backend.loop is _get_running_loop():
-            slot = ledger.pop()
-            if not ledger.inspects or self._inspect(slot, _frame(1)):
-                value: T = slot.value
-                slot.uses += 1
-                ledger.out[id(value)] = slot
-                return value
-        return NOTHING  # type: ignore[no-any-return]
-
-    def _put_idle(self, value: T) -> bool:
-        """Give a resource back if no hook has to run; whether that was done."""
-        ledger = self._ledger
-        if ledger.plain and self._backend.loop is _get_running_loop():
-            slot = ledger.out.pop(id(value), None)
-            if slot is not None:
-                since = slot.taken_at
-                ledger.put(slot)
-                if not ledger.fast:
-                    self.engine.came_back(value, since)
-                return True
-        return False
 
     async def acquire_nowait(self, request_ctx: Any = None, *, priority: int = 0) -> T:
         """As `PoolingService.acquire_nowait`; it suspends only for the hooks."""
-        self._bind()
+        bind(self.engine)
         return await self._take(request_ctx, None, priority, queues=False)  # type: ignore[no-any-return]
 
     async def release(self, value: T, exc: BaseException | None = None) -> None:
         """As `PoolingService.release`. A cancellation inside the release hook destroys the resource."""
-        if exc is None and self._put_idle(value):
+        if exc is None and put_idle(self, value):
             return
-        self._bind()
+        bind(self.engine)
         if not await self.engine.give_back(value, exc):
             self._refuse(value)
 
     async def destroy(self, value: T) -> None:
         """As `PoolingService.destroy`. A cancellation does not interrupt the destroy."""
-        self._bind()
+        bind(self.engine)
         if not await self.engine.destroy(value):
             self._refuse(value)
 
     async def checkpoint(self, value: T) -> None:
         """As `PoolingService.checkpoint`. A cancellation is raised inside the hook."""
-        self._bind()
+        bind(self.engine)
         if not await self.engine.checkpoint(value):
             self._refuse(value)
 
     async def check(self, validate: Callable[[T], Any] | None = None) -> None:
         """As `PoolingService.check`."""
-        self._bind()
+        bind(self.engine)
         await self.engine.check_idle(self._hooks.validate if validate is None else checked_callable(validate))
 
     def lease(self, request_ctx: Any = None, *, timeout: float | None = None, priority: int = 0) -> AsyncLease[T]:
@@ -764,6 +655,36 @@ class AsyncPoolingService(_Service[T]):
     ) -> Literal[False]:
         await self.stop()
         return False
+
+
+# For asyncio no fast path needs a coroutine: a request that holds the value calls these without one.
+
+
+def take_idle(service: AsyncPoolingService[T]) -> T:
+    """Take an idle resource if no hook has to run and no other borrower waits; else return `NOTHING`."""
+    ledger = service._ledger
+    if ledger.fast and ledger.idle and service._backend.loop is _get_running_loop():
+        slot = ledger.pop()
+        if not ledger.inspects or service._inspect(slot, _frame(1)):
+            value: T = slot.value
+            slot.uses += 1
+            ledger.out[id(value)] = slot
+            return value
+    return NOTHING  # type: ignore[no-any-return]
+
+
+def put_idle(service: AsyncPoolingService[T], value: T) -> bool:
+    """Give a resource back if no hook has to run; whether that was done."""
+    ledger = service._ledger
+    if ledger.plain and service._backend.loop is _get_running_loop():
+        slot = ledger.out.pop(id(value), None)
+        if slot is not None:
+            since = slot.taken_at
+            ledger.put(slot)
+            if not ledger.fast:
+                service.engine.came_back(value, since)
+            return True
+    return False
 
 
 def check_parts(budget: object, observer: object) -> None:

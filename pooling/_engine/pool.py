@@ -177,6 +177,17 @@ class Pool:
             step(*args, self.backend.now())
         self.dispatch()
 
+    def resize(self, min_size: int, max_size: int) -> None:
+        """Change the limits."""
+        self.options = self.options.replaced(min_size=min_size, max_size=max_size)
+        self.change(self.ledger.resize, min_size, max_size)
+
+    def keep_none(self) -> None:
+        """Replace all resources and no longer keep `min_size`. The pool can still be used."""
+        if self.ledger.min_size:
+            self.options = self.options.replaced(min_size=0)
+        self.change(self.ledger.keep_none)
+
     def adjust(self, options: PoolingServiceOptions) -> None:
         """Take other settings of those that may change while the pool works."""
         self.options = options
