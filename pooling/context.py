@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 from ._backends.offload import in_background, in_loop
 from ._request.answer import BeforeAnswer
 from ._request.current import NO_REQUEST, Active, get_current, leave, reset_current, set_current
-from ._request.held import use_values_of
 from ._request.pooled import PooledValues, atake, take
 from ._request.values import LazyValue, RequestValues
 from .errors import ConfigurationError, MissingValueError, RequestContextError
@@ -76,10 +75,10 @@ class RequestContext(RequestValues, PooledValues, BeforeAnswer):
         self.values: dict[str, Any] = values
         self.container: Any = None if parent is None else _checked(parent).container
         self._token: Token[Any] | None = None
-        # Of `HeldResources`:
+        # Of its base classes:
         self._uses = {}
         self._flights = {}
-        self._is_closed = self._is_shared = self._may_need_loop = self._may_release_early = False
+        self._is_closed = self._is_shared = self._may_need_loop = False
         self._owner = self._sharers = None
         self.error: BaseException | None = None
         self._releases: dict[int, set[Any]] = {}
@@ -113,7 +112,7 @@ class RequestContext(RequestValues, PooledValues, BeforeAnswer):
         """
         child = RequestContext(self.name if name is None else name, self, **values)
         if not own:
-            use_values_of(child, self)
+            self._share_with(child)
         return child
 
     # --- pooled values -------------------------------------------------------------------------------------------

@@ -36,7 +36,9 @@ _RANKS: Final[dict[Release, int]] = {release: rank for rank, release in enumerat
 class BeforeAnswer(HeldResources):
     """The part of a request that deals with its answer."""
 
-    __slots__ = ()
+    __slots__ = ("_releases",)  # when values may go back, by id, as far as that was noted
+
+    _releases: dict[int, set[Release | None]]
 
     # --- checkpoint ----------------------------------------------------------------------------------------------
 
@@ -78,7 +80,7 @@ class BeforeAnswer(HeldResources):
 
     def _find_checkpoints(self) -> list[tuple[Adapter, Callable[[], Any]]]:
         owner = self._owner or self
-        if owner._is_closed:
+        if owner.is_closed:
             raise ended_error(self)
         uses = reversed(tuple(owner._uses.values()))
         found = [(adapter, adapter.find_checkpoint(pool, value)) for adapter, pool, value in uses]
@@ -125,9 +127,9 @@ def has_to_prepare(ctx: BeforeAnswer, default: Release | None) -> bool:
         ctx: The request.
         default: When pooled values go back for which nothing was noted; `None` if no value does now.
     """
-    if ctx._is_closed:
+    if ctx.is_closed:
         return False
-    if default == "handler" or (ctx._may_release_early and default is not None):
+    if default == "handler" or (default is not None and may_release_early(ctx)):
         return True
     return ctx.error is None and ctx.has_checkpoint
 
@@ -136,8 +138,6 @@ def keep_until(ctx: BeforeAnswer, value: Any, release: Release | None) -> None:
     """Note when a pooled value may go back; `None` is the default. The latest of all notes counts."""
     owner = ctx._owner or ctx
     owner._releases.setdefault(id(value), set()).add(release)
-    if release is not None:
-        owner._may_release_early = True
 
 
 def give_back(ctx: BeforeAnswer, at: Release, default: Release) -> None:
@@ -173,9 +173,14 @@ async def agive_back(ctx: BeforeAnswer, at: Release, default: Release) -> None:
 
 def keeps_values(ctx: BeforeAnswer) -> bool:
     """Whether a value that it holds was noted to stay until the end."""
-    return any("end" in noted for noted in ctx._releases.values())
+    return any("end" in noted for noted in _noted(ctx))
 
 
 def may_release_early(ctx: BeforeAnswer) -> bool:
-    """Whether a value that it holds may go back before the end."""
-    return ctx._may_release_early
+    """Whether something other than the default was noted for a value that it holds."""
+    return any(noted != {None} for noted in _noted(ctx))
+
+
+def _noted(ctx: BeforeAnswer) -> tuple[set[Release | None], ...]:
+    """What was noted for each value, copied in one step: other threads of the request may add to it."""
+    return tuple(ctx._releases.values())

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import weakref
 from collections.abc import Callable
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from .._adapters import ASYNC_CALLBACK, CALLBACK, Adapter
 from .._backends.fork import snapshot as members
@@ -27,10 +26,12 @@ from ..errors import RequestContextError
 from .current import NOTHING_RESOLVED
 from .ending import ended_error, raise_errors
 
-__all__ = ["AcquireTask", "HeldResources", "abandon", "must_be_awaited", "use_values_of"]
+if TYPE_CHECKING:
+    import weakref
+
+__all__ = ["AcquireTask", "HeldResources", "abandon", "must_be_awaited"]
 
 C = TypeVar("C", bound=Callable[..., Any])
-H = TypeVar("H", bound="HeldResources")
 
 #: Adapter, pool and value; for a callback: adapter, callback and `None`.
 Use: TypeAlias = tuple[Adapter, Any, Any]
@@ -65,8 +66,6 @@ class HeldResources:
         "_may_need_loop",  # whether giving back may have to be awaited; never reset
         "_owner",  # the owner context, if it is another; set before other code sees this one
         "_sharers",  # the contexts whose owner this is, if there are any
-        "_releases",  # when values may go back, by id, as far as that was noted; see `answer`
-        "_may_release_early",  # whether a value may go back before the end; never reset
         "resolved",
         "error",
     )
@@ -78,8 +77,6 @@ class HeldResources:
     _may_need_loop: bool
     _owner: Self | None
     _sharers: weakref.WeakSet[HeldResources] | None
-    _releases: dict[int, set[Any]]
-    _may_release_early: bool
     resolved: dict[Any, Any]
     error: BaseException | None
 
@@ -222,17 +219,6 @@ class HeldResources:
                 tasks.append(task)
             flight.fail(ended_error(self))
         return tasks
-
-
-def use_values_of(ctx: H, other: H) -> None:
-    """Make a context part of another's request: their pooled values are the same."""
-    owner = ctx._owner = other._owner or other
-    if owner._sharers is None:
-        owner._sharers = weakref.WeakSet()
-    owner._sharers.add(ctx)
-    owner._is_shared = True
-    if owner._is_closed:
-        ctx.resolved = NOTHING_RESOLVED
 
 
 def must_be_awaited(ctx: HeldResources) -> bool:

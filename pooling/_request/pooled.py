@@ -6,6 +6,7 @@ The pooled values of a request: each is taken on its first use, once for all thr
 
 from __future__ import annotations
 
+import weakref
 from asyncio import _get_running_loop
 from functools import partial
 from typing import Any, Self, TypeAlias
@@ -33,6 +34,19 @@ class PooledValues(HeldResources):
 
     __slots__ = ()
 
+    def _share_with(self, part: Self) -> None:
+        """Make a context part of this request: their pooled values are the same."""
+        if self._owner is not None:  # this is a part itself
+            self._owner._share_with(part)
+            return
+        part._owner = self
+        if self._sharers is None:
+            self._sharers = weakref.WeakSet()
+        self._sharers.add(part)
+        self._is_shared = True
+        if self._is_closed:
+            part.resolved = NOTHING_RESOLVED
+
     def _follow(self, key: Any, flight: SingleFlight[Any], mine: SingleFlight[None]) -> None:
         """Block until another caller's flight has ended."""
         self._is_shared = True
@@ -47,6 +61,7 @@ class PooledValues(HeldResources):
     async def _lead_async(self, ctx: Self, key: Any, source: Source) -> Any:
         """Take a value that most likely needs no wait, without a task. If the caller is cancelled, a waiter leads."""
         flight: SingleFlight[None] = SingleFlight()
+        self._may_need_loop = True
         self._flights[key] = flight
         try:
             value = await self._take_and_hold(ctx, key, flight, source)
@@ -61,6 +76,7 @@ class PooledValues(HeldResources):
     def _begin_task(self, ctx: Self, key: Any, source: Source) -> SingleFlight[Any]:
         """Start a task that takes a value, unless another thread did; returns the flight to wait for."""
         mine = AcquireTask(source[0], partial(self._flights.pop, key, None))
+        self._may_need_loop = True
         flight = self._flights.setdefault(key, mine)
         if flight is mine:
             mine.begin(self._take_and_hold(ctx, key, mine, source))
@@ -137,7 +153,7 @@ def take(ctx: PooledValues, pool: Any, key: Any, options: dict[str, Any]) -> Any
 async def atake(ctx: PooledValues, pool: Any, key: Any, options: dict[str, Any], provider: Any = None) -> Any:
     """As `take`, suspending. If a `provider` is given, records the value as the provider's in this request."""
     owner = ctx._owner or ctx
-    owner._may_need_loop = owner._is_shared = True
+    owner._is_shared = True
     adapter = find_adapter(pool)
     while True:
         if ctx._is_closed or owner._is_closed:
