@@ -8,7 +8,7 @@ from typing import Any
 from dependency_injector import containers, providers
 
 from ..errors import ConfigurationError
-from ._plan import effective, path_to_pooled, reachable
+from ._graph import effective, path_to_pooled, reachable
 from ._scopes import PerContainer
 
 __all__ = ["captives", "refuse_captors"]
@@ -50,7 +50,7 @@ def refuse_captors(pooled: Any) -> None:
 
 def _is_plain(kind: Any) -> bool:
     """Whether its containers are those of the library, not of this package, which check themselves at start."""
-    return not hasattr(kind.instance_type, "_plan_for")
+    return not hasattr(kind.instance_type, "running")
 
 
 def _classes(kind: Any) -> Iterator[Any]:

@@ -15,7 +15,8 @@ from dependency_injector import errors
 from ..binding import refuse_single
 from ..errors import ConfigurationError
 from ._captives import captives
-from ._plan import reachable
+from ._graph import reachable
+from ._lookup import answers
 from ._sources import PoolProvider
 from .inject import Spec, specs
 
@@ -66,7 +67,7 @@ def _markers(container: Any, injected: Iterable[Any]) -> Iterator[str]:
             is_ours = marker.owner is not None and isinstance(marker.owner, type) and issubclass(kind, marker.owner)
             if not (is_ours or spec in functions or spec.function.__module__ in modules):
                 continue
-            if isinstance(marker.target, str) and not container._answers(marker.target, marker.owner):
+            if isinstance(marker.target, str) and not answers(container, marker.target, marker.owner):
                 yield f"{_place(spec)}: nothing is bound under the key {marker.target!r} that {name} asks for"
 
 

@@ -12,7 +12,7 @@ from dependency_injector import providers
 
 from .._backends.offload import in_worker
 from ..errors import ConfigurationError
-from ._plan import everything, reachable
+from ._graph import everything, reachable
 from ._scopes import PerContainer
 
 if TYPE_CHECKING:

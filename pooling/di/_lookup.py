@@ -13,12 +13,12 @@ from ..context import RequestContext
 from ..errors import ConfigurationError
 
 __all__ = [
-    "comes_from",
+    "answers",
     "container_for",
+    "counterpart",
     "declare",
     "enlist",
     "name_of",
-    "pairs",
     "provider_under",
     "the_running",
     "withdraw",
@@ -77,9 +77,9 @@ def container_for(target: Any, owner: Any, where: str) -> Any:
         ConfigurationError: No container that has the target is in use here, or several are.
     """
     for container in _containers_of_call():
-        if container._answers(target, owner):
+        if answers(container, target, owner):
             return container
-    found = [container for container in _all_running() if container._answers(target, owner)]
+    found = [container for container in _all_running() if answers(container, target, owner)]
     if len(found) == 1:
         return found[0]
     name = repr(target) if isinstance(target, str) else _declared_name(target)
@@ -107,6 +107,16 @@ def container_for(target: Any, owner: Any, where: str) -> Any:
     )
 
 
+def answers(container: Any, target: Any, owner: Any = None) -> bool:
+    """Whether a marker for this provider or key refers to this container."""
+    kind = container.declarative_parent
+    if owner is not None and not (owner is container or (isinstance(owner, type) and issubclass(kind, owner))):
+        return False
+    if isinstance(target, str):
+        return provider_under(container, target) is not None
+    return any(_comes_from(target, getattr(base, "providers", None)) for base in kind.__mro__)
+
+
 def _all_running() -> list[Any]:
     """The running containers, oldest first."""
     return [container for ref in _running if (container := ref()) is not None]
@@ -125,7 +135,7 @@ def _containers_of_call() -> Iterator[Any]:
 
 def _declaring_class(provider: Any) -> Any:
     """The container class a provider was declared in, or `None`."""
-    return next((kind for kind in list(_classes) if kind._knows(provider)), None)  # type: ignore[attr-defined]
+    return next((kind for kind in list(_classes) if _comes_from(provider, getattr(kind, "cls_providers", None))), None)
 
 
 def _earlier_definition(target: Any) -> Any:
@@ -171,22 +181,33 @@ def provider_under(container: Any, key: str) -> Any:
     return None
 
 
-def comes_from(provider: Any, declared: Mapping[str, Any] | None) -> bool:
+def counterpart(container: Any, target: Any) -> Any:
+    """The container's copy of a provider of its class, or of an expression of such."""
+    copies: dict[int, Any] = {}  # by the id of the declared provider
+    for kind in container.declarative_parent.__mro__:
+        for declared, own in _pairs(getattr(kind, "providers", None) or {}, container.providers):
+            copies.setdefault(id(declared), own)
+    found = copies.get(id(target))
+    # An expression of declared providers, such as App.repo.provided.name, is copied with their copies in place.
+    return providers.deepcopy(target, copies) if found is None else found
+
+
+def _comes_from(provider: Any, declared: Mapping[str, Any] | None) -> bool:
     """Whether it is one of these providers, is derived from one, or is an option of a configuration among them."""
     parts = {provider, *provider.traverse()}
     return any(
         p in parts or (isinstance(p, providers.Configuration) and not parts.isdisjoint(p.traverse()))
-        for p, _ in pairs(declared or {}, {})
+        for p, _ in _pairs(declared or {}, {})
     )
 
 
-def pairs(declared: Mapping[str, Any], own: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+def _pairs(declared: Mapping[str, Any], own: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
     """Providers of the same name, through nested containers."""
     for name, provider in declared.items():
         copy = own.get(name)
         yield provider, copy
         if isinstance(provider, providers.Container | providers.DependenciesContainer):
-            yield from pairs(_providers_of(provider), _providers_of(copy))
+            yield from _pairs(_providers_of(provider), _providers_of(copy))
 
 
 def _inside(provider: Any, name: str) -> Any:

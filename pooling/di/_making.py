@@ -94,7 +94,7 @@ class Making(ValueSource):
         return self.declared or f"PerRequest({getattr(made_by, '__name__', type(self.provider).__name__)})"
 
     @property
-    def _made_of(self) -> Any:
+    def made_of(self) -> Any:
         return self.provider
 
     @property

@@ -15,7 +15,7 @@ from ..binding import is_provider
 from ..context import RequestContext
 from ..errors import ConfigurationError
 from ._lookup import container_for
-from ._plan import Plan
+from ._plan import Plan, plan_for
 
 __all__ = ["Marker", "markers_of", "plan_of", "without_marked"]
 
@@ -109,7 +109,7 @@ def plan_of(marker: Marker[Any], where: str) -> tuple[Any, Plan]:
     container = container_for(target, marker.owner, where)
     if container is None:
         return None, Plan(target)
-    return container, container._plan_for(target)
+    return container, plan_for(container, target)
 
 
 # --- in a function ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """
-Plans: what calling a provider will do, worked out once. And other questions about a graph of providers.
+Plans: what calling a provider will do, worked out once.
 
 Calling a `providers.Factory` makes dictionaries and looks for futures at each level, which costs more than making the
 objects. If every part of a graph is known to be synchronous, a plan makes the same objects in the same order with one
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,10 @@ from dependency_injector import providers
 from .._request.answer import keep_until
 from .._request.current import get_current
 from ..binding import is_provider
-from ._scopes import PerContainer, RequestScoped, Watched
+from ._graph import dependencies
+from ._lookup import counterpart
+from ._request_values import RequestValue, begin_taking, maker_of, take_first
+from ._scopes import PerContainer, Watched, report_changes
 
 if TYPE_CHECKING:
     from .._request.answer import Release
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     Step = Callable[[RequestContext], Any]
 
-__all__ = ["FACTORIES", "PENDING", "Plan", "effective", "everything", "path_to_pooled", "reachable"]
+__all__ = ["FACTORIES", "PENDING", "Plan", "plan_for"]
 
 #: Providers whose value an async function awaits before it runs, as with the library's own wiring.
 PENDING = (asyncio.Future, CoroutineType)
@@ -72,14 +75,14 @@ class Plan:
     def __init__(self, root: Any, plainly: Callable[[], Any] | None = None) -> None:
         self._root = root
         self._plainly = plainly or root
-        self._pooled: tuple[RequestScoped[Any], ...] = ()
+        self._pooled: tuple[RequestValue[Any], ...] = ()
         self._unwatched: tuple[Any, ...] = ()  # providers that do not report overrides
         self._is_undecided = False  # whether a choice waits for the values of `_pooled`
         self._holds = False  # whether the plan is valid as long as none of those is overridden
         self._changes = 0
         self._look()
 
-    def pooled(self) -> tuple[RequestScoped[Any], ...]:
+    def pooled(self) -> tuple[RequestValue[Any], ...]:
         """The pooled providers whose values a call needs now, dependencies first."""
         if not self._holds or (self._unwatched and _any_overridden(self._unwatched)):
             self._look()
@@ -89,17 +92,17 @@ class Plan:
         """Have a request take the pooled values needed now; returns what to await, or `None`."""
         needed, is_undecided = self.pooled(), self._is_undecided
         for provider in needed:
-            taking = provider._begin(ctx)
+            taking = begin_taking(provider, ctx)
             if taking is not None:
                 return self._take_rest(taking, needed, ctx)
         return self.take(ctx) if is_undecided else None
 
     async def _take_rest(
-        self, taking: Awaitable[Any], needed: Iterable[RequestScoped[Any]], ctx: RequestContext
+        self, taking: Awaitable[Any], needed: Iterable[RequestValue[Any]], ctx: RequestContext
     ) -> None:
         await taking
-        for provider in needed:  # `begin` does nothing for those already taken
-            begun = provider._begin(ctx)
+        for provider in needed:  # nothing is done for those already taken
+            begun = begin_taking(provider, ctx)
             if begun is not None:
                 await begun
         if not self._holds:  # a choice that waited for these values may need others
@@ -159,19 +162,32 @@ class Plan:
         return self._plainly()
 
 
+def plan_for(container: Any, target: Any) -> Plan:
+    """The plan for a key of a container, or for the container's copy of a provider that its class declares."""
+    is_key = isinstance(target, str)
+    provider = container.find(target) if is_key else target
+    plans: dict[Any, Any] = container.injection_plans
+    known: Plan | None = plans.get(provider)
+    if known is None:
+        known = plans[provider] = Plan(provider if is_key else counterpart(container, provider))
+    if is_key and target in container.providers:  # a nested container's provider may be replaced without notice
+        plans[target] = known
+    return known
+
+
 class _Walk:
     """One walk over the providers that a call reaches."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.pooled: list[RequestScoped[Any]] = []
+        self.pooled: list[RequestValue[Any]] = []
         self.unwatched: list[Any] = []
         self.is_overridden = False
         self.is_undecided = False
         self.varies = False
         self._seen: set[Any] = set()
 
-    def pooled_of(self, provider: Any) -> list[RequestScoped[Any]]:
+    def pooled_of(self, provider: Any) -> list[RequestValue[Any]]:
         self.visit(provider)
         return self.pooled
 
@@ -181,15 +197,16 @@ class _Walk:
         self._seen.add(provider)
         watched = isinstance(provider, Watched)
         if watched:
-            provider._part_of(self.plan)  # before it is examined, so that later changes are reported
+            report_changes(provider, self.plan)  # before it is examined, so that no later change is missed
         else:
             self.unwatched.append(provider)
         if provider.last_overriding is not None:
             self.is_overridden = True
             self.visit(provider.last_overriding)
-        elif isinstance(provider, RequestScoped):
-            if provider._made_of is not None:
-                self.visit(provider._made_of)
+        elif isinstance(provider, RequestValue):
+            maker = maker_of(provider)
+            if maker is not None:
+                self.visit(maker)
             self.pooled.append(provider)
         elif isinstance(provider, providers.Selector):
             self._visit_selected(provider)
@@ -242,7 +259,7 @@ def _any_overridden(unwatched: tuple[Any, ...]) -> bool:
 
 
 def _step(provider: Any) -> Step:
-    if isinstance(provider, RequestScoped):
+    if isinstance(provider, RequestValue):
         return _value_step(provider)
     if type(provider) in FACTORIES:
         return _object_step(provider)
@@ -251,12 +268,10 @@ def _step(provider: Any) -> Step:
     return lambda _: provider()
 
 
-def _value_step(provider: RequestScoped[Any]) -> Step:
-    first = provider._first
-
+def _value_step(provider: RequestValue[Any]) -> Step:
     def value(ctx: RequestContext) -> Any:
         resolved = ctx.resolved
-        return resolved[provider] if provider in resolved else first(ctx)
+        return resolved[provider] if provider in resolved else take_first(provider, ctx)
 
     return value
 
@@ -340,7 +355,7 @@ def _is_synchronous(provider: Any) -> bool:
         return False
     if isinstance(
         provider,
-        RequestScoped | PerContainer | providers.Delegate | providers.Configuration | providers.ConfigurationOption,
+        RequestValue | PerContainer | providers.Delegate | providers.Configuration | providers.ConfigurationOption,
     ):
         return True
     if isinstance(provider, providers.Object):
@@ -356,74 +371,3 @@ def _makes_objects(provider: Any) -> bool:
     """Whether it calls a class, other than a future's."""
     kind = provider.provides
     return isinstance(kind, type) and not hasattr(kind, "__await__") and not provider.is_async_mode_enabled()
-
-
-# --- questions about a graph -----------------------------------------------------------------------------------------
-
-
-def effective(provider: Any) -> Any:
-    """The provider that is called in place of this one: itself, or the last that overrides it."""
-    while provider.last_overriding is not None:
-        provider = provider.last_overriding
-    return provider
-
-
-def dependencies(provider: Any) -> Iterator[Any]:
-    """The providers that this one calls if it is called and not overridden, as far as is known without a call."""
-    if isinstance(provider, providers.Delegate):
-        return  # it returns the provider itself, which its receiver calls
-    for part in provider.related:
-        if not _is_handed_on(part):
-            yield part
-
-
-def _is_handed_on(part: Any) -> bool:
-    """Whether this provider is passed to its receiver uncalled."""
-    return providers.is_delegated(part) or isinstance(part, providers.Container | providers.Self)
-
-
-def path_to_pooled(provider: Any) -> list[Any] | None:
-    """The providers from this one to a pooled provider it depends on, or `None`."""
-    trail: list[Any] = []
-    seen: set[Any] = set()
-
-    def visit(node: Any) -> bool:
-        if node in seen:
-            return False
-        seen.add(node)
-        trail.append(node)
-        answering = effective(node)
-        if isinstance(answering, RequestScoped) or any(visit(child) for child in dependencies(answering)):
-            return True
-        trail.pop()
-        return False
-
-    return trail if visit(provider) else None
-
-
-def reachable(roots: Iterable[Any]) -> Iterator[Any]:
-    """All providers that a call may reach, each after those it depends on."""
-    return _in_order(roots, follows_overrides=True)
-
-
-def everything(roots: Iterable[Any]) -> Iterator[Any]:
-    """All providers, overridden ones included, each after those it depends on."""
-    return _in_order(roots, follows_overrides=False)
-
-
-def _in_order(roots: Iterable[Any], *, follows_overrides: bool) -> Iterator[Any]:
-    seen: set[Any] = set()
-
-    def visit(node: Any) -> Iterator[Any]:
-        if node in seen:
-            return
-        seen.add(node)
-        if follows_overrides and node.last_overriding is not None:
-            yield from visit(node.last_overriding)
-            return
-        for child in node.related:
-            yield from visit(child)
-        yield node
-
-    for root in roots:
-        yield from visit(root)

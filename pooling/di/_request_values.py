@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..context import RequestContext
     from ._sources import ValueSource
 
-__all__ = ["RequestValue"]
+__all__ = ["RequestValue", "begin_taking", "maker_of", "take_first"]
 
 T = TypeVar("T")
 
@@ -49,6 +49,7 @@ class RequestValue(RequestScoped[T]):
 
     def _changed(self) -> None:
         """Choose again what a call does, and have all plans that this provider is part of made again."""
+        self._source.declared = self._declared
         self._is_fixed = self._source.is_fixed and self._declared is None
         answer: Any = self._by_request() if self.last_overriding is None else super().__call__
         self.__call__ = answer  # type: ignore[method-assign]
@@ -56,7 +57,6 @@ class RequestValue(RequestScoped[T]):
 
     def _by_request(self) -> Callable[[], T]:
         """Make the function that a call runs while the provider is not overridden."""
-        first = self._first
 
         def value() -> Any:
             """
@@ -70,53 +70,12 @@ class RequestValue(RequestScoped[T]):
                 return get_current().resolved[self]
             except KeyError:
                 pass
-            return first(get_current())
+            return take_first(self, get_current())
 
         return value
 
     def _provide(self, args: Any, kwargs: Any) -> T:
         return self._by_request()()
-
-    def _first(self, ctx: RequestContext) -> T:
-        """A request's value, on its first use; errors as for calling the provider."""
-        if ctx is NO_REQUEST:
-            raise self._no_request()
-        if not self._is_checked:
-            self._check()
-        if self._is_fixed:
-            pool = self._source.provider.ready or self._source.provider()
-            value = take(ctx, pool, id(pool), self._options)
-        else:
-            value = self._source.take(ctx, self._options)
-        put(ctx, self, value)
-        return value  # type: ignore[no-any-return]
-
-    def _begin(self, ctx: RequestContext) -> Awaitable[T] | None:
-        """
-        Have a request take its value if it has none yet; returns what to await, or `None`.
-
-        Raises:
-            RequestContextError: No request is open, or it has ended.
-        """
-        if self in ctx.resolved:
-            return None
-        over = self.last_overriding
-        if over is not None:
-            return over._begin(ctx) if isinstance(over, RequestValue) else None
-        if ctx is NO_REQUEST:
-            raise self._no_request()
-        if not self._is_checked:
-            self._check()
-        if not self._is_fixed:
-            return self._source.atake(ctx, self._options, self)
-        pool = self._source.provider.ready or self._source.provider()
-        key = id(pool)
-        if not self._options:
-            value = take_idle(ctx, pool, key)
-            if value is not NOTHING:
-                put(ctx, self, value)
-                return None
-        return atake(ctx, pool, key, self._options, self)
 
     def aget(self) -> Awaitable[T]:
         """This request's value, to be awaited. Does not block the event loop."""
@@ -124,7 +83,7 @@ class RequestValue(RequestScoped[T]):
         if over is not None:
             return over.aget() if isinstance(over, RequestValue) else _at_hand(over())
         ctx = get_current()
-        return self._begin(ctx) or _at_hand(ctx.resolved[self])
+        return begin_taking(self, ctx) or _at_hand(ctx.resolved[self])
 
     def _check(self) -> None:
         """Refuse a provider that would keep the value; before the first value is taken."""
@@ -141,16 +100,6 @@ class RequestValue(RequestScoped[T]):
 
     # --- being a provider ----------------------------------------------------------------------------------------
 
-    def _declared_as(self, name: str) -> None:
-        """Note that this provider belongs to a container class, whose containers use copies of it."""
-        super()._declared_as(name)
-        self._source.declared = self._declared
-
-    @property
-    def _made_of(self) -> Any:
-        """The provider that makes the value of what the same request has; `None` if it comes from a pool."""
-        return self._source._made_of
-
     @property
     def related(self) -> Iterator[providers.Provider[Any]]:
         """What this provider depends on."""
@@ -161,6 +110,54 @@ class RequestValue(RequestScoped[T]):
     def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
         copied._source, copied._options = self._source.copied(memo), self._options
         copied._origin = self._origin
+
+
+def take_first(provider: RequestValue[T], ctx: RequestContext) -> T:
+    """A request's value, on its first use; errors as for calling the provider."""
+    if ctx is NO_REQUEST:
+        raise provider._no_request()
+    if not provider._is_checked:
+        provider._check()
+    if provider._is_fixed:
+        pool = provider._source.provider.ready or provider._source.provider()
+        value = take(ctx, pool, id(pool), provider._options)
+    else:
+        value = provider._source.take(ctx, provider._options)
+    put(ctx, provider, value)
+    return value  # type: ignore[no-any-return]
+
+
+def begin_taking(provider: RequestValue[T], ctx: RequestContext) -> Awaitable[T] | None:
+    """
+    Have a request take its value if it has none yet; returns what to await, or `None`.
+
+    Raises:
+        RequestContextError: No request is open, or it has ended.
+    """
+    if provider in ctx.resolved:
+        return None
+    over = provider.last_overriding
+    if over is not None:
+        return begin_taking(over, ctx) if isinstance(over, RequestValue) else None
+    if ctx is NO_REQUEST:
+        raise provider._no_request()
+    if not provider._is_checked:
+        provider._check()
+    if not provider._is_fixed:
+        return provider._source.atake(ctx, provider._options, provider)
+    pool = provider._source.provider.ready or provider._source.provider()
+    key = id(pool)
+    if not provider._options:
+        value = take_idle(ctx, pool, key)
+        if value is not NOTHING:
+            put(ctx, provider, value)
+            return None
+    return atake(ctx, pool, key, provider._options, provider)
+
+
+def maker_of(provider: RequestValue[Any]) -> Any:
+    """The provider that makes the value of what the same request has; `None` if the value comes from a pool."""
+    return provider._source.made_of
 
 
 async def _at_hand(value: T) -> T:

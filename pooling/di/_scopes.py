@@ -8,7 +8,6 @@ begins or ends. The library has no event for that, so its methods are extended h
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from dependency_injector import providers
@@ -19,10 +18,15 @@ from .._backends.offload import in_worker
 from ..errors import ConfigurationError
 from ..locks import make_rlock
 
-if TYPE_CHECKING:
-    from ..context import RequestContext
-
-__all__ = ["PerContainer", "RequestScoped", "Watched"]
+__all__ = [
+    "PerContainer",
+    "RequestScoped",
+    "Watched",
+    "forget_plans",
+    "note_container",
+    "note_declaration",
+    "report_changes",
+]
 
 T = TypeVar("T")
 
@@ -41,10 +45,6 @@ class Watched:
     __slots__ = ()
 
     _plans: weakref.WeakSet[Forgetful]
-
-    def _part_of(self, plan: Forgetful) -> None:
-        """Add a plan that is valid until this provider changes."""
-        self._plans.add(plan)
 
     def _changed(self) -> None:
         """Have all plans that this provider is part of made again."""
@@ -82,11 +82,6 @@ class _Scoped(Watched, providers.Provider[T]):
         self._declared: str | None = None
         self._plans = weakref.WeakSet()
 
-    def _declared_as(self, name: str) -> None:
-        """Note that this is part of a container's class, and so not for use itself."""
-        self._declared = self._declared or name  # the first declaration counts
-        self._changed()
-
     def __deepcopy__(self, memo: dict[Any, Any] | None) -> Self:
         memo = {} if memo is None else memo
         copied: Self | None = memo.get(id(self))
@@ -110,19 +105,6 @@ class RequestScoped(_Scoped[T]):
     """Provider of one value for each request."""
 
     __slots__ = ()
-
-    @property
-    def _made_of(self) -> Any:
-        """The provider that makes the value of what the same request has; `None` if it comes from a pool."""
-        return None
-
-    def _first(self, ctx: RequestContext) -> T:
-        """A request's value, on its first use. May block."""
-        raise NotImplementedError
-
-    def _begin(self, ctx: RequestContext) -> Awaitable[T] | None:
-        """Have a request take its value if it has none yet; returns what to await, or `None`."""
-        raise NotImplementedError
 
 
 class PerContainer(_Scoped[T]):
@@ -203,11 +185,6 @@ class PerContainer(_Scoped[T]):
         """The container it belongs to, or `None`."""
         return self._container and self._container()
 
-    def _attach(self, container: Any, key: str) -> None:
-        """Note the container that it belongs to, and its key there."""
-        if self._container is None:
-            self._container, self._key = weakref.ref(container), key
-
     def _copy_into(self, copied: Any, memo: dict[Any, Any]) -> None:
         copied.group = self.group
 
@@ -232,3 +209,28 @@ class PerContainer(_Scoped[T]):
     def _renew(self) -> None:
         """Go on in a child process, where no other thread has the lock."""
         self._building = make_rlock()
+
+
+# --- for other modules of this package -------------------------------------------------------------------------------
+
+
+def report_changes(provider: Watched, plan: Forgetful) -> None:
+    """Add a plan that is valid until this provider changes."""
+    provider._plans.add(plan)
+
+
+def forget_plans(provider: Watched) -> None:
+    """Have all plans that a provider is part of made again, as after a change of it."""
+    provider._changed()
+
+
+def note_declaration(provider: PerContainer[Any] | RequestScoped[Any], name: str) -> None:
+    """Note that a provider is part of a container's class, whose containers use copies of it."""
+    provider._declared = provider._declared or name  # the first declaration counts
+    provider._changed()
+
+
+def note_container(provider: PerContainer[Any], container: Any, key: str) -> None:
+    """Note the container that a provider belongs to, and its key there."""
+    if provider._container is None:
+        provider._container, provider._key = weakref.ref(container), key

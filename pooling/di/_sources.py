@@ -318,8 +318,8 @@ class ValueSource:
             )
 
     @property
-    def _made_of(self) -> Any:
-        """See `RequestScoped._made_of`."""
+    def made_of(self) -> Any:
+        """The provider that makes the value of what the same request has; `None` if the value comes from a pool."""
         return None
 
     def take(self, ctx: RequestContext, options: dict[str, Any]) -> Any:

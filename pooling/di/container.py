@@ -16,9 +16,10 @@ from ..context import RequestContext
 from ..errors import ConfigurationError
 from ..locks import make_rlock
 from . import _checks, _lifecycle
-from ._lookup import comes_from, declare, enlist, name_of, pairs, provider_under, withdraw
-from ._plan import Plan, everything
-from ._scopes import PerContainer, RequestScoped
+from ._graph import everything
+from ._lookup import declare, enlist, name_of, provider_under, withdraw
+from ._plan import plan_for
+from ._scopes import PerContainer, RequestScoped, forget_plans, note_container, note_declaration
 from .providers import Factory
 
 if TYPE_CHECKING:
@@ -212,59 +213,15 @@ class _Methods:
         try:
             known = self.injection_plans[key]
         except KeyError:
-            known = self._plan_for(key)
+            known = plan_for(self, key)
         return known.resolve(get_current())
 
     async def aget(self, key: str) -> Any:
         """As `get`, after awaiting the pooled values that it needs."""
         known = self.injection_plans.get(key)
         if known is None:
-            known = self._plan_for(key)
+            known = plan_for(self, key)
         return await known.aresolve(get_current())
-
-    def _plan_for(self, target: Any) -> Plan:
-        """The plan for a key, or for this container's copy of a provider that its class declares."""
-        is_key = isinstance(target, str)
-        provider = self.find(target) if is_key else target
-        known: Plan | None = self.injection_plans.get(provider)
-        if known is None:
-            known = self.injection_plans[provider] = Plan(provider if is_key else self._counterpart(provider))
-        if is_key and target in self.providers:  # a nested container's provider may be replaced without notice
-            self.injection_plans[target] = known
-        return known
-
-    # --- for injection -------------------------------------------------------------------------------------------
-
-    @classmethod
-    def _knows(cls, provider: Any) -> bool:
-        """Whether this class declares the provider, or one that it is derived from."""
-        return comes_from(provider, getattr(cls, "cls_providers", None))
-
-    def _answers(self, target: Any, owner: Any = None) -> bool:
-        """Whether a marker for this provider or key refers to this container."""
-        kind = self.declarative_parent
-        if owner is not None and not (owner is self or (isinstance(owner, type) and issubclass(kind, owner))):
-            return False
-        if isinstance(target, str):
-            return provider_under(self, target) is not None
-        return any(comes_from(target, getattr(base, "providers", None)) for base in kind.__mro__)
-
-    def _counterpart(self, target: Any) -> Any:
-        """This container's copy of a provider of its class, or of an expression of such; or what is under a key."""
-        if isinstance(target, str):
-            return self.find(target)
-        copies = self._counterparts()
-        found = copies.get(id(target))
-        # An expression of declared providers, such as App.repo.provided.name, is copied with their copies in place.
-        return providers.deepcopy(target, dict(copies)) if found is None else found
-
-    def _counterparts(self) -> dict[int, Any]:
-        """This container's copy of each provider of the class, by the id of the latter."""
-        copies: dict[int, Any] = {}
-        for kind in self.declarative_parent.__mro__:
-            for declared, own in pairs(getattr(kind, "providers", None) or {}, self.providers):
-                copies.setdefault(id(declared), own)
-        return copies
 
     # --- lists ---------------------------------------------------------------------------------------------------
 
@@ -283,7 +240,7 @@ class _Methods:
         self.injection_plans.clear()
         for provider in everything(self.providers.values()):
             if isinstance(provider, Factory):
-                provider._forget_plan()
+                forget_plans(provider)
         self.check()
         self._is_running = True
         return True
@@ -342,7 +299,7 @@ class RunningContainer(_Methods, containers.DynamicContainer):
         if is_provider(value) and name != "parent":
             self.injection_plans.clear()
             if isinstance(value, PerContainer):
-                value._attach(self, name)
+                note_container(value, self, name)
 
     if not TYPE_CHECKING:  # else what is misspelt would have a type
 
@@ -373,7 +330,7 @@ class Container(_Methods, containers.DeclarativeContainer):
         declare(cls)
         for name, value in vars(cls).items():
             if isinstance(value, PerContainer | RequestScoped):
-                value._declared_as(f"{cls.__name__}.{name}")
+                note_declaration(value, f"{cls.__name__}.{name}")
 
 
 class Running(Generic[C]):

@@ -449,10 +449,6 @@ class Factory(Watched, providers.Factory[T]):
         plan = self._plan or self._make_plan()
         return await plan.aresolve(get_current())  # type: ignore[no-any-return]
 
-    def _forget_plan(self) -> None:
-        """Examine its dependencies again at the next call."""
-        self._plan = None
-
     def _make_plan(self) -> Plan:
         self._plan = plan = Plan(self, partial(_call_plainly, self))
         return plan
