@@ -63,27 +63,6 @@ class PoolBudget:
         """The budget in which each resource counts as well."""
         return self._within
 
-    def _join(self, kind: type) -> tuple[threading.Lock, Budget | NestedBudget]:
-        """Add a pool; returns what it shares with the others."""
-        if self._within is not None:
-            return self._join_within(self._within, kind)
-        if self._kind is not None and self._kind is not kind:
-            raise ConfigurationError(
-                "budget is shared with a pool of the other kind: pools for threads and pools for asyncio need one each",
-                field="budget",
-            )
-        self._kind = kind
-        return self._lock, self._budget
-
-    def _join_within(self, within: PoolBudget, kind: type) -> tuple[threading.Lock, NestedBudget]:
-        lock, outer = within._join(kind)
-        assert isinstance(outer, Budget)
-        with lock:
-            if self._nested is None:
-                self._nested = NestedBudget(self._budget, outer)
-                self._lock = lock
-            return lock, self._nested
-
     @property
     def max_total(self) -> float:
         """The limit, not counting a `squeeze`."""
@@ -137,6 +116,29 @@ class PoolBudget:
 
     def __repr__(self) -> str:
         return f"<PoolBudget {self.used} of max_total={self.max_total} used>"
+
+
+def join(budget: PoolBudget, kind: type) -> tuple[threading.Lock, Budget | NestedBudget]:
+    """Add a pool of this kind to a budget; returns what it shares with the others."""
+    if budget._within is not None:
+        return _join_within(budget, budget._within, kind)
+    if budget._kind is not None and budget._kind is not kind:
+        raise ConfigurationError(
+            "budget is shared with a pool of the other kind: pools for threads and pools for asyncio need one each",
+            field="budget",
+        )
+    budget._kind = kind
+    return budget._lock, budget._budget
+
+
+def _join_within(budget: PoolBudget, within: PoolBudget, kind: type) -> tuple[threading.Lock, NestedBudget]:
+    lock, outer = join(within, kind)
+    assert isinstance(outer, Budget)
+    with lock:
+        if budget._nested is None:
+            budget._nested = NestedBudget(budget._budget, outer)
+            budget._lock = lock
+        return lock, budget._nested
 
 
 def _checked_outer(within: PoolBudget | None) -> PoolBudget | None:

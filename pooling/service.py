@@ -27,7 +27,7 @@ from ._engine.hooks import Hooks, refuse_coroutines
 from ._engine.lease import NOTHING, AsyncLease, Lease
 from ._engine.ledger import RUNNING, STOPPED
 from ._engine.slots import LIVE, Slot
-from .budget import PoolBudget
+from .budget import PoolBudget, join
 from .errors import ConfigurationError
 from .events import EVENTS
 from .factory import PoolFactory, as_factory
@@ -369,7 +369,7 @@ class PoolingService(_Service[T]):
         self._set_up(options, ThreadBackend(self._now, is_inline=options.inline_hooks, lock=lock), budget)
 
     def _join(self, budget: PoolBudget) -> Any:
-        return budget._join(PoolingService)
+        return join(budget, PoolingService)
 
     def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """
@@ -577,7 +577,7 @@ class AsyncPoolingService(_Service[T]):
         self._set_up(options, self._backend, None if self._budget is None else self._join(self._budget)[1])
 
     def _join(self, budget: PoolBudget) -> Any:
-        return budget._join(AsyncPoolingService)
+        return join(budget, AsyncPoolingService)
 
     async def start(self, *, wait: bool = True, timeout: float | None = None) -> None:
         """As `PoolingService.start`, without blocking the loop."""
