@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -97,26 +98,23 @@ class Followers:
     @contextmanager
     def _creating(self, pool: Pool) -> Iterator[None]:
         places = [getattr(waiter.operation, "places", None) or {} for waiter in pool.ledger.waiters()]
-        entered: list[AbstractContextManager[Any]] = []
-        for follower in self._every:
-            try:
-                block = follower.creating(pool, [place[follower] for place in places if follower in place])
-                block.__enter__()
-                entered.append(block)
-            except Exception:
-                log.exception("a follower of creates failed")
-        error: BaseException | None = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            for block in reversed(entered):
+        with ExitStack() as entered:
+            for follower in self._every:
                 try:
-                    block.__exit__(type(error) if error else None, error, None)
+                    block = follower.creating(pool, [place[follower] for place in places if follower in place])
+                    block.__enter__()
+                    entered.push(partial(_leave, block))
                 except Exception:
                     log.exception("a follower of creates failed")
+            yield
+
+
+def _leave(block: AbstractContextManager[Any], *error: Any) -> None:
+    """Leave a follower's block with the error of the create, if there is one; what it raises is logged."""
+    try:
+        block.__exit__(*error)
+    except Exception:
+        log.exception("a follower of creates failed")
 
 
 FOLLOWERS = Followers()

@@ -173,14 +173,9 @@ async def agive_back(ctx: BeforeAnswer, at: Release, default: Release) -> None:
 
 def keeps_values(ctx: BeforeAnswer) -> bool:
     """Whether a value that it holds was noted to stay until the end."""
-    return any("end" in noted for noted in _noted(ctx))
+    return any("end" in noted for noted in tuple(ctx._releases.values()))
 
 
 def may_release_early(ctx: BeforeAnswer) -> bool:
     """Whether something other than the default was noted for a value that it holds."""
-    return any(noted != {None} for noted in _noted(ctx))
-
-
-def _noted(ctx: BeforeAnswer) -> tuple[set[Release | None], ...]:
-    """What was noted for each value, copied in one step: other threads of the request may add to it."""
-    return tuple(ctx._releases.values())
+    return bool(ctx._releases) and any(noted != {None} for noted in tuple(ctx._releases.values()))

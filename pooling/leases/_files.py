@@ -13,6 +13,8 @@ import importlib
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,7 @@ class FileSession(LeaseSession):
         if not (self._directory / f"{self._holder}.held").exists():  # at first, or the directory was cleared
             self._close_files()
             self._begin()
-        with _Locked(self._directory / "lock"):
+        with _locked(self._directory / "lock"):
             path = self._directory / "book"
             book = LeaseBook.loads(path.read_text("utf-8")) if path.exists() else LeaseBook()
             for name in [name for name in book.holders if name != self._holder and not self._lives(name)]:
@@ -107,13 +109,8 @@ class FileSession(LeaseSession):
         if self._bell is None:
             # For reading and writing: a pipe that no process writes to would be at its end, and so always readable.
             self._bell = os.open(bell, os.O_RDWR | os.O_NONBLOCK)
-        held = os.open(self._directory / f"{self._holder}.held", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException:
-            os.close(held)
-            raise
-        self._held = held
+        self._held = os.open(self._directory / f"{self._holder}.held", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _lives(self, name: str) -> bool:
         """Whether another process still has its lock; the files of one that has ended are removed."""
@@ -187,34 +184,36 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-class _Locked:
-    """The lock of a file, to be held for a moment."""
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """
+    Hold the lock of a file for a moment.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+    Raises:
+        StoreError: Another process has had it for too long.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
         ends = time.monotonic() + LOCK_WITHIN
+        while not _locks(file):
+            if time.monotonic() > ends:
+                raise StoreError(
+                    f"{path} has been locked for {LOCK_WITHIN:g} s: a process that was changing the book is stopped or "
+                    "hangs; let it go on, or end it"
+                )
+            time.sleep(PAUSE)
         try:
-            while not self._locks():
-                if time.monotonic() > ends:
-                    raise StoreError(
-                        f"{self._path} has been locked for {LOCK_WITHIN:g} s: a process that was changing the book is "
-                        "stopped or hangs; let it go on, or end it"
-                    )
-                time.sleep(PAUSE)
-        except BaseException:
-            os.close(self._file)
-            raise
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would not unlock it, were a child forked meanwhile
+    finally:
+        os.close(file)
 
-    def _locks(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
-    def __exit__(self, *error: object) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)  # closing alone would not unlock it, were a child forked meanwhile
-        os.close(self._file)
+def _locks(file: int) -> bool:
+    """Lock an open file; whether no other process has its lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

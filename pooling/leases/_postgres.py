@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from math import inf
 from typing import Any
 
@@ -110,12 +111,11 @@ class PostgresSession(DocumentSession):
             if hasattr(connection, "prepare_threshold"):
                 connection.prepare_threshold = None  # the next statement may reach another session of a pooler
             self._connection = connection
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             cursor = self._connection.cursor()
             cursor.execute(sql.format(table=self._table), arguments)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         return cursor
 
     def abort(self) -> None:

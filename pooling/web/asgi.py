@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from .._backends.offload import in_background
@@ -204,13 +205,10 @@ class ContainerLifespan:
             await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
             raise
         inner = _InnerLifespan(message, receive, send)
-        try:
+        async with AsyncExitStack() as undo:  # after an error of the app, and if the server cancels
+            undo.push_async_callback(self._stop, inner, send)
             await self._live(scope, inner, receive, send)
-        except BaseException:  # an error of the app, or the server cancels: the container is stopped in any case
-            await self.container.astop(self.timeout)
-            if inner.farewell is not None:
-                await send(inner.farewell)
-            raise
+            undo.pop_all()
         try:
             await self.container.astop(self.timeout)
         except Exception as error:
@@ -218,6 +216,12 @@ class ContainerLifespan:
                 await send({"type": "lifespan.shutdown.failed", "message": f"{type(error).__name__}: {error}"})
             raise
         await send(inner.failure or inner.farewell or {"type": "lifespan.shutdown.complete"})
+
+    async def _stop(self, inner: _InnerLifespan, send: Send) -> None:
+        """Stop the container, and then send what the app inside said at its end."""
+        await self.container.astop(self.timeout)
+        if inner.farewell is not None:
+            await send(inner.farewell)
 
     async def _live(self, scope: Scope, inner: _InnerLifespan, receive: Receive, send: Send) -> None:
         """Run the app's lifespan until the server shuts down, or has been told that the app cannot start."""

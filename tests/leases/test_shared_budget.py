@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import re
 import stat
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,9 @@ from pooling import (
     PoolTimeoutError,
     SharedBudget,
 )
+from pooling._engine.lease_book import Claim
 from pooling.leases import FileLeases, PostgresLeases, RedisLeases
+from pooling.leases._store import StoreError
 from tests.contract.harness import on_both, on_threads, raising
 from tests.contract.workshop import Workshop
 
@@ -303,3 +307,19 @@ async def test_a_process_without_places_says_that_others_have_them(side, tmp_pat
     assert caught.value.limit == "max_total=4"
     for value in held:
         await one.release(value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the open files are read there")
+def test_a_book_that_another_process_keeps_locked_is_an_error_until_it_is_unlocked(tmp_path, monkeypatch):
+    monkeypatch.setattr("pooling.leases._files.LOCK_WITHIN", 0.05)
+    session = FileLeases(tmp_path).open("me", "b")
+    claim = Claim("me", turn=1, limit=4, ttl=30.0, keeps=0, used=0, needs=1, wants=1)
+    assert session.exchange(claim).places == 1
+    file = tmp_path / "b" / "lock"
+    with file.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with raising(StoreError, f"{file} has been locked for 0.05 s"):
+            session.exchange(claim._replace(turn=2, keeps=1))
+        assert len([each for each in Path("/proc/self/fd").iterdir() if each.resolve() == file]) == 1, "this one only"
+    assert session.exchange(claim._replace(turn=3, keeps=1)).places == 2
+    session.close()

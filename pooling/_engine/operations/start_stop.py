@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ...options import checked_seconds
@@ -42,13 +43,12 @@ class Start(Operation[None]):
         pool.dispatch()
         if watcher is None:
             return
-        try:
+        with ExitStack() as undo:
+            undo.callback(pool.change, pool.ledger.stop)
+            undo.callback(pool.forget, watcher)
             if not await pool.wait(watcher, pool.backend.now() + self.timeout) or self.fatal is not None:
                 raise self._error()
-        except BaseException:
-            pool.forget(watcher)
-            pool.change(pool.ledger.stop)
-            raise
+            undo.pop_all()
 
     def _begin(self) -> Watcher | None:
         """Start the ledger; the watcher to wait for until the pool is filled, or `None` if there is no need to wait."""
