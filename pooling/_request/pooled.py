@@ -34,7 +34,7 @@ class PooledValues(HeldResources):
 
     __slots__ = ()
 
-    def _share_with(self, part: Self) -> None:
+    def _share_with(self, part: PooledValues) -> None:
         """Make a context part of this request: their pooled values are the same."""
         if self._owner is not None:  # this is a part itself
             self._owner._share_with(part)
