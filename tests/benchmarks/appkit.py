@@ -27,10 +27,13 @@ APPKIT = "AppKit on Node"
 OURS_ASYNC = "AsyncLakebasePoolManager"
 OURS_UVLOOP = "AsyncLakebasePoolManager, uvloop"
 OURS = "LakebasePoolManager"
+OURS_ON_ONE_CORE = "LakebasePoolManager, on one core"
 HERE = Path(__file__).parent
 PER_USER = 3
 SERVER, BUDGET = 100, 90  # connections that the server takes, and that an app on it would use
 PATIENCE = 120.0  # seconds for one process
+CAN_BE_KEPT_ON_A_CORE = hasattr(os, "sched_setaffinity")
+CAN_HAVE_UVLOOP = sys.platform != "win32"
 
 START = Metric("start", "process start and imports", "ms", 1e3)
 FIRST = Metric("first", "first answer", "ms", 1e3)
@@ -103,6 +106,7 @@ class Stage:
         self.asyncio = Side(OURS_ASYNC, [*ours, "asyncio"], {}, is_ours=True)
         self.uvloop = Side(OURS_UVLOOP, [*ours, "uvloop"], {}, is_ours=True)
         self.threads = Side(OURS, [*ours, "threads"], {}, is_ours=True)
+        self.on_one_core = Side(OURS_ON_ONE_CORE, [*ours, "threads", "one-core"], {}, is_ours=True)
         self.alone = [
             Side(f"psycopg alone, {front_end}", [*ours, front_end, "alone"], {}, is_ours=False)
             for front_end in ("asyncio", "threads")
@@ -249,26 +253,29 @@ def steady(scale: Scale) -> AbstractContextManager[Race]:
     """Many requests of some users, with and without a budget."""
     users, requests, at_a_time = 20, scale.pick(6000, 6000, 100), 40
     load = Load.drawn(users, requests, at_a_time)
-    return on_stage(
-        users,
-        lambda stage: Race(
+
+    def race(stage: Stage) -> Race:
+        ours = [stage.asyncio, stage.threads]
+        if CAN_BE_KEPT_ON_A_CORE:
+            ours.append(stage.on_one_core)
+        if CAN_HAVE_UVLOOP:
+            ours.append(stage.uvloop)
+        return Race(
             "steady",
             f"{users} users, {at_a_time} requests at a time",
             f"{requests:,} times select 1 in autocommit mode, cold start included; {PER_USER} connections per user. "
             f"{stage.appkit_version}; it has no limit for all users together. psycopg alone has no pool: each of the "
             f"{at_a_time} opens a connection with a password it was given, and keeps it.",
-            [
-                stage.racer(side, load)
-                for side in (stage.appkit, stage.uvloop, stage.asyncio, stage.threads, *stage.alone)
-            ]
+            [stage.racer(side, load) for side in (stage.appkit, *ours, *stage.alone)]
             + [stage.racer(side, load, budget) for budget in (50, 40) for side in (stage.asyncio, stage.threads)],
             metrics=(RATE, WARM, LOGINS, LONGEST, FAILED),
             reference=APPKIT,
             repetitions=1,
             rounds=scale.pick(5, 1, 1),
-            targets=[Target(RATE.key, ours, 1.0, APPKIT) for ours in (OURS_UVLOOP, OURS_ASYNC, OURS)],
-        ),
-    )
+            targets=[Target(RATE.key, side.name, 1.0, APPKIT) for side in ours],
+        )
+
+    return on_stage(users, race)
 
 
 def crowded(scale: Scale) -> AbstractContextManager[Race]:

@@ -1,16 +1,18 @@
 """
 Our managers under a load: reads the load from stdin, and writes when each request was asked and answered.
 
-    python -m tests.benchmarks.manager_process threads|asyncio|uvloop [alone] < load.json
+    python -m tests.benchmarks.manager_process threads|asyncio|uvloop [alone] [one-core] < load.json
 
 It is a process of its own, as Node is, and imports nothing but the library. `alone` is psycopg without a pool: what
-Python's driver takes by itself, so the least that any pool on it can.
+Python's driver takes by itself, so the least that any pool on it can. `one-core` keeps all threads on one core: one of
+them runs at a time anyway, and on two cores they take the interpreter from each other more often.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import threading
 import time
@@ -169,8 +171,11 @@ async def run_asyncio_alone(load: dict[str, Any]) -> Log:
     return log
 
 
-def main(front_end: str, alone: str = "") -> Log:
+def main(front_end: str, *how: str) -> Log:
     load = json.load(sys.stdin)
+    alone = "alone" in how
+    if "one-core" in how:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if front_end == "threads":
         return run_threads_alone(load) if alone else run_threads(load)
     with asyncio.Runner(loop_factory=None if front_end == "asyncio" else uvloop_factory()) as runner:

@@ -13,7 +13,7 @@ import pytest
 from lakebase.local import LocalLakebase
 from tests.benchmarks import __main__ as program
 from tests.benchmarks import npm
-from tests.benchmarks.appkit import Load, Side, Stage, figures, run_process
+from tests.benchmarks.appkit import CAN_BE_KEPT_ON_A_CORE, CAN_HAVE_UVLOOP, Load, Side, Stage, figures, run_process
 from tests.benchmarks.measure import BenchmarkError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +112,8 @@ def stage():
 
 SIDES = [
     "asyncio",
-    pytest.param("uvloop", marks=pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop for Windows")),
+    pytest.param("uvloop", marks=pytest.mark.skipif(not CAN_HAVE_UVLOOP, reason="there is no uvloop for Windows")),
+    pytest.param("on_one_core", marks=pytest.mark.skipif(not CAN_BE_KEPT_ON_A_CORE, reason="only Linux can do that")),
     "threads",
     pytest.param("appkit", marks=pytest.mark.skipif(not APPKIT_IS_HERE, reason="AppKit is not installed here")),
 ]
