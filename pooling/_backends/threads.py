@@ -116,9 +116,15 @@ def starts(thread: threading.Thread) -> bool:
 
 
 class Workers:
-    """Threads for background work: as many as there are jobs at the same time, and none without jobs."""
+    """
+    Threads for background work: as many as there are jobs at the same time, and none without jobs.
 
-    def __init__(self) -> None:
+    Args:
+        stays: Seconds after which a worker without a job ends.
+    """
+
+    def __init__(self, stays: float = IDLE_WORKER_STAYS) -> None:
+        self._stays = stays
         self._lock = make_lock()
         self._jobs: deque[Job] = deque()
         self._idle: deque[Latch] = deque()
@@ -151,22 +157,21 @@ class Workers:
         return job
 
     def _work(self) -> None:
-        latch = Latch()
         while True:
+            latch = Latch()  # new each time: an earlier one may be opened late, after this worker has found the job
             with self._lock:
                 job = self._jobs.popleft() if self._jobs else None
                 if job is None:
                     self._idle.append(latch)
-            if job is None:
-                if not latch.wait(IDLE_WORKER_STAYS):
-                    with self._lock:
-                        if latch in self._idle:
-                            self._idle.remove(latch)
-                            return
-                    # This worker was assigned a job, so the latch opens, unless an interrupt took the job away.
-                continue
-            job.run()
-            del job
+            if job is not None:
+                job.run()
+                del job
+            elif not latch.wait(self._stays):
+                with self._lock:
+                    if latch in self._idle:
+                        self._idle.remove(latch)
+                        return
+                # This worker was assigned a job, unless an interrupt took the job away.
 
 
 class Timer:
