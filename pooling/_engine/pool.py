@@ -292,8 +292,13 @@ class Pool:
         """Set the timer to the instant of the ledger's next sweep."""
         when = self.ledger.alarm
         if when < self.armed_at:
-            self.backend.at(when, Ring(self, when))
+            # Noted first: else the timer might ring before, and the pool wait for an alarm that has rung already.
             self.armed_at = when
+            try:
+                self.backend.at(when, Ring(self, when))
+            except BaseException:
+                self.armed_at = inf
+                raise
 
     async def wait(self, waiter: Waiter, deadline: float) -> bool:
         """

@@ -7,13 +7,16 @@ Two kinds: alarms of what a ledger must keep still about, and one planted in it,
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
 
+from pooling import PoolingService
 from pooling._backends.alarms import PAUSE
+from pooling._backends.threads import ThreadBackend
 from pooling._engine.ledger import Ledger
-from tests.contract.harness import on_both, whole
+from tests.contract.harness import LIMIT, on_both, whole
 from tests.contract.workshop import Workshop
 
 
@@ -127,3 +130,28 @@ async def test_an_alarm_without_effect_is_reported_slowed_down_and_delays_no_oth
     assert all(text.startswith("<pool 'restless'>") for text in reports)
     assert len(reports) == 1 or ahead > -1.0
     await whole(pool)
+
+
+class KeptWaiting(ThreadBackend):
+    """The thread that sets an alarm goes on only after the alarm has rung, as if another one had had its processor."""
+
+    def at(self, when, callback):
+        rung = threading.Event()
+
+        def ring():
+            callback()
+            rung.set()
+
+        super().at(when, ring)
+        if threading.current_thread() is threading.main_thread():
+            assert rung.wait(LIMIT)
+
+
+def test_an_alarm_that_rings_before_it_was_noted_is_followed_by_others():
+    pool = PoolingService(object, max_size=1, max_idle=0.05)
+    pool.engine.backend = KeptWaiting(lock=pool.engine.backend.lock)
+    pool.release(pool.acquire())
+    ends = time.monotonic() + LIMIT
+    while pool.size:
+        assert time.monotonic() < ends, "the pool waits for an alarm that has rung"
+        time.sleep(0.001)  # sleeps: until the timer has called
