@@ -67,7 +67,8 @@ class GiveBack(Operation[bool]):
 
     def _time_use(self, seconds: float) -> None:
         if self.pool.options.use_times:
-            self.pool.use_time.record(seconds)
+            with self.pool.backend.lock:
+                self.pool.use_time.record(seconds)
         if DURATIONS.are_wanted:
             DURATIONS.add(self.pool, USE, seconds)
 
