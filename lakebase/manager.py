@@ -190,7 +190,7 @@ class _Manager(Generic[C, P]):
 
     def keys(self) -> list[Any]:
         """The keys that have a pool."""
-        return list(self._users.copy())
+        return list(self._users)
 
     def has_pool(self, key: Hashable) -> bool:
         """Whether the key has a pool."""
@@ -428,7 +428,7 @@ class _Manager(Generic[C, P]):
     def stats(self) -> ManagerStats:
         """The manager's numbers, in all and for each key."""
         total = self._keyed.stats()
-        sessions = {key: user.sessions for key, user in self._users.copy().items()}
+        sessions = {user.key: user.sessions for user in list(self._users.values())}
         return ManagerStats(
             pools=len(sessions),
             sessions=sum(map(len, sessions.values())),
@@ -461,7 +461,7 @@ class _Manager(Generic[C, P]):
     def _retire_all(self) -> None:
         """Retire the present pools, one by one, so that `get_pool` never waits for all of them."""
         self._credentials.clear()
-        for user in list(self._users.copy().values()):
+        for user in list(self._users.values()):
             for session in user.sessions:
                 with self._lock:
                     if user.find(session.fingerprint) is session:

@@ -235,8 +235,7 @@ class _Keyed(Generic[K, T, S]):
 
     def keys(self) -> list[K]:
         """The keys that have a pool, least recently used first."""
-        # `list` copies in one step, so other threads cannot change the map meanwhile.
-        return [entry.key for entry in sorted(self._entries.copy().values(), key=lambda entry: entry.touched)]
+        return [entry.key for entry in sorted(self._all_entries(), key=lambda entry: entry.touched)]
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -298,7 +297,11 @@ class _Keyed(Generic[K, T, S]):
 
     def all_data(self) -> dict[K, Any]:
         """The `data` of each key. Does not count as a use of the keys."""
-        return {key: entry.data for key, entry in self._entries.copy().items()}
+        return {entry.key: entry.data for entry in self._all_entries()}
+
+    def _all_entries(self) -> list[Entry[S]]:
+        """The entries of all keys; copied in one step, so that other threads do not change the map meanwhile."""
+        return list(self._entries.values())
 
     def _used(self, key: K) -> Entry[S] | None:
         """The key's entry, or `None`; counts as a use."""
@@ -579,7 +582,7 @@ class _Keyed(Generic[K, T, S]):
 
     def stats(self) -> KeyedPoolStats:
         """The numbers of all keys together and of each key."""
-        per_key = {key: entry.service.stats() for key, entry in self._entries.copy().items()}
+        per_key = {entry.key: entry.service.stats() for entry in self._all_entries()}
         every = [*per_key.values(), *(service.stats() for service in members(self._removed))]
         return KeyedPoolStats(
             keys=len(per_key),
@@ -626,11 +629,10 @@ class _Keyed(Generic[K, T, S]):
             self._sweep(most=BATCH)
         except Exception:
             log.exception("pool %r: the periodic look for unused keys failed", self._name)
-        entry = next(iter(self._entries.copy().values()), None)
-        if entry is None:
-            self._armed_at, self._arm_again_at = math.inf, -math.inf
+        if entries := self._all_entries():
+            self._arm(entries[0].service)
         else:
-            self._arm(entry.service)
+            self._armed_at, self._arm_again_at = math.inf, -math.inf
 
     def sweep(self) -> None:
         """Evict the keys that have been unused for `max_key_idle`. This also happens in the background."""
@@ -678,7 +680,7 @@ class _Keyed(Generic[K, T, S]):
 
     def _every_pool(self) -> list[S]:
         """The pools of all keys, those of closed and evicted keys included that a caller may still use."""
-        return [*(entry.service for entry in self._entries.copy().values()), *members(self._removed)]
+        return [*(entry.service for entry in self._all_entries()), *members(self._removed)]
 
     def _closing(self) -> list[S]:
         """All pools, for stopping; from now on no key gets a new pool."""
@@ -697,7 +699,7 @@ class _Keyed(Generic[K, T, S]):
 
     def _empty(self) -> None:
         with self._lock:
-            for entry in self._entries.copy().values():
+            for entry in self._all_entries():
                 self._created_before += entry.service.engine.ledger.created
                 self._remove(entry)
             self._lru.clear()

@@ -18,10 +18,10 @@ AUDIT_EVERY = 0.2  # seconds between two audits while a borrower waits; a lost s
 
 
 def find_lost(
-    slots: Iterable[Slot], idle: Iterable[Slot], out: Mapping[int, Slot], outbox: Iterable[Work], now: float
+    slots: Iterable[Slot], idle: list[Slot], out: Mapping[int, Slot], outbox: Iterable[Work], now: float
 ) -> tuple[list[Slot], float]:
     """Return the slots that neither this audit nor an earlier one has found, and when to audit the others again."""
-    idle_now = set(idle)
+    idle_now = set(idle.copy())  # in one step, since borrowers change it meanwhile
     ordered = {item.slot for item in list(outbox) if isinstance(item, (Open, Close, Check))}
     lost: list[Slot] = []
     again_at = inf
@@ -42,6 +42,7 @@ def find_lost(
 def _is_accounted_for(slot: Slot, idle: set[Slot], out: Mapping[int, Slot], ordered: set[Slot]) -> bool:
     if slot.state is ASSIGNED:
         return False  # its waiter claims it within an instant; if it does not, `_recover` wakes it again
-    if slot.operation is not None:
-        return slot.operation.is_under_way
+    operation = slot.operation  # read once: a borrower that got the slot clears it without the lock
+    if operation is not None:
+        return operation.is_under_way
     return slot in idle or slot in ordered or out.get(id(slot.value)) is slot

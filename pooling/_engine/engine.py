@@ -85,6 +85,7 @@ class Engine(Pool):
         ledger = self.ledger
         counts = messages.counts_of(ledger)
         acquired, tally = ledger.uses, self.tally
+        closed_by = {} if ledger.closed_by is None else ledger.closed_by.copy()
         return PoolStats(
             name=self.name,
             min_size=ledger.min_size,
@@ -106,8 +107,8 @@ class Engine(Pool):
             dismissed=tally.dismissed,
             created=ledger.created,
             create_failures=ledger.create_failures,
-            destroyed=sum((ledger.closed_by or {}).values()),
-            destroyed_by=dict(ledger.closed_by or {}),
+            destroyed=sum(closed_by.values()),
+            destroyed_by=closed_by,
             wait_time=self.wait_time.copy(),
             create_time=self.create_time.copy(),
             use_time=self.use_time.copy(),

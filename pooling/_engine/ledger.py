@@ -17,15 +17,18 @@ Rules of this file:
 - `fast` may be true only while acquire and release need nothing but the move of a slot. A thread that appends to `idle`
   without the lock reads `fast` *afterwards*; a waiter that queues clears `fast` *before* it reads `idle`. So one of the
   two sees the other.
+- `idle` and `out` change without the lock. Copy them in one step, and go through the copy: without a global interpreter
+  lock, other threads run between any two steps of a loop, also of one in C.
 - A thread that lends without the lock reads the slot's `state` *after* it has put the slot into `out`; the audit reads
   `out` *after* it has changed the state. At least one of the two sees the other, so no resource is lent and destroyed.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -167,8 +170,8 @@ class Ledger:
         #: Whether the fast path has to inspect a resource or record its borrower.
         self.inspects = inspects or self.notes
         # In both orders, `idle[0]` is the resource that has been idle for longest.
-        self.idle: list[Slot] | deque[Slot] = [] if options.lifo else deque()
-        self.pop: Callable[[], Slot] = self.idle.pop if isinstance(self.idle, list) else self.idle.popleft
+        self.idle: list[Slot] = []
+        self.pop: Callable[[], Slot] = self.idle.pop if options.lifo else partial(self.idle.pop, 0)
         self.put: Callable[[Slot], Any] = self.idle.append
         self.out: dict[int, Slot] = {}
         #: Values whose leases were garbage collected: finalisers append, `settle` removes.
@@ -204,8 +207,10 @@ class Ledger:
         return sum(map(len, queues))
 
     def waiters(self) -> list[Waiter]:
-        """Those in the queues."""
-        return [waiter for queue in self.queues for waiter in snapshot(queue)]
+        """*Lock-free.* Those in the queues, in any order."""
+        # The keys of the underlying `dict` are copied in one step. Without a global interpreter lock, a change while
+        # another thread goes through an `OrderedDict` can crash the process.
+        return [waiter for queue in self.queues for waiter in list(dict.keys(queue))]
 
     @property
     def waiting_since(self) -> float:
@@ -334,7 +339,7 @@ class Ledger:
             self.budget.use_time.add(now - slot.taken_at)
         if cold:
             slot.due = now + (self.options.validate_idle or inf)
-        if cold and isinstance(self.idle, list):
+        if cold and self.options.lifo:
             self.idle.insert(0, slot)
         else:
             self.put(slot)
@@ -551,7 +556,9 @@ class Ledger:
         self.fast = False
         mine = self.slots.copy()
         self.outbox[:] = [item for item in self.outbox if getattr(item, "slot", None) not in mine]
-        for container in (self.idle, self.out, self.opening, self.closing, self.returning, *self.queues):
+        self.idle.clear()
+        containers: tuple[dict[Any, Any], ...] = (self.out, self.opening, self.closing, self.returning, *self.queues)
+        for container in containers:
             container.clear()
         self.late = self.watchers = ()
         for slot in mine:
@@ -797,7 +804,7 @@ class Ledger:
         """Destroy a lost resource, unless the fast path has just put it into a container."""
         state, operation = slot.state, slot.operation
         slot.state, slot.operation = CLOSING, None  # as one that is to be closed still
-        if (self.out.get(id(slot.value)) is slot and operation is None) or slot in self.idle:
+        if (self.out.get(id(slot.value)) is slot and operation is None) or slot in self.idle.copy():
             slot.state = state
             return
         self.out.pop(id(slot.value), None)
@@ -921,15 +928,6 @@ class Ledger:
         if options.validate_idle is not None and self.live:
             limit = min(limit, options.validate_idle)
         return now + max(limit / 4, SHORTEST_LOOK)
-
-
-def snapshot(queue: OrderedDict[Waiter, None]) -> list[Waiter]:
-    """List a queue that other threads may change meanwhile."""
-    while True:
-        try:
-            return list(queue)
-        except RuntimeError:  # it changed meanwhile
-            continue
 
 
 def _is_under_way(operation: Operation | None) -> bool:

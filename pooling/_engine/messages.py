@@ -70,7 +70,7 @@ def sum_of(ledgers: list[Ledger], max_size: int) -> PoolCounts:
 def longest_held(name: str, key: Any, ledger: Member, now: float, *, most: int) -> list[Holder]:
     """The borrowers of at most `most` resources that are out, longest out first; those not recorded last."""
     # Those not recorded since the last loans of the other resources; so sort before making objects.
-    out = sorted(ledger.out.copy().values(), key=lambda slot: (slot.noted != slot.uses, slot.taken_at))
+    out = sorted(ledger.out.values(), key=lambda slot: (slot.noted != slot.uses, slot.taken_at))
     return [holder_of(name, key, slot, now) for slot in out[:most]]
 
 
@@ -112,7 +112,7 @@ def longest_out(found: tuple[Holder, ...], ledger: Ledger, *, of_all: bool) -> s
     oldest = "; oldest of all borrowed " if of_all else "; oldest borrowed "
     text = f"{oldest}{', then '.join(told)}"
     # A pool with a budget records every borrower, so what is not recorded is of this pool.
-    missed = sum(slot.noted != slot.uses for slot in ledger.out.copy().values())
+    missed = sum(slot.noted != slot.uses for slot in list(ledger.out.values()))
     if missed and found[0].is_recorded:
         text += f"; {missed} more, perhaps older, at unrecorded call sites"
     return text

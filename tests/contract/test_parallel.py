@@ -1,0 +1,119 @@
+"""
+Threads that look at a pool while others borrow from it. They do so at the same instant on a free-threaded Python only.
+
+There a container may change between any two steps of a loop over it, also of a loop in C.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pooling import KeyedPoolingService, PoolingService
+from pooling._engine.audit import find_lost
+from pooling._engine.slots import LIVE, Slot
+from pooling.stats import Histogram
+
+BORROWERS = 8
+ROUNDS = 300
+
+
+def together(*works):
+    """Run each of these in a thread of its own, until the first error or the end of all; raise that error."""
+    errors = []
+    barrier = threading.Barrier(len(works))
+
+    def runs(work):
+        try:
+            barrier.wait()
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=runs, args=(work,)) for work in works]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for error in errors:
+        raise error
+
+
+@pytest.mark.parametrize("max_size", [3, BORROWERS], ids=["with waiters", "without"])
+@pytest.mark.parametrize("lifo", [True, False])
+def test_threads_may_look_at_a_pool_while_others_borrow(lifo, max_size):
+    pool = PoolingService(object, max_size=max_size, lifo=lifo)
+    borrowers = [BORROWERS]
+
+    def borrows():
+        for _ in range(ROUNDS):
+            with pool.lease():
+                pass
+        borrowers.append(borrowers.pop() - 1)
+
+    def looks():
+        while borrowers != [0]:
+            pool.sweep()
+            assert pool.stats().size <= max_size
+            for found in (pool.idle, pool.holders(), pool.waiters()):
+                assert len(found) <= BORROWERS
+
+    together(looks, *[borrows] * BORROWERS)
+    pool.stop()
+    stats = pool.stats()
+    assert stats.acquired == BORROWERS * ROUNDS
+    assert stats.destroyed_by == {"stopped": stats.created}
+
+
+def test_threads_may_look_at_all_keys_while_others_open_and_close_some():
+    pools = KeyedPoolingService(lambda key: object, max_size=1, max_total=4)
+    is_over = threading.Event()
+
+    def borrows():
+        for turn in range(ROUNDS):
+            with pools.lease(turn % 5):
+                pass
+            pools.close_key(turn % 3)
+
+    def looks():
+        while not is_over.is_set():
+            pools.sweep()
+            for found in (pools.keys(), pools.all_data(), pools.stats().per_key, pools.holders(), pools.waiters()):
+                assert len(found) <= BORROWERS * ROUNDS
+
+    def works():
+        together(*[borrows] * BORROWERS)
+        is_over.set()
+
+    together(looks, works)
+    pools.stop()
+    assert pools.budget.used == 0
+
+
+def test_a_borrower_may_let_go_of_its_slot_while_the_audit_looks_at_it():
+    class Lent(Slot):
+        """A slot that its operation leaves as soon as one has looked at it."""
+
+        operations = [object()]
+        operation = property(lambda self: self.operations.pop() if self.operations else None, lambda *_: None)
+
+    class Ended:
+        is_under_way = False
+
+    slot = Lent(0, 1, 0.0)
+    slot.state, slot.operations = LIVE, [Ended()]
+    assert find_lost([slot], [], {id(slot.value): slot}, [], 0.0) == ([], 0.2)
+    assert find_lost([slot], [], {id(slot.value): slot}, [], 1.0)[0] == []
+
+
+def test_use_times_are_counted_under_the_lock():
+    class Counted(Histogram):
+        def record(self, seconds):
+            assert pool.engine.backend.lock.locked()
+            super().record(seconds)
+
+    pool = PoolingService(object, use_times=True)
+    pool.engine.use_time = Counted()
+    pool.release(pool.acquire())
+    assert pool.stats().use_time.count == 1
