@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from pooling import CreateError, PoolExhaustedError, PoolingError, PoolTimeoutError, ReleaseError
@@ -387,7 +389,7 @@ async def test_a_borrower_that_comes_after_an_outage_is_served_although_the_paus
     clock, outage = Clock(), Outage()
     options = {"create_backoff": 0.05, "create_backoff_max": 500.0, "clock": clock}
     pool = side.pool(Workshop(side, create=outage.create), **options)
-    waiter = side.go(pool.acquire, timeout=LIMIT)
+    waiter = side.go(pool.acquire, timeout=math.inf)
     for count in range(1, 12):
         await side.until(lambda count=count: pool.stats().create_failures == count)
         clock.move(600.0 if count < 11 else 0.0, pool)

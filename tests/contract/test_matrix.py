@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 import time
+import traceback
 
 import pytest
 
@@ -115,6 +116,7 @@ class Case:
             try:
                 await borrower.result()
             except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # a lease is given up when nothing refers to it any more
                 if not isinstance(error, InterruptedBySignal) and type(error).__name__ != "CancelledError":
                     raise
         if stops_early:
