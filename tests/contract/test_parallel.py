@@ -7,11 +7,12 @@ There a container may change between any two steps of a loop over it, also of a 
 from __future__ import annotations
 
 import threading
+from math import inf
 
 import pytest
 
 from pooling import KeyedPoolingService, PoolingService
-from pooling._engine.audit import find_lost
+from pooling._engine.audit import AUDIT_EVERY, find_lost
 from pooling._engine.slots import LIVE, Slot
 from pooling.stats import Histogram
 
@@ -92,19 +93,18 @@ def test_threads_may_look_at_all_keys_while_others_open_and_close_some():
 
 
 def test_a_borrower_may_let_go_of_its_slot_while_the_audit_looks_at_it():
-    class Lent(Slot):
-        """A slot that its operation leaves as soon as one has looked at it."""
-
-        operations = [object()]
-        operation = property(lambda self: self.operations.pop() if self.operations else None, lambda *_: None)
-
     class Ended:
         is_under_way = False
 
+    class Lent(Slot):
+        """A slot whose operation is there for one look only."""
+
+        operation = property(lambda self: self.seen_next.pop() if self.seen_next else None, lambda *_: None)
+
     slot = Lent(0, 1, 0.0)
-    slot.state, slot.operations = LIVE, [Ended()]
-    assert find_lost([slot], [], {id(slot.value): slot}, [], 0.0) == ([], 0.2)
-    assert find_lost([slot], [], {id(slot.value): slot}, [], 1.0)[0] == []
+    slot.state, slot.seen_next = LIVE, [Ended()]
+    assert find_lost([slot], [], {id(slot.value): slot}, [], 0.0) == ([], AUDIT_EVERY)
+    assert find_lost([slot], [], {id(slot.value): slot}, [], 1.0) == ([], inf)
 
 
 def test_use_times_are_counted_under_the_lock():
