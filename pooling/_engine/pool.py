@@ -325,14 +325,17 @@ class Pool:
 
     def _ring(self, when: float) -> None:
         """The timer's call; never raises."""
-        if when == self.armed_at:
-            self.armed_at = inf
         try:
             # `when` may differ from `armed_at`: of two threads that arm at once, the later alarm may be written last.
-            if self.ledger.alarm > when:
-                self.arm()
-                return
-            self.change(self._sweep_if_due)
+            try:
+                if self.ledger.alarm <= when:
+                    with self.backend.lock:
+                        self._sweep_if_due(self.backend.now())
+            finally:
+                # Not before the sweep, else other threads would meanwhile set the same alarm again.
+                if when == self.armed_at:
+                    self.armed_at = inf
+            self.dispatch()
         except Exception:
             log.exception("%s: the periodic look at it failed", messages.title(self.name, self.key))
 
