@@ -25,6 +25,7 @@ from ._engine import messages
 from ._engine.borrowers import by_age
 from ._engine.lease import NOTHING, AsyncLease, Lease
 from ._engine.lru import Entry, LeastRecentlyUsed
+from ._engine.pool import Owners
 from ._engine.standing import Average
 from .budget import PoolBudget
 from .errors import ConfigurationError, PoolClosedError, PoolExhaustedError, PoolingError, ReleaseError
@@ -206,12 +207,10 @@ class _Keyed(Generic[K, T, S]):
         #: Pools of closed or evicted keys that a caller may still use.
         self._removed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = make_rlock()  # for changes of the map; looking up a key takes no lock
-        #: The pool of each existing resource, by the resource's id; the engine writes it.
-        self._owners: dict[int, Any] = {}
+        self._owners = Owners()
         #: The hooks of the pool made last, which tell what the resources are; `None` before the first.
         self.latest_hooks: Hooks | None = None
         self._create_time = Average()
-        self._created_before = 0
         self._armed_at = math.inf
         self._arm_again_at = -math.inf if self._max_key_idle < math.inf else math.inf
         _keyed_services.add(self)
@@ -530,8 +529,6 @@ class _Keyed(Generic[K, T, S]):
                 entry.service.engine.keep_none()
 
     def _tell_dropped(self, entry: Entry[S]) -> None:
-        with self._lock:
-            self._created_before += entry.service.engine.ledger.created
         if self._on_dropped is None:
             return
         try:
@@ -591,7 +588,7 @@ class _Keyed(Generic[K, T, S]):
             borrowed=sum(stats.borrowed for stats in every),
             pending=sum(stats.pending for stats in every),
             max_total=self._budget.max_total,
-            created=self._created_before + sum(stats.created for stats in per_key.values()),
+            created=self._owners.made,
             per_key=per_key,
         )
 
@@ -659,6 +656,10 @@ class _Keyed(Generic[K, T, S]):
             return entry.service
         return next((service for service in members(self._removed) if service.engine is engine), None)
 
+    def _find_heir(self, value: T) -> S | None:
+        """The pool that had a value before this process was forked; it leaves it alone."""
+        return next((service for service in self._every_pool() if id(value) in service._inherited), None)
+
     def _pool_of(self, value: T) -> S:
         """
         The pool to which a value must be given back.
@@ -666,7 +667,7 @@ class _Keyed(Generic[K, T, S]):
         Raises:
             ReleaseError: The value is not out under any key.
         """
-        service = self._find_pool(value)
+        service = self._find_pool(value) or self._find_heir(value)
         if service is None:
             raise ReleaseError(
                 f"pool {self._name!r}: <{type(value).__name__} object at {id(value):#x}> is not out under any key: it "
@@ -700,7 +701,6 @@ class _Keyed(Generic[K, T, S]):
     def _empty(self) -> None:
         with self._lock:
             for entry in self._all_entries():
-                self._created_before += entry.service.engine.ledger.created
                 self._remove(entry)
             self._lru.clear()
 
@@ -711,6 +711,8 @@ class _Keyed(Generic[K, T, S]):
     def _renew(self) -> None:
         """Go on in a child process, where no other thread has the lock, and no timer is set."""
         self._lock = make_rlock()
+        self._owners.clear()  # the parent's
+        self._owners.made = 0
         self._armed_at = math.inf
         if self._max_key_idle < math.inf:
             self._arm_again_at = -math.inf

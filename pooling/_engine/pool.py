@@ -72,6 +72,26 @@ class Tally:
 NO_TALLY = Tally()
 
 
+class Owners(dict[int, "Pool"]):
+    """
+    In a keyed pool: the pool of each resource that exists, by the resource's id.
+
+    Attributes:
+        made: How many resources have been added.
+    """
+
+    __slots__ = ("made",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 0
+
+    def add(self, value: Any, pool: Pool) -> None:
+        """Note a resource that was created."""
+        self[id(value)] = pool
+        self.made += 1
+
+
 class Pool:
     """
     One pool, as its operations need it.
@@ -156,8 +176,7 @@ class Pool:
         #: The service, once its key was closed or evicted and no other object may refer to it: it has to live as long
         #: as a slot whose home is this pool.
         self.kept_service: Any = None
-        #: In a keyed pool: the pool of each resource that exists, by its id.
-        self.owners: dict[int, Pool] | None = None
+        self.owners: Owners | None = None
         self.armed_at = inf  # when the timer is going to ring
         self.tally = NO_TALLY
         self.wait_time = Histogram()

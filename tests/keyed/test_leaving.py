@@ -67,6 +67,18 @@ async def test_what_is_out_when_all_are_stopped_can_be_given_back_under_the_stop
 
 
 @on_both
+async def test_what_a_closed_key_creates_for_its_waiters_is_counted(side):
+    pool = keyed(side, Workshop(side), max_size=1)
+    value = await pool.acquire("key")
+    waiter = side.go(pool.acquire, "key")
+    await side.until(lambda: pool.pending == 1)
+    pool.service.close_key("key")
+    await pool.destroy(value)
+    await pool.release(await waiter.result())
+    assert pool.stats().created == 2
+
+
+@on_both
 async def test_a_forgotten_key_does_not_fill_its_pool_up_again(side):
     workshop = Workshop(side)
     pool = keyed(side, workshop, min_size=1, max_size=2, max_keys=2)

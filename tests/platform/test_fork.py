@@ -99,10 +99,13 @@ pool = pooling.PoolingService(factory, max_size=2)
 lease = pool.lease()
 value = lease.__enter__()
 pooled = pooling.get_pooled_value(pool)
+keyed = pooling.KeyedPoolingService(lambda key: factory)
+of_key = keyed.acquire("ann")
 def child():
     lease.__exit__(None, None, None)
     pooled.release()
-    assert pool.size == 0
+    keyed.release(of_key)
+    assert pool.size == keyed.stats().size == 0
     mine = pool.acquire()
     assert mine is not value and mine is not pooled.value
     pool.release(mine)
@@ -111,7 +114,8 @@ forked(child)
 assert pool.borrowed == 2
 lease.__exit__(None, None, None)
 pooled.release()
-assert pool.available == 2
+keyed.release(of_key)
+assert pool.available == 2 and keyed.stats().available == 1
 say("parent goes on")
 os._exit(0)
 """)

@@ -91,7 +91,7 @@ class OpenSlot(OnSlot):
             pool.create_time.record(now - began)
             self.slot.made_in = now - began
             if pool.owners is not None:
-                pool.owners[id(value)] = pool
+                pool.owners.add(value, pool)
             pool.ledger.opened(self.slot, value, hooks, now)
         pool.dispatch()
         pool.tell("on_created", value=value, duration=now - began)
