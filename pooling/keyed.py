@@ -683,6 +683,9 @@ class _Keyed(Generic[K, T, S]):
         """The pools of all keys, those of closed and evicted keys included that a caller may still use."""
         return [*(entry.service for entry in self._all_entries()), *members(self._removed)]
 
+    def _deadline(self, timeout: float) -> float:
+        return self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
+
     def _closing(self) -> list[S]:
         """All pools, for stopping; from now on no key gets a new pool."""
         with self._lock:
@@ -796,9 +799,12 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
         return _KeyedLease(self, key, request_ctx, None, 0).run(task)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Stop every key's pool, all within `timeout` seconds; afterwards the map is empty."""
-        self._stop_all(self._closing, timeout)
-        self._empty()
+        """Stop every key's pool, all within `timeout` seconds; afterwards, or after an interrupt, the map is empty."""
+        deadline = self._deadline(timeout)
+        try:
+            self._stop_all(self._closing(), deadline, timeout)
+        finally:
+            self._empty()
 
     def stop_closed(self, timeout: float = 5.0) -> None:
         """
@@ -806,11 +812,10 @@ class KeyedPoolingService(_Keyed[K, T, PoolingService[T]]):
 
         To replace every key's pool, call `close_key` for each key and then this: new borrowers get new pools at once.
         """
-        self._stop_all(self._off_the_map, timeout)
+        self._stop_all(self._off_the_map(), self._deadline(timeout), timeout)
 
-    def _stop_all(self, which: Callable[[], list[PoolingService[T]]], timeout: float) -> None:
-        deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
-        for service in self._begin_stop(which()):
+    def _stop_all(self, services: list[PoolingService[T]], deadline: float, timeout: float) -> None:
+        for service in self._begin_stop(services):
             finish(service.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=timeout))
 
     def __enter__(self) -> Self:
@@ -963,16 +968,18 @@ class AsyncKeyedPoolingService(_Keyed[K, T, AsyncPoolingService[T]]):
 
     async def stop(self, timeout: float = 5.0) -> None:
         """As `KeyedPoolingService.stop`."""
-        await self._stop_all(self._closing, timeout)
-        self._empty()
+        deadline = self._deadline(timeout)
+        try:
+            await self._stop_all(self._closing(), deadline, timeout)
+        finally:
+            self._empty()
 
     async def stop_closed(self, timeout: float = 5.0) -> None:
         """As `KeyedPoolingService.stop_closed`."""
-        await self._stop_all(self._off_the_map, timeout)
+        await self._stop_all(self._off_the_map(), self._deadline(timeout), timeout)
 
-    async def _stop_all(self, which: Callable[[], list[AsyncPoolingService[T]]], timeout: float) -> None:
-        deadline = self._now() + checked_seconds(timeout, "timeout", f"pool {self._name!r}")
-        for service in self._begin_stop(which()):
+    async def _stop_all(self, services: list[AsyncPoolingService[T]], deadline: float, timeout: float) -> None:
+        for service in self._begin_stop(services):
             bind(service.engine)
             await service.engine.stop(max(deadline - self._now(), 0.0), drains=True, given=timeout)
 

@@ -237,6 +237,17 @@ async def test_a_borrower_that_waits_while_all_keys_are_stopped_gets_an_error(si
 
 
 @on_both
+async def test_after_an_interrupted_stop_and_a_start_each_key_gets_a_new_pool(side):
+    pool = keyed(side, Workshop(side), max_size=1)
+    held = await pool.acquire("key")
+    await side.interrupted(pool.stop, when=lambda: pool.service.pool("key").engine.ledger.watchers)
+    assert pool.keys() == []
+    await pool.start()
+    await pool.release(await pool.acquire("key"))
+    await pool.release(held)
+
+
+@on_both
 async def test_a_keys_pool_that_was_stopped_by_itself_stays_stopped(side):
     pool = keyed(side, Workshop(side))
     await pool.of("key").stop()
