@@ -247,7 +247,7 @@ class _Service(Generic[T]):
                     f"{', '.join(ADJUSTABLE)}, and resize() the sizes",
                     field=name,
                 )
-        self.engine.adjust(self.options.replaced(**options))
+        self.engine.adjust(**options)
 
     def expire(self) -> None:
         """Replace all resources: idle ones are destroyed now, the others as they come back. Does not block."""

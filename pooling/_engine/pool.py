@@ -198,19 +198,25 @@ class Pool:
 
     def resize(self, min_size: int, max_size: int) -> None:
         """Change the limits."""
-        self.options = self.options.replaced(min_size=min_size, max_size=max_size)
-        self.change(self.ledger.resize, min_size, max_size)
+        with self.backend.lock:
+            self.options = self.options.replaced(min_size=min_size, max_size=max_size)
+            self.ledger.resize(min_size, max_size, self.backend.now())
+        self.dispatch()
 
     def keep_none(self) -> None:
         """Replace all resources and no longer keep `min_size`. The pool can still be used."""
-        if self.ledger.min_size:
-            self.options = self.options.replaced(min_size=0)
-        self.change(self.ledger.keep_none)
+        with self.backend.lock:
+            if self.ledger.min_size:
+                self.options = self.options.replaced(min_size=0)
+            self.ledger.keep_none(self.backend.now())
+        self.dispatch()
 
-    def adjust(self, options: PoolingServiceOptions) -> None:
+    def adjust(self, **options: Any) -> None:
         """Take other settings of those that may change while the pool works."""
-        self.options = options
-        self.change(self.ledger.adjust, options)
+        with self.backend.lock:
+            self.options = self.options.replaced(**options)
+            self.ledger.adjust(self.options, self.backend.now())
+        self.dispatch()
 
     def loan_of(self, value: Any) -> int:
         """The serial number of a resource's present loan; -1 if it is not out."""

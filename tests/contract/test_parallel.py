@@ -6,6 +6,7 @@ There a container may change between any two steps of a loop over it, also of a 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from math import inf
 
@@ -15,6 +16,7 @@ from pooling import KeyedPoolingService, PoolingService
 from pooling._engine.audit import AUDIT_EVERY, find_lost
 from pooling._engine.slots import LIVE, Slot
 from pooling.stats import Histogram
+from tests.contract.lines import BeforeLine
 
 BORROWERS = 8
 ROUNDS = 300
@@ -117,3 +119,19 @@ def test_use_times_are_counted_under_the_lock():
     pool.engine.use_time = Counted()
     pool.release(pool.acquire())
     assert pool.stats().use_time.count == 1
+
+
+def test_a_resize_and_other_new_settings_at_the_same_time_lose_neither():
+    def act():
+        if not pool.engine.backend.lock.locked():  # another thread would wait
+            pool.resize(2, 5)
+
+    for number in itertools.count(1):
+        pool = PoolingService(object)
+        with BeforeLine(number, act) as line:
+            pool.adjust(timeout=7.0)
+        assert pool.options.timeout == pool.engine.options.timeout == 7.0, line.where
+        assert (pool.options.max_size, pool.stats().max_size) in {(5, 5), (8, 8)}, line.where
+        pool.stop()
+        if not line.has_acted:
+            break
