@@ -10,7 +10,7 @@ from ._engine.budget import Budget
 from ._engine.nested import NestedBudget
 from .errors import ConfigurationError
 from .locks import make_lock
-from .options import refuse_unknown
+from .options import checked_seconds, refuse_unknown
 
 if TYPE_CHECKING:
     import threading
@@ -107,7 +107,11 @@ class PoolBudget:
 
         Args:
             seconds: How long to keep the lower limit.
+
+        Raises:
+            ConfigurationError: `seconds` is not a number.
         """
+        seconds = checked_seconds(seconds, "seconds", repr(self))
         budget = self._budget
         with self._lock:
             members = list(budget.active)

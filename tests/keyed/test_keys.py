@@ -13,6 +13,7 @@ from pooling import (
     AsyncKeyedPoolingService,
     ConfigurationError,
     KeyedPoolingService,
+    PoolBudget,
     PoolClosedError,
     PoolExhaustedError,
     PoolTimeoutError,
@@ -332,6 +333,13 @@ async def test_a_raised_budget_serves_waiters_at_once_and_a_lowered_one_closes_i
         await pool.release(value)
     pool.budget.resize(2)
     await side.until(lambda: pool.size == 2)
+
+
+@pytest.mark.parametrize("seconds", [None, "x", float("nan")])
+def test_a_budget_is_not_squeezed_for_what_is_no_number_of_seconds(seconds):
+    budget = PoolBudget(5)
+    with raising(ConfigurationError, f"seconds={seconds!r}"):
+        budget.squeeze(seconds)
 
 
 @on_both
