@@ -654,7 +654,9 @@ class _Keyed(Generic[K, T, S]):
         entry = self._entries.get(engine.key)
         if entry is not None and entry.service.engine is engine:
             return entry.service
-        return next((service for service in members(self._removed) if service.engine is engine), None)
+        if engine.kept_service is not None:  # its key was closed or evicted
+            return engine.kept_service  # type: ignore[no-any-return]
+        return next((service for service in self._every_pool() if service.engine is engine), None)  # under another key
 
     def _find_heir(self, value: T) -> S | None:
         """The pool that had a value before this process was forked; it leaves it alone."""

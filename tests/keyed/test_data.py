@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pooling import AsyncKeyedPoolingService, KeyedPoolingService, PoolExhaustedError
+from tests.contract.harness import on_both
 from tests.contract.workshop import Clock
+from tests.keyed.drivers import keyed
 
 KINDS = [KeyedPoolingService, AsyncKeyedPoolingService]
 
@@ -31,6 +33,18 @@ def test_a_pool_that_is_made_has_no_key_until_it_is_added(kind):
     assert pool.add_pool("ann", made, data=made) is made
     assert pool.pool("ann") is pool.key_data("ann") is made
     assert pool.add_pool("ann", pool.make_pool("ann", object)) is made
+
+
+@on_both
+async def test_what_a_pool_lends_is_given_back_also_if_it_was_added_under_another_key(side):
+    pool = keyed(side)
+    pool.service.add_pool(("ann", 1), pool.service.make_pool("ann", object))
+    first, second = await pool.acquire(("ann", 1)), await pool.acquire(("ann", 1))
+    assert pool.service.is_borrowed(first)
+    await pool.release(first)
+    pool.service.close_key(("ann", 1))
+    await pool.destroy(second)
+    await side.until(lambda: pool.budget.used == 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
