@@ -16,7 +16,8 @@ Rules of this file:
   nothing to do. So a sweep must clear or move every due time that it has seen.
 - `fast` may be true only while acquire and release need nothing but the move of a slot. A thread that appends to `idle`
   without the lock reads `fast` *afterwards*; a waiter that queues clears `fast` *before* it reads `idle`. So one of the
-  two sees the other.
+  two sees the other. (Without a global interpreter lock, too: there each of the two writes takes and gives back the
+  lock of the object that it changes, before the read.)
 - `idle` and `out` change without the lock. Copy them in one step, and go through the copy: without a global interpreter
   lock, other threads run between any two steps of a loop, also of one in C.
 - A thread that lends without the lock reads the slot's `state` *after* it has put the slot into `out`; the audit reads
