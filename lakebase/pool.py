@@ -273,8 +273,9 @@ class LakebasePool(PoolBase[CT], ConnectionPool[CT]):
         `timeout` seconds.
         """
         if not self._closed:
+            seconds = max(0.0, timeout)  # first: one that is no number leaves the pool open
             self._closed = True
-            self.service.stop(max(timeout, 0.0), drain=False)
+            self.service.stop(seconds, drain=False)
 
     def connection(self, timeout: float | None = None) -> Borrowed[CT]:  # type: ignore[override] # theirs is a generator
         """
@@ -408,8 +409,9 @@ class AsyncLakebasePool(PoolBase[ACT], AsyncConnectionPool[ACT]):
     async def close(self, timeout: float = 5.0) -> None:
         """As `LakebasePool.close`."""
         if not self._closed:
+            seconds = max(0.0, timeout)
             self._closed = True
-            await self.service.stop(max(timeout, 0.0), drain=False)
+            await self.service.stop(seconds, drain=False)
 
     def connection(self, timeout: float | None = None) -> AsyncBorrowed[ACT]:  # type: ignore[override]
         """As `LakebasePool.connection`, for `async with`."""

@@ -173,6 +173,18 @@ async def test_errors_are_psycopg_pools_by_type(side, lakebase_local):
 
 
 @on_both
+async def test_a_pool_that_was_closed_with_a_timeout_that_cannot_work_is_open_still(side, lakebase_local):
+    async with Pools(side, lakebase_local) as pools:
+        pool = await pools.open(min_size=1)
+        await wait(pool.wait())
+        with pytest.raises(TypeError):
+            await wait(pool.close(None))
+        assert not pool.closed
+        await wait(pool.close())
+        assert pool.service.size == 0
+
+
+@on_both
 async def test_closing_rejects_waiters_and_leaves_borrowed_connections_open(side, lakebase_local):
     async with Pools(side, lakebase_local) as pools:
         pool = await pools.open(max_size=1)
