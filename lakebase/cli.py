@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pooling.extras import install_command
-
 __all__ = ["main", "make_parser"]
 
 # What an extra brings, by the name it is imported by.
@@ -127,6 +125,12 @@ def command_names() -> tuple[str, ...]:
     return tuple(_COMMANDS)
 
 
+def _install_command() -> str:
+    from pooling.extras import install_command  # here, since it imports all of `pooling`
+
+    return install_command("local")
+
+
 def _run(words: list[str]) -> int:
     command = next((word for word in words if not word.startswith("-")), "")
     called = f"lakebase {command}".strip()
@@ -137,14 +141,14 @@ def _run(words: list[str]) -> int:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         print(
-            f"{called}: the package {error.name!r} is missing; it comes with\n    {install_command('local')}",
+            f"{called}: the package {error.name!r} is missing; it comes with\n    {_install_command()}",
             file=sys.stderr,
         )
         return 2
     except ImportError as error:
         if "pq wrapper" not in str(error):
             raise
-        print(f"{called}: psycopg finds no libpq; one comes with\n    {install_command('local')}", file=sys.stderr)
+        print(f"{called}: psycopg finds no libpq; one comes with\n    {_install_command()}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
