@@ -336,7 +336,7 @@ class Budget:
         for ledger in list(self.closing):
             places += len(ledger.closing)
             if not ledger.closing:
-                del self.closing[ledger]
+                self.closing.pop(ledger, None)  # an error's words are made without the lock
         return places
 
     def must_yield(self, ledger: Member, slot: Slot, now: float) -> bool:

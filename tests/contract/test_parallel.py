@@ -14,6 +14,7 @@ import pytest
 
 from pooling import KeyedPoolingService, PoolingService
 from pooling._engine.audit import AUDIT_EVERY, find_lost
+from pooling._engine.budget import Budget
 from pooling._engine.slots import LIVE, Slot
 from pooling.stats import Histogram
 from tests.contract.lines import BeforeLine
@@ -135,3 +136,15 @@ def test_a_resize_and_other_new_settings_at_the_same_time_lose_neither():
         pool.stop()
         if not line.has_acted:
             break
+
+
+def test_a_place_may_become_free_while_a_message_counts_the_places_that_do():
+    class Member:
+        @property
+        def closing(self):
+            budget.closing.pop(self, None)  # as another thread that has the lock
+            return {}
+
+    budget = Budget(1)
+    budget.will_free(Member())
+    assert budget.room_for(Member(), 0.0) == 1
