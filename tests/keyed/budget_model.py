@@ -225,7 +225,8 @@ class BudgetModel:
         self._rest(gives_back=True)
         for member in self.members:
             promise(not member.queue and not member.waiting, "all waiters are served", member.waiting)
-            promise(len(member.ledger.idle) == len(member.ledger.slots), "all resources are idle", member)
+            idle = [slot for slot in member.ledger.idle if slot.state is LIVE]  # see `putting` in the core's model
+            promise(len(idle) == len(member.ledger.slots), "all resources are idle", member)
         promise(not any(each.is_short for each in self.allowed), "no ledger is short any more")
         # Then as few members as possible take the whole budget at once.
         if self.now < budget.relax_at < inf:
