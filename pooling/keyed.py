@@ -660,7 +660,7 @@ class _Keyed(Generic[K, T, S]):
 
     def _find_heir(self, value: T) -> S | None:
         """The pool that had a value before this process was forked; it leaves it alone."""
-        return next((service for service in self._every_pool() if id(value) in service._inherited), None)
+        return next((service for service in self._every_pool() if id(value) in service.engine.inherited), None)
 
     def _pool_of(self, value: T) -> S:
         """

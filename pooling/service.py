@@ -74,8 +74,6 @@ def live_services() -> list[PoolingService[Any] | AsyncPoolingService[Any]]:
 class _Service(Generic[T]):
     """What both front ends share: construction, numbers, limits."""
 
-    _inherited: frozenset[int] = frozenset()  # ids of resources that the parent process had at a fork
-
     def __init__(
         self,
         factory: PoolFactory[T] | type[T] | Callable[[], T],
@@ -125,9 +123,9 @@ class _Service(Generic[T]):
         """Become an empty pool in a forked child; the parent's resources are left alone."""
         old = self.engine
         if old.ledger.slots:
-            self._inherited |= frozenset(id(slot.value) for slot in old.ledger.slots)  # added to those of earlier forks
             keep_forever(old.ledger)
         self._build(old.options)
+        self.engine.inherited = old.inherited.union(id(slot.value) for slot in old.ledger.slots)
         if old.ledger.state is STOPPED:
             self._ledger.state = STOPPED
         self.engine.owners, self.engine.kept_service = old.owners, old.kept_service
@@ -307,7 +305,7 @@ class _Service(Generic[T]):
 
     def _refuse(self, value: T) -> None:
         """Raise for a value that is not out, unless it was borrowed before a fork."""
-        if id(value) not in self._inherited:
+        if id(value) not in self.engine.inherited:
             owner = next((other for other in _services if other.is_borrowed(value)), None)
             elsewhere = None if owner is None else messages.title(owner._name, owner._key)
             raise messages.not_borrowed_error(self._name, self._key, self._ledger, value, elsewhere)

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pooling")
 
-NO_EVENTS: frozenset[str] = frozenset()  # one for all pools: it takes 216 bytes
+# One for all pools: each takes 216 bytes.
+NO_EVENTS: frozenset[str] = frozenset()
+NOTHING_INHERITED: frozenset[int] = frozenset()
 
 LATE = 0.2  # seconds after which an alarm that has not rung counts as lost to an interrupt
 PATIENCE = 0.5  # seconds until a waiter looks for itself whether a sweep is due
@@ -121,6 +123,7 @@ class Pool:
         # Its state. The ledger changes under the lock of the backend; the others say when they change.
         "ledger",
         "kept_service",
+        "inherited",
         "owners",
         "armed_at",
         # Its counts.
@@ -176,6 +179,8 @@ class Pool:
         #: The service, once its key was closed or evicted and no other object may refer to it: it has to live as long
         #: as a slot whose home is this pool.
         self.kept_service: Any = None
+        #: The ids of the resources that the parent process had at a fork, or at earlier ones.
+        self.inherited = NOTHING_INHERITED
         self.owners: Owners | None = None
         self.armed_at = inf  # when the timer is going to ring
         self.tally = NO_TALLY
@@ -321,7 +326,7 @@ class Pool:
             self.armed_at = when
             try:
                 self.backend.at(when, Ring(self, when))
-            except BaseException:
+            except Exception:  # after an interrupt, a waiter sets it again: see `LATE`
                 self.armed_at = inf
                 raise
 

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ APPKIT = "AppKit on Node"
 OURS_ASYNC = "AsyncLakebasePoolManager"
 OURS_UVLOOP = "AsyncLakebasePoolManager, uvloop"
 OURS = "LakebasePoolManager"
-OURS_ON_ONE_CORE = "LakebasePoolManager, on one core"
 HERE = Path(__file__).parent
 PER_USER = 3
 SERVER, BUDGET = 100, 90  # connections that the server takes, and that an app on it would use
@@ -84,6 +83,11 @@ class Side:
     is_ours: bool
 
 
+def on_one_core(side: Side) -> Side:
+    """The same, with all its threads on one core."""
+    return replace(side, name=f"{side.name}, on one core", command=[*side.command, "one-core"])
+
+
 class Stage:
     """
     A local Lakebase with users, on which processes take turns.
@@ -106,7 +110,6 @@ class Stage:
         self.asyncio = Side(OURS_ASYNC, [*ours, "asyncio"], {}, is_ours=True)
         self.uvloop = Side(OURS_UVLOOP, [*ours, "uvloop"], {}, is_ours=True)
         self.threads = Side(OURS, [*ours, "threads"], {}, is_ours=True)
-        self.on_one_core = Side(OURS_ON_ONE_CORE, [*ours, "threads", "one-core"], {}, is_ours=True)
         self.alone = [
             Side(f"psycopg alone, {front_end}", [*ours, front_end, "alone"], {}, is_ours=False)
             for front_end in ("asyncio", "threads")
@@ -255,11 +258,9 @@ def steady(scale: Scale) -> AbstractContextManager[Race]:
     load = Load.drawn(users, requests, at_a_time)
 
     def race(stage: Stage) -> Race:
-        ours = [stage.asyncio, stage.threads]
+        ours = [stage.asyncio, *([stage.uvloop] if CAN_HAVE_UVLOOP else []), stage.threads]
         if CAN_BE_KEPT_ON_A_CORE:
-            ours.append(stage.on_one_core)
-        if CAN_HAVE_UVLOOP:
-            ours.append(stage.uvloop)
+            ours += map(on_one_core, ours.copy())
         return Race(
             "steady",
             f"{users} users, {at_a_time} requests at a time",

@@ -13,7 +13,16 @@ import pytest
 from lakebase.local import LocalLakebase
 from tests.benchmarks import __main__ as program
 from tests.benchmarks import npm
-from tests.benchmarks.appkit import CAN_BE_KEPT_ON_A_CORE, CAN_HAVE_UVLOOP, Load, Side, Stage, figures, run_process
+from tests.benchmarks.appkit import (
+    CAN_BE_KEPT_ON_A_CORE,
+    CAN_HAVE_UVLOOP,
+    Load,
+    Side,
+    Stage,
+    figures,
+    on_one_core,
+    run_process,
+)
 from tests.benchmarks.measure import BenchmarkError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +122,6 @@ def stage():
 SIDES = [
     "asyncio",
     pytest.param("uvloop", marks=pytest.mark.skipif(not CAN_HAVE_UVLOOP, reason="there is no uvloop for Windows")),
-    pytest.param("on_one_core", marks=pytest.mark.skipif(not CAN_BE_KEPT_ON_A_CORE, reason="only Linux can do that")),
     "threads",
     pytest.param("appkit", marks=pytest.mark.skipif(not APPKIT_IS_HERE, reason="AppKit is not installed here")),
 ]
@@ -126,6 +134,14 @@ def test_each_side_logs_every_user_in_and_answers_all_requests(stage, side):
     assert found["failed"] == 0
     assert 0 < found["first"] <= found["half"] <= found["last"]
     assert found["start"] > 0
+
+
+@pytest.mark.skipif(not CAN_BE_KEPT_ON_A_CORE, reason="only Linux can do that")
+def test_a_side_on_one_core_does_the_same(stage):
+    side = on_one_core(stage.threads)
+    assert side.name == "LakebasePoolManager, on one core"
+    found = stage.run(side, Load.first_requests(4, 0.0), None)
+    assert (found["logins"], found["failed"]) == (4, 0)
 
 
 @pytest.mark.parametrize("side", ["asyncio", "threads"])
