@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import ExitStack
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from dependency_injector import containers, providers
@@ -272,15 +271,6 @@ def _refuse_hiding(container: str, name: str) -> None:
         )
 
 
-def _unknown(container: RunningContainer, name: str) -> str:
-    """What is said of an attribute that a container does not have."""
-    own = sorted(each for each in container.providers if each.isidentifier() and not each.startswith("_"))
-    methods = [each for each in dir(_Methods) if not each.startswith("_")]
-    near = get_close_matches(name, [*own, *methods], n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]!r}?" if near else f"of its own it has {', '.join(own) or 'nothing'}"
-    return f"{name_of(container)} has no {name!r}; {hint}"
-
-
 class RunningContainer(_Methods, containers.DynamicContainer):
     """The object that a `Container` class makes, with its own copy of every provider."""
 
@@ -301,14 +291,6 @@ class RunningContainer(_Methods, containers.DynamicContainer):
             if isinstance(value, PerContainer):
                 note_container(value, self, name)
 
-    if not TYPE_CHECKING:  # else what is misspelt would have a type
-
-        def __getattr__(self, name):
-            if name.startswith("_") or "declarative_parent" not in vars(self):  # the latter while it is being made
-                return super().__getattribute__(name)  # raises Python's own error
-            # Without the object, so that Python adds no guess of its own.
-            raise AttributeError(_unknown(self, name), name=name)
-
     def __repr__(self) -> str:
         return f"<{name_of(self)}{' running' if self._is_running else ''}>"
 
@@ -324,6 +306,9 @@ class Container(_Methods, containers.DeclarativeContainer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # Of its name, so that Python's own errors say that 'App' has no such attribute.
+        kind: Any = type(cls.__name__, (RunningContainer,), {"__module__": cls.__module__})
+        cls.instance_type = kind
         for name, value in vars(cls).items():
             if is_provider(value):
                 _refuse_hiding(cls.__name__, name)
