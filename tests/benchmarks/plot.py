@@ -105,7 +105,7 @@ def panel(axes: Any, result: Result) -> None:
     shown = [*lengths, at] if at else lengths  # a target of 0 is the edge anyway
     if min(lengths) > 0 and max(lengths) / min(lengths) > 5:
         axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(lambda value, position: "")  # else those of less than a decade run into each other
+        axes.xaxis.set_minor_formatter(lambda value, position: "")  # they would run into each other
         axes.set_xlim(min(shown) / 1.6, max(shown) * 2.6)
     else:
         axes.set_xlim(0, max(shown) * 1.3)
