@@ -307,7 +307,7 @@ class Container(_Methods, containers.DeclarativeContainer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Of its name, so that Python's own errors say that 'App' has no such attribute.
-        kind: Any = type(cls.__name__, (RunningContainer,), {"__module__": cls.__module__})
+        kind: Any = type(cls.__name__, (cls.instance_type,), {"__module__": cls.__module__})
         cls.instance_type = kind
         for name, value in vars(cls).items():
             if is_provider(value):

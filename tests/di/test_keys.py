@@ -74,6 +74,17 @@ def test_a_misspelt_attribute_is_told_with_the_containers_class():
         _ = Threaded().reppo
 
 
+def test_a_container_class_may_have_an_instance_type_of_its_own():
+    class Named(di.Container.instance_type):
+        def title(self):
+            return "own"
+
+    class Own(Threaded):
+        instance_type = Named
+
+    assert Own().title() == "own"
+
+
 @pytest.mark.parametrize("key", ["", "a..b", ".a", 3])
 def test_a_malformed_key_is_refused(key):
     with pytest.raises(ConfigurationError, match="expected a key"):
